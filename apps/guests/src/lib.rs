@@ -1,0 +1,1 @@
+//! Real programs driven through a pty, killed and compared with a native run.

@@ -1,0 +1,1 @@
+//! The benchmarks: overhead of commits, intervals, system calls, recovery.

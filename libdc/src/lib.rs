@@ -1,0 +1,1 @@
+//! Discount Checking for programs that link it.

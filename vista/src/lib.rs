@@ -1,0 +1,1 @@
+//! Recoverable memory: undo-log transactions on Rio.
