@@ -28,7 +28,7 @@ static mut ZEROS: [u64; 2048] = [0; 2048];
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn _start() -> ! {
-    naked_asm!("jmp {}", sym begin)
+    naked_asm!("call {}", "ud2", sym begin)
 }
 
 unsafe fn call(number: u64, a: u64, b: u64, c: u64, d: u64, e: u64) -> i64 {
