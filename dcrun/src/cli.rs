@@ -86,7 +86,7 @@ pub struct RunOptions {
     #[arg(short, long)]
     pub verbose: bool,
     /// The program and its arguments
-    #[arg(required = true, value_name = "PROGRAM", allow_hyphen_values = true)]
+    #[arg(required = true, value_name = "PROGRAM")]
     pub command: Vec<OsString>,
 }
 

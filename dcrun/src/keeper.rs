@@ -17,6 +17,7 @@ use crate::machine::process::{self, Change};
 use crate::machine::shared::SharedLive;
 use crate::machine::{descriptors, signals};
 use crate::message::{Failure, Outcome, say};
+use crate::ps::State;
 use crate::record::Record;
 use crate::reserve::Reservation;
 use crate::run_directory::RunDirectory;
@@ -266,6 +267,7 @@ impl Keeper {
     /// The program has ended: its image is of no more use, its counters are.
     fn finish(self, status: u8) -> Outcome<u8> {
         let mut counters = stats::counters(&self.record, &self.live);
+        counters["state"] = State::Done.name().into();
         counters["exit_status"] = status.into();
         self.run.write_done(&counters)?;
         image::remove(&self.record.image)?;

@@ -11,11 +11,14 @@
 //! so while a worker lives the keeper opens nothing at a number that the
 //! program can see.
 #![cfg_attr(not(test), no_main)]
+// The test harness has a main of its own, so nothing of ours is reached from it.
+#![cfg_attr(test, allow(dead_code))]
 #![deny(unsafe_code)]
 
 mod boot_block;
 mod cli;
 mod control;
+mod doctor;
 mod elf;
 mod fault;
 mod image;
@@ -24,6 +27,7 @@ mod launch;
 mod machine;
 mod message;
 mod program;
+mod ps;
 mod record;
 mod reserve;
 mod run_directory;
@@ -45,7 +49,9 @@ fn run(arguments: Vec<std::ffi::OsString>) -> u8 {
             "check {}: this build has no trace checker; it comes with the crate `protocols-check`",
             trace.display()
         ))),
-        Ok(_) => Err(Failure::own("not built in yet")),
+        Ok(cli::Command::Ps { json }) => ps::show(json),
+        Ok(cli::Command::Stats { name, json }) => stats::show(&name, json),
+        Ok(cli::Command::Doctor { json }) => doctor::show(json),
         Err(shown) => return shown.show(),
     };
     match outcome {

@@ -58,7 +58,7 @@ pub fn reserve() -> Outcome<Reservation> {
 }
 
 /// Where the block lies under these limits.
-fn place(soft: u64, hard: u64) -> Outcome<Reservation> {
+pub fn place(soft: u64, hard: u64) -> Outcome<Reservation> {
     let base = soft
         .min(HIGHEST)
         .min(hard.saturating_sub(high_fd::COUNT as u64));
