@@ -4,8 +4,8 @@
 //! one for each worker of the run, counted in `Live::commits`:
 //!
 //! `exit:N`, `fatal`, `commit` (then next word in the same worker), `kill:N`,
-//! `stop:N`, `sleep:MS`, `say:TEXT`, `args` and `env` (print them), `boot`
-//! (prints what it was told).
+//! `stop:N`, `sleep:MS`, `say:TEXT`, and for what it prints of itself: `args`,
+//! `env`, `open` (descriptors), `signals`, `boot` (what it was told).
 #![no_std]
 #![no_main]
 
@@ -116,6 +116,26 @@ unsafe fn step(info: &BootInfo, live: &Live, word: &str) {
             }
             "say" => {
                 let _ = writeln!(Out, "{rest}");
+            }
+            "open" => {
+                // Which low descriptors there are: `open:` then their numbers.
+                let _ = write!(Out, "open:");
+                for number in 0..info.fd_base as u64 {
+                    if call(72, number, 1, 0, 0, 0) >= 0 {
+                        let _ = write!(Out, " {number}");
+                    }
+                }
+                let _ = writeln!(Out);
+            }
+            "signals" => {
+                let (mut mask, mut ignored) = (0u64, 0u64);
+                call(14, 0, 0, &raw mut mask as u64, 8, 0);
+                for signal in 1..65 {
+                    let mut action = [0u64; 4];
+                    call(13, signal, 0, action.as_mut_ptr() as u64, 8, 0);
+                    ignored |= u64::from(action[0] == 1) << (signal - 1);
+                }
+                let _ = writeln!(Out, "blocked={mask:x} ignored={ignored:x}");
             }
             "args" | "env" => {
                 let list = words(if verb == "args" { info.argv } else { info.envp });
