@@ -176,7 +176,8 @@ fn chosen_pids() -> Finding {
         found.to_owned(),
         "after a recovery the kernel knows a program by another pid than the program does; the \
          runtime translates",
-        "run as root, or `setcap cap_checkpoint_restore+ep` the dcrun executable",
+        "run as root, or `setcap cap_checkpoint_restore+ep` the dcrun executable, which gives the \
+         programs it runs that capability too",
     )
 }
 
@@ -192,7 +193,7 @@ fn zombie_counters() -> Finding {
         Health::Degraded,
         found,
         "a recovery may repeat the one visible event it cannot tell from one that did not happen",
-        "boot a kernel with CONFIG_TASK_IO_ACCOUNTING, and mount /proc without hidepid",
+        "boot a kernel with CONFIG_TASK_IO_ACCOUNTING, and mount /proc",
     )
 }
 

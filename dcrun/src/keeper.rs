@@ -4,7 +4,6 @@
 //! death and the next start but what the kernel does.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::RawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -69,7 +68,7 @@ impl Keeper {
             }
             let death = self.watch(pid);
             let died_ns = process::monotonic_ns();
-            let counted = read_io(pid);
+            let counted = read_io(self.starter.plan.counters);
             process::reap(pid);
             self.live.worker_pid.store(0, Relaxed);
             match self.judge(death) {
@@ -361,15 +360,9 @@ pub fn count_victims(file: &File) -> Option<u64> {
     line.trim().parse().ok()
 }
 
-/// `rchar` and `wchar` of a dead process that is not yet reaped. Its death
-/// makes the low numbers free to use: nobody else is in the table.
-fn read_io(pid: i32) -> Option<(u64, u64)> {
-    let mut buffer = [0u8; 512];
-    let len = File::open(format!("/proc/{pid}/io"))
-        .ok()?
-        .read(&mut buffer)
-        .ok()?;
-    parse_io(std::str::from_utf8(&buffer[..len]).ok()?)
+/// `rchar` and `wchar` of a worker that is dead and not yet reaped.
+fn read_io(counters: RawFd) -> Option<(u64, u64)> {
+    parse_io(descriptors::read_start(counters, &mut [0; 512])?)
 }
 
 fn parse_io(text: &str) -> Option<(u64, u64)> {

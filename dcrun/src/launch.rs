@@ -31,9 +31,11 @@ use crate::run_directory::{self, RunDirectory};
 use crate::runtime_file::{self, Runtime};
 use crate::worker::{Starter, blank_boot_info};
 
-/// Where the keeper holds the run's lock, and the kernel's OOM counter.
+/// Where the keeper holds the run's lock, the kernel's OOM counter, and the
+/// counters of the worker.
 const LOCK: i32 = high_fd::KEEPER;
 const VMSTAT: i32 = high_fd::KEEPER + 1;
+const COUNTERS: i32 = high_fd::KEEPER + 2;
 
 /// What does not outlive a keeper.
 struct Session<'a> {
@@ -312,6 +314,7 @@ fn assemble(
         tail,
         inherited: signals::take_over(),
         rseq: process::rseq_of_libc(),
+        counters: number(COUNTERS),
         live: live.address(),
         keeper: process::pid(),
     };

@@ -54,6 +54,13 @@ pub fn write_all(number: RawFd, mut bytes: &[u8]) {
     }
 }
 
+/// Reads from the start of a file; `None` if it cannot be read.
+pub fn read_start(number: RawFd, buffer: &mut [u8]) -> Option<&str> {
+    // SAFETY: the pointer and length are those of a live slice.
+    let len = unsafe { libc::pread(number, buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+    std::str::from_utf8(&buffer[..usize::try_from(len).ok()?]).ok()
+}
+
 /// Takes the lock that keeper and worker hold together. It belongs to the
 /// descriptor *table* (a POSIX lock), which both share and which children of
 /// the program do not: it is free exactly when both are gone.

@@ -29,6 +29,8 @@ pub struct Plan {
     pub tail: Vec<u8>,
     pub inherited: Inherited,
     pub rseq: Option<Rseq>,
+    /// Where the worker's own /proc/PID/io is kept open for the keeper.
+    pub counters: i32,
     /// Where a child that fails before the jump says so.
     pub live: *mut Live,
     pub keeper: i32,
@@ -130,6 +132,7 @@ fn become_worker(plan: &Plan, info: &BootInfo) -> ! {
         }
     }
     signals::give_back(&plan.inherited);
+    leave_counters(plan.counters);
     for segment in &plan.segments {
         if let Err(error) = map_segment(plan.runtime, segment) {
             give_up(plan, "map the runtime", &error);
@@ -152,6 +155,25 @@ fn become_worker(plan: &Plan, info: &BootInfo) -> ! {
             (*arena.cast::<BootInfo>()).pid = libc::getpid();
         }
         jump(plan.entry, ARENA_BASE as u64)
+    }
+}
+
+/// Opens the counters of this process at a number where the keeper finds them.
+/// It must happen now: those of a zombie belong to root, and only a descriptor
+/// from before its death still answers to its user.
+fn leave_counters(number: i32) {
+    // SAFETY: the path is a C string. The low number is in use for a moment in
+    // which the keeper opens nothing and no program runs.
+    unsafe {
+        // A keeper with file capabilities has /proc files that belong to root.
+        libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
+        let low = libc::open(c"/proc/self/io".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        if low < 0 {
+            libc::close(number);
+        } else {
+            libc::dup3(low, number, libc::O_CLOEXEC);
+            libc::close(low);
+        }
     }
 }
 

@@ -158,7 +158,8 @@ pub fn syscall_user_dispatch() -> io::Result<()> {
     Ok(())
 }
 
-/// Reads /proc/PID/io of a child that was killed and is not yet reaped.
+/// Reads /proc/PID/io of a child that was killed and is not yet reaped, through
+/// a descriptor from before its death, as the keeper does.
 pub fn io_of_zombie() -> io::Result<String> {
     // SAFETY: the child of this single-threaded process only waits for its
     // death; it is killed and reaped here.
@@ -172,6 +173,7 @@ pub fn io_of_zombie() -> io::Result<String> {
                 libc::pause();
             }
         }
+        let counters = std::fs::File::open(format!("/proc/{pid}/io"));
         libc::kill(pid, libc::SIGKILL);
         let mut info = std::mem::zeroed();
         libc::waitid(
@@ -180,7 +182,7 @@ pub fn io_of_zombie() -> io::Result<String> {
             &raw mut info,
             libc::WEXITED | libc::WNOWAIT,
         );
-        let text = std::fs::read_to_string(format!("/proc/{pid}/io"));
+        let text = counters.and_then(std::io::read_to_string);
         super::process::reap(pid);
         text
     }
