@@ -12,9 +12,10 @@ use dc_image::boot::{Mode, fault, high_fd};
 use dc_image::{FatalCode, Status};
 
 use crate::image;
+use crate::machine::descriptors;
 use crate::machine::process::{self, Change};
 use crate::machine::shared::SharedLive;
-use crate::machine::{descriptors, signals};
+use crate::machine::signals::{self, Arrived};
 use crate::message::{Failure, Outcome, say};
 use crate::ps::State;
 use crate::record::Record;
@@ -60,8 +61,10 @@ impl Keeper {
         } else {
             self.begin_recovery(process::monotonic_ns());
         }
+        let mut missed = Missed::default();
         loop {
             let pid = self.starter.start(start)?;
+            missed.pass_on(pid);
             self.live.worker_pid.store(pid as u32, Relaxed);
             if start.pid == 0 {
                 self.live.program_pid.store(pid as u32, Relaxed);
@@ -70,6 +73,7 @@ impl Keeper {
             let died_ns = process::monotonic_ns();
             let counted = read_io(self.starter.plan.counters);
             process::reap(pid);
+            missed = Missed::while_it_died(pid);
             self.live.worker_pid.store(0, Relaxed);
             match self.judge(death) {
                 Verdict::Finished(status) | Verdict::ToldToDie(status) => {
@@ -171,7 +175,7 @@ impl Keeper {
                 None => {}
             }
             let arrived = signals::wait();
-            if arrived.by_process && arrived.sender != pid && is_passed_on(arrived.number) {
+            if is_for_program(&arrived, pid) {
                 signals::send(pid, arrived.number);
             }
         }
@@ -396,12 +400,59 @@ fn cause(death: Change) -> String {
     }
 }
 
-/// Signals that somebody sends to dcrun but means for the program.
-fn is_passed_on(signal: i32) -> bool {
-    !matches!(
-        signal,
-        libc::SIGCHLD | libc::SIGCONT | libc::SIGTTIN | libc::SIGTTOU | libc::SIGPIPE
-    )
+/// Signals that somebody sends to dcrun but means for the program. One of the
+/// terminal went to the whole group, and so to the worker as well.
+fn is_for_program(arrived: &Arrived, worker: i32) -> bool {
+    const KEEPERS_OWN: [i32; 5] = [
+        libc::SIGCHLD,
+        libc::SIGCONT,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+        libc::SIGPIPE,
+    ];
+    arrived.by_process && arrived.sender != worker && !KEEPERS_OWN.contains(&arrived.number)
+}
+
+/// Signals that came when there was no worker: the next one gets them. It has
+/// all of them blocked until the program's handlers are in place again.
+#[derive(Default)]
+struct Missed {
+    /// Bit N stands for signal N.
+    numbers: u128,
+}
+
+impl Missed {
+    /// What had arrived until the worker `dead` was reaped: those of the
+    /// terminal it had got itself.
+    fn while_it_died(dead: i32) -> Missed {
+        let mut numbers = 0;
+        while let Some(arrived) = signals::poll() {
+            if is_for_program(&arrived, dead) {
+                numbers |= 1 << arrived.number;
+            }
+        }
+        Missed { numbers }
+    }
+
+    /// Sends these, and what arrived since, to the new worker.
+    fn pass_on(&mut self, pid: i32) {
+        const TERMINALS: [i32; 5] = [
+            libc::SIGINT,
+            libc::SIGQUIT,
+            libc::SIGTSTP,
+            libc::SIGWINCH,
+            libc::SIGHUP,
+        ];
+        while let Some(arrived) = signals::poll() {
+            if is_for_program(&arrived, pid) || TERMINALS.contains(&arrived.number) {
+                self.numbers |= 1 << arrived.number;
+            }
+        }
+        for number in (1..=64).filter(|number| self.numbers >> number & 1 != 0) {
+            signals::send(pid, number);
+        }
+        self.numbers = 0;
+    }
 }
 
 #[cfg(test)]

@@ -307,12 +307,14 @@ fn assemble(
     );
     process::become_subreaper().doing(|| "become the reaper of orphans".to_owned())?;
     live.keeper_pid.store(process::pid() as u32, Relaxed);
+    let inherited_signals = signals::take_over();
+    info.sigmask = inherited_signals.mask();
     let plan = Plan {
         runtime: number(high_fd::RUNTIME),
         entry: session.runtime.executable.entry,
         segments: session.runtime.executable.segments,
         tail,
-        inherited: signals::take_over(),
+        inherited: inherited_signals,
         rseq: process::rseq_of_libc(),
         counters: number(COUNTERS),
         live: live.address(),

@@ -74,5 +74,6 @@ pub fn blank_boot_info() -> BootInfo {
         plant: plant::NONE,
         pid: 0,
         arena_free: 0,
+        sigmask: 0,
     }
 }

@@ -11,7 +11,7 @@ use std::ptr;
 use std::sync::atomic::Ordering;
 
 use dc_image::FatalCode;
-use dc_image::boot::BootInfo;
+use dc_image::boot::{BootInfo, Mode};
 use dc_image::header::Live;
 use dc_image::window::{ARENA_BASE, ARENA_LEN, PAGE};
 
@@ -131,7 +131,10 @@ fn become_worker(plan: &Plan, info: &BootInfo) -> ! {
             );
         }
     }
-    signals::give_back(&plan.inherited);
+    signals::give_dispositions_back(&plan.inherited);
+    if info.mode == Mode::Fresh as u32 {
+        signals::give_mask_back(&plan.inherited);
+    }
     leave_counters(plan.counters);
     for segment in &plan.segments {
         if let Err(error) = map_segment(plan.runtime, segment) {

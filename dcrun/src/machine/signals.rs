@@ -65,15 +65,38 @@ pub fn take_over() -> Inherited {
     }
 }
 
-/// In the forked child: as dcrun was called. Async-signal-safe.
-pub fn give_back(inherited: &Inherited) {
-    // SAFETY: both were obtained from the kernel by `take_over`.
+impl Inherited {
+    /// The mask as the kernel has it: bit 0 is signal 1.
+    pub fn mask(&self) -> u64 {
+        (1..=64)
+            .filter(|&signal| self.blocks(signal))
+            .map(|signal| 1 << (signal - 1))
+            .sum()
+    }
+
+    fn blocks(&self, signal: i32) -> bool {
+        // SAFETY: the set was filled by the kernel; a number that libc keeps
+        // for itself is merely answered by -1.
+        unsafe { libc::sigismember(&raw const self.mask, signal) == 1 }
+    }
+}
+
+/// In the forked child: dispositions as dcrun was called. Async-signal-safe.
+pub fn give_dispositions_back(inherited: &Inherited) {
+    // SAFETY: the action was obtained from the kernel by `take_over`.
     unsafe {
         libc::sigaction(
             libc::SIGCHLD,
             &raw const inherited.on_child,
             std::ptr::null_mut(),
         );
+    }
+}
+
+/// In the forked child: the mask as dcrun was called. Async-signal-safe.
+pub fn give_mask_back(inherited: &Inherited) {
+    // SAFETY: the mask was obtained from the kernel by `take_over`.
+    unsafe {
         libc::sigprocmask(
             libc::SIG_SETMASK,
             &raw const inherited.mask,
@@ -84,28 +107,47 @@ pub fn give_back(inherited: &Inherited) {
 
 /// Waits for the next signal.
 pub fn wait() -> Arrived {
-    let set = waited_for();
-    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     loop {
-        // SAFETY: the set is initialised and info has room for one siginfo.
-        let number = unsafe { libc::sigwaitinfo(&raw const set, info.as_mut_ptr()) };
-        if number > 0 {
-            // SAFETY: zeroed, then filled by the kernel; si_pid is valid for
-            // signals of processes and merely meaningless for others.
-            let (code, sender) = unsafe {
-                (
-                    info.assume_init_ref().si_code,
-                    info.assume_init_ref().si_pid(),
-                )
-            };
-            return Arrived {
-                number,
-                by_process: code <= 0,
-                sender,
-            };
-        }
         // Only EINTR is possible, after a stop and continue.
+        if let Some(arrived) = take(None) {
+            return arrived;
+        }
     }
+}
+
+/// Takes a signal that has arrived already, if there is one.
+pub fn poll() -> Option<Arrived> {
+    take(Some(libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    }))
+}
+
+fn take(patience: Option<libc::timespec>) -> Option<Arrived> {
+    let set = waited_for();
+    let patience = patience
+        .as_ref()
+        .map_or(std::ptr::null(), |time| &raw const *time);
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: the set is initialised, info has room for one siginfo, and the
+    // time is null or lives on this frame.
+    let number = unsafe { libc::sigtimedwait(&raw const set, info.as_mut_ptr(), patience) };
+    if number <= 0 {
+        return None;
+    }
+    // SAFETY: zeroed, then filled by the kernel; si_pid is valid for signals of
+    // processes and merely meaningless for others.
+    let (code, sender) = unsafe {
+        (
+            info.assume_init_ref().si_code,
+            info.assume_init_ref().si_pid(),
+        )
+    };
+    Some(Arrived {
+        number,
+        by_process: code <= 0,
+        sender,
+    })
 }
 
 /// Stops the keeper by the default action of `signal`, as its worker was, and

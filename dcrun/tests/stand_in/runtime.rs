@@ -69,6 +69,12 @@ unsafe extern "C" fn begin(info: &'static BootInfo) -> ! {
             end(live, 99);
         }
         if info.mode != 0 {
+            // A worker that recovers must start with signals blocked.
+            let mut blocked = 0u64;
+            call(14, 2, &raw const info.sigmask as u64, &raw mut blocked as u64, 8, 0);
+            if blocked >> 14 & 1 == 0 {
+                end(live, 96);
+            }
             let nth = live.recoveries.load(Relaxed).wrapping_sub(1) % 64;
             let mut now = [0u64; 2];
             call(228, 1, now.as_mut_ptr() as u64, 0, 0, 0);
