@@ -95,6 +95,11 @@ pub struct BootInfo {
     pub pid: i32,
     /// First address of the arena that the boot block does not use.
     pub arena_free: u64,
+    /// Signals that were blocked when dcrun was called, as rt_sigprocmask has
+    /// them. A fresh worker starts with this mask; one that recovers starts
+    /// with everything blocked, so that no signal meets a program that has no
+    /// handlers yet: the runtime sets the program's mask when it is ready.
+    pub sigmask: u64,
 }
 
 /// Crash points, chosen from the environment (`DCRUN_FAULT=name:count`).

@@ -147,6 +147,11 @@ pub struct Live {
     pub recovery_ns: [AtomicU64; 64],
     /// Message that belongs to `fatal`, UTF-8, NUL-terminated.
     pub message: [u8; 512],
+    /// Pid of the first worker: the one the program knows, whatever later
+    /// workers get. Written by the keeper.
+    pub program_pid: AtomicU32,
+    /// Nonzero: `dcrun kill` wants the next death of the worker to be final.
+    pub kill_requested: AtomicU32,
 }
 
 /// The call that the worker is in the middle of. After a death the keeper

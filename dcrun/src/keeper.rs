@@ -1,0 +1,479 @@
+//! The watch over a worker: start it, wait, decide, start the next one.
+//!
+//! While a worker lives nothing is opened, and nothing is allocated between a
+//! death and the next start but what the kernel does.
+
+use std::fs::File;
+use std::os::fd::RawFd;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use dc_image::boot::{Mode, fault, high_fd};
+use dc_image::{FatalCode, Status};
+
+use crate::image;
+use crate::machine::descriptors;
+use crate::machine::process::{self, Change};
+use crate::machine::shared::SharedLive;
+use crate::machine::signals::{self, Arrived};
+use crate::message::{Failure, Outcome, say};
+use crate::ps::State;
+use crate::record::Record;
+use crate::reserve::Reservation;
+use crate::run_directory::RunDirectory;
+use crate::stats;
+use crate::verdict::{self, Facts, Verdict};
+use crate::worker::{Start, Starter};
+
+/// Everything that a run's watch needs.
+pub struct Keeper {
+    pub run: RunDirectory,
+    pub record: Record,
+    pub live: SharedLive,
+    pub image: File,
+    pub starter: Starter,
+    pub reservation: Reservation,
+    /// Low descriptors that were open when dcrun was called, in order.
+    pub inherited: Vec<RawFd>,
+    /// The OOM killer's count of victims, if the kernel tells.
+    pub victims: Option<Victims>,
+    pub fault: u32,
+    pub verbose: bool,
+}
+
+/// /proc/vmstat, opened once at a high number.
+pub struct Victims {
+    pub file: File,
+    pub seen: u64,
+}
+
+impl Keeper {
+    /// Runs the program to its end; returns the exit status of dcrun.
+    pub fn keep(mut self, mode: Mode) -> Outcome<u8> {
+        let mut start = Start {
+            mode,
+            pid: self.live.program_pid.load(Relaxed) as i32,
+            counted: None,
+            fault: take_fault(&mut self.fault, mode),
+        };
+        if mode == Mode::Fresh {
+            start.pid = 0;
+        } else {
+            self.begin_recovery(process::monotonic_ns());
+        }
+        let mut missed = Missed::default();
+        loop {
+            let pid = self.starter.start(start)?;
+            missed.pass_on(pid);
+            self.live.worker_pid.store(pid as u32, Relaxed);
+            if start.pid == 0 {
+                self.live.program_pid.store(pid as u32, Relaxed);
+            }
+            let death = self.watch(pid);
+            let died_ns = process::monotonic_ns();
+            let counted = read_io(self.starter.plan.counters);
+            process::reap(pid);
+            missed = Missed::while_it_died(pid);
+            self.live.worker_pid.store(0, Relaxed);
+            match self.judge(death) {
+                Verdict::Finished(status) | Verdict::ToldToDie(status) => {
+                    return self.finish(status);
+                }
+                Verdict::Recover { crashes } => {
+                    self.count_crashes(crashes);
+                    self.close_dead();
+                    self.begin_recovery(died_ns);
+                    if self.verbose {
+                        self.tell(&format!(
+                            "{}; going on from commit {}",
+                            cause(death),
+                            self.live.published.load(Relaxed)
+                        ));
+                    }
+                    let fault = take_fault(&mut self.fault, Mode::Warm);
+                    let pid = self.live.program_pid.load(Relaxed) as i32;
+                    start = Start {
+                        mode: Mode::Warm,
+                        pid,
+                        counted,
+                        fault,
+                    };
+                }
+                Verdict::StartOver { crashes } => {
+                    self.count_crashes(crashes);
+                    self.close_dead();
+                    self.start_over(died_ns)?;
+                    if self.verbose {
+                        self.tell(&format!(
+                            "{} before the first commit; starting again",
+                            cause(death)
+                        ));
+                    }
+                    let pid = self.live.program_pid.load(Relaxed) as i32;
+                    start = Start {
+                        mode: Mode::Fresh,
+                        pid,
+                        counted: None,
+                        fault: fault::NONE,
+                    };
+                }
+                Verdict::CrashLoop { signal, crashes } => {
+                    self.count_crashes(crashes);
+                    return self.stop_for_crashes(signal, crashes);
+                }
+                Verdict::Killed => {
+                    self.live.kill_requested.store(0, Relaxed);
+                    self.live.status.store(Status::Stopped as u32, Relaxed);
+                    self.tell(&format!(
+                        "killed; `dcrun resume {}` goes on from commit {}",
+                        self.run.name,
+                        self.live.published.load(Relaxed)
+                    ));
+                    return Ok(verdict::by_signal(libc::SIGKILL));
+                }
+                Verdict::GaveUp(status) => return self.give_up(status),
+                Verdict::Vanished(status) => {
+                    self.live.status.store(Status::Stopped as u32, Relaxed);
+                    return Err(Failure::own(format!(
+                        "{}: the worker exited with status {status} without the runtime's \
+                         knowledge; this is a bug of dcrun. `dcrun resume {}` goes on from \
+                         commit {}",
+                        self.run.name,
+                        self.run.name,
+                        self.live.published.load(Relaxed)
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Waits until the worker is dead, passing on signals and stops meanwhile.
+    fn watch(&self, pid: i32) -> Change {
+        let mut known_stop = false;
+        loop {
+            if let Some(death) = process::peek_death(pid) {
+                return death;
+            }
+            match process::peek_stop(pid) {
+                Some(Change::Stopped(signal)) if !known_stop => {
+                    known_stop = true;
+                    if matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) {
+                        self.stop_along(pid, signal);
+                        known_stop = false;
+                        continue;
+                    }
+                }
+                Some(_) => {}
+                None => known_stop = false,
+            }
+            match process::peek_any_death() {
+                Some(dead) if dead == pid => continue,
+                Some(orphan) => {
+                    process::reap(orphan);
+                    continue;
+                }
+                None => {}
+            }
+            let arrived = signals::wait();
+            if is_for_program(&arrived, pid) {
+                signals::send(pid, arrived.number);
+            }
+        }
+    }
+
+    /// Job control stopped the worker: stop too, so that the shell sees it, and
+    /// when continued see to it that the worker goes on as well.
+    fn stop_along(&self, pid: i32, signal: i32) {
+        signals::stop_self(signal);
+        // A shell continues the whole group; its signal to the worker may still
+        // be under way, and a second one would run a handler twice.
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        if process::peek_stop(pid).is_some() {
+            signals::send(pid, libc::SIGCONT);
+            while process::peek_stop(pid).is_some() {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    fn judge(&mut self, death: Change) -> Verdict {
+        let live = &self.live;
+        let facts = Facts {
+            death,
+            done: live.status.load(Acquire) == Status::Done as u32,
+            exit_code: live.exit_code.load(Relaxed),
+            exit_signal: live.exit_signal.load(Relaxed),
+            fatal: live.fatal.load(Acquire),
+            published: live.published.load(Acquire),
+            crashes: live.crashes.load(Relaxed),
+            crash_commit: live.crash_commit.load(Relaxed),
+            kill_requested: live.kill_requested.load(Acquire) != 0,
+            out_of_memory: death == Change::Killed(libc::SIGKILL)
+                && self.victims.as_mut().is_some_and(Victims::grew),
+        };
+        verdict::judge(&facts)
+    }
+
+    fn count_crashes(&self, crashes: u64) {
+        self.live.crashes.store(crashes, Relaxed);
+        self.live
+            .crash_commit
+            .store(self.live.published.load(Relaxed), Relaxed);
+    }
+
+    /// Closes what only the dead worker used: these hold on to its memory.
+    fn close_dead(&self) {
+        for place in [
+            high_fd::UFFD,
+            high_fd::PAGEMAP,
+            high_fd::MEM,
+            high_fd::SCRATCH,
+        ] {
+            descriptors::close(self.reservation.number(place));
+        }
+    }
+
+    fn begin_recovery(&self, since_ns: u64) {
+        self.live.recovery_begin_ns.store(since_ns, Relaxed);
+        self.live.recoveries.fetch_add(1, Relaxed);
+        self.live.status.store(Status::Recovering as u32, Release);
+    }
+
+    /// Makes image and descriptor table as they were before the first worker.
+    fn start_over(&self, died_ns: u64) -> Outcome<()> {
+        image::empty(&self.image)?;
+        let live = &self.live;
+        for counter in [
+            &live.journal,
+            &live.frame_limit,
+            &live.rchar,
+            &live.wchar,
+            &live.frames_used,
+        ] {
+            counter.store(0, Relaxed);
+        }
+        live.input.active.store(0, Relaxed);
+        live.output.active.store(0, Relaxed);
+        self.begin_recovery(died_ns);
+        live.status.store(Status::New as u32, Release);
+        let mut next = 0;
+        for &number in &self.inherited {
+            descriptors::close_range(next, number - 1);
+            next = number + 1;
+        }
+        descriptors::close_range(next, self.reservation.fd_base - 1);
+        let limbo = self.reservation.number(high_fd::LIMBO);
+        descriptors::close_range(limbo, limbo + high_fd::LIMBO_COUNT - 1);
+        Ok(())
+    }
+
+    /// The program has ended: its image is of no more use, its counters are.
+    fn finish(self, status: u8) -> Outcome<u8> {
+        let mut counters = stats::counters(&self.record, &self.live);
+        counters["state"] = State::Done.name().into();
+        counters["exit_status"] = status.into();
+        self.run.write_done(&counters)?;
+        image::remove(&self.record.image)?;
+        crate::run_directory::prune(&self.run.name);
+        Ok(status)
+    }
+
+    fn give_up(self, status: u8) -> Outcome<u8> {
+        let code = self.live.fatal.load(Relaxed);
+        let detail = self.live.fatal_detail.load(Relaxed);
+        let text = self
+            .live
+            .message
+            .split(|&b| b == 0)
+            .next()
+            .unwrap_or_default();
+        let mut text = String::from_utf8_lossy(text).into_owned();
+        if text.is_empty() {
+            text = "the runtime gave up without a message".to_owned();
+        }
+        if code == FatalCode::Internal as u32 && detail != 0 {
+            let cause = std::io::Error::from_raw_os_error(detail as i32);
+            text = format!("{text}: {cause}");
+        }
+        let name = &self.run.name;
+        if code == FatalCode::CannotLoad as u32 {
+            // Nothing ran, so there is nothing to resume.
+            self.tell(&text);
+            image::remove(&self.record.image)?;
+            self.run.remove()?;
+            return Ok(status);
+        }
+        let published = self.live.published.load(Relaxed);
+        let remedy = if published == 0 {
+            format!("nothing was committed yet; `dcrun rm {name}` removes the run")
+        } else if code == FatalCode::RioFull as u32 {
+            format!(
+                "the run is stopped at commit {published}; make room where its image lies ({}), \
+                 then `dcrun resume {name}`",
+                self.record.image.display()
+            )
+        } else {
+            format!(
+                "the run is stopped at commit {published}; `dcrun resume {name}` tries again, \
+                 --fresh starts over"
+            )
+        };
+        self.tell(&format!("{text}; {remedy}"));
+        self.live.status.store(Status::Stopped as u32, Relaxed);
+        Ok(status)
+    }
+
+    fn stop_for_crashes(self, signal: i32, crashes: u64) -> Outcome<u8> {
+        self.live.status.store(Status::Stopped as u32, Relaxed);
+        let name = &self.run.name;
+        self.tell(&format!(
+            "{} {crashes} times from commit {}, so it is not started again; the same command \
+             line with --fresh goes back to the beginning, `dcrun resume {name}` tries to go on",
+            cause(Change::Killed(signal)),
+            self.live.published.load(Relaxed)
+        ));
+        Ok(verdict::by_signal(signal))
+    }
+
+    fn tell(&self, text: &str) {
+        say(&format!("{}: {text}", self.run.name));
+    }
+}
+
+impl Victims {
+    /// Whether the OOM killer killed anything since the last look.
+    fn grew(&mut self) -> bool {
+        let now = count_victims(&self.file).unwrap_or(self.seen);
+        std::mem::replace(&mut self.seen, now) != now
+    }
+}
+
+pub fn count_victims(file: &File) -> Option<u64> {
+    let mut buffer = [0u8; 16384];
+    let mut len = 0;
+    while len < buffer.len() {
+        match file.read_at(&mut buffer[len..], len as u64) {
+            Ok(n) if n > 0 => len += n,
+            _ => break,
+        }
+    }
+    let text = std::str::from_utf8(&buffer[..len]).ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("oom_kill "))?;
+    line.trim().parse().ok()
+}
+
+/// `rchar` and `wchar` of a worker that is dead and not yet reaped.
+fn read_io(counters: RawFd) -> Option<(u64, u64)> {
+    parse_io(descriptors::read_start(counters, &mut [0; 512])?)
+}
+
+fn parse_io(text: &str) -> Option<(u64, u64)> {
+    let value = |key: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(key))?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    };
+    Some((value("rchar:")?, value("wchar:")?))
+}
+
+/// The fault that the next worker gets, which then is used up. A fault of
+/// recovery waits for a worker that recovers.
+fn take_fault(fault: &mut u32, mode: Mode) -> u32 {
+    if *fault == fault::IN_RECOVERY && mode == Mode::Fresh {
+        return fault::NONE;
+    }
+    std::mem::replace(fault, fault::NONE)
+}
+
+fn cause(death: Change) -> String {
+    match death {
+        Change::Killed(signal) | Change::Stopped(signal) => {
+            let name = nix::sys::signal::Signal::try_from(signal)
+                .map_or_else(|_| format!("signal {signal}"), |signal| signal.to_string());
+            format!("the program died by {name}")
+        }
+        Change::Exited(status) => format!("the worker exited with {status}"),
+    }
+}
+
+/// Signals that somebody sends to dcrun but means for the program. One of the
+/// terminal went to the whole group, and so to the worker as well.
+fn is_for_program(arrived: &Arrived, worker: i32) -> bool {
+    const KEEPERS_OWN: [i32; 5] = [
+        libc::SIGCHLD,
+        libc::SIGCONT,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+        libc::SIGPIPE,
+    ];
+    arrived.by_process && arrived.sender != worker && !KEEPERS_OWN.contains(&arrived.number)
+}
+
+/// Signals that came when there was no worker: the next one gets them. It has
+/// all of them blocked until the program's handlers are in place again.
+#[derive(Default)]
+struct Missed {
+    /// Bit N stands for signal N.
+    numbers: u128,
+}
+
+impl Missed {
+    /// What had arrived until the worker `dead` was reaped: those of the
+    /// terminal it had got itself.
+    fn while_it_died(dead: i32) -> Missed {
+        let mut numbers = 0;
+        while let Some(arrived) = signals::poll() {
+            if is_for_program(&arrived, dead) {
+                numbers |= 1 << arrived.number;
+            }
+        }
+        Missed { numbers }
+    }
+
+    /// Sends these, and what arrived since, to the new worker.
+    fn pass_on(&mut self, pid: i32) {
+        const TERMINALS: [i32; 5] = [
+            libc::SIGINT,
+            libc::SIGQUIT,
+            libc::SIGTSTP,
+            libc::SIGWINCH,
+            libc::SIGHUP,
+        ];
+        while let Some(arrived) = signals::poll() {
+            if is_for_program(&arrived, pid) || TERMINALS.contains(&arrived.number) {
+                self.numbers |= 1 << arrived.number;
+            }
+        }
+        for number in (1..=64).filter(|number| self.numbers >> number & 1 != 0) {
+            signals::send(pid, number);
+        }
+        self.numbers = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_counters_of_a_zombie() {
+        let text = "rchar: 12\nwchar: 7\nsyscr: 3\nsyscw: 1\nread_bytes: 0\n";
+        assert_eq!(parse_io(text), Some((12, 7)));
+        assert_eq!(parse_io("rchar: 12\n"), None);
+    }
+
+    #[test]
+    fn a_fault_fires_in_one_worker_only() {
+        let mut fault = fault::AFTER_READ;
+        assert_eq!(take_fault(&mut fault, Mode::Fresh), fault::AFTER_READ);
+        assert_eq!(take_fault(&mut fault, Mode::Warm), fault::NONE);
+        let mut fault = fault::IN_RECOVERY;
+        assert_eq!(take_fault(&mut fault, Mode::Fresh), fault::NONE);
+        assert_eq!(take_fault(&mut fault, Mode::Warm), fault::IN_RECOVERY);
+        assert_eq!(take_fault(&mut fault, Mode::Warm), fault::NONE);
+    }
+}
