@@ -163,5 +163,6 @@ impl BootInfo {
         plant: 0,
         pid: 0,
         arena_free: 0,
+        sigmask: 0,
     };
 }

@@ -93,3 +93,20 @@ pub unsafe fn copy_page(dst: *mut u8, src: *const u8) {
             inout("rcx") 512usize => _, options(nostack, preserves_flags));
     }
 }
+
+/// # Safety
+/// C's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn strlen(s: *const u8) -> usize {
+    let mut n = 0;
+    // SAFETY: the string ends in NUL. Volatile, lest the loop become a call
+    // of strlen.
+    while unsafe { s.add(n).read_volatile() } != 0 {
+        n += 1;
+    }
+    n
+}
+
+/// Named by the unwind tables of `core`; nothing ever unwinds here.
+#[unsafe(no_mangle)]
+pub extern "C" fn rust_eh_personality() {}
