@@ -156,6 +156,9 @@ pub fn adopt(fd: i32, flags: usize, path: &[u8], inherited: bool) -> isize {
     f.mode = st.mode;
     (f.dev, f.ino) = (st.dev, st.ino);
     f.inherited = inherited as u32;
+    if inherited && kind == Kind::Regular {
+        f.offset = sys!(LSEEK, fd, 0, 1).max(0) as u64;
+    }
     set_path(f, path);
     enter(fd, file, flags & O_CLOEXEC != 0);
     fd as isize

@@ -33,7 +33,7 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
     };
     let f = descriptor::open_file(file);
     match f.kind {
-        Kind::Regular | Kind::MemFd | Kind::Directory => {
+        Kind::Regular | Kind::MemFd | Kind::Directory if regular::rewinds(f) => {
             // SAFETY: the program's own call with its own arguments.
             let r = unsafe { crate::machine::sys::raw6(nr::READ, a) };
             count_read(r);

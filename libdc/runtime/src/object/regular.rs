@@ -14,7 +14,7 @@ use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::user;
-use crate::state::{Kind, MAX_FILES};
+use crate::state::{Kind, MAX_FILES, OpenFile};
 use crate::sys;
 
 const AT_FDCWD: isize = -100;
@@ -189,6 +189,14 @@ pub fn warn_shared_mapping(file: u32) {
     }
 }
 
+/// Whether offset and contents of this description are the program's state. A
+/// file that it was given to write into belongs to others too: what went there
+/// is output, and stays.
+pub fn rewinds(f: &OpenFile) -> bool {
+    matches!(f.kind, Kind::Regular | Kind::Directory | Kind::MemFd)
+        && (f.inherited == 0 || f.flags as usize & O_ACCMODE == 0)
+}
+
 /// A file that is mapped must be the same at recovery: size and time of it.
 pub fn note_mapped(file: u32, fd: i32) {
     let f = open_file(file);
@@ -213,7 +221,7 @@ pub fn unchanged(file: u32, fd: i32) -> bool {
 pub fn restore_warm(file: u32, fd: i32) {
     let f = open_file(file);
     f.touched = 0;
-    if matches!(f.kind, Kind::Regular | Kind::Directory | Kind::MemFd) {
+    if rewinds(f) {
         sys!(LSEEK, fd, f.offset, 0);
     }
     const F_SETFL: usize = 4;
@@ -238,7 +246,7 @@ pub fn reopen(file: u32) -> isize {
             );
         }
     }
-    if matches!(f.kind, Kind::Regular | Kind::Directory) {
+    if rewinds(f) {
         sys!(LSEEK, r, f.offset, 0);
     }
     let _ = user::fixup;
