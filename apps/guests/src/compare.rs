@@ -92,15 +92,12 @@ fn compare_output(native: &Outcome, seen: &Outcome, verdict: &mut Verdict) {
 }
 
 fn compare_screens(native: &Outcome, seen: &Outcome, verdict: &mut Verdict) {
-    for (name, want) in &native.screens {
-        match seen.screen(name) {
-            None => verdict.add(Kind::Lost, format!("screen {name}"), "never reached"),
-            Some(have) if have != want => {
-                verdict.add(
-                    Kind::Different,
-                    format!("screen {name}"),
-                    line_diff(want, have),
-                );
+    for (number, (name, want)) in native.screens.iter().enumerate() {
+        let subject = format!("screen {number} ({name})");
+        match seen.screens.get(number) {
+            None => verdict.add(Kind::Lost, subject, "never reached"),
+            Some((_, have)) if have != want => {
+                verdict.add(Kind::Different, subject, line_diff(want, have));
             }
             Some(_) => {}
         }
@@ -215,7 +212,7 @@ mod tests {
         );
         assert_eq!(
             subjects(|o| o.screens[0].1 = "a\nc\n".into()),
-            [(Kind::Different, "screen final".into())]
+            [(Kind::Different, "screen 0 (final)".into())]
         );
         assert_eq!(
             subjects(|o| o.files.clear()),

@@ -43,7 +43,7 @@ pub struct Driver<'a> {
 }
 
 /// How long the output must be still before the native run takes a snapshot.
-const STILL: Duration = Duration::from_millis(150);
+const STILL: Duration = Duration::from_millis(250);
 
 impl<'a> Driver<'a> {
     pub fn new(
@@ -130,10 +130,7 @@ impl<'a> Driver<'a> {
     /// Natively, the screen when it has come to rest. Otherwise the run has until its patience ends to show what the
     /// native run showed: when it does not, the screen that it shows instead is kept, for the comparison to report.
     fn snapshot(&mut self, name: &str) -> Result<()> {
-        match self
-            .expected
-            .map(|native| native.screen(name).unwrap_or_default().to_owned())
-        {
+        match self.native_picture() {
             None => while self.pump(Instant::now() + STILL)? {},
             Some(native) => {
                 let until = Instant::now() + self.patience.min(Duration::from_secs(8));
@@ -143,6 +140,15 @@ impl<'a> Driver<'a> {
         let picture = self.picture();
         self.outcome.screens.push((name.to_owned(), picture));
         Ok(())
+    }
+
+    /// The picture that the native run kept at this place, when there is a native run to follow.
+    fn native_picture(&self) -> Option<String> {
+        let screens = &self.expected?.screens;
+        let picture = screens
+            .get(self.outcome.screens.len())
+            .map(|(_, picture)| picture);
+        Some(picture.cloned().unwrap_or_default())
     }
 
     fn wait_until(

@@ -21,6 +21,8 @@ struct Cli {
 enum Verb {
     /// Names the sessions.
     List,
+    /// Plays one session natively and prints what it leaves: screens, output, files.
+    Show { session: String },
     /// Plays sessions (all of them when none is named) in one mode, and compares with a native run.
     Run {
         sessions: Vec<String>,
@@ -103,6 +105,12 @@ fn main() -> ExitCode {
             }
             Ok(true)
         }
+        Verb::Show { session } => chosen(&[session]).and_then(|found| {
+            for session in found {
+                tell(&Reference::record(&session)?);
+            }
+            Ok(true)
+        }),
         Verb::Run {
             sessions,
             mode,
@@ -156,6 +164,29 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+fn tell(reference: &Reference) {
+    let outcome = &reference.outcome;
+    for (name, screen) in &outcome.screens {
+        println!("--- screen {name}\n{screen}");
+    }
+    println!(
+        "--- output\n{}",
+        String::from_utf8_lossy(&outcome.output).escape_debug()
+    );
+    for (name, file) in &outcome.files {
+        match file {
+            guests::FileImage::File { mode, bytes } => {
+                println!("--- file {name}: {} bytes, mode {mode:o}", bytes.len());
+            }
+            other => println!("--- {name}: {other:?}"),
+        }
+    }
+    println!(
+        "--- status {:?} after {:?}",
+        outcome.status, reference.duration
+    );
 }
 
 /// Does the work for each session that was named; true when all agree with their native runs.

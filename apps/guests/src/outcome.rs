@@ -29,13 +29,3 @@ pub enum FileImage {
     Link(String),
     Other(String),
 }
-
-impl Outcome {
-    /// The screen that was kept under this name.
-    pub fn screen(&self, name: &str) -> Option<&str> {
-        self.screens
-            .iter()
-            .find(|(have, _)| have == name)
-            .map(|(_, screen)| screen.as_str())
-    }
-}

@@ -129,7 +129,8 @@ impl Reference {
                 String::from_utf8_lossy(&first.outcome.errors)
             )));
         }
-        let second = native_run(session, None)?;
+        // The second run may take its time to come to the same screens.
+        let second = native_run(session, Some(&first.outcome))?;
         let verdict = compare(&first.outcome, &second.outcome, session.stream);
         match verdict.differences.first() {
             None => Ok(first),

@@ -72,7 +72,8 @@ pub fn xz() -> Session {
     .patience_s(180)
 }
 
-/// 24 MB that compress neither well nor badly: words of a small vocabulary, numbers, and now and then noise.
+/// 24 MB that compress neither well nor badly: words of a small vocabulary, numbers, some
+/// noise, and much that stood there before.
 fn prose() -> Vec<u8> {
     let mut chance = crate::chance::Chance::new(1999);
     let vocabulary: Vec<String> = (0..3000)
@@ -85,6 +86,10 @@ fn prose() -> Vec<u8> {
         .collect();
     let mut text = Vec::with_capacity(24 << 20);
     while text.len() < 24 << 20 {
+        if text.len() > 1 << 20 && chance.below(12) == 0 {
+            let from = chance.below(text.len() as u64 - 4000) as usize;
+            text.extend_from_within(from..from + 200 + chance.below(3000) as usize);
+        }
         match chance.below(40) {
             0 => text.extend(chance.next().to_string().bytes()),
             1 => text.extend(chance.next().to_le_bytes()),
@@ -127,7 +132,7 @@ fn machine() -> Vec<u8> {
          extern void *malloc(unsigned long); extern int printf(const char *, ...);\n\
          static long pool[4096];\n",
     );
-    for n in 0..1500u64 {
+    for n in 0..700u64 {
         let (a, b, c) = (
             chance.below(4096),
             chance.below(60) + 2,

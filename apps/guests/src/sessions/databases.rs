@@ -37,7 +37,7 @@ pub fn sqlite_memory() -> Session {
         .strike()
         .line(
             "select count(*) from t as a join t as b on a.id = b.id + 1;",
-            r"\n\d+\r\n.*sqlite> ",
+            r"\r\d+\r\n.*sqlite> ",
         )
         .line(".backup saved.db", PROMPT)
         .send(".exit\r")

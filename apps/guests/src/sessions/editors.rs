@@ -43,9 +43,15 @@ impl Editing {
                 .send(format!("{keys}\x1b:echo 'tick-{tick}'\r"))
                 .screen(format!("^tick-{tick}\\b"))
         } else {
+            // A digit would end the name of the command.
+            let word: String = tick
+                .to_string()
+                .bytes()
+                .map(|digit| char::from(digit - b'0' + b'a'))
+                .collect();
             self.session
-                .send(format!("{keys}\x1b:tick{tick}\r"))
-                .screen(format!("^The tick{tick} command is unknown"))
+                .send(format!("{keys}\x1b:tick{word}\r"))
+                .screen(format!("^The tick{word} command is unknown"))
         };
         self
     }
@@ -104,7 +110,7 @@ pub fn nvi() -> Session {
         Program::Installed("/usr/bin/nvi"),
     )
     .args(["poem", "list"])
-    .env("NEXINIT", "set ruler showmode directory=. recdir=.")
+    .env("NEXINIT", "set ruler showmode")
     .file("poem", poem)
     .file("list", list)
     .screen("001 the stone");

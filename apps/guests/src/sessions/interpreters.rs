@@ -165,7 +165,7 @@ pub fn lua() -> Session {
                 format!("for i = 1, 400 do words[#words + 1] = 'w' .. ({round} * i) % 977 end"),
                 r"\n.*> ",
             )
-            .line("walk(), walk(), walk()", r"\d+\t\d+\t\d+\r\n.*> ")
+            .line("walk(), walk(), walk()", r"-?\d+\t-?\d+\t-?\d+\r\n.*> ")
             .line(
                 "hash(table.concat(words, ' ')), math.random(1000000)",
                 r"\d+\t\d+\r\n.*> ",
