@@ -1,5 +1,6 @@
 //! The judge: two outcomes of one session, and everything by which a person could tell them apart.
 
+use crate::chain::broken;
 use crate::outcome::{FileImage, Outcome};
 use crate::session::Stream;
 use crate::stream::{difference, repeats_after_restarts};
@@ -64,8 +65,14 @@ pub fn compare(native: &Outcome, seen: &Outcome, stream: Stream) -> Verdict {
             format!("native {:?}, seen {:?}", native.status, seen.status),
         );
     }
-    if stream == Stream::Exact {
-        compare_output(native, seen, &mut verdict);
+    match stream {
+        Stream::Exact => compare_output(native, seen, &mut verdict),
+        Stream::Screens => {}
+        Stream::Chained => {
+            if let Some((kind, detail)) = broken(&seen.output) {
+                verdict.add(kind, "chain", detail);
+            }
+        }
     }
     if let Some((kind, detail)) = difference(&native.errors, &seen.errors) {
         verdict.add(kind, "standard error", detail);

@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod chain;
 mod chance;
 mod compare;
 mod console;
@@ -19,6 +20,7 @@ mod error;
 mod killer;
 mod notice;
 mod outcome;
+mod plants;
 mod report;
 mod runner;
 mod session;
@@ -32,8 +34,9 @@ pub use compare::{Difference, Kind, Verdict, compare};
 pub use dcrun::{Dcrun, RunInfo};
 pub use error::{Error, Result};
 pub use outcome::{FileImage, Outcome};
+pub use plants::{Plant, catch};
 pub use report::Report;
 pub use runner::{Fault, Mode, Options, Reference, run, run_against};
-pub use session::{Channel, Program, Session, Step, Stream};
+pub use session::{Channel, Contents, Program, Session, Step, Stream};
 pub use sessions::{session, sessions};
 pub use soak::{Tally, soak};

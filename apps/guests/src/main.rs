@@ -4,8 +4,11 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use guests::{
-    Fault, Mode, Options, Reference, Report, Session, Tally, run_against, session, sessions,
+    Fault, Mode, Options, Plant, Reference, Report, Session, Tally, catch, run_against, session,
+    sessions,
 };
+use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -37,6 +40,11 @@ enum Verb {
         /// Repeat with the next seeds.
         #[arg(long, default_value_t = 1)]
         times: u64,
+        #[command(flatten)]
+        hosting: Hosting,
+    },
+    /// Has dcrun commit each planted bug, and says whether a session caught it.
+    Plants {
         #[command(flatten)]
         hosting: Hosting,
     },
@@ -78,6 +86,9 @@ struct Hosting {
     /// Reports as JSON lines on standard output.
     #[arg(long)]
     json: bool,
+    /// Reports as JSON lines into this file.
+    #[arg(long, value_name = "FILE")]
+    json_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -134,6 +145,7 @@ fn main() -> ExitCode {
                 Ok(sum)
             })
         }
+        Verb::Plants { hosting } => plants(&hosting.options()),
         Verb::Soak {
             sessions,
             kills,
@@ -166,6 +178,30 @@ fn main() -> ExitCode {
     }
 }
 
+fn plants(options: &Options) -> guests::Result<bool> {
+    let mut all = true;
+    for plant in Plant::ALL {
+        match catch(plant, options)? {
+            Some(report) => {
+                println!(
+                    "{}: caught by {} ({})",
+                    plant.name(),
+                    report.session,
+                    report.mode
+                );
+                if let Some(first) = report.differences.first() {
+                    println!("  {first}");
+                }
+            }
+            None => {
+                println!("{}: not noticed", plant.name());
+                all = false;
+            }
+        }
+    }
+    Ok(all)
+}
+
 fn tell(reference: &Reference) {
     let outcome = &reference.outcome;
     for (name, screen) in &outcome.screens {
@@ -196,6 +232,13 @@ fn each(
     work: impl Fn(&Session) -> guests::Result<Report>,
 ) -> guests::Result<bool> {
     let mut agree = true;
+    let mut file =
+        match &hosting.json_file {
+            None => None,
+            Some(path) => Some(File::create(path).map_err(|cause| {
+                guests::Error::new(format!("create {}: {cause}", path.display()))
+            })?),
+        };
     for session in chosen(names)? {
         if let Some(path) = session.missing() {
             eprintln!(
@@ -209,7 +252,7 @@ fn each(
         match work(&session) {
             Ok(report) => {
                 agree &= report.agrees();
-                show(&report, hosting);
+                show(&report, hosting, file.as_mut())?;
             }
             Err(error) => {
                 eprintln!("guests: {}: {error}", session.name);
@@ -237,12 +280,14 @@ fn chosen(names: &[String]) -> guests::Result<Vec<Session>> {
     Ok(chosen)
 }
 
-fn show(report: &Report, hosting: &Hosting) {
+fn show(report: &Report, hosting: &Hosting, file: Option<&mut File>) -> guests::Result<()> {
+    let failed = |cause: &dyn std::fmt::Display| guests::Error::new(format!("report: {cause}"));
+    let line = serde_json::to_string(report).map_err(|cause| failed(&cause))?;
+    if let Some(file) = file {
+        writeln!(file, "{line}").map_err(|cause| failed(&cause))?;
+    }
     if hosting.json {
-        match serde_json::to_string(report) {
-            Ok(line) => println!("{line}"),
-            Err(error) => eprintln!("guests: {error}"),
-        }
+        println!("{line}");
         eprintln!("{report}");
     } else {
         println!("{report}");
@@ -253,6 +298,7 @@ fn show(report: &Report, hosting: &Hosting) {
     for kept in &report.kept {
         eprintln!("  kept: {kept}");
     }
+    Ok(())
 }
 
 impl Hosting {

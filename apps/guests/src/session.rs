@@ -16,7 +16,7 @@ pub struct Session {
     pub env: Vec<(&'static str, &'static str)>,
     pub channel: Channel,
     /// Files that stand in the work directory before the program starts; one that begins with `#!` is executable.
-    pub files: Vec<(&'static str, fn() -> Vec<u8>)>,
+    pub files: Vec<(&'static str, Contents)>,
     pub steps: Vec<Step>,
     pub stream: Stream,
     /// A program that shows nothing for long commits by the clock, or a kill would send it back to its start.
@@ -24,6 +24,9 @@ pub struct Session {
     /// How long a native run may be silent while a step waits.
     pub patience_s: u64,
 }
+
+/// Makes the contents of a file, the same every time.
+pub type Contents = fn() -> Vec<u8>;
 
 /// Where the program comes from.
 pub enum Program {
@@ -62,6 +65,8 @@ pub enum Stream {
     Exact,
     /// The screens only: how often the program repaints depends on the time that passes between keys.
     Screens,
+    /// Nothing of it with another run: each run must be a whole chain by itself, see `chain`.
+    Chained,
 }
 
 pub enum Step {
@@ -111,7 +116,7 @@ impl Session {
         self
     }
 
-    pub fn file(mut self, name: &'static str, contents: fn() -> Vec<u8>) -> Self {
+    pub fn file(mut self, name: &'static str, contents: Contents) -> Self {
         self.files.push((name, contents));
         self
     }
