@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, getsid, mkfifo, pipe, read, write};
+use nix::unistd::{Pid, getsid, mkfifo, pipe, read, ttyname, write};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -45,6 +45,8 @@ pub struct Console {
     input: Option<OwnedFd>,
     /// None when the output goes into a file.
     output: Option<OwnedFd>,
+    /// The name of the terminal, if it is one.
+    terminal: Option<PathBuf>,
     output_file: PathBuf,
     errors_file: PathBuf,
 }
@@ -70,6 +72,7 @@ impl Console {
         let (status, status_path) = fifo(&place, "status")?;
         let output_file = place.join("output");
         let errors_file = place.join("errors");
+        let mut terminal = None;
         let mut setsid = Command::new("setsid");
         let (input, output) = match channel {
             Channel::Pty => {
@@ -82,6 +85,7 @@ impl Console {
                 let pty = openpty(Some(&size), None).context("open a pty")?;
                 close_on_exec(&pty.master)?;
                 close_on_exec(&pty.slave)?;
+                terminal = Some(ttyname(&pty.slave).context("name the terminal")?);
                 setsid
                     .arg("--ctty")
                     .stdin(copy(&pty.slave)?)
@@ -125,6 +129,7 @@ impl Console {
             status,
             input,
             output,
+            terminal,
             output_file,
             errors_file,
         })
@@ -200,6 +205,25 @@ impl Console {
             }
         }
         Ok(seen)
+    }
+
+    /// Gives the terminal another size, as a window manager would: with stty, because the ioctl has no safe wrapper.
+    pub fn resize(&self, rows: u16, columns: u16) -> Result<()> {
+        let terminal = self
+            .terminal
+            .as_ref()
+            .ok_or_else(|| Error::new("resize: no terminal"))?;
+        let status = Command::new("stty")
+            .arg("-F")
+            .arg(terminal)
+            .args(["rows", &rows.to_string(), "cols", &columns.to_string()])
+            .status()
+            .context("run stty")?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(Error::new(format!("stty: {status}")))
+        }
     }
 
     pub fn close_input(&mut self) {

@@ -94,6 +94,10 @@ impl<'a> Driver<'a> {
                 self.watcher.strike();
                 Ok(())
             }
+            Step::Resize { rows, columns } => {
+                self.screen.screen_mut().set_size(*rows, *columns);
+                self.console.resize(*rows, *columns)
+            }
             Step::CloseInput => {
                 self.console.close_input();
                 Ok(())

@@ -120,7 +120,7 @@ impl Reference {
         if let Some(stuck) = &first.outcome.stuck {
             return Err(Error::new(format!("{}: natively: {stuck}", session.name)));
         }
-        if first.outcome.status != Some(0) {
+        if first.outcome.status != Some(session.status) {
             return Err(Error::new(format!(
                 "{}: natively: exit status {:?}: {}{}",
                 session.name,

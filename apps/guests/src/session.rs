@@ -23,6 +23,8 @@ pub struct Session {
     pub interval_ms: Option<u32>,
     /// How long a native run may be silent while a step waits.
     pub patience_s: u64,
+    /// What the program's exit status is to be.
+    pub status: i32,
 }
 
 /// Makes the contents of a file, the same every time.
@@ -79,6 +81,11 @@ pub enum Step {
     Snapshot(&'static str),
     /// A moment worth a kill, for the modes that kill.
     Strike,
+    /// The window of the terminal gets another size.
+    Resize {
+        rows: u16,
+        columns: u16,
+    },
     /// Close the program's standard input (pipes only).
     CloseInput,
 }
@@ -98,6 +105,7 @@ impl Session {
             stream: Stream::Screens,
             interval_ms: None,
             patience_s: 20,
+            status: 0,
         }
     }
 
@@ -133,6 +141,17 @@ impl Session {
 
     pub fn patience_s(mut self, patience_s: u64) -> Self {
         self.patience_s = patience_s;
+        self
+    }
+
+    pub fn status(mut self, status: i32) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// Resizes the terminal; a program that counts the signals is given one dimension at a time.
+    pub fn resize(mut self, rows: u16, columns: u16) -> Self {
+        self.steps.push(Step::Resize { rows, columns });
         self
     }
 

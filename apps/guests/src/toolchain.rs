@@ -24,7 +24,7 @@ pub fn locate(program: &Program) -> Result<PathBuf> {
             let mut command = Command::new(compiler[0]);
             command.args(&compiler[1..]).arg("-o").arg(out).arg(file);
             // Libraries are looked up after the file that needs them.
-            command.arg("-lpthread").arg("-lrt");
+            command.arg("-lpthread").arg("-lm");
             command
         }),
         Program::Go { name, source } => make(name, "go", source, |file, out| {

@@ -180,5 +180,12 @@ pub fn vim() -> Session {
         .keys(":wa\r")
         .keys(":call setline(1, map(range(30), 'v:val * v:val'))\r");
     editing = editing.keys(":w! squares\r").snapshot("windows");
+    editing.session = editing
+        .session
+        .resize(30, 100)
+        .snapshot("larger")
+        .resize(24, 80)
+        .snapshot("small again");
+    editing = editing.snapshot("resized");
     editing.session.strike().send(":wqa\r")
 }

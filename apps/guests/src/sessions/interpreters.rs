@@ -19,7 +19,7 @@ pub fn python_repl() -> Session {
     .stream(Stream::Exact)
     .expect(">>> ");
     for line in [
-        "import random, gc, collections, hashlib, json, itertools",
+        "import random, time, gc, collections, hashlib, json, itertools",
         "rng = random.Random(42)",
         "log = open('log.txt', 'w', buffering=1)",
         "heap = {}",
@@ -69,7 +69,10 @@ pub fn python_repl() -> Session {
                     format!("del heap[{}]; gc.collect() >= 0", round - 2),
                     r"True\r\n.*>>> ",
                 )
-                .line("1 / 0", r"ZeroDivisionError: division by zero\r\n.*>>> ");
+                .line("1 / 0", r"ZeroDivisionError: division by zero\r\n.*>>> ")
+                .line("print('sleeping') or time.sleep(1000)", r"\nsleeping\r\n")
+                .send("\x03")
+                .expect(r"KeyboardInterrupt\r\n.*>>> ");
         }
     }
     session
