@@ -138,3 +138,36 @@ pub mod plant {
         ("lose-read", LOSE_READ),
     ];
 }
+
+/// The reserved system call by which a program talks to the runtime: `NUMBER`
+/// in rax, one of the operations in rdi, its arguments in rsi and rdx. Without
+/// the runtime the kernel answers ENOSYS.
+pub mod api {
+    /// 0xDC0: far above any number that Linux gives out.
+    pub const NUMBER: u64 = 0xdc0;
+    /// Answers [`PRESENT`].
+    pub const PROBE: u64 = 0;
+    /// Commits now; answers 0.
+    pub const CHECKPOINT: u64 = 1;
+    /// rsi: function, rdx: its argument; it runs before each commit.
+    pub const BEFORE_CHECKPOINT: u64 = 2;
+    /// rsi: function, rdx: its argument; it runs after each recovery.
+    pub const AT_RECOVERY: u64 = 3;
+    /// rsi: a [`Statistics`], rdx: its size; the smaller size of both is filled.
+    pub const STATISTICS: u64 = 4;
+    /// The answer to `PROBE`; its lowest byte is the version of these calls.
+    pub const PRESENT: u64 = 0x0dc0_0001;
+
+    /// Counters since the run began. New ones are appended.
+    #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+    #[repr(C)]
+    pub struct Statistics {
+        pub commits: u64,
+        pub pages_copied: u64,
+        pub commit_ns: u64,
+        pub recoveries: u64,
+        pub last_recovery_ns: u64,
+        /// Number of the newest commit.
+        pub published: u64,
+    }
+}
