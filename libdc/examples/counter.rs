@@ -1,7 +1,7 @@
 //! Counts, one number a second, and does not begin again when it is killed.
 //!
 //! ```text
-//! cargo build -p dcrun && cargo run -p libdc --example counter
+//! cargo build -p dcrun && DCRUN=target/debug/dcrun cargo run -p libdc --example counter
 //! # in another terminal: pkill -9 -x counter
 //! ```
 
