@@ -35,22 +35,25 @@ int dc_is_recoverable(void);
 int dc_checkpoint(void);
 
 /*
- * Has function(argument) called before each commit, as from a signal handler:
- * at any system call of the program, in the thread that commits.
+ * Has function(argument) called before each commit that dc_checkpoint asks for,
+ * in the thread that asks; the latest function first.
  */
 int dc_before_checkpoint(void (*function)(void *), void *argument);
 
-/* Has function(argument) called after each recovery, before the program goes on. */
+/*
+ * Has function(argument) called after each recovery, before the program goes
+ * on. There is one such function: the latest.
+ */
 int dc_at_recovery(void (*function)(void *), void *argument);
 
 /* Counters since the run began. */
 struct dc_statistics {
-    uint64_t commits;
+    uint64_t published; /* number of the newest commit */
+    uint64_t recoveries;
     uint64_t pages_copied;
     uint64_t commit_ns;
-    uint64_t recoveries;
-    uint64_t last_recovery_ns;
-    uint64_t published; /* number of the newest commit */
+    uint64_t visible_events;
+    uint64_t nd_events;
 };
 
 int dc_get_statistics(struct dc_statistics *into);

@@ -4,7 +4,7 @@ use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use dc_image::boot::api::{self, Statistics};
+use dc_image::boot::api::Statistics;
 
 use crate::Error;
 use crate::call::{self, Function};
@@ -38,7 +38,7 @@ pub extern "C" fn dc_checkpoint() -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dc_before_checkpoint(function: Function, argument: *mut c_void) -> c_int {
     // SAFETY: the caller's promise.
-    in_c(unsafe { call::register(api::BEFORE_CHECKPOINT, function, argument) })
+    in_c(unsafe { call::register_before(function, argument) })
 }
 
 /// # Safety
@@ -46,7 +46,7 @@ pub unsafe extern "C" fn dc_before_checkpoint(function: Function, argument: *mut
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dc_at_recovery(function: Function, argument: *mut c_void) -> c_int {
     // SAFETY: the caller's promise.
-    in_c(unsafe { call::register(api::AT_RECOVERY, function, argument) })
+    in_c(unsafe { call::register_recovery(function, argument) })
 }
 
 /// # Safety

@@ -4,6 +4,7 @@ use std::arch::asm;
 use std::ffi::c_void;
 use std::io;
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 
 use dc_image::boot::api::{self, Statistics};
 
@@ -42,30 +43,70 @@ pub fn probe() -> bool {
     unsafe { reserved(api::PROBE, 0, 0) == api::PRESENT as i64 }
 }
 
+/// A function of the program, and what to call it with.
+#[derive(Clone, Copy)]
+struct Registered {
+    function: Function,
+    argument: *mut c_void,
+}
+
+// SAFETY: whoever registers it promises that it can be called with its argument
+// as long as the program runs; in which thread is told in the documentation.
+unsafe impl Send for Registered {}
+
+/// What runs before the checkpoints that the program asks for, if the runtime
+/// cannot call functions before those that it makes itself.
+static BEFORE: Mutex<Vec<Registered>> = Mutex::new(Vec::new());
+
+fn before() -> std::sync::MutexGuard<'static, Vec<Registered>> {
+    BEFORE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 pub fn checkpoint() -> Result<(), Error> {
+    // A copy, so that the functions may register others.
+    let functions = before().clone();
+    for registered in functions.iter().rev() {
+        // SAFETY: the promise it was registered with.
+        unsafe { (registered.function)(registered.argument) };
+    }
     // SAFETY: no arguments.
     understood(unsafe { reserved(api::CHECKPOINT, 0, 0) })
 }
 
 pub fn before_checkpoint(function: fn()) -> Result<(), Error> {
     // SAFETY: `enter` takes what it is registered with.
-    unsafe { register(api::BEFORE_CHECKPOINT, enter, function as *mut c_void) }
+    unsafe { register_before(enter, function as *mut c_void) }
 }
 
 pub fn at_recovery(function: fn()) -> Result<(), Error> {
     // SAFETY: as above.
-    unsafe { register(api::AT_RECOVERY, enter, function as *mut c_void) }
+    unsafe { register_recovery(enter, function as *mut c_void) }
 }
 
 /// # Safety
 /// `function` must be callable with `argument` as long as the program runs.
-pub unsafe fn register(
-    operation: u64,
-    function: Function,
-    argument: *mut c_void,
-) -> Result<(), Error> {
+pub unsafe fn register_before(function: Function, argument: *mut c_void) -> Result<(), Error> {
     // SAFETY: the caller's promise.
-    understood(unsafe { reserved(operation, function as usize as u64, argument as u64) })
+    match understood(unsafe {
+        reserved(
+            api::BEFORE_CHECKPOINT,
+            function as usize as u64,
+            argument as u64,
+        )
+    }) {
+        Err(Error::NotRecoverable) if probe() => {
+            before().push(Registered { function, argument });
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
+
+/// # Safety
+/// `function` must be callable with `argument` as long as the program runs.
+pub unsafe fn register_recovery(function: Function, argument: *mut c_void) -> Result<(), Error> {
+    // SAFETY: the caller's promise.
+    understood(unsafe { reserved(api::AT_RECOVERY, function as usize as u64, argument as u64) })
 }
 
 pub fn statistics() -> Result<Statistics, Error> {

@@ -80,13 +80,14 @@ pub fn checkpoint() -> Result<(), Error> {
     call::checkpoint()
 }
 
-/// Has `function` called before each commit, as from a signal handler: at any
-/// system call of the program, in the thread that commits.
+/// Has `function` called before each commit that [`checkpoint`] asks for, in
+/// the thread that asks; the latest function first.
 pub fn before_checkpoint(function: fn()) -> Result<(), Error> {
     call::before_checkpoint(function)
 }
 
-/// Has `function` called after each recovery, before the program goes on.
+/// Has `function` called after each recovery, before the program goes on. There
+/// is one such function: the latest.
 pub fn at_recovery(function: fn()) -> Result<(), Error> {
     call::at_recovery(function)
 }

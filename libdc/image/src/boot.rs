@@ -149,7 +149,9 @@ pub mod api {
     pub const PROBE: u64 = 0;
     /// Commits now; answers 0.
     pub const CHECKPOINT: u64 = 1;
-    /// rsi: function, rdx: its argument; it runs before each commit.
+    /// rsi: function, rdx: its argument; it runs before each commit. A runtime
+    /// that cannot run code of the program there answers ENOSYS; libdc then
+    /// runs the function before the commits that it asks for itself.
     pub const BEFORE_CHECKPOINT: u64 = 2;
     /// rsi: function, rdx: its argument; it runs after each recovery.
     pub const AT_RECOVERY: u64 = 3;
@@ -162,12 +164,12 @@ pub mod api {
     #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
     #[repr(C)]
     pub struct Statistics {
-        pub commits: u64,
-        pub pages_copied: u64,
-        pub commit_ns: u64,
-        pub recoveries: u64,
-        pub last_recovery_ns: u64,
         /// Number of the newest commit.
         pub published: u64,
+        pub recoveries: u64,
+        pub pages_copied: u64,
+        pub commit_ns: u64,
+        pub visible_events: u64,
+        pub nd_events: u64,
     }
 }
