@@ -12,11 +12,11 @@ use dc_image::boot::{Mode, fault, high_fd};
 use dc_image::{FatalCode, Status};
 
 use crate::image;
-use crate::machine::descriptors;
 use crate::machine::process::{self, Change};
 use crate::machine::shared::SharedLive;
 use crate::machine::signals::{self, Arrived};
-use crate::message::{Failure, Outcome, say};
+use crate::machine::{descriptors, terminal};
+use crate::message::{OWN_FAULT, Outcome, say};
 use crate::ps::State;
 use crate::record::Record;
 use crate::reserve::Reservation;
@@ -35,6 +35,8 @@ pub struct Keeper {
     pub reservation: Reservation,
     /// Low descriptors that were open when dcrun was called, in order.
     pub inherited: Vec<RawFd>,
+    /// The terminal's settings, to be put back when the run is stopped.
+    pub terminal: Option<terminal::Settings>,
     /// The OOM killer's count of victims, if the kernel tells.
     pub victims: Option<Victims>,
     pub fault: u32,
@@ -123,25 +125,23 @@ impl Keeper {
                 }
                 Verdict::Killed => {
                     self.live.kill_requested.store(0, Relaxed);
-                    self.live.status.store(Status::Stopped as u32, Relaxed);
-                    self.tell(&format!(
-                        "killed; `dcrun resume {}` goes on from commit {}",
-                        self.run.name,
-                        self.live.published.load(Relaxed)
+                    let name = &self.run.name;
+                    let published = self.live.published.load(Relaxed);
+                    self.stop(&format!(
+                        "killed; `dcrun resume {name}` goes on from commit {published}"
                     ));
                     return Ok(verdict::by_signal(libc::SIGKILL));
                 }
                 Verdict::GaveUp(status) => return self.give_up(status),
                 Verdict::Vanished(status) => {
-                    self.live.status.store(Status::Stopped as u32, Relaxed);
-                    return Err(Failure::own(format!(
-                        "{}: the worker exited with status {status} without the runtime's \
-                         knowledge; this is a bug of dcrun. `dcrun resume {}` goes on from \
-                         commit {}",
-                        self.run.name,
-                        self.run.name,
-                        self.live.published.load(Relaxed)
-                    )));
+                    let name = &self.run.name;
+                    let published = self.live.published.load(Relaxed);
+                    self.stop(&format!(
+                        "the worker exited with status {status} without the runtime's knowledge; \
+                         this is a bug of dcrun. `dcrun resume {name}` goes on from commit \
+                         {published}"
+                    ));
+                    return Ok(OWN_FAULT);
                 }
             }
         }
@@ -268,12 +268,18 @@ impl Keeper {
     }
 
     /// The program has ended: its image is of no more use, its counters are.
+    /// Whatever fails here, the program's status is what its caller waits for.
     fn finish(self, status: u8) -> Outcome<u8> {
         let mut counters = stats::counters(&self.record, &self.live);
         counters["state"] = State::Done.name().into();
         counters["exit_status"] = status.into();
-        self.run.write_done(&counters)?;
-        image::remove(&self.record.image)?;
+        let tidied = self
+            .run
+            .write_done(&counters)
+            .and(image::remove(&self.record.image));
+        if let Err(failure) = tidied {
+            say(&failure.to_string());
+        }
         crate::run_directory::prune(&self.run.name);
         Ok(status)
     }
@@ -318,21 +324,28 @@ impl Keeper {
                  --fresh starts over"
             )
         };
-        self.tell(&format!("{text}; {remedy}"));
-        self.live.status.store(Status::Stopped as u32, Relaxed);
+        self.stop(&format!("{text}; {remedy}"));
         Ok(status)
     }
 
     fn stop_for_crashes(self, signal: i32, crashes: u64) -> Outcome<u8> {
-        self.live.status.store(Status::Stopped as u32, Relaxed);
         let name = &self.run.name;
-        self.tell(&format!(
+        self.stop(&format!(
             "{} {crashes} times from commit {}, so it is not started again; the same command \
              line with --fresh goes back to the beginning, `dcrun resume {name}` tries to go on",
             cause(Change::Killed(signal)),
             self.live.published.load(Relaxed)
         ));
         Ok(verdict::by_signal(signal))
+    }
+
+    /// The run stays at its last commit, and its user gets the terminal back.
+    fn stop(&self, why: &str) {
+        self.live.status.store(Status::Stopped as u32, Relaxed);
+        if let Some(settings) = &self.terminal {
+            terminal::put_back(settings);
+        }
+        self.tell(why);
     }
 
     fn tell(&self, text: &str) {

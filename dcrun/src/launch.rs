@@ -1,7 +1,8 @@
 //! From a command line to a watched worker: which run is meant, is there one
 //! to go on with, and everything a worker needs put in its place.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
+use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -22,7 +23,7 @@ use crate::image;
 use crate::keeper::{Keeper, Victims, count_victims};
 use crate::machine::jump::{self, Plan};
 use crate::machine::shared::SharedLive;
-use crate::machine::{descriptors, process, signals};
+use crate::machine::{descriptors, process, signals, terminal};
 use crate::message::{self, Doing, Failure, Outcome, say};
 use crate::program;
 use crate::record::Record;
@@ -73,7 +74,7 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
     let reservation = reserve::reserve()?;
     run.lock(Some(reservation.number(LOCK)))?;
 
-    if let Some(record) = run.record()? {
+    if let Some(mut record) = run.record()? {
         if !options.fresh && run.done().is_none() {
             if record.command != options.command {
                 return Err(Failure::own(format!(
@@ -82,16 +83,26 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
                     record.command_line()
                 )));
             }
+            let differs = |option, there: &dyn Display| {
+                Err(Failure::own(format!(
+                    "{name}: its unfinished run has {option} {there}; leave {option} out to go on \
+                     with it, or discard it with --fresh"
+                )))
+            };
             if options
                 .protocol
                 .is_some_and(|wanted| wanted != record.protocol)
             {
-                return Err(Failure::own(format!(
-                    "{name}: its unfinished run commits by {}; leave --protocol out to go on \
-                     with it, or discard it with --fresh",
-                    record.protocol.name()
-                )));
+                return differs("--protocol", &record.protocol.name());
             }
+            if options
+                .rio
+                .as_ref()
+                .is_some_and(|wanted| *wanted != record.rio)
+            {
+                return differs("--rio", &record.rio);
+            }
+            record.interval_ms = options.interval.unwrap_or(record.interval_ms);
             if let Some(file) = image::open(&record.image)? {
                 let live = image::live(&file)?;
                 if live.published.load(Acquire) > 0 {
@@ -317,6 +328,7 @@ fn assemble(
         inherited: inherited_signals,
         rseq: process::rseq_of_libc(),
         counters: number(COUNTERS),
+        process_name: process_name(&record.executed),
         live: live.address(),
         keeper: process::pid(),
     };
@@ -332,10 +344,17 @@ fn assemble(
         image,
         reservation,
         inherited,
+        terminal: terminal::remember(),
         victims,
         fault: session.fault.point,
         verbose: session.verbose,
     })
+}
+
+/// The last part of the executed file's name, cut as the kernel cuts it.
+fn process_name(executed: &Path) -> CString {
+    let name = executed.file_name().unwrap_or_default().as_bytes();
+    CString::new(&name[..name.len().min(15)]).unwrap_or_default()
 }
 
 /// The descriptors that the program inherits, in order.
@@ -359,6 +378,15 @@ mod tests {
     fn name(words: &[&str], cwd: &str) -> String {
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
         derived_name(&words, Path::new(cwd))
+    }
+
+    #[test]
+    fn processes_are_called_as_by_the_kernel() {
+        assert_eq!(process_name(Path::new("./a")), CString::from(c"a"));
+        assert_eq!(
+            process_name(Path::new("/x/a-very-long-program")),
+            CString::from(c"a-very-long-pro")
+        );
     }
 
     #[test]

@@ -83,7 +83,8 @@ pub fn counters(record: &Record, live: &Live) -> Value {
     let recoveries = live.recoveries.load(Relaxed);
     let commit_ns = live.commit_ns.load(Relaxed);
     let ring = live.recovery_ns.len() as u64;
-    let recovery_us: Vec<f64> = (recoveries.saturating_sub(ring)..recoveries)
+    // The runtime writes a time at the number of its recovery, from 1 on.
+    let recovery_us: Vec<f64> = (recoveries.saturating_sub(ring) + 1..=recoveries)
         .map(|nth| live.recovery_ns[(nth % ring) as usize].load(Relaxed) as f64 / 1000.0)
         .collect();
     let (image_bytes, image_len_bytes) = image::size(&record.image).unwrap_or((0, 0));

@@ -6,6 +6,7 @@
 //! it is also what makes a restart take microseconds.
 
 use std::arch::asm;
+use std::ffi::CString;
 use std::io;
 use std::ptr;
 use std::sync::atomic::Ordering;
@@ -31,6 +32,8 @@ pub struct Plan {
     pub rseq: Option<Rseq>,
     /// Where the worker's own /proc/PID/io is kept open for the keeper.
     pub counters: i32,
+    /// What the process is called, as execve would have it: at most 15 bytes.
+    pub process_name: CString,
     /// Where a child that fails before the jump says so.
     pub live: *mut Live,
     pub keeper: i32,
@@ -111,7 +114,7 @@ pub fn may_choose_pid() -> bool {
 }
 
 fn become_worker(plan: &Plan, info: &BootInfo) -> ! {
-    // SAFETY: these calls take no pointers into anything but the registered
+    // SAFETY: these calls take no pointers but to the name and the registered
     // rseq area, which is unregistered under the address it was registered with.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
@@ -119,6 +122,7 @@ fn become_worker(plan: &Plan, info: &BootInfo) -> ! {
             // The keeper died in between: its death signal will not come.
             libc::_exit(0);
         }
+        libc::prctl(libc::PR_SET_NAME, plan.process_name.as_ptr());
         if let Some(rseq) = plan.rseq {
             const UNREGISTER: u32 = 1;
             const SIGNATURE: u32 = 0x5305_3053;

@@ -16,3 +16,5 @@ pub mod process;
 pub mod shared;
 #[allow(unsafe_code)]
 pub mod signals;
+#[allow(unsafe_code)]
+pub mod terminal;

@@ -75,7 +75,7 @@ unsafe extern "C" fn begin(info: &'static BootInfo) -> ! {
             if blocked >> 14 & 1 == 0 {
                 end(live, 96);
             }
-            let nth = live.recoveries.load(Relaxed).wrapping_sub(1) % 64;
+            let nth = live.recoveries.load(Relaxed) % 64;
             let mut now = [0u64; 2];
             call(228, 1, now.as_mut_ptr() as u64, 0, 0, 0);
             let now_ns = now[0] * 1_000_000_000 + now[1];

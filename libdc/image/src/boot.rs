@@ -139,30 +139,37 @@ pub mod plant {
     ];
 }
 
-impl BootInfo {
-    pub const ZERO: BootInfo = BootInfo {
-        mode: 0,
-        protocol: 0,
-        fd_base: 0,
-        durable: 0,
-        interval_ms: 0,
-        rio_len: 0,
-        program: Slice { addr: 0, len: 0 },
-        argv: Slice { addr: 0, len: 0 },
-        envp: Slice { addr: 0, len: 0 },
-        auxv: Slice { addr: 0, len: 0 },
-        nofile: [0; 2],
-        stack_limit: 0,
-        dead_rchar: 0,
-        dead_wchar: 0,
-        dead_known: 0,
-        can_set_tid: 0,
-        trace: 0,
-        fault: 0,
-        fault_at: 0,
-        plant: 0,
-        pid: 0,
-        arena_free: 0,
-        sigmask: 0,
-    };
+/// The reserved system call by which a program talks to the runtime: `NUMBER`
+/// in rax, one of the operations in rdi, its arguments in rsi and rdx. Without
+/// the runtime the kernel answers ENOSYS.
+pub mod api {
+    /// 0xDC0: far above any number that Linux gives out.
+    pub const NUMBER: u64 = 0xdc0;
+    /// Answers [`PRESENT`].
+    pub const PROBE: u64 = 0;
+    /// Commits now; answers 0.
+    pub const CHECKPOINT: u64 = 1;
+    /// rsi: function, rdx: its argument; it runs before each commit. A runtime
+    /// that cannot run code of the program there answers ENOSYS; libdc then
+    /// runs the function before the commits that it asks for itself.
+    pub const BEFORE_CHECKPOINT: u64 = 2;
+    /// rsi: function, rdx: its argument; it runs after each recovery.
+    pub const AT_RECOVERY: u64 = 3;
+    /// rsi: a [`Statistics`], rdx: its size; the smaller size of both is filled.
+    pub const STATISTICS: u64 = 4;
+    /// The answer to `PROBE`; its lowest byte is the version of these calls.
+    pub const PRESENT: u64 = 0x0dc0_0001;
+
+    /// Counters since the run began. New ones are appended.
+    #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+    #[repr(C)]
+    pub struct Statistics {
+        /// Number of the newest commit.
+        pub published: u64,
+        pub recoveries: u64,
+        pub pages_copied: u64,
+        pub commit_ns: u64,
+        pub visible_events: u64,
+        pub nd_events: u64,
+    }
 }

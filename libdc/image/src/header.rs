@@ -143,7 +143,8 @@ pub struct Live {
     /// after the death was seen) and when the program ran again.
     pub recovery_begin_ns: AtomicU64,
     pub recovery_end_ns: AtomicU64,
-    /// Ring of the last recovery times, ns; `recoveries` counts into it.
+    /// Ring of the last recovery times, ns: that of the Nth recovery, which
+    /// `recoveries` counts, is at N modulo the length.
     pub recovery_ns: [AtomicU64; 64],
     /// Message that belongs to `fatal`, UTF-8, NUL-terminated.
     pub message: [u8; 512],
