@@ -12,6 +12,11 @@ pub extern "C" fn on_call(l: &'static mut Local) {
     l.again = true;
     l.interrupted = false;
     l.commit_after = false;
+    if l.trapped {
+        l.trapped = false;
+        let _guard = engine().lock.acquire(l);
+        crate::patch::consider(l);
+    }
     let row = table::row(l.frame.nr);
     let args = l.frame.args();
     let ret = match row.how {
@@ -62,7 +67,8 @@ fn classify(l: &mut Local, row: &table::Row) {
 
 #[cold]
 fn refuse(_l: &mut Local, row: &table::Row, errno: isize, why: &str) -> isize {
-    if table::first_time(row.nr) {
+    // Without a reason it is one that every program is ready for.
+    if !why.is_empty() && table::first_time(row.nr) {
         crate::say!("{} is refused: {}", row.name, why);
     }
     -errno

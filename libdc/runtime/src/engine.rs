@@ -21,7 +21,6 @@ pub const EXTRA_MAX: usize = 1 << 16;
 pub struct Engine {
     pub boot: BootInfo,
     pub live: *mut Live,
-    pub state: *mut State,
     pub arena: Arena,
     pub store: PageStore,
     pub journal: Journal,
@@ -37,6 +36,7 @@ pub struct Engine {
     pub extra: *mut usize,
     pub extra_len: usize,
     pub hot: crate::commit::hot::HotSet,
+    pub ranges: crate::commit::ranges::Ranges,
     pub regions: *mut crate::uffd::PageRegion,
     /// True if re-execution may meet output that was already made.
     pub replay: crate::object::output::Replay,
@@ -60,7 +60,6 @@ unsafe impl Sync for Engine {}
 static mut ENGINE: Engine = Engine {
     boot: BootInfo::ZERO,
     live: core::ptr::null_mut(),
-    state: window::STATE_BASE as *mut State,
     arena: Arena::new(),
     store: PageStore::closed(),
     journal: Journal::closed(),
@@ -74,6 +73,7 @@ static mut ENGINE: Engine = Engine {
     extra: core::ptr::null_mut(),
     extra_len: 0,
     hot: crate::commit::hot::HotSet::new(),
+    ranges: crate::commit::ranges::Ranges::new(),
     regions: core::ptr::null_mut(),
     replay: crate::object::output::Replay::new(),
     limbo: crate::object::descriptor::Limbo::new(),

@@ -1,4 +1,4 @@
-//! Eager patching of system call sites.
+//! Patching of system call sites.
 //!
 //! ```text
 //! before   b8 nr nr nr nr   mov eax, nr        after   e9 rel32    jmp stub
@@ -15,15 +15,17 @@
 
 use crate::engine::engine;
 use crate::machine::frame::LOCAL_ENTRY;
+use crate::machine::frame::Local;
 use crate::machine::sys::failed;
+use crate::machine::user;
 use crate::space::{self, PROT_WRITE};
-use crate::sys;
+use crate::{sys, thread};
 use dc_image::window::PAGE;
 
 const POOL_LEN: usize = 64 << 10;
 const STUB_LEN: usize = 24;
 const MAX_POOLS: usize = 64;
-/// rt_sigreturn and clone3-like calls that must come with the true stack.
+/// rt_sigreturn must come with the program's own stack pointer.
 const NEVER: [u32; 1] = [15];
 
 #[derive(Clone, Copy)]
@@ -105,47 +107,45 @@ fn place_near(site: usize) -> Option<usize> {
         .map(|a| a as usize)
 }
 
-/// Patches what it finds in a mapped executable range.
-pub fn patch_range(from: usize, to: usize, prot: u32) {
-    // SAFETY: just mapped and readable; pages beyond the end of the file would
-    // fault, so the end is found first.
-    let len = readable(from, to) - from;
-    let text = unsafe { core::slice::from_raw_parts(from as *const u8, len) };
-    let mut writable = false;
-    let mut i = 5;
-    while i + 2 <= len {
-        if text[i] != 0x0f {
-            i += 1;
-            continue;
+/// The call of this frame came by SIGSYS. If its site is of the common form,
+/// the next call from there will come by a jump. Under the big lock.
+///
+/// Sites are patched when they are first used, not when their text is mapped:
+/// bytes that only look like a site (a displacement of 0x1e0 before a real
+/// `syscall` does) are told apart by the number that is truly in rax, text
+/// that never makes a call stays shared with its file, and start-up does not
+/// read all libraries.
+pub fn consider(l: &mut Local) {
+    let number = l.frame.nr;
+    let site = l.frame.rip.wrapping_sub(7);
+    let mut code = [0u8; 8];
+    if number >= 512 || NEVER.contains(&(number as u32)) || !user::read_bytes(site - 1, &mut code) {
+        return;
+    }
+    let rex = code[0] & 0xf0 == 0x40;
+    let found = u32::from_le_bytes([code[2], code[3], code[4], code[5]]);
+    if rex || code[1] != 0xb8 || found as usize != number || code[6..8] != [0x0f, 0x05] {
+        return;
+    }
+    let (first, last) = (site & !(PAGE - 1), (site + 4) & !(PAGE - 1));
+    let Some(v) = space::find(site as u64) else {
+        return;
+    };
+    let prot = v.prot;
+    if v.file == 0 || v.flags & 3 != space::MAP_PRIVATE || (last + PAGE) as u64 > v.end {
+        return;
+    }
+    // No other thread may be between the bytes while they change.
+    thread::stop_others(l);
+    let writable = prot & PROT_WRITE != 0;
+    let len = last + PAGE - first;
+    if writable || !failed(sys!(MPROTECT, first, len, prot | PROT_WRITE)) {
+        patch_site(site, number as u32);
+        if !writable {
+            sys!(MPROTECT, first, len, prot);
         }
-        if text[i + 1] == 0x05 && text[i - 5] == 0xb8 {
-            let number = u32::from_le_bytes([text[i - 4], text[i - 3], text[i - 2], text[i - 1]]);
-            let rex = i >= 6 && text[i - 6] & 0xf0 == 0x40;
-            if number < 512 && !rex && !NEVER.contains(&number) {
-                if !writable && prot & PROT_WRITE == 0 {
-                    if failed(sys!(MPROTECT, from, to - from, 7)) {
-                        return;
-                    }
-                    writable = true;
-                }
-                patch_site(from + i - 5, number);
-            }
-        }
-        i += 1;
     }
-    if writable {
-        sys!(MPROTECT, from, to - from, prot);
-    }
-}
-
-/// The end of what can be read of a file mapping.
-fn readable(from: usize, to: usize) -> usize {
-    let mut end = to;
-    let mut probe = [0u8; 1];
-    while end > from && !crate::machine::user::read_bytes(end - 1, &mut probe) {
-        end -= PAGE;
-    }
-    end
+    thread::resume_others();
 }
 
 fn patch_site(site: usize, number: u32) {
@@ -169,19 +169,9 @@ fn patch_site(site: usize, number: u32) {
         core::ptr::copy_nonoverlapping(code.as_ptr(), stub as *mut u8, STUB_LEN);
         core::ptr::copy_nonoverlapping(jump.as_ptr(), site as *mut u8, 5);
     }
-    let first = site & !(PAGE - 1);
-    note_once(first);
-    if (site + 4) & !(PAGE - 1) != first {
-        note_once(first + PAGE);
+    let (first, last) = (site & !(PAGE - 1), (site + 4) & !(PAGE - 1));
+    space::note_extra(first);
+    if last != first {
+        space::note_extra(last);
     }
-}
-
-/// Pages come in ascending order: comparing with the last is enough.
-fn note_once(page: usize) {
-    let e = engine();
-    // SAFETY: below extra_len entries are set.
-    if e.extra_len > 0 && unsafe { e.extra.add(e.extra_len - 1).read() } == page {
-        return;
-    }
-    space::note_extra(page);
 }

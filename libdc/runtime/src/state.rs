@@ -13,9 +13,9 @@ use crate::machine::frame::Frame;
 use crate::machine::vector::XsaveArea;
 use dc_image::window;
 
-pub const MAX_FDS: usize = 1 << 15;
-pub const MAX_VMAS: usize = 1 << 16;
-pub const MAX_FILES: usize = 1 << 13;
+pub const MAX_FDS: usize = 1 << 14;
+pub const MAX_VMAS: usize = 1 << 15;
+pub const MAX_FILES: usize = 1 << 12;
 pub const MAX_DISCARDS: usize = 120;
 pub const MAX_EPOLL: usize = 1024;
 

@@ -9,10 +9,11 @@
 //!    are dropped, replaced frames are free.
 
 pub mod hot;
+pub mod ranges;
 
 use crate::engine::{engine, state, store_and_supply};
 use crate::machine::frame::Local;
-use crate::machine::{bytes, sys::failed, user, vector};
+use crate::machine::{sys::failed, user, vector};
 use crate::uffd::{self, PAGE_IS_PFNZERO};
 use crate::{fatal, object, sys, thread};
 use core::sync::atomic::Ordering::*;
@@ -96,7 +97,9 @@ fn save_threads(local: &mut Local) {
         let t = unsafe { &mut *p };
         let record = &mut state().threads[slot];
         record.used = 1;
-        record.queue = t.queue;
+        if !t.queue.is_empty() || !record.queue.is_empty() {
+            record.queue = t.queue;
+        }
         let own = core::ptr::eq(p, local);
         if own {
             // SAFETY: the record's area is XSAVE_MAX bytes, aligned.
@@ -116,29 +119,21 @@ fn save_threads(local: &mut Local) {
 
 fn copy_pages(copied: &mut u64) -> Result<(), Full> {
     let e = engine();
-    if e.boot.plant == plant::SKIP_PAGE {
-        return copy_with_hole(copied);
-    }
-    let mut at = window::USER_MIN;
-    while at < window::USER_END {
-        let (n, walked) = scan(at);
-        for i in 0..n {
-            // SAFETY: the kernel filled the first n entries.
-            let region = unsafe { *e.regions.add(i) };
-            let zero = region.categories & PAGE_IS_PFNZERO != 0;
-            for page in (region.start as usize..region.end as usize).step_by(PAGE) {
-                if zero && e.store.committed(page).is_none() {
-                    continue;
-                }
-                stage(page)?;
-                *copied += 1;
-            }
+    written_pages(|page, zero| {
+        if zero && e.store.committed(page).is_none() {
+            return Ok(());
         }
-        if walked <= at {
-            break;
+        *copied += 1;
+        // The planted bug: every seventh page of the program is not copied.
+        if e.boot.plant == plant::SKIP_PAGE
+            && copied.is_multiple_of(7)
+            && !window::LOWER_HALF.contains(&page)
+            && e.store.published() > 0
+        {
+            return Ok(());
         }
-        at = walked;
-    }
+        stage(page)
+    })?;
     let hot = e.hot.copy_all()?;
     e.live().pages_hot.fetch_add(hot, Relaxed);
     *copied += hot;
@@ -152,37 +147,34 @@ fn copy_pages(copied: &mut u64) -> Result<(), Full> {
     Ok(())
 }
 
-fn scan(at: usize) -> (usize, usize) {
-    match uffd::scan(at, window::USER_END, engine().regions) {
-        Ok(r) => r,
-        Err(r) => fatal::stop(
-            FatalCode::Internal,
-            r,
-            format_args!("find written pages (PAGEMAP_SCAN): error {}", -r),
-        ),
-    }
-}
-
-/// The planted bug: every seventh page is not copied.
-fn copy_with_hole(copied: &mut u64) -> Result<(), Full> {
-    let mut at = window::USER_MIN;
-    while at < window::USER_END {
-        let (n, walked) = scan(at);
-        for i in 0..n {
-            // SAFETY: the kernel filled the first n entries.
-            let region = unsafe { *engine().regions.add(i) };
-            for page in (region.start as usize..region.end as usize).step_by(PAGE) {
-                let state_page = window::LOWER_HALF.contains(&page);
-                *copied += 1;
-                if state_page || !(*copied).is_multiple_of(7) || engine().store.published() == 0 {
-                    stage(page)?;
+/// Calls `f(page, never written since it was zero)` for every page written
+/// since the last commit, and protects it again.
+fn written_pages(mut f: impl FnMut(usize, bool) -> Result<(), Full>) -> Result<(), Full> {
+    let e = engine();
+    for &(from, to) in e.ranges.get() {
+        let mut at = from;
+        while at < to {
+            let (n, walked) = match uffd::scan(at, to, e.regions) {
+                Ok(r) => r,
+                Err(r) => fatal::stop(
+                    FatalCode::Internal,
+                    r,
+                    format_args!("find written pages (PAGEMAP_SCAN): error {}", -r),
+                ),
+            };
+            for i in 0..n {
+                // SAFETY: the kernel filled the first n entries.
+                let region = unsafe { *e.regions.add(i) };
+                let zero = region.categories & PAGE_IS_PFNZERO != 0;
+                for page in (region.start as usize..region.end as usize).step_by(PAGE) {
+                    f(page, zero)?;
                 }
             }
+            if walked <= at {
+                break;
+            }
+            at = walked;
         }
-        if walked <= at {
-            break;
-        }
-        at = walked;
     }
     Ok(())
 }
@@ -210,14 +202,6 @@ pub fn copy_program_page(dst: *mut u8, page: usize) -> bool {
         engine().live().rchar.fetch_add(n as u64, Relaxed);
     }
     n == PAGE as isize
-}
-
-/// Copies where no fault is possible.
-#[inline]
-pub fn copy_state_page(dst: *mut u8, page: usize) -> bool {
-    // SAFETY: pages of the state window are always readable.
-    unsafe { bytes::copy_page(dst, page as *const u8) };
-    true
 }
 
 /// The storage is full: nothing of this interval is published.

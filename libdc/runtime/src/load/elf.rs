@@ -3,7 +3,7 @@
 use crate::machine::sys::failed;
 use crate::object::descriptor;
 use crate::object::stat::Stat;
-use crate::space::{self, MAP_FIXED, MAP_PRIVATE, PROT_EXEC, PROT_WRITE};
+use crate::space::{self, MAP_FIXED, MAP_PRIVATE, PROT_WRITE};
 use crate::state::{Kind, Vma};
 use crate::sys;
 use dc_image::window::PAGE;
@@ -176,9 +176,6 @@ fn map_segment(fd: i32, file: u32, p: &Phdr, base: usize) -> Result<(), Failure>
             offset: p.offset - lead as u64,
         });
         mapped_end = page + len;
-        if prot & PROT_EXEC != 0 {
-            crate::patch::patch_range(page, page + len, prot);
-        }
         if p.memsz > p.filesz && prot & PROT_WRITE != 0 {
             // SAFETY: the rest of the last page is writable memory just mapped.
             unsafe {

@@ -108,6 +108,8 @@ pub struct Local {
     pub commit_after: bool,
     /// The call was broken off by a signal (it answered EINTR).
     pub interrupted: bool,
+    /// This call came by SIGSYS: its site may be patched.
+    pub trapped: bool,
     /// `xsave` holds registers to load before the thread first runs.
     pub has_vectors: bool,
     /// A futex: the creator has entered the thread into the tables.

@@ -41,7 +41,9 @@ pub fn make(l: &mut Local, a: [usize; 6]) -> isize {
         return r;
     }
     let _guard = engine().lock.acquire(l);
-    once();
+    if matches!(n, nr::ACCEPT | nr::ACCEPT4) {
+        once();
+    }
     let flags = match n {
         nr::ACCEPT4 => a[3],
         nr::ACCEPT => 0,
@@ -79,6 +81,9 @@ pub fn send_like(l: &mut Local, a: [usize; 6]) -> isize {
     let r = thread::wait_or_signal(l, l.frame.nr, a);
     if !failed(r) {
         l.commit_after = true;
+        if l.frame.nr == nr::CONNECT {
+            once();
+        }
     }
     r
 }

@@ -67,3 +67,46 @@ impl Stat {
         self.mode & S_IFMT
     }
 }
+
+/// stat and its relatives: the names that we keep do not count.
+pub fn call(l: &mut crate::machine::frame::Local, a: [usize; 6]) -> isize {
+    use crate::machine::{nr, user};
+    // SAFETY: the program's own call with its own arguments.
+    let r = unsafe { crate::machine::sys::raw6(l.frame.nr, a) };
+    if failed(r) || !super::undo::any_second_names() {
+        return r;
+    }
+    let at = match l.frame.nr {
+        nr::STAT | nr::LSTAT | nr::FSTAT => a[1],
+        nr::NEWFSTATAT => a[2],
+        _ => return statx(a[4], r),
+    };
+    if let Some(mut st) = user::read::<Stat>(at) {
+        let ours = super::undo::second_names(st.dev, st.ino);
+        if ours > 0 {
+            st.nlink = st.nlink.saturating_sub(ours);
+            user::write(at, &st);
+        }
+    }
+    r
+}
+
+/// `struct statx`: nlink at 16, ino at 32, device major and minor at 136.
+fn statx(at: usize, r: isize) -> isize {
+    use crate::machine::user;
+    let (Some(ino), Some(dev)) = (user::read::<u64>(at + 32), user::read::<[u32; 2]>(at + 136))
+    else {
+        return r;
+    };
+    // The kernel's encoding of a device number for user space.
+    let (major, minor) = (dev[0] as u64, dev[1] as u64);
+    let dev =
+        (major & 0xfff) << 8 | (minor & 0xff) | (minor & !0xff) << 12 | (major & !0xfff) << 32;
+    let ours = super::undo::second_names(dev, ino) as u32;
+    if ours > 0 {
+        if let Some(n) = user::read::<u32>(at + 16) {
+            user::write(at + 16, &n.saturating_sub(ours));
+        }
+    }
+    r
+}

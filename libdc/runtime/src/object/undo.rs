@@ -38,6 +38,9 @@ pub struct Pending {
     /// Names kept beside their files: count, for the message only.
     beside: [[u8; 256]; 16],
     beside_len: usize,
+    /// Files with a second name: device, inode.
+    files: [(u64, u64); MAX_KEPT],
+    files_len: usize,
 }
 
 impl Pending {
@@ -52,6 +55,8 @@ impl Pending {
             kept: 0,
             beside: [[0; 256]; 16],
             beside_len: 0,
+            files: [(0, 0); MAX_KEPT],
+            files_len: 0,
         }
     }
 }
@@ -72,6 +77,21 @@ pub fn forget() {
         sys!(UNLINK, p.beside[i].as_ptr());
     }
     p.beside_len = 0;
+    p.files_len = 0;
+}
+
+/// How many of a file's names are ours, not the program's.
+pub fn second_names(dev: u64, ino: u64) -> u64 {
+    let p = &engine().undo;
+    p.files[..p.files_len]
+        .iter()
+        .filter(|&&f| f == (dev, ino))
+        .count() as u64
+}
+
+/// Whether any file has a second name.
+pub fn any_second_names() -> bool {
+    engine().undo.files_len != 0
 }
 
 fn kept_name(n: u32) -> [u8; 16] {
@@ -350,13 +370,15 @@ pub fn keep(path: &[u8], z: &[u8]) {
     );
     let r = sys!(LINKAT, AT_FDCWD, z.as_ptr(), dir, name.as_ptr(), 0);
     p.kept += 1;
-    if failed(r) {
-        keep_beside(path, z, &st);
+    if failed(r) && !keep_beside(path, z, &st) {
+        return;
     }
+    p.files[p.files_len] = (st.dev, st.ino);
+    p.files_len += 1;
 }
 
 /// The run's directory is on another file system: a hidden name beside.
-fn keep_beside(path: &[u8], z: &[u8], st: &Stat) {
+fn keep_beside(path: &[u8], z: &[u8], st: &Stat) -> bool {
     let p = &mut engine().undo;
     if p.beside_len == p.beside.len() {
         crate::commit::commit(crate::machine::entry::local());
@@ -367,7 +389,7 @@ fn keep_beside(path: &[u8], z: &[u8], st: &Stat) {
     let number = kept_name(p.beside_len as u32);
     let pid = kept_name(state().root.pid as u32);
     if slash + 40 > 255 {
-        return;
+        return false;
     }
     let mut at = 0;
     for part in [&path[..slash], &tag[..], &pid[9..15], b"-", &number[9..15]] {
@@ -392,10 +414,11 @@ fn keep_beside(path: &[u8], z: &[u8], st: &Stat) {
             "a file that is removed cannot be kept for a rollback (error {})",
             -r
         );
-        return;
+        return false;
     }
     p.beside[p.beside_len] = name;
     p.beside_len += 1;
+    true
 }
 
 /// At recovery: plays the images back, newest first.

@@ -112,6 +112,7 @@ extern "C" fn handler(sig: i32, info: *mut SigInfo, uc: *mut UContext) {
         // An unpatched site: go the way of the patched ones.
         engine().live().calls_trapped.fetch_add(1, Relaxed);
         uc.rcx = uc.rip;
+        local().trapped = true;
         uc.rip = entry::syscall_entry as *const () as usize;
         return;
     }

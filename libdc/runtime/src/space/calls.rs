@@ -60,9 +60,6 @@ pub fn mmap(a: [usize; 6]) -> isize {
         v.tracked = crate::uffd::track(at, at + len) as u32;
     }
     insert(v);
-    if file != 0 && !shared && prot & PROT_EXEC != 0 {
-        crate::patch::patch_range(at, at + len, prot);
-    }
     at as isize
 }
 
@@ -134,19 +131,13 @@ pub fn mprotect(a: [usize; 6]) -> isize {
     if failed(r) {
         return r;
     }
-    let mut exec_file = false;
     update(addr as u64, (addr + len) as u64, |v| {
-        let gained_exec = prot & PROT_EXEC != 0 && v.prot & PROT_EXEC == 0;
         v.prot = prot;
         let private = v.flags & 3 == MAP_PRIVATE;
         if prot & PROT_WRITE != 0 && v.tracked == 0 && private {
             v.tracked = crate::uffd::track(v.start as usize, v.end as usize) as u32;
         }
-        exec_file |= gained_exec && v.file != 0 && private;
     });
-    if exec_file {
-        crate::patch::patch_range(addr, addr + len, prot);
-    }
     r
 }
 
