@@ -42,6 +42,12 @@ pub extern "C" fn main(info: *const BootInfo) -> ! {
             format_args!("this processor's vector state is larger than the runtime keeps"),
         );
     }
+    // SAFETY: the keeper put the vector into the arena.
+    let auxv = unsafe {
+        core::slice::from_raw_parts(boot.auxv.addr as *const [u64; 2], boot.auxv.len as usize)
+    };
+    const AT_HWCAP2: u64 = 26;
+    vector::allow_fsgsbase(auxv.iter().find(|a| a[0] == AT_HWCAP2).map_or(0, |a| a[1]));
     map_tables();
     if let Err(r) = uffd::open() {
         fatal::stop(
@@ -140,6 +146,7 @@ fn map_tables() {
         .arena
         .alloc(uffd::REGIONS * size_of::<uffd::PageRegion>())
         .cast();
+    e.pieces.init(&mut e.arena);
     let live = e.live();
     let place = Place {
         table: (RIO_BASE + header::TABLE_OFFSET) as *mut _,

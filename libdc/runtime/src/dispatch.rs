@@ -2,6 +2,7 @@
 
 use crate::engine::{engine, state};
 use crate::machine::frame::*;
+use crate::machine::sys::errno::EFAULT;
 use crate::table::{self, How};
 use crate::{commit, event, signal, thread};
 use core::sync::atomic::Ordering::*;
@@ -22,25 +23,28 @@ pub extern "C" fn on_call(l: &'static mut Local) {
     let ret = match row.how {
         How::Pass => {
             // SAFETY: the program's own call with its own arguments.
-            let r = unsafe { crate::machine::sys::raw6(l.frame.nr, args) };
+            let r = awake(&args, || unsafe {
+                crate::machine::sys::raw6(l.frame.nr, args)
+            });
             classify(l, row);
             r
         }
         How::Wait => {
-            let r = thread::wait_or_signal(l, l.frame.nr, args);
+            let nr = l.frame.nr;
+            let r = awake(&args, || thread::wait_or_signal(l, nr, args));
             classify(l, row);
             r
         }
         How::Locked(f) => {
             let _guard = engine().lock.acquire(l);
-            let r = f(l, args);
+            let r = awake(&args, || f(l, args));
             if row.class == table::Class::NonDeterministic {
                 event::non_deterministic(l);
             }
             r
         }
         How::Free(f) => {
-            let r = f(l, args);
+            let r = awake(&args, || f(l, args));
             classify(l, row);
             r
         }
@@ -54,6 +58,27 @@ pub extern "C" fn on_call(l: &'static mut Local) {
         let _guard = engine().lock.acquire(l);
         commit::commit(l);
     }
+}
+
+/// Makes a call; where it met sleeping memory, wakes that and makes it again.
+/// (A call that takes something away has woken its buffers before.)
+#[inline(always)]
+fn awake(args: &[usize; 6], mut call: impl FnMut() -> isize) -> isize {
+    let r = call();
+    if r == -EFAULT && engine().pieces.any() {
+        awake_slowly(args, call)
+    } else {
+        r
+    }
+}
+
+#[cold]
+fn awake_slowly(args: &[usize; 6], mut call: impl FnMut() -> isize) -> isize {
+    let mut any = false;
+    for &a in args {
+        any |= engine().pieces.wake(a, a.saturating_add(4096));
+    }
+    if any { call() } else { -EFAULT }
 }
 
 /// Tells the protocol of a call that needed no lock otherwise.

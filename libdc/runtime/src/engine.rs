@@ -36,7 +36,7 @@ pub struct Engine {
     pub extra: *mut usize,
     pub extra_len: usize,
     pub hot: crate::commit::hot::HotSet,
-    pub ranges: crate::commit::ranges::Ranges,
+    pub pieces: crate::commit::sleep::Pieces,
     pub regions: *mut crate::uffd::PageRegion,
     /// True if re-execution may meet output that was already made.
     pub replay: crate::object::output::Replay,
@@ -73,7 +73,7 @@ static mut ENGINE: Engine = Engine {
     extra: core::ptr::null_mut(),
     extra_len: 0,
     hot: crate::commit::hot::HotSet::new(),
-    ranges: crate::commit::ranges::Ranges::new(),
+    pieces: crate::commit::sleep::Pieces::new(),
     regions: core::ptr::null_mut(),
     replay: crate::object::output::Replay::new(),
     limbo: crate::object::descriptor::Limbo::new(),

@@ -507,9 +507,10 @@ pub fn exit(l: &mut Local, a: [usize; 6]) -> isize {
     if rseq[0] != 0 {
         sys!(RSEQ, rseq[0], rseq[1], 1, rseq[2]);
     }
-    let head = record.robust_list[0];
-    if head != 0 && user::read::<usize>(head) == Some(head) {
+    let (head, tid) = (record.robust_list[0], record.tid);
+    if head != 0 {
         sys!(SET_ROBUST_LIST, 0, 24);
+        release_robust(head, tid);
     }
     if clear != 0 {
         user::write(clear, &0i32);
@@ -526,6 +527,45 @@ pub fn exit(l: &mut Local, a: [usize; 6]) -> isize {
     }
     drop(guard);
     entry::exit_thread(a[0])
+}
+
+/// Marks the robust mutexes that a dying thread still holds, as the kernel
+/// does it: a commit must not fall between its death and their release.
+/// (`struct robust_list_head`: next, offset of the futex word, pending.)
+fn release_robust(head: usize, tid: i32) {
+    const WAITERS: u32 = 0x8000_0000;
+    const OWNER_DIED: u32 = 0x4000_0000;
+    const TID_MASK: u32 = 0x3fff_ffff;
+    let Some([first, offset, pending]) = user::read::<[usize; 3]>(head) else {
+        return;
+    };
+    let mark = |entry: usize| {
+        if entry & !1 == 0 {
+            return;
+        }
+        let at = (entry & !1).wrapping_add(offset);
+        let Some(word) = user::read::<u32>(at) else {
+            return;
+        };
+        if word & TID_MASK == tid as u32 {
+            // Only the owner changes the owner; waiters may set their bit.
+            user::write(at, &(word & WAITERS | OWNER_DIED));
+            const FUTEX_WAKE: usize = 1;
+            sys!(FUTEX, at, FUTEX_WAKE, 1);
+        }
+    };
+    let mut at = first;
+    for _ in 0..2048 {
+        if at & !1 == head || at == 0 {
+            break;
+        }
+        let next = user::read::<usize>(at & !1).unwrap_or(head);
+        if at != pending {
+            mark(at);
+        }
+        at = next;
+    }
+    mark(pending);
 }
 
 pub fn set_tid_address(l: &mut Local, a: [usize; 6]) -> isize {

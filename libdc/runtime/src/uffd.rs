@@ -31,8 +31,9 @@ pub struct PageRegion {
     pub categories: u64,
 }
 
-/// How many regions one scan call may return.
-pub const REGIONS: usize = 1024;
+/// How many regions one scan call may return: a page of them, because the
+/// kernel allocates as much for each call.
+pub const REGIONS: usize = 170;
 
 /// Moves a fresh low descriptor to its reserved number.
 pub fn move_high(fd: isize, which: i32) -> i32 {

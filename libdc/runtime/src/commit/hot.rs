@@ -13,13 +13,19 @@ use vista_core::pages::{Full, Slot};
 const CAP: usize = 48;
 /// Commits in a row that must find a page dirty before it is hot.
 const HEAT: u8 = 3;
-/// How often hot pages are compared with their last copy.
-const CHECK_EVERY: u64 = 32;
+/// Commits until a hot page is first compared with its last copy; four times as
+/// many whenever it has come back.
+const CHECK_AFTER: u32 = 64;
+
+/// In `Slot::flags`; above it, how often the page has been hot before.
+const IS_HOT: u8 = 1;
 
 #[derive(Clone, Copy)]
 struct Hot {
     page: usize,
     unchanged: u8,
+    /// Commits until the next comparison.
+    due: u32,
 }
 
 pub struct HotSet {
@@ -28,7 +34,6 @@ pub struct HotSet {
     /// Candidates of this commit: tracked pages that have become hot.
     fresh: [usize; CAP],
     fresh_len: usize,
-    round: u64,
     pub overflow: bool,
 }
 
@@ -38,11 +43,11 @@ impl HotSet {
             pages: [Hot {
                 page: 0,
                 unchanged: 0,
+                due: 0,
             }; CAP],
             len: 0,
             fresh: [0; CAP],
             fresh_len: 0,
-            round: 0,
             overflow: false,
         }
     }
@@ -52,7 +57,7 @@ impl HotSet {
     pub fn consider(&mut self, page: usize, slot: &mut Slot, seq: u16) {
         if slot.last == seq {
             slot.heat = slot.heat.saturating_add(1);
-            if slot.heat >= HEAT && slot.flags == 0 && self.len + self.fresh_len < CAP {
+            if slot.heat >= HEAT && slot.flags & IS_HOT == 0 && self.len + self.fresh_len < CAP {
                 self.fresh[self.fresh_len] = page;
                 self.fresh_len += 1;
             }
@@ -67,10 +72,16 @@ impl HotSet {
         for i in 0..self.fresh_len {
             let page = self.fresh[i];
             if self.len < CAP && uffd::untrack(page, page + PAGE) {
+                let mut due = CHECK_AFTER;
                 if let Some(slot) = engine().store.slot(page) {
-                    slot.flags = 1;
+                    due = CHECK_AFTER << (2 * (slot.flags >> 1).min(8));
+                    slot.flags |= IS_HOT;
                 }
-                self.pages[self.len] = Hot { page, unchanged: 0 };
+                self.pages[self.len] = Hot {
+                    page,
+                    unchanged: 0,
+                    due,
+                };
                 self.len += 1;
             }
         }
@@ -79,12 +90,15 @@ impl HotSet {
 
     /// Stages every hot page.
     pub fn copy_all(&mut self) -> Result<u64, Full> {
-        self.round += 1;
-        let check = self.round.is_multiple_of(CHECK_EVERY);
         let n = self.len as u64;
         let mut i = 0;
         while i < self.len {
             let page = self.pages[i].page;
+            self.pages[i].due -= 1;
+            let check = self.pages[i].due == 0;
+            if check {
+                self.pages[i].due = CHECK_AFTER;
+            }
             if check && self.unchanged(page) {
                 self.pages[i].unchanged += 1;
                 if self.pages[i].unchanged >= 2 {
@@ -111,13 +125,24 @@ impl HotSet {
             && unsafe { core::slice::from_raw_parts(committed, PAGE) } == now
     }
 
+    /// A piece of memory falls asleep: hot pages in it stay writable.
+    pub fn keep_writable(&self, from: usize, to: usize, prot: u32) {
+        for h in &self.pages[..self.len] {
+            if (from..to).contains(&h.page) {
+                crate::sys!(MPROTECT, h.page, PAGE, prot);
+            }
+        }
+    }
+
     /// Back under tracking. The page counts as written until the next scan.
     fn cool(&mut self, i: usize) {
         let page = self.pages[i].page;
         if let Some(slot) = engine().store.slot(page) {
-            slot.flags = 0;
+            // One more return, and no longer hot.
+            slot.flags = (slot.flags >> 1).saturating_add(1).min(8) << 1;
             slot.heat = 0;
         }
+        engine().pieces.wake(page, page + PAGE);
         // An area that cannot be tracked again stays hot.
         if uffd::track(page, page + PAGE) {
             self.len -= 1;
@@ -125,7 +150,7 @@ impl HotSet {
         } else {
             self.pages[i].unchanged = 0;
             if let Some(slot) = engine().store.slot(page) {
-                slot.flags = 1;
+                slot.flags |= IS_HOT;
             }
         }
     }
@@ -137,9 +162,10 @@ impl HotSet {
             let page = self.pages[i].page;
             if (from..to).contains(&page) {
                 // If the area lives on (madvise, mprotect), it must be tracked.
+                engine().pieces.wake(page, page + PAGE);
                 uffd::track(page, page + PAGE);
                 if let Some(slot) = engine().store.slot(page) {
-                    slot.flags = 0;
+                    slot.flags &= !IS_HOT;
                     slot.heat = 0;
                 }
                 self.len -= 1;

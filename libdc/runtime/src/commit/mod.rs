@@ -9,13 +9,13 @@
 //!    are dropped, replaced frames are free.
 
 pub mod hot;
-pub mod ranges;
+pub mod sleep;
 
 use crate::engine::{engine, state, store_and_supply};
 use crate::machine::frame::Local;
 use crate::machine::{sys::failed, user, vector};
 use crate::uffd::{self, PAGE_IS_PFNZERO};
-use crate::{fatal, object, sys, thread};
+use crate::{fatal, object, signal, sys, thread};
 use core::sync::atomic::Ordering::*;
 use dc_image::boot::{fault, plant};
 use dc_image::window::{self, PAGE};
@@ -32,6 +32,7 @@ pub fn commit(local: &mut Local) {
     }
     let begin = now_ns();
     thread::stop_others(local);
+    signal::collect_blocked(local);
     save_threads(local);
     object::regular::save_offsets();
     object::input::save_pushback();
@@ -150,31 +151,58 @@ fn copy_pages(copied: &mut u64) -> Result<(), Full> {
 /// Calls `f(page, never written since it was zero)` for every page written
 /// since the last commit, and protects it again.
 fn written_pages(mut f: impl FnMut(usize, bool) -> Result<(), Full>) -> Result<(), Full> {
+    let mut result = Ok(());
     let e = engine();
-    for &(from, to) in e.ranges.get() {
-        let mut at = from;
-        while at < to {
-            let (n, walked) = match uffd::scan(at, to, e.regions) {
-                Ok(r) => r,
-                Err(r) => fatal::stop(
-                    FatalCode::Internal,
-                    r,
-                    format_args!("find written pages (PAGEMAP_SCAN): error {}", -r),
-                ),
-            };
-            for i in 0..n {
-                // SAFETY: the kernel filled the first n entries.
-                let region = unsafe { *e.regions.add(i) };
-                let zero = region.categories & PAGE_IS_PFNZERO != 0;
-                for page in (region.start as usize..region.end as usize).step_by(PAGE) {
-                    f(page, zero)?;
-                }
-            }
-            if walked <= at {
-                break;
-            }
-            at = walked;
+    e.pieces.awake_runs(|pieces, from, to| {
+        if result.is_ok() {
+            result = scan_range(from, to, |page, zero| {
+                pieces.hit(page);
+                f(page, zero)
+            });
         }
+    });
+    let (once, n) = e.pieces.take_once();
+    for &(from, to) in &once[..n] {
+        if result.is_ok() {
+            result = scan_range(from, to, &mut f);
+        }
+    }
+    e.pieces.age(|from, to| {
+        if result.is_ok() {
+            result = scan_range(from, to, &mut f);
+        }
+    });
+    result
+}
+
+fn scan_range(
+    from: usize,
+    to: usize,
+    mut f: impl FnMut(usize, bool) -> Result<(), Full>,
+) -> Result<(), Full> {
+    let e = engine();
+    let mut at = from;
+    while at < to {
+        let (n, walked) = match uffd::scan(at, to, e.regions) {
+            Ok(r) => r,
+            Err(r) => fatal::stop(
+                FatalCode::Internal,
+                r,
+                format_args!("find written pages (PAGEMAP_SCAN): error {}", -r),
+            ),
+        };
+        for i in 0..n {
+            // SAFETY: the kernel filled the first n entries.
+            let region = unsafe { *e.regions.add(i) };
+            let zero = region.categories & PAGE_IS_PFNZERO != 0;
+            for page in (region.start as usize..region.end as usize).step_by(PAGE) {
+                f(page, zero)?;
+            }
+        }
+        if walked <= at {
+            break;
+        }
+        at = walked;
     }
     Ok(())
 }

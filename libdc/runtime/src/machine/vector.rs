@@ -91,6 +91,7 @@ pub unsafe fn load(area: *const u8) {
     }
 }
 
+const LEGACY_MXCSR: usize = 24;
 const LEGACY_XMM: usize = 160;
 const XSTATE_BV: usize = 512;
 
@@ -103,9 +104,12 @@ pub unsafe fn set_xmm(area: *mut u8, xmm: &[[u64; 2]; 16]) {
     unsafe {
         core::ptr::copy_nonoverlapping(xmm.as_ptr().cast::<u8>(), area.add(LEGACY_XMM), 256);
         let bv = area.add(XSTATE_BV).cast::<u64>();
-        // Without the x87 component saved its MXCSR-independent part is initial;
-        // bit 1 makes xrstor take xmm from the area.
-        bv.write(bv.read() | 2);
+        if bv.read() & 2 == 0 {
+            // The component was in its initial state and not written, MXCSR,
+            // which belongs to it, included.
+            bv.write(bv.read() | 2);
+            area.add(LEGACY_MXCSR).cast::<u32>().write(0x1f80);
+        }
     }
 }
 
@@ -127,9 +131,22 @@ pub unsafe fn get_xmm(area: *const u8) -> [[u64; 2]; 16] {
     }
 }
 
+static FSGSBASE: AtomicU32 = AtomicU32::new(0);
+
+/// Whether the kernel lets programs read their own fs base (AT_HWCAP2, bit 1).
+pub fn allow_fsgsbase(hwcap2: u64) {
+    FSGSBASE.store((hwcap2 >> 1 & 1) as u32, Relaxed);
+}
+
 /// The program's fs base.
+#[inline(always)]
 pub fn fs_base() -> usize {
     let mut v = 0usize;
+    if FSGSBASE.load(Relaxed) != 0 {
+        // SAFETY: the kernel has said that it allows the instruction.
+        unsafe { asm!("rdfsbase {}", out(reg) v, options(nomem, nostack, preserves_flags)) };
+        return v;
+    }
     const ARCH_GET_FS: usize = 0x1003;
     crate::sys!(ARCH_PRCTL, ARCH_GET_FS, &raw mut v);
     v

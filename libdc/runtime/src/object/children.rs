@@ -79,6 +79,9 @@ fn in_child(l: &mut Local, stack: usize) {
 /// wait4, waitid.
 pub fn wait_child(l: &mut Local, a: [usize; 6]) -> isize {
     let n = l.frame.nr;
+    for at in a {
+        engine().pieces.wake(at, at.saturating_add(256));
+    }
     let r = thread::wait_or_signal(l, n, a);
     let _guard = engine().lock.acquire(l);
     event::non_deterministic(l);

@@ -32,6 +32,7 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
         return -EBADF;
     };
     let f = descriptor::open_file(file);
+    engine().pieces.wake(addr, addr.saturating_add(len));
     match f.kind {
         Kind::Regular | Kind::MemFd | Kind::Directory if regular::rewinds(f) => {
             // SAFETY: the program's own call with its own arguments.
@@ -74,6 +75,7 @@ pub fn readv(l: &mut Local, a: [usize; 6]) -> isize {
         Kind::Regular | Kind::MemFd | Kind::Directory | Kind::Device | Kind::Other
     ) {
         let _guard = engine().lock.acquire(l);
+        wake_vectors(a);
         // SAFETY: the program's own call with its own arguments.
         let r = unsafe { crate::machine::sys::raw6(nr::READV, a) };
         count_read(r);
@@ -111,6 +113,18 @@ pub fn pread(l: &mut Local, a: [usize; 6]) -> isize {
         event::non_deterministic(l);
     }
     r
+}
+
+/// The kernel would stop a read at the first sleeping page of its buffers.
+fn wake_vectors(a: [usize; 6]) {
+    if engine().pieces.any() {
+        for i in 0..a[2].min(1024) {
+            let Some(v) = user::read::<[usize; 2]>(a[1] + i * 16) else {
+                return;
+            };
+            engine().pieces.wake(v[0], v[0].saturating_add(v[1]));
+        }
+    }
 }
 
 /// Keeps `Live::rchar` equal to what the kernel counts for this process.

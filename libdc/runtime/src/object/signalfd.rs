@@ -4,6 +4,7 @@
 //! survives: warm; cold made again
 
 use super::descriptor::*;
+use crate::engine::state;
 use crate::machine::frame::Local;
 use crate::machine::nr;
 use crate::machine::sys::{errno::*, failed};
@@ -35,6 +36,19 @@ pub fn signalfd(l: &mut Local, a: [usize; 6]) -> isize {
     };
     open_file(file).words[0] = mask;
     r
+}
+
+/// All signals that some signalfd reads.
+pub fn masks() -> u64 {
+    let mut all = 0;
+    for fd in 0..state().root.fd_high as i32 {
+        if let Some(file) = file_of(fd) {
+            if open_file(file).kind == Kind::SignalFd {
+                all |= open_file(file).words[0];
+            }
+        }
+    }
+    all
 }
 
 /// At cold recovery.

@@ -78,6 +78,7 @@ pub fn send_like(l: &mut Local, a: [usize; 6]) -> isize {
         let _guard = engine().lock.acquire(l);
         event::visible(l);
     }
+    wake_buffers(l.frame.nr, &a);
     let r = thread::wait_or_signal(l, l.frame.nr, a);
     if !failed(r) {
         l.commit_after = true;
@@ -86,4 +87,24 @@ pub fn send_like(l: &mut Local, a: [usize; 6]) -> isize {
         }
     }
     r
+}
+
+/// What a receive takes from the socket must find its place awake.
+fn wake_buffers(n: usize, a: &[usize; 6]) {
+    let pieces = &mut engine().pieces;
+    if !pieces.any() {
+        return;
+    }
+    match n {
+        nr::RECVFROM => {
+            pieces.wake(a[1], a[1].saturating_add(a[2]));
+            pieces.wake(a[4], a[4].saturating_add(256));
+            pieces.wake(a[5], a[5].saturating_add(8));
+        }
+        // Wherever the parts of a message lie.
+        nr::RECVMSG | nr::RECVMMSG => {
+            pieces.wake(0, usize::MAX);
+        }
+        _ => {}
+    }
 }

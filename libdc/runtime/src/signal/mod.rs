@@ -119,6 +119,9 @@ extern "C" fn handler(sig: i32, info: *mut SigInfo, uc: *mut UContext) {
     let l = local();
     let fault = info.code > 0 && matches!(sig, 4 | 5 | 7 | 8 | 11);
     if fault {
+        if sig == SIGSEGV && uc.err & 2 != 0 && engine().pieces.fault(uc.cr2) {
+            return;
+        }
         if let Some(to) = user::fixup(uc.rip) {
             uc.rip = to;
             return;
@@ -182,6 +185,32 @@ pub fn set_mask(l: &mut Local, mask: u64) {
     sys!(RT_SIGPROCMASK, 2, &raw const real, 0, 8);
     if l.queue.pending() & !mask != 0 {
         l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
+    }
+}
+
+/// Before a commit: signals that wait in the kernel because the program blocks
+/// them would die with the worker, so they move into the queue. A signalfd
+/// reads from the kernel, so its signals stay there.
+pub fn collect_blocked(l: &mut Local) {
+    let mask = mask_of(l) & !RESERVED & !crate::object::signalfd::masks();
+    if mask == 0 {
+        return;
+    }
+    let zero = [0usize; 2];
+    let mut info = SigInfo {
+        signo: 0,
+        errno: 0,
+        code: 0,
+        rest: [0; 116],
+    };
+    while !failed(sys!(
+        RT_SIGTIMEDWAIT,
+        &raw const mask,
+        &raw mut info,
+        &raw const zero,
+        8
+    )) {
+        l.queue.push(&info);
     }
 }
 

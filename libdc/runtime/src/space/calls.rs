@@ -127,11 +127,15 @@ pub fn mprotect(a: [usize; 6]) -> isize {
     if len == 0 {
         return 0;
     }
+    engine().pieces.wake(addr, addr + len);
     let r = sys!(MPROTECT, addr, len, prot);
     if failed(r) {
         return r;
     }
     update(addr as u64, (addr + len) as u64, |v| {
+        if v.prot & PROT_WRITE != 0 && prot & PROT_WRITE == 0 && v.tracked != 0 {
+            engine().pieces.look_once(v.start as usize, v.end as usize);
+        }
         v.prot = prot;
         let private = v.flags & 3 == MAP_PRIVATE;
         if prot & PROT_WRITE != 0 && v.tracked == 0 && private {
@@ -223,6 +227,9 @@ pub fn mremap(a: [usize; 6]) -> isize {
     moved.end = (to + new_len) as u64;
     if v.tracked != 0 {
         moved.tracked = crate::uffd::track(to, to + new_len) as u32;
+        if v.prot & PROT_WRITE == 0 {
+            engine().pieces.look_once(to, to + new_len);
+        }
     }
     insert(moved);
     r

@@ -44,7 +44,7 @@ pub fn find(addr: u64) -> Option<&'static mut Vma> {
 }
 
 fn insert_at(i: usize, v: Vma) {
-    engine().ranges.stale = true;
+    engine().pieces.stale = true;
     let s = state();
     let n = s.root.vma_count as usize;
     if n == MAX_VMAS {
@@ -56,7 +56,7 @@ fn insert_at(i: usize, v: Vma) {
 }
 
 fn remove_at(i: usize, count: usize) {
-    engine().ranges.stale = true;
+    engine().pieces.stale = true;
     let s = state();
     let n = s.root.vma_count as usize;
     s.vmas.copy_within(i + count..n, i);
@@ -112,6 +112,7 @@ pub fn insert(v: Vma) {
 
 /// Forgets a range: its pages are no longer state.
 pub fn remove(from: u64, to: u64) {
+    engine().pieces.forget(from as usize, to as usize);
     split(from);
     split(to);
     let i = first_above(from);
@@ -133,7 +134,7 @@ pub fn remove(from: u64, to: u64) {
 
 /// Applies `f` to every area of a range, cut at its ends.
 pub fn update(from: u64, to: u64, mut f: impl FnMut(&mut Vma)) {
-    engine().ranges.stale = true;
+    engine().pieces.stale = true;
     split(from);
     split(to);
     let mut i = first_above(from);
