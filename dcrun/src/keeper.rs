@@ -19,6 +19,7 @@ use crate::machine::{descriptors, terminal};
 use crate::message::{OWN_FAULT, Outcome, say};
 use crate::ps::State;
 use crate::record::Record;
+use crate::remains::Remains;
 use crate::reserve::Reservation;
 use crate::run_directory::RunDirectory;
 use crate::stats;
@@ -35,6 +36,7 @@ pub struct Keeper {
     pub reservation: Reservation,
     /// Low descriptors that were open when dcrun was called, in order.
     pub inherited: Vec<RawFd>,
+    pub remains: Remains,
     /// The terminal's settings, to be put back when the run is stopped.
     pub terminal: Option<terminal::Settings>,
     /// The OOM killer's count of victims, if the kernel tells.
@@ -75,6 +77,9 @@ impl Keeper {
             let died_ns = process::monotonic_ns();
             let counted = read_io(self.starter.plan.counters);
             process::reap(pid);
+            let companion = self.live.companion_pid.swap(0, Relaxed) as i32;
+            self.remains
+                .bury(companion, self.reservation.number(high_fd::UFFD));
             missed = Missed::while_it_died(pid);
             self.live.worker_pid.store(0, Relaxed);
             match self.judge(death) {
@@ -148,7 +153,7 @@ impl Keeper {
     }
 
     /// Waits until the worker is dead, passing on signals and stops meanwhile.
-    fn watch(&self, pid: i32) -> Change {
+    fn watch(&mut self, pid: i32) -> Change {
         let mut known_stop = false;
         loop {
             if let Some(death) = process::peek_death(pid) {
@@ -170,6 +175,7 @@ impl Keeper {
                 Some(dead) if dead == pid => continue,
                 Some(orphan) => {
                     process::reap(orphan);
+                    self.remains.reaped(orphan);
                     continue;
                 }
                 None => {}
@@ -221,14 +227,9 @@ impl Keeper {
             .store(self.live.published.load(Relaxed), Relaxed);
     }
 
-    /// Closes what only the dead worker used: these hold on to its memory.
+    /// Closes what only the dead worker used.
     fn close_dead(&self) {
-        for place in [
-            high_fd::UFFD,
-            high_fd::PAGEMAP,
-            high_fd::MEM,
-            high_fd::SCRATCH,
-        ] {
+        for place in [high_fd::PAGEMAP, high_fd::MEM, high_fd::SCRATCH] {
             descriptors::close(self.reservation.number(place));
         }
     }

@@ -27,6 +27,7 @@ use crate::machine::{descriptors, process, signals, terminal};
 use crate::message::{self, Doing, Failure, Outcome, say};
 use crate::program;
 use crate::record::Record;
+use crate::remains::Remains;
 use crate::reserve::{self, Reservation};
 use crate::run_directory::{self, RunDirectory};
 use crate::runtime_file::{self, Runtime};
@@ -37,6 +38,9 @@ use crate::worker::{Starter, blank_boot_info};
 const LOCK: i32 = high_fd::KEEPER;
 const VMSTAT: i32 = high_fd::KEEPER + 1;
 const COUNTERS: i32 = high_fd::KEEPER + 2;
+/// What is left of dead workers, up to LIMBO.
+const REMAINS: i32 = high_fd::KEEPER + 8;
+const _: () = assert!(REMAINS + Remains::PLACES <= high_fd::LIMBO);
 
 /// What does not outlive a keeper.
 struct Session<'a> {
@@ -344,6 +348,7 @@ fn assemble(
         image,
         reservation,
         inherited,
+        remains: Remains::new(reservation.number(REMAINS)),
         terminal: terminal::remember(),
         victims,
         fault: session.fault.point,

@@ -210,7 +210,7 @@ impl RunDirectory {
             .ok()
     }
 
-    /// Pid of the keeper, if keeper or worker are alive.
+    /// Pid of the keeper, if it is alive. Once it is dead the rest follows.
     pub fn alive(&self) -> Option<i32> {
         let file = OpenOptions::new()
             .read(true)
@@ -218,7 +218,8 @@ impl RunDirectory {
             .open(self.file(LOCK))
             .ok()?;
         let holder = descriptors::lock_holder(file.as_raw_fd())?;
-        Some(self.keeper_pid().unwrap_or(holder))
+        let keeper = self.keeper_pid().unwrap_or(holder);
+        is_alive(keeper).then_some(keeper)
     }
 
     pub fn record(&self) -> Outcome<Option<Record>> {

@@ -153,6 +153,9 @@ pub struct Live {
     pub program_pid: AtomicU32,
     /// Nonzero: `dcrun kill` wants the next death of the worker to be final.
     pub kill_requested: AtomicU32,
+    /// Pid of the process that shares the worker's memory and does nothing: its
+    /// companion, which lets the worker die without taking that memory apart.
+    pub companion_pid: AtomicU32,
 }
 
 /// The call that the worker is in the middle of. After a death the keeper
