@@ -173,3 +173,31 @@ pub mod api {
         pub nd_events: u64,
     }
 }
+
+impl BootInfo {
+    pub const ZERO: BootInfo = BootInfo {
+        mode: 0,
+        protocol: 0,
+        fd_base: 0,
+        durable: 0,
+        interval_ms: 0,
+        rio_len: 0,
+        program: Slice { addr: 0, len: 0 },
+        argv: Slice { addr: 0, len: 0 },
+        envp: Slice { addr: 0, len: 0 },
+        auxv: Slice { addr: 0, len: 0 },
+        nofile: [0; 2],
+        stack_limit: 0,
+        dead_rchar: 0,
+        dead_wchar: 0,
+        dead_known: 0,
+        can_set_tid: 0,
+        trace: 0,
+        fault: 0,
+        fault_at: 0,
+        plant: 0,
+        pid: 0,
+        arena_free: 0,
+        sigmask: 0,
+    };
+}

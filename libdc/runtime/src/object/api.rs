@@ -1,0 +1,61 @@
+//! The reserved system call by which a program that links libdc talks to us.
+//!
+//! `rdi` is the operation; the answers are those of `dc.h`.
+
+use crate::commit;
+use crate::engine::{engine, state};
+use crate::machine::frame::Local;
+use crate::machine::sys::errno::*;
+use crate::machine::user;
+use core::sync::atomic::Ordering::*;
+
+/// Far above what Linux will ever give out.
+pub const NR: usize = 0xdc0;
+const MAGIC: isize = 0x0dc0_0001;
+
+/// Nothing volatile yet: the functions live in the state.
+pub struct Functions;
+
+impl Functions {
+    pub const fn new() -> Functions {
+        Functions
+    }
+}
+
+pub fn call(l: &mut Local, a: [usize; 6]) -> isize {
+    match a[0] {
+        0 => MAGIC,
+        1 => {
+            // Saved as "after", answering 0.
+            let _guard = engine().lock.acquire(l);
+            l.commit_after = true;
+            0
+        }
+        3 => {
+            let _guard = engine().lock.acquire(l);
+            state().root.at_recovery = [a[1], a[2]];
+            0
+        }
+        4 => statistics(a[1]),
+        _ => -ENOSYS,
+    }
+}
+
+fn statistics(at: usize) -> isize {
+    let live = engine().live();
+    let s = [
+        engine().store.published(),
+        live.recoveries.load(Relaxed),
+        live.pages_copied.load(Relaxed),
+        live.commit_ns.load(Relaxed),
+        live.visible_events.load(Relaxed),
+        live.nd_events.load(Relaxed),
+    ];
+    if user::write(at, &s) { 0 } else { -EFAULT }
+}
+
+/// Before each commit. Functions of the program cannot run here, in the
+/// middle of a call; libdc runs them before it asks for a checkpoint.
+pub fn before_commit() {
+    let _ = commit::now_ns;
+}
