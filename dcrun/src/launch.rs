@@ -17,7 +17,9 @@ use dc_image::{FatalCode, Status};
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::boot_block::{self, Contents};
-use crate::cli::{Protocol, ResumeOptions, Rio, RioKind, RunOptions};
+use protocols::Protocol;
+
+use crate::cli::{ResumeOptions, Rio, RioKind, RunOptions};
 use crate::fault::{self, Fault};
 use crate::image;
 use crate::keeper::{Keeper, Victims, count_victims};
@@ -132,7 +134,7 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
             return Err(failure);
         }
     };
-    let file = image::create(&record.image, record.protocol)?;
+    let file = image::create(&record.image, record.protocol, &run.path)?;
     run.write_record(&record)?;
     let live = image::live(&file)?;
     assemble(run, record, file, live, inherited, reservation, session)?.keep(Mode::Fresh)
