@@ -65,10 +65,10 @@ pub enum Command {
 
 #[derive(Args, Debug)]
 pub struct RunOptions {
-    /// When to commit
+    /// When to commit; cbndvs if not given
     #[arg(long, value_parser = protocol_parser())]
     pub protocol: Option<Protocol>,
-    /// Where commits go: tmpfs, disk or pmem, each with an optional :PATH
+    /// Where commits go: tmpfs (if not given), disk or pmem, each with an optional :PATH
     #[arg(long, value_name = "KIND[:PATH]", value_parser = parse_rio)]
     pub rio: Option<Rio>,
     /// Commit by the clock as well

@@ -82,7 +82,11 @@ impl Keeper {
                 .bury(companion, self.reservation.number(high_fd::UFFD));
             missed = Missed::while_it_died(pid);
             self.live.worker_pid.store(0, Relaxed);
-            match self.judge(death) {
+            let verdict = self.judge(death);
+            if !matches!(verdict, Verdict::Recover { .. } | Verdict::StartOver { .. }) {
+                self.remains.settle();
+            }
+            match verdict {
                 Verdict::Finished(status) | Verdict::ToldToDie(status) => {
                     return self.finish(status);
                 }

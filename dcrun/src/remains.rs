@@ -6,7 +6,7 @@
 
 use std::os::fd::RawFd;
 
-use crate::machine::{descriptors, signals};
+use crate::machine::{descriptors, process, signals};
 
 /// More deaths than this within the time of a few teardowns wait for them.
 const PLACES: usize = 32;
@@ -33,14 +33,25 @@ impl Remains {
     pub fn bury(&mut self, companion: i32, userfaultfd: RawFd) {
         if companion != 0 {
             signals::send(companion, libc::SIGKILL);
-            let free = self.companions.iter().position(|&companion| companion == 0);
-            if let Some(place) = free
-                && descriptors::copy(userfaultfd, self.first + place as RawFd).is_ok()
-            {
+            if let Some(place) = self.companions.iter().position(|&there| there == 0) {
                 self.companions[place] = companion;
+                // There is none if the worker died too early to have made one.
+                let _ = descriptors::copy(userfaultfd, self.first + place as RawFd);
             }
         }
         descriptors::close(userfaultfd);
+    }
+
+    /// Waits for all companions. A run that is over leaves nothing behind: no
+    /// memory, no lock, and no zombie for an init that may reap late.
+    pub fn settle(&mut self) {
+        for place in 0..PLACES {
+            let companion = self.companions[place];
+            if companion != 0 {
+                process::reap(companion);
+                self.reaped(companion);
+            }
+        }
     }
 
     /// A child of the keeper was reaped: if it was a companion, the rest goes.
