@@ -198,11 +198,10 @@ impl Keeper {
         // A shell continues the whole group; its signal to the worker may still
         // be under way, and a second one would run a handler twice.
         std::thread::sleep(std::time::Duration::from_millis(2));
-        if process::peek_stop(pid).is_some() {
+        // A stop by another signal is a new one: continued in the background,
+        // the worker has read from the terminal meanwhile.
+        if process::peek_stop(pid) == Some(Change::Stopped(signal)) {
             signals::send(pid, libc::SIGCONT);
-            while process::peek_stop(pid).is_some() {
-                std::thread::yield_now();
-            }
         }
     }
 
