@@ -129,6 +129,14 @@ pub fn create(path: &Path, protocol: Protocol, run: &Path) -> Outcome<File> {
     Ok(file)
 }
 
+/// Sees to it that a new image is found again after a loss of power.
+pub fn make_durable(file: &File, path: &Path) -> Outcome<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    file.sync_all()
+        .and_then(|()| File::open(directory)?.sync_all())
+        .doing(|| format!("image {}: write it to its storage", path.display()))
+}
+
 /// Opens the image of a run that shall go on; `None` if it is not there.
 pub fn open(path: &Path) -> Outcome<Option<File>> {
     let says = |what: String| format!("image {}: {what}", path.display());

@@ -136,6 +136,10 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
     };
     let file = image::create(&record.image, record.protocol, &run.path)?;
     run.write_record(&record)?;
+    if record.rio.kind != RioKind::Tmpfs {
+        image::make_durable(&file, &record.image)?;
+        run.make_durable()?;
+    }
     let live = image::live(&file)?;
     assemble(run, record, file, live, inherited, reservation, session)?.keep(Mode::Fresh)
 }

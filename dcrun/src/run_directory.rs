@@ -11,7 +11,7 @@
 //! The lock belongs to the descriptor table that keeper and worker share, so a
 //! run counts as alive until the last of the two is gone.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -243,6 +243,16 @@ impl RunDirectory {
 
     pub fn write_record(&self, record: &Record) -> Outcome<()> {
         self.write(RECORD, &record.to_json())
+    }
+
+    /// Sees to it that the record is found again after a loss of power.
+    pub fn make_durable(&self) -> Outcome<()> {
+        let state = self.path.parent().unwrap_or(Path::new("/"));
+        let sync = |path: &Path| File::open(path)?.sync_all();
+        sync(&self.file(RECORD))
+            .and_then(|()| sync(&self.path))
+            .and_then(|()| sync(state))
+            .doing(|| self.says("write its record to its storage"))
     }
 
     /// Final counters of a finished run.
