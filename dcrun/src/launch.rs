@@ -77,7 +77,7 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
         .unwrap_or_else(|| derived_name(&options.command, &cwd));
     let run = run_directory::find(&name)?;
     let inherited = inherited_descriptors()?;
-    let reservation = reserve::reserve()?;
+    let reservation = reserve::reserve(&inherited)?;
     run.lock(Some(reservation.number(LOCK)))?;
 
     if let Some(mut record) = run.record()? {
@@ -150,7 +150,7 @@ pub fn resume(options: &ResumeOptions) -> Outcome<u8> {
     let name = &options.name;
     let (run, record) = run_directory::existing(name)?;
     let inherited = inherited_descriptors()?;
-    let reservation = reserve::reserve()?;
+    let reservation = reserve::reserve(&inherited)?;
     run.lock(Some(reservation.number(LOCK)))?;
     if run.done().is_some() {
         return Err(Failure::own(format!(
