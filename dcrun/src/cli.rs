@@ -8,7 +8,9 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use protocols::Protocol;
 
 use crate::message::{self, OWN_FAULT};
 
@@ -16,6 +18,7 @@ use crate::message::{self, OWN_FAULT};
 #[command(
     name = "dcrun",
     version,
+    override_usage = "dcrun [run] [OPTIONS] [--] PROGRAM [ARGS...]\n       dcrun COMMAND",
     about = "Runs unmodified Linux programs so that they survive kill -9",
     after_help = "`dcrun PROGRAM [ARGS...]` is short for `dcrun run PROGRAM [ARGS...]`.\n\
         Exit status: the program's own; 125 dcrun's own fault, 126 not executable,\n\
@@ -29,6 +32,7 @@ struct CommandLine {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run a program, or resume its unfinished run
+    #[command(override_usage = "dcrun [run] [OPTIONS] [--] PROGRAM [ARGS...]")]
     Run(RunOptions),
     /// List the runs of this user
     Ps {
@@ -61,10 +65,10 @@ pub enum Command {
 
 #[derive(Args, Debug)]
 pub struct RunOptions {
-    /// When to commit
-    #[arg(long, value_enum)]
+    /// When to commit; cbndvs if not given
+    #[arg(long, value_parser = protocol_parser())]
     pub protocol: Option<Protocol>,
-    /// Where commits go: tmpfs, disk or pmem, each with an optional :PATH
+    /// Where commits go: tmpfs (if not given), disk or pmem, each with an optional :PATH
     #[arg(long, value_name = "KIND[:PATH]", value_parser = parse_rio)]
     pub rio: Option<Rio>,
     /// Commit by the clock as well
@@ -101,29 +105,9 @@ pub struct ResumeOptions {
     pub verbose: bool,
 }
 
-/// The protocols, with the numbers that the runtime knows them by.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Protocol {
-    Cpvs = 0,
-    Cand = 1,
-    Cbndvs = 2,
-    CandLog = 3,
-    CbndvsLog = 4,
-    #[value(name = "cpv-2pc")]
-    Cpv2pc = 5,
-    #[value(name = "cbndv-2pc")]
-    Cbndv2pc = 6,
-}
-
-impl Protocol {
-    pub fn name(self) -> String {
-        let value = self.to_possible_value().expect("no variant is skipped");
-        value.get_name().to_owned()
-    }
-    pub fn from_name(name: &str) -> Option<Protocol> {
-        <Protocol as ValueEnum>::from_str(name, false).ok()
-    }
+fn protocol_parser() -> impl TypedValueParser<Value = Protocol> {
+    PossibleValuesParser::new(Protocol::ALL.map(Protocol::name))
+        .map(|name| Protocol::from_name(&name).expect("only names of protocols are possible"))
 }
 
 /// Where the image of a run lies.
@@ -293,7 +277,7 @@ mod tests {
 
     #[test]
     fn protocols_have_the_documented_names() {
-        let names = [
+        for name in [
             "cpvs",
             "cand",
             "cbndvs",
@@ -301,11 +285,9 @@ mod tests {
             "cbndvs-log",
             "cpv-2pc",
             "cbndv-2pc",
-        ];
-        for (number, name) in names.iter().enumerate() {
-            let protocol = Protocol::from_name(name).unwrap();
-            assert_eq!(protocol as usize, number);
-            assert_eq!(protocol.name(), *name);
+        ] {
+            let options = run(&format!("dcrun --protocol {name} app"));
+            assert_eq!(options.protocol.map(Protocol::name), Some(name));
         }
     }
 

@@ -11,6 +11,7 @@ use dc_image::boot::high_fd;
 use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Value, json};
 
+use crate::image;
 use crate::machine::{jump, probe};
 use crate::message::Outcome;
 use crate::reserve;
@@ -74,6 +75,7 @@ fn examine() -> Vec<Finding> {
         chosen_pids(),
         zombie_counters(),
         shared_memory(),
+        orphans(),
         descriptors(),
         overcommit(),
         fsgsbase(),
@@ -216,6 +218,27 @@ fn shared_memory() -> Finding {
             "mount a tmpfs there, or use --rio disk",
         ),
     }
+}
+
+fn orphans() -> Finding {
+    let orphans = image::orphans();
+    let bytes: u64 = orphans.iter().map(|(_, bytes)| bytes).sum();
+    let names: Vec<String> = orphans
+        .iter()
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+    let found = match orphans.len() {
+        0 => "none".to_owned(),
+        count => format!("{count}, holding {} MiB: {}", bytes >> 20, names.join(" ")),
+    };
+    Finding::judged(
+        "images without a run",
+        orphans.is_empty(),
+        Health::Degraded,
+        found,
+        "the directories of their runs were removed by hand, and only the memory is left",
+        "`rm` these files; `dcrun rm NAME` removes both",
+    )
 }
 
 fn descriptors() -> Finding {

@@ -1,18 +1,22 @@
 //! The image of a run as a file: made, found again, and checked.
 //!
-//! The layout is `dc_image::header`'s. The keeper writes the first two pages
+//! The layout is `dc_image::header`'s. The keeper writes the first three pages
 //! and nothing else; the file is sparse, and the runtime makes it grow.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use dc_image::header::{FRAMES_OFFSET, Header, MAGIC, VERSION, checksum};
+use dc_image::header::{FRAMES_OFFSET, Header, MAGIC, OWNER_OFFSET, VERSION, checksum};
 
-use crate::cli::{Protocol, Rio, RioKind};
+use protocols::Protocol;
+
+use crate::cli::{Rio, RioKind};
 use crate::machine::process;
 use crate::machine::shared::SharedLive;
 use crate::message::{Doing, Failure, Outcome};
@@ -21,6 +25,8 @@ use crate::run_directory::{self, RunDirectory};
 /// Room for frames that a new image has, before the runtime makes it grow.
 const FIRST_CHUNK: usize = 16 << 20;
 const NEW_LEN: usize = FRAMES_OFFSET + FIRST_CHUNK;
+/// The pages that the keeper writes.
+const OWNED_PAGES: usize = OWNER_OFFSET + 4096;
 const HEADER_LEN: usize = size_of::<Header>();
 const CHECKED: usize = offset_of!(Header, checksum);
 const _: () = assert!(CHECKED == 24 && HEADER_LEN == 32);
@@ -37,7 +43,7 @@ pub fn choose_path(run: &RunDirectory, rio: &Rio) -> Outcome<PathBuf> {
     match (rio.kind, &rio.path) {
         (RioKind::Disk, None) => Ok(run.image()),
         (RioKind::Tmpfs, None) => {
-            let directory = PathBuf::from(format!("/dev/shm/dcrun-{}", process::uid()));
+            let directory = memory_directory();
             run_directory::make_private(&directory)?;
             Ok(directory.join(file))
         }
@@ -52,8 +58,40 @@ pub fn choose_path(run: &RunDirectory, rio: &Rio) -> Outcome<PathBuf> {
     }
 }
 
-/// Makes a new image; a file that is in the way is replaced if it is an image.
-pub fn create(path: &Path, protocol: Protocol) -> Outcome<File> {
+/// Where images in memory lie.
+fn memory_directory() -> PathBuf {
+    PathBuf::from(format!("/dev/shm/dcrun-{}", process::uid()))
+}
+
+/// Images in memory whose run's directory is gone, and the bytes they take.
+pub fn orphans() -> Vec<(PathBuf, u64)> {
+    let Ok(entries) = fs::read_dir(memory_directory()) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let run = owner(&File::open(&path).ok()?)?;
+            let gone =
+                fs::metadata(run).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+            gone.then(|| (path.clone(), size(&path).map_or(0, |(bytes, _)| bytes)))
+        })
+        .collect()
+}
+
+/// The directory of the run that an image belongs to.
+fn owner(image: &File) -> Option<PathBuf> {
+    let mut page = [0u8; 4096];
+    image.read_exact_at(&mut page, OWNER_OFFSET as u64).ok()?;
+    let path = page
+        .split(|&b| b == 0)
+        .next()
+        .filter(|path| !path.is_empty())?;
+    Some(PathBuf::from(OsStr::from_bytes(path)))
+}
+
+/// Makes a new image of the run in the directory `run`; a file that is in the way is replaced if it is an image.
+pub fn create(path: &Path, protocol: Protocol, run: &Path) -> Outcome<File> {
     let says = |what: &str| format!("image {}: {what}", path.display());
     if let Ok(old) = File::open(path) {
         let mut magic = [0u8; 8];
@@ -75,13 +113,28 @@ pub fn create(path: &Path, protocol: Protocol) -> Outcome<File> {
         .doing(|| says("make it"))?;
     file.set_len(NEW_LEN as u64)
         .doing(|| says("give it its length"))?;
-    // Both pages are written, not only set to zero: they are mapped, and a
+    // These pages are written, not only set to zero: they are mapped, and a
     // store into a page that has no room would be a SIGBUS.
-    let mut pages = vec![0u8; 8192];
+    let mut pages = vec![0u8; OWNED_PAGES];
+    let run = run.as_os_str().as_bytes();
+    if run.len() >= pages.len() - OWNER_OFFSET {
+        return Err(Failure::own(says(
+            "the path of its run's directory is too long",
+        )));
+    }
+    pages[OWNER_OFFSET..][..run.len()].copy_from_slice(run);
     pages[..HEADER_LEN].copy_from_slice(&header(protocol));
     file.write_all_at(&pages, 0)
         .doing(|| says("write its header; make room there, or choose another place with --rio"))?;
     Ok(file)
+}
+
+/// Sees to it that a new image is found again after a loss of power.
+pub fn make_durable(file: &File, path: &Path) -> Outcome<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    file.sync_all()
+        .and_then(|()| File::open(directory)?.sync_all())
+        .doing(|| format!("image {}: write it to its storage", path.display()))
 }
 
 /// Opens the image of a run that shall go on; `None` if it is not there.
@@ -115,9 +168,9 @@ pub fn open(path: &Path) -> Outcome<Option<File>> {
     Ok(Some(file))
 }
 
-/// Drops all that was ever committed, but for the first two pages.
+/// Drops all that was ever committed, but for the keeper's pages.
 pub fn empty(file: &File) -> Outcome<()> {
-    file.set_len(8192)
+    file.set_len(OWNED_PAGES as u64)
         .and_then(|()| file.set_len(NEW_LEN as u64))
         .doing(|| "image: empty it".to_owned())
 }
@@ -208,13 +261,14 @@ mod tests {
     fn made_images_open_again() {
         let path = std::env::temp_dir().join(format!("dcrun-image-{}", std::process::id()));
         let _ = fs::remove_file(&path);
-        create(&path, Protocol::Cbndvs).unwrap();
-        assert!(open(&path).unwrap().is_some());
+        create(&path, Protocol::Cbndvs, Path::new("/x")).unwrap();
+        let file = open(&path).unwrap().unwrap();
+        assert_eq!(owner(&file), Some(PathBuf::from("/x")));
         assert!(size(&path).unwrap().0 < 1 << 20, "it is sparse");
         fs::write(&path, b"mine").unwrap();
         assert!(open(&path).is_err());
         assert!(
-            create(&path, Protocol::Cbndvs).is_err(),
+            create(&path, Protocol::Cbndvs, Path::new("/x")).is_err(),
             "a foreign file is not replaced"
         );
         fs::remove_file(&path).unwrap();

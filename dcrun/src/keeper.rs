@@ -19,6 +19,7 @@ use crate::machine::{descriptors, terminal};
 use crate::message::{OWN_FAULT, Outcome, say};
 use crate::ps::State;
 use crate::record::Record;
+use crate::remains::Remains;
 use crate::reserve::Reservation;
 use crate::run_directory::RunDirectory;
 use crate::stats;
@@ -35,6 +36,7 @@ pub struct Keeper {
     pub reservation: Reservation,
     /// Low descriptors that were open when dcrun was called, in order.
     pub inherited: Vec<RawFd>,
+    pub remains: Remains,
     /// The terminal's settings, to be put back when the run is stopped.
     pub terminal: Option<terminal::Settings>,
     /// The OOM killer's count of victims, if the kernel tells.
@@ -75,9 +77,16 @@ impl Keeper {
             let died_ns = process::monotonic_ns();
             let counted = read_io(self.starter.plan.counters);
             process::reap(pid);
+            let companion = self.live.companion_pid.swap(0, Relaxed) as i32;
+            self.remains
+                .bury(companion, self.reservation.number(high_fd::UFFD));
             missed = Missed::while_it_died(pid);
             self.live.worker_pid.store(0, Relaxed);
-            match self.judge(death) {
+            let verdict = self.judge(death);
+            if !matches!(verdict, Verdict::Recover { .. } | Verdict::StartOver { .. }) {
+                self.remains.settle();
+            }
+            match verdict {
                 Verdict::Finished(status) | Verdict::ToldToDie(status) => {
                     return self.finish(status);
                 }
@@ -148,7 +157,7 @@ impl Keeper {
     }
 
     /// Waits until the worker is dead, passing on signals and stops meanwhile.
-    fn watch(&self, pid: i32) -> Change {
+    fn watch(&mut self, pid: i32) -> Change {
         let mut known_stop = false;
         loop {
             if let Some(death) = process::peek_death(pid) {
@@ -170,6 +179,7 @@ impl Keeper {
                 Some(dead) if dead == pid => continue,
                 Some(orphan) => {
                     process::reap(orphan);
+                    self.remains.reaped(orphan);
                     continue;
                 }
                 None => {}
@@ -188,11 +198,10 @@ impl Keeper {
         // A shell continues the whole group; its signal to the worker may still
         // be under way, and a second one would run a handler twice.
         std::thread::sleep(std::time::Duration::from_millis(2));
-        if process::peek_stop(pid).is_some() {
+        // A stop by another signal is a new one: continued in the background,
+        // the worker has read from the terminal meanwhile.
+        if process::peek_stop(pid) == Some(Change::Stopped(signal)) {
             signals::send(pid, libc::SIGCONT);
-            while process::peek_stop(pid).is_some() {
-                std::thread::yield_now();
-            }
         }
     }
 
@@ -221,14 +230,9 @@ impl Keeper {
             .store(self.live.published.load(Relaxed), Relaxed);
     }
 
-    /// Closes what only the dead worker used: these hold on to its memory.
+    /// Closes what only the dead worker used.
     fn close_dead(&self) {
-        for place in [
-            high_fd::UFFD,
-            high_fd::PAGEMAP,
-            high_fd::MEM,
-            high_fd::SCRATCH,
-        ] {
+        for place in [high_fd::PAGEMAP, high_fd::MEM, high_fd::SCRATCH] {
             descriptors::close(self.reservation.number(place));
         }
     }

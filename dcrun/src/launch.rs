@@ -17,7 +17,9 @@ use dc_image::{FatalCode, Status};
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::boot_block::{self, Contents};
-use crate::cli::{Protocol, ResumeOptions, Rio, RioKind, RunOptions};
+use protocols::Protocol;
+
+use crate::cli::{ResumeOptions, Rio, RioKind, RunOptions};
 use crate::fault::{self, Fault};
 use crate::image;
 use crate::keeper::{Keeper, Victims, count_victims};
@@ -27,6 +29,7 @@ use crate::machine::{descriptors, process, signals, terminal};
 use crate::message::{self, Doing, Failure, Outcome, say};
 use crate::program;
 use crate::record::Record;
+use crate::remains::Remains;
 use crate::reserve::{self, Reservation};
 use crate::run_directory::{self, RunDirectory};
 use crate::runtime_file::{self, Runtime};
@@ -37,6 +40,9 @@ use crate::worker::{Starter, blank_boot_info};
 const LOCK: i32 = high_fd::KEEPER;
 const VMSTAT: i32 = high_fd::KEEPER + 1;
 const COUNTERS: i32 = high_fd::KEEPER + 2;
+/// What is left of dead workers, up to LIMBO.
+const REMAINS: i32 = high_fd::KEEPER + 8;
+const _: () = assert!(REMAINS + Remains::PLACES <= high_fd::LIMBO);
 
 /// What does not outlive a keeper.
 struct Session<'a> {
@@ -71,7 +77,7 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
         .unwrap_or_else(|| derived_name(&options.command, &cwd));
     let run = run_directory::find(&name)?;
     let inherited = inherited_descriptors()?;
-    let reservation = reserve::reserve()?;
+    let reservation = reserve::reserve(&inherited)?;
     run.lock(Some(reservation.number(LOCK)))?;
 
     if let Some(mut record) = run.record()? {
@@ -128,8 +134,12 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
             return Err(failure);
         }
     };
-    let file = image::create(&record.image, record.protocol)?;
+    let file = image::create(&record.image, record.protocol, &run.path)?;
     run.write_record(&record)?;
+    if record.rio.kind != RioKind::Tmpfs {
+        image::make_durable(&file, &record.image)?;
+        run.make_durable()?;
+    }
     let live = image::live(&file)?;
     assemble(run, record, file, live, inherited, reservation, session)?.keep(Mode::Fresh)
 }
@@ -140,7 +150,7 @@ pub fn resume(options: &ResumeOptions) -> Outcome<u8> {
     let name = &options.name;
     let (run, record) = run_directory::existing(name)?;
     let inherited = inherited_descriptors()?;
-    let reservation = reserve::reserve()?;
+    let reservation = reserve::reserve(&inherited)?;
     run.lock(Some(reservation.number(LOCK)))?;
     if run.done().is_some() {
         return Err(Failure::own(format!(
@@ -344,6 +354,7 @@ fn assemble(
         image,
         reservation,
         inherited,
+        remains: Remains::new(reservation.number(REMAINS)),
         terminal: terminal::remember(),
         victims,
         fault: session.fault.point,

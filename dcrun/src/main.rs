@@ -29,6 +29,7 @@ mod message;
 mod program;
 mod ps;
 mod record;
+mod remains;
 mod reserve;
 mod run_directory;
 mod runtime_file;

@@ -129,7 +129,7 @@ impl Line {
         vec![
             self.record.name.clone(),
             self.state.name().to_owned(),
-            self.record.protocol.name(),
+            self.record.protocol.name().to_owned(),
             pid(self.worker_pid.map(|pid| pid.to_string())),
             pid(self.keeper_pid.map(|pid| pid.to_string())),
             self.commits.to_string(),

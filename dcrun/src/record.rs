@@ -10,7 +10,9 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::cli::{self, Protocol, Rio};
+use protocols::Protocol;
+
+use crate::cli::{self, Rio};
 
 /// Raised when the meaning of a field changes.
 const FORMAT: u64 = 1;

@@ -5,10 +5,11 @@
 //! told its old limit. Where the hard limit leaves no room above, the block
 //! lies below it, and the program sees a lower limit.
 
+use std::os::fd::RawFd;
+
 use dc_image::boot::high_fd;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::machine::descriptors;
 use crate::message::{Doing, Failure, Outcome};
 
 /// Fewer numbers than this are not worth running a program with.
@@ -31,7 +32,8 @@ impl Reservation {
     }
 }
 
-pub fn reserve() -> Outcome<Reservation> {
+/// Reserves the block; `inherited` are the descriptors that are open already.
+pub fn reserve(inherited: &[RawFd]) -> Outcome<Reservation> {
     let count = high_fd::COUNT as u64;
     let (soft, mut hard) =
         getrlimit(Resource::RLIMIT_NOFILE).doing(|| "limit of open files: read it".to_owned())?;
@@ -45,10 +47,8 @@ pub fn reserve() -> Outcome<Reservation> {
         setrlimit(Resource::RLIMIT_NOFILE, needed, hard)
             .doing(|| format!("limit of open files: raise it to {needed}"))?;
     }
-    if let Some(taken) = (0..high_fd::COUNT)
-        .map(|place| reservation.number(place))
-        .find(|&number| descriptors::is_open(number))
-    {
+    let block = reservation.number(0)..reservation.number(high_fd::COUNT);
+    if let Some(taken) = inherited.iter().find(|number| block.contains(number)) {
         return Err(Failure::own(format!(
             "descriptor {taken}: it was open when dcrun was called, in the range that dcrun needs \
              for itself; close it, or raise the limit of open files (`ulimit -n`) above it"

@@ -11,7 +11,7 @@
 //! The lock belongs to the descriptor table that keeper and worker share, so a
 //! run counts as alive until the last of the two is gone.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -210,7 +210,7 @@ impl RunDirectory {
             .ok()
     }
 
-    /// Pid of the keeper, if keeper or worker are alive.
+    /// Pid of the keeper, if it is alive. Once it is dead the rest follows.
     pub fn alive(&self) -> Option<i32> {
         let file = OpenOptions::new()
             .read(true)
@@ -218,7 +218,8 @@ impl RunDirectory {
             .open(self.file(LOCK))
             .ok()?;
         let holder = descriptors::lock_holder(file.as_raw_fd())?;
-        Some(self.keeper_pid().unwrap_or(holder))
+        let keeper = self.keeper_pid().unwrap_or(holder);
+        is_alive(keeper).then_some(keeper)
     }
 
     pub fn record(&self) -> Outcome<Option<Record>> {
@@ -242,6 +243,16 @@ impl RunDirectory {
 
     pub fn write_record(&self, record: &Record) -> Outcome<()> {
         self.write(RECORD, &record.to_json())
+    }
+
+    /// Sees to it that the record is found again after a loss of power.
+    pub fn make_durable(&self) -> Outcome<()> {
+        let state = self.path.parent().unwrap_or(Path::new("/"));
+        let sync = |path: &Path| File::open(path)?.sync_all();
+        sync(&self.file(RECORD))
+            .and_then(|()| sync(&self.path))
+            .and_then(|()| sync(state))
+            .doing(|| self.says("write its record to its storage"))
     }
 
     /// Final counters of a finished run.

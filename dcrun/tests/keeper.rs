@@ -141,6 +141,18 @@ fn kill(pid: i64, signal: &str) {
     assert!(killed.success());
 }
 
+fn wait_until_stopped(child: &Child) {
+    let stat = format!("/proc/{}/stat", child.id());
+    let begun = Instant::now();
+    while !fs::read_to_string(&stat).unwrap().contains(") T ") {
+        assert!(
+            begun.elapsed() < Duration::from_secs(10),
+            "the keeper did not stop"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn sleeping(state: &State) -> (Child, Value) {
     let child = state
         .script("", "commit sleep:20000 exit:4")
@@ -340,16 +352,22 @@ fn stops_and_continues_along_with_its_worker() {
     let mut command = state.script("", "commit stop:20 exit:2");
     // A group of its own, whose leader has a parent outside: stops are not ignored.
     let mut child = command.process_group(0).spawn().unwrap();
-    let stat = format!("/proc/{}/stat", child.id());
-    let begun = Instant::now();
-    while !fs::read_to_string(&stat).unwrap().contains(") T ") {
-        assert!(
-            begun.elapsed() < Duration::from_secs(10),
-            "the keeper did not stop"
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until_stopped(&child);
     kill(i64::from(child.id()), "-CONT");
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+}
+
+#[test]
+fn a_worker_that_stops_again_at_once_is_no_riddle() {
+    let state = State::new("stop-again");
+    // As when a program is continued in the background and reads its terminal.
+    let mut command = state.script("", "commit stop:20 stop:21 exit:2");
+    let mut child = command.process_group(0).spawn().unwrap();
+    for _ in 0..2 {
+        wait_until_stopped(&child);
+        kill(i64::from(child.id()), "-CONT");
+        std::thread::sleep(Duration::from_millis(100));
+    }
     assert_eq!(child.wait().unwrap().code(), Some(2));
 }
 

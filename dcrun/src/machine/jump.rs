@@ -18,6 +18,7 @@ use dc_image::window::{ARENA_BASE, ARENA_LEN, PAGE};
 
 use crate::boot_block;
 use crate::elf::Segment;
+use crate::machine::memory_holder;
 use crate::machine::process::Rseq;
 use crate::machine::signals::{self, Inherited};
 
@@ -42,17 +43,17 @@ pub struct Plan {
 /// `struct clone_args`, as far as set_tid (Linux 5.5).
 #[repr(C)]
 #[derive(Default)]
-struct CloneArguments {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
+pub struct CloneArguments {
+    pub flags: u64,
+    pub pidfd: u64,
+    pub child_tid: u64,
+    pub parent_tid: u64,
+    pub exit_signal: u64,
+    pub stack: u64,
+    pub stack_size: u64,
+    pub tls: u64,
+    pub set_tid: u64,
+    pub set_tid_size: u64,
 }
 
 /// Starts a worker, with the pid `wanted` if there is one. The child never
@@ -140,6 +141,9 @@ fn become_worker(plan: &Plan, info: &BootInfo) -> ! {
         signals::give_mask_back(&plan.inherited);
     }
     leave_counters(plan.counters);
+    // SAFETY: the live page is mapped, and the field is a plain number.
+    let report = unsafe { (&raw mut (*plan.live).companion_pid).cast::<u32>() };
+    let companion = memory_holder::start(plan.keeper, report);
     for segment in &plan.segments {
         if let Err(error) = map_segment(plan.runtime, segment) {
             give_up(plan, "map the runtime", &error);
@@ -147,6 +151,9 @@ fn become_worker(plan: &Plan, info: &BootInfo) -> ! {
     }
     if let Err(error) = map_anonymous(ARENA_BASE, ARENA_LEN, libc::PROT_READ | libc::PROT_WRITE) {
         give_up(plan, "map the arena", &error);
+    }
+    if let Some(companion) = companion {
+        companion.settle();
     }
     // SAFETY: the arena was just mapped, writable, and is longer than the boot
     // block; BootInfo is plain data and the arena's start is aligned for it.

@@ -9,6 +9,8 @@ mod entry;
 #[allow(unsafe_code)]
 pub mod jump;
 #[allow(unsafe_code)]
+pub mod memory_holder;
+#[allow(unsafe_code)]
 pub mod probe;
 #[allow(unsafe_code)]
 pub mod process;

@@ -4,7 +4,7 @@
 //! offset        what                                       survives by
 //! 0x0000_0000   Header: magic, version, geometry, command  written once
 //! 0x0000_1000   Live: published, status, counters          single stores
-//! 0x0000_2000   (reserved)
+//! 0x0000_2000   path of the run's directory            written once
 //! 0x0001_0000   journal of the interval                    tagged tail word
 //! 0x1001_0000   frame table: {page, seq} a frame           ordered stores
 //! 0x3001_0000   frames of 4096 bytes, growing              named by the table
@@ -22,6 +22,8 @@ pub const MAGIC: [u8; 8] = *b"DCIMAGE\x01";
 pub const VERSION: u32 = 1;
 
 pub const LIVE_OFFSET: usize = 0x1000;
+/// Whose image this is, ended by NUL: an image in memory has no other link back.
+pub const OWNER_OFFSET: usize = 0x2000;
 pub const JOURNAL_OFFSET: usize = 0x1_0000;
 pub const JOURNAL_LEN: usize = 256 << 20;
 pub const TABLE_OFFSET: usize = JOURNAL_OFFSET + JOURNAL_LEN;
@@ -153,6 +155,9 @@ pub struct Live {
     pub program_pid: AtomicU32,
     /// Nonzero: `dcrun kill` wants the next death of the worker to be final.
     pub kill_requested: AtomicU32,
+    /// Pid of the process that shares the worker's memory and does nothing: its
+    /// companion, which lets the worker die without taking that memory apart.
+    pub companion_pid: AtomicU32,
 }
 
 /// The call that the worker is in the middle of. After a death the keeper
