@@ -52,7 +52,10 @@ pub fn create(_l: &mut Local, a: [usize; 6]) -> isize {
     if a[1] != 0 && !user::read_bytes(a[1], &mut sigevent) {
         return -EFAULT;
     }
-    let r = sys!(TIMER_CREATE, a[0], a[1], a[2]);
+    let mut real = sigevent;
+    translate(&mut real);
+    let event = if a[1] == 0 { 0 } else { real.as_ptr() as usize };
+    let r = sys!(TIMER_CREATE, a[0], event, a[2]);
     if failed(r) {
         return r;
     }
@@ -73,6 +76,16 @@ pub fn create(_l: &mut Local, a: [usize; 6]) -> isize {
         set_at_ns: 0,
     };
     r
+}
+
+/// SIGEV_THREAD_ID names a thread by the id that the program knows.
+fn translate(sigevent: &mut [u8; 64]) {
+    const SIGEV_THREAD_ID: i32 = 4;
+    let at = |b: &[u8; 64], i: usize| i32::from_le_bytes([b[i], b[i + 1], b[i + 2], b[i + 3]]);
+    if at(sigevent, 12) == SIGEV_THREAD_ID {
+        let tid = crate::thread::real_tid(at(sigevent, 16));
+        sigevent[16..20].copy_from_slice(&tid.to_le_bytes());
+    }
 }
 
 fn timer(id: usize) -> Option<&'static mut PosixTimer> {
@@ -138,7 +151,9 @@ pub fn restore() {
 
 fn create_again(t: &PosixTimer, exact: bool) {
     let mut id = t.id;
-    let r = sys!(TIMER_CREATE, t.clock, t.sigevent.as_ptr(), &raw mut id);
+    let mut real = t.sigevent;
+    translate(&mut real);
+    let r = sys!(TIMER_CREATE, t.clock, real.as_ptr(), &raw mut id);
     if failed(r) || id != t.id {
         let why = if exact {
             ""

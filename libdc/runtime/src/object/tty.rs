@@ -20,6 +20,7 @@ const TCSETS: usize = 0x5402;
 const TCSETSW: usize = 0x5403;
 const TCSETSF: usize = 0x5404;
 const TIOCSTI: usize = 0x5412;
+const TIOCGWINSZ: usize = 0x5413;
 const TCGETS2: usize = 0x802c_542a;
 const TCSETS2: usize = 0x402c_542b;
 const TCSETSF2: usize = 0x402c_542d;
@@ -67,8 +68,32 @@ pub fn ioctl(l: &mut Local, a: [usize; 6]) -> isize {
         TIOCSTI => -EIO,
         _ => {
             let r = sys!(IOCTL, fd, cmd, arg);
+            if cmd == TIOCGWINSZ && kind == Kind::Tty && !failed(r) {
+                let size = user::read::<u64>(arg).unwrap_or(0);
+                let f = open_file(file);
+                (f.words[0], f.words[1]) = (size, 1);
+            }
             event::non_deterministic(l);
             r
+        }
+    }
+}
+
+/// At recovery: the window was resized while the program was dead, and its
+/// SIGWINCH with it.
+pub fn notice_size(main: &mut Local) {
+    const SIGWINCH: i32 = 28;
+    for fd in 0..state().root.fd_high as i32 {
+        let Some(file) = file_of(fd) else { continue };
+        let f = open_file(file);
+        if f.kind != Kind::Tty || f.words[1] == 0 || any_fd(file) != Some(fd) {
+            continue;
+        }
+        let mut size = 0u64;
+        if !failed(sys!(IOCTL, fd, TIOCGWINSZ, &raw mut size)) && size != f.words[0] {
+            let pid = sys!(GETPID);
+            sys!(TGKILL, pid, main.tid, SIGWINCH);
+            return;
         }
     }
 }

@@ -128,7 +128,7 @@ pub fn before_change(fd: i32, file: u32, at: u64, len: u64) {
         Some(size) => size,
         None => {
             let Ok(st) = Stat::of_fd(fd) else { return };
-            remember(dev, ino, st.size, &f.path[..f.path_len as usize]);
+            remember(&st, &f.path[..f.path_len as usize]);
             st.size
         }
     };
@@ -145,21 +145,21 @@ fn base_size(dev: u64, ino: u64) -> Option<u64> {
         .map(|s| s.size)
 }
 
-fn remember(dev: u64, ino: u64, size: u64, path: &[u8]) {
-    append_path(
-        record::FILE_SIZE,
-        &FileHead {
-            dev,
-            ino,
-            at: size,
-            ..NO_HEAD
-        },
-        path,
-        b"",
-    );
+fn remember(st: &Stat, path: &[u8]) {
+    let head = FileHead {
+        dev: st.dev,
+        ino: st.ino,
+        at: st.size,
+        ..NO_HEAD
+    };
+    append_path(record::FILE_SIZE, &head, path, bytes_of(&st.mtime));
     let p = &mut engine().undo;
     if p.len < MAX_SIZES {
-        p.sizes[p.len] = Size { dev, ino, size };
+        p.sizes[p.len] = Size {
+            dev: st.dev,
+            ino: st.ino,
+            size: st.size,
+        };
         p.len += 1;
     }
 }
@@ -515,6 +515,13 @@ fn restore_content(kind: u32, h: &FileHead, path: &[u8], data: &[u8]) {
     let Some(fd) = open_same(h, path) else { return };
     if kind == record::FILE_SIZE {
         sys!(FTRUNCATE, fd, h.at);
+        // The oldest record of a file, so the last to be undone: programs ask
+        // for the time to see whether somebody else has changed their file.
+        if let Some(mtime) = value_of::<[u64; 2]>(data) {
+            const UTIME_OMIT: u64 = 0x3fff_fffe;
+            let times = [0, UTIME_OMIT, mtime[0], mtime[1]];
+            sys!(UTIMENSAT, fd, 0, &raw const times, 0);
+        }
     } else {
         let data = &data[..(h.other_len as usize).min(data.len())];
         let mut done = 0;

@@ -56,7 +56,9 @@ pub fn restore(warm: bool) {
         }
         let kind = open_file(file).kind;
         if kind == Kind::Epoll {
-            install(file, epoll::remake(file), fd as i32);
+            if !warm || epoll::changed(file) {
+                install(file, epoll::remake(file), fd as i32);
+            }
             continue;
         }
         if !warm && !(open_file(file).inherited != 0 && is_open(fd as i32)) {
@@ -72,7 +74,17 @@ pub fn restore(warm: bool) {
             _ => {}
         }
     }
-    epoll::fill();
+    for fd in 0..high {
+        let file = state().fds[fd].file as u32;
+        if file != 0 && any_fd(file) == Some(fd as i32) && open_file(file).kind == Kind::Epoll {
+            if !warm || epoll::changed(file) {
+                epoll::fill(file);
+            }
+        }
+    }
+    if warm {
+        epoll::arm_reported();
+    }
 }
 
 fn is_open(fd: i32) -> bool {

@@ -64,7 +64,8 @@ fn map(v: &Vma) {
     let f = descriptor::open_file(v.file);
     let shared_write = v.flags & 3 != space::MAP_PRIVATE && v.prot & PROT_WRITE != 0;
     let mut fd = sys!(OPEN, f.path.as_ptr(), if shared_write { 2 } else { 0 });
-    if failed(fd) || (v.flags & 3 == space::MAP_PRIVATE && !regular::unchanged(v.file, fd as i32)) {
+    let must_be_same = v.flags & 3 == space::MAP_PRIVATE && !own_work(v);
+    if failed(fd) || (must_be_same && !regular::unchanged(v.file, fd as i32)) {
         // Perhaps a descriptor of it is still open.
         if !failed(fd) {
             sys!(CLOSE, fd);
@@ -87,6 +88,28 @@ fn map(v: &Vma) {
     if failed(r) {
         cannot(v, r);
     }
+}
+
+/// Whether the program itself writes this file: then that it changed says
+/// nothing, and its rollback has brought it back.
+fn own_work(v: &Vma) -> bool {
+    let f = descriptor::open_file(v.file);
+    let same = |file: u32| {
+        let o = descriptor::open_file(file);
+        (o.dev, o.ino) == (f.dev, f.ino)
+    };
+    let opened = (0..state().root.fd_high as i32)
+        .filter_map(descriptor::file_of)
+        .any(|file| {
+            same(file) && descriptor::open_file(file).flags as usize & descriptor::O_ACCMODE != 0
+        });
+    opened
+        || space::areas().iter().any(|o| {
+            o.file != 0
+                && o.flags & 3 != space::MAP_PRIVATE
+                && o.prot & PROT_WRITE != 0
+                && same(o.file)
+        })
 }
 
 fn changed(v: &Vma) -> ! {

@@ -46,13 +46,14 @@ pub fn recover(warm: bool) -> ! {
     }
     memory::restore();
     process::restore();
-    timers::restore();
     restore_dispositions();
     input::restore();
     state().root.machine.step(Event::RolledBack);
     e.nd_cheap.store(state().root.machine.flag(), Relaxed);
     e.replay.begin();
     let main = threads::restore();
+    timers::restore();
+    tty::notice_size(main);
     live.status.store(Status::Running as u32, SeqCst);
     boot::start_clock();
     let end = now_ns();
