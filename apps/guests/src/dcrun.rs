@@ -79,6 +79,12 @@ impl Dcrun {
         Ok(runs.into_iter().find(|run| run.name == name))
     }
 
+    /// Has dcrun forget the run: its image would outlive the state directory.
+    pub fn remove(&self, name: &str) {
+        let _ = self.ask(&["kill", name]);
+        let _ = self.ask(&["rm", name]);
+    }
+
     pub fn stats(&self, name: &str) -> Result<Stats> {
         let text = self.ask(&["stats", name, "--json"])?;
         serde_json::from_str(&text).context(format_args!("read dcrun stats --json: {text:?}"))

@@ -284,6 +284,8 @@ impl Hosting<'_> {
         }
         if !verdict.agrees() && options.keep {
             report.kept.push(dir.keep().display().to_string());
+        } else {
+            dcrun.remove(session.name);
         }
         report.add_verdict(verdict);
         Ok(())
