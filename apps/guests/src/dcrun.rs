@@ -37,8 +37,9 @@ pub struct Stats {
     pub commits: Option<u64>,
     #[serde(default)]
     pub recoveries: Option<u64>,
+    /// Fractions of a microsecond, and only the last so many.
     #[serde(default)]
-    pub recovery_us: Vec<u64>,
+    pub recovery_us: Vec<f64>,
 }
 
 impl Dcrun {
