@@ -7,6 +7,28 @@
 
 use crate::compare::Kind;
 
+/// Takes out the lines that cold restarts, at these offsets, repeated as they may: the very last one, the same again.
+pub fn without_repeats(output: &[u8], restarts: &[usize]) -> (Vec<u8>, usize) {
+    let (mut whole, mut from, mut repeats) = (Vec::new(), 0, 0);
+    for to in restarts.iter().copied().chain([output.len()]) {
+        let to = to.clamp(from, output.len());
+        let piece = &output[from..to];
+        let last = whole
+            .split_inclusive(|byte| *byte == b'\n')
+            .next_back()
+            .unwrap_or(&[]);
+        let again = if !last.is_empty() && piece.starts_with(last) {
+            last.len()
+        } else {
+            0
+        };
+        repeats += usize::from(again > 0);
+        whole.extend_from_slice(&piece[again..]);
+        from = to;
+    }
+    (whole, repeats)
+}
+
 /// What is wrong with the chain, if anything.
 pub fn broken(output: &[u8]) -> Option<(Kind, String)> {
     let text = String::from_utf8_lossy(output);

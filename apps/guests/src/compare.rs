@@ -1,6 +1,6 @@
 //! The judge: two outcomes of one session, and everything by which a person could tell them apart.
 
-use crate::chain::broken;
+use crate::chain::{broken, without_repeats};
 use crate::outcome::{FileImage, Outcome};
 use crate::session::Stream;
 use crate::stream::{difference, repeats_after_restarts};
@@ -69,7 +69,9 @@ pub fn compare(native: &Outcome, seen: &Outcome, stream: Stream) -> Verdict {
         Stream::Exact => compare_output(native, seen, &mut verdict),
         Stream::Screens => {}
         Stream::Chained => {
-            if let Some((kind, detail)) = broken(&seen.output) {
+            let (whole, repeats) = without_repeats(&seen.output, &seen.restarts);
+            verdict.allowed_repeats = repeats;
+            if let Some((kind, detail)) = broken(&whole) {
                 verdict.add(kind, "chain", detail);
             }
         }

@@ -37,8 +37,9 @@ pub struct Stats {
     pub commits: Option<u64>,
     #[serde(default)]
     pub recoveries: Option<u64>,
+    /// Fractions of a microsecond, and only the last so many.
     #[serde(default)]
-    pub recovery_us: Vec<u64>,
+    pub recovery_us: Vec<f64>,
 }
 
 impl Dcrun {
@@ -77,6 +78,12 @@ impl Dcrun {
         let runs: Vec<RunInfo> =
             serde_json::from_str(&text).context(format_args!("read dcrun ps --json: {text:?}"))?;
         Ok(runs.into_iter().find(|run| run.name == name))
+    }
+
+    /// Has dcrun forget the run: its image would outlive the state directory.
+    pub fn remove(&self, name: &str) {
+        let _ = self.ask(&["kill", name]);
+        let _ = self.ask(&["rm", name]);
     }
 
     pub fn stats(&self, name: &str) -> Result<Stats> {

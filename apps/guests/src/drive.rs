@@ -68,7 +68,7 @@ impl<'a> Driver<'a> {
 
     /// Plays the whole session; the files are collected by the caller.
     pub fn play(mut self) -> Result<Outcome> {
-        self.console.start()?;
+        self.start()?;
         for (number, step) in self.session.steps.iter().enumerate() {
             if let Err(cause) = self.step(step) {
                 self.outcome.stuck = Some(format!("step {number}: {cause}"));
@@ -82,6 +82,14 @@ impl<'a> Driver<'a> {
             }
         }
         self.finish()
+    }
+
+    fn start(&mut self) -> Result<()> {
+        // A native run has no notices: what looks like one is the program's.
+        if self.session.channel == Channel::Pty && self.expected.is_some() {
+            self.filter.started();
+        }
+        self.console.start()
     }
 
     fn step(&mut self, step: &Step) -> Result<()> {
@@ -201,10 +209,7 @@ impl<'a> Driver<'a> {
                         _ => self.outcome.output.len(),
                     };
                     self.outcome.restarts.push(len);
-                    if self.session.channel == Channel::Pty {
-                        self.filter.restarted();
-                    }
-                    self.console.start()?;
+                    self.start()?;
                 } else {
                     self.outcome.status = Some(status);
                 }

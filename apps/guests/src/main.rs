@@ -181,8 +181,12 @@ fn main() -> ExitCode {
 fn plants(options: &Options) -> guests::Result<bool> {
     let mut all = true;
     for plant in Plant::ALL {
-        match catch(plant, options)? {
-            Some(report) => {
+        match catch(plant, options) {
+            Err(error) => {
+                eprintln!("guests: {}: {error}", plant.name());
+                all = false;
+            }
+            Ok(Some(report)) => {
                 println!(
                     "{}: caught by {} ({})",
                     plant.name(),
@@ -193,7 +197,7 @@ fn plants(options: &Options) -> guests::Result<bool> {
                     println!("  {first}");
                 }
             }
-            None => {
+            Ok(None) => {
                 println!("{}: not noticed", plant.name());
                 all = false;
             }

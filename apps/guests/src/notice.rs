@@ -1,8 +1,9 @@
 //! Takes dcrun's own lines out of a terminal's output.
 //!
-//! After everything was killed, the same command says in one line on standard error that it goes on. At a terminal that
-//! line lands in the program's output, where a native run has nothing. A person reads over it; the comparison must too.
-//! Only what directly follows a restart is looked at: anywhere else such a line is a difference.
+//! After everything was killed, the same command says in one line on standard error that it goes on; at the start it
+//! may warn of what it cannot keep. At a terminal such lines land in the program's output, where a native run has
+//! nothing. A person reads over them; the comparison must too. Only what comes before the program's own output is looked
+//! at: in the middle of it such a line is a difference.
 
 #[derive(Default)]
 pub struct NoticeFilter {
@@ -12,8 +13,8 @@ pub struct NoticeFilter {
 }
 
 impl NoticeFilter {
-    /// The command was started again: a notice may come next.
-    pub fn restarted(&mut self) {
+    /// The command was started, or started again: a notice may come next.
+    pub fn started(&mut self) {
         self.watching = true;
     }
 
@@ -72,8 +73,8 @@ mod tests {
     #[test]
     fn a_notice_after_a_restart_is_taken_out_even_in_pieces() {
         let mut filter = NoticeFilter::default();
-        assert_eq!(filter.pass(b"dcrun: not yet\n"), b"dcrun: not yet\n");
-        filter.restarted();
+        assert_eq!(filter.pass(b"dcrun: too late\n"), b"dcrun: too late\n");
+        filter.started();
         let mut seen = Vec::new();
         for piece in [&b"\r\ndcr"[..], b"un: nvi: resumed", b"\r\n>>> 1"] {
             seen.extend(filter.pass(piece));
@@ -85,7 +86,7 @@ mod tests {
     #[test]
     fn other_output_after_a_restart_passes() {
         let mut filter = NoticeFilter::default();
-        filter.restarted();
+        filter.started();
         assert_eq!(filter.pass(b"\r\nhello"), b"\r\nhello");
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::report::Report;
-use crate::runner::{Fault, Mode, Options, run};
+use crate::runner::{Fault, Mode, Options, Reference, run_against};
 use crate::sessions::session;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,17 +61,27 @@ impl Plant {
     }
 }
 
-/// Plants the bug and plays its sessions until one differs; None when the bug was never noticed.
+/// Plants the bug and plays its sessions until one differs; None when the bug was never noticed. An error when a session
+/// differs without the bug as well: then it would prove nothing.
 pub fn catch(plant: Plant, options: &Options) -> Result<Option<Report>> {
     for (name, mode) in plant.trials() {
         let session =
             session(name).ok_or_else(|| Error::new(format!("no session {name} to plant in")))?;
-        let mut options = options.clone();
+        let reference = Reference::record(&session)?;
+        let mut options = Options {
+            places: options.places.min(30),
+            ..options.clone()
+        };
+        let healthy = run_against(&session, &reference, *mode, &options)?;
+        if let Some(difference) = healthy.differences.first() {
+            return Err(Error::new(format!(
+                "{name} differs without a planted bug: {difference}"
+            )));
+        }
         options
             .env
             .push(("DCRUN_PLANT".into(), plant.name().into()));
-        options.places = options.places.min(30);
-        let report = run(&session, *mode, &options)?;
+        let report = run_against(&session, &reference, *mode, &options)?;
         if !report.agrees() {
             return Ok(Some(report));
         }

@@ -133,7 +133,11 @@ impl Reference {
         let second = native_run(session, Some(&first.outcome))?;
         let verdict = compare(&first.outcome, &second.outcome, session.stream);
         match verdict.differences.first() {
-            None => Ok(first),
+            // The second did not have to wait for screens to come to rest.
+            None => Ok(Reference {
+                duration: second.duration,
+                ..first
+            }),
             Some(difference) => Err(Error::new(format!(
                 "{}: two native runs differ: {difference}",
                 session.name
@@ -269,7 +273,11 @@ impl Hosting<'_> {
         let (mut outcome, kills) = self.play(console, &dcrun)?;
         outcome.files = dir.collect()?;
 
-        let stats = dcrun.stats(session.name).unwrap_or_default();
+        // A run that never began has no counters.
+        let stats = match dcrun.find(session.name)? {
+            Some(_) => dcrun.stats(session.name)?,
+            None => Stats::default(),
+        };
         self.count(kills, stats, report);
         let mut verdict = compare(&self.reference.outcome, &outcome, session.stream);
         let place = match self.fault {
@@ -284,6 +292,8 @@ impl Hosting<'_> {
         }
         if !verdict.agrees() && options.keep {
             report.kept.push(dir.keep().display().to_string());
+        } else {
+            dcrun.remove(session.name);
         }
         report.add_verdict(verdict);
         Ok(())
@@ -319,7 +329,11 @@ impl Hosting<'_> {
             kills.recoveries = recoveries;
         }
         if stats.recovery_us.len() >= kills.recoveries {
-            kills.seen_us = stats.recovery_us;
+            kills.seen_us = stats
+                .recovery_us
+                .iter()
+                .map(|us| us.round() as u64)
+                .collect();
         }
         report.commits += stats.commits.unwrap_or(0);
         report.add_kills(kills);

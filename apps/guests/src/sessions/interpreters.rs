@@ -70,9 +70,14 @@ pub fn python_repl() -> Session {
                     r"True\r\n.*>>> ",
                 )
                 .line("1 / 0", r"ZeroDivisionError: division by zero\r\n.*>>> ")
-                .line("print('sleeping') or time.sleep(1000)", r"\nsleeping\r\n")
+                // Wherever the interrupt falls, it is caught.
+                .line("try:", r"\.\.\. ")
+                .line("    print('sleep' + 'ing')", r"\.\.\. ")
+                .line("    while True: time.sleep(0.01)", r"\.\.\. ")
+                .line("except KeyboardInterrupt: print('wok' + 'en')", r"\.\.\. ")
+                .line("", r"sleeping\r\n")
                 .send("\x03")
-                .expect(r"KeyboardInterrupt\r\n.*>>> ");
+                .expect(r"woken\r\n.*>>> ");
         }
     }
     session

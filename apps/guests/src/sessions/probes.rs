@@ -31,6 +31,7 @@ macro_rules! probe {
                 name: $name,
                 source: concat!(
                     include_str!("../../programs/probe.h"),
+                    "#line 1 \"", $name, ".c\"\n",
                     include_str!(concat!("../../programs/", $name, ".c"))
                 ),
                 compiler: $compiler,
