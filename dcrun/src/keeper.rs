@@ -238,9 +238,11 @@ impl Keeper {
     }
 
     fn begin_recovery(&self, since_ns: u64) {
-        self.live.recovery_begin_ns.store(since_ns, Relaxed);
-        self.live.recoveries.fetch_add(1, Relaxed);
-        self.live.status.store(Status::Recovering as u32, Release);
+        let live = &self.live;
+        live.recovery_begin_ns.store(since_ns, Relaxed);
+        let nth = live.recoveries.fetch_add(1, Relaxed) + 1;
+        live.recovery_ns[nth as usize % live.recovery_ns.len()].store(0, Relaxed);
+        live.status.store(Status::Recovering as u32, Release);
     }
 
     /// Makes image and descriptor table as they were before the first worker.
