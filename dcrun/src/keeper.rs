@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::os::fd::RawFd;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use dc_image::boot::{Mode, fault, high_fd};
@@ -14,16 +13,18 @@ use dc_image::{FatalCode, Status};
 use crate::image;
 use crate::machine::process::{self, Change};
 use crate::machine::shared::SharedLive;
-use crate::machine::signals::{self, Arrived};
+use crate::machine::signals;
 use crate::machine::{descriptors, terminal};
 use crate::message::{OWN_FAULT, Outcome, say};
 use crate::ps::State;
 use crate::record::Record;
+use crate::relay::{Missed, is_for_program};
 use crate::remains::Remains;
 use crate::reserve::Reservation;
 use crate::run_directory::RunDirectory;
 use crate::stats;
 use crate::verdict::{self, Facts, Verdict};
+use crate::victims::Victims;
 use crate::worker::{Start, Starter};
 
 /// Everything that a run's watch needs.
@@ -43,12 +44,6 @@ pub struct Keeper {
     pub victims: Option<Victims>,
     pub fault: u32,
     pub verbose: bool,
-}
-
-/// /proc/vmstat, opened once at a high number.
-pub struct Victims {
-    pub file: File,
-    pub seen: u64,
 }
 
 impl Keeper {
@@ -238,9 +233,11 @@ impl Keeper {
     }
 
     fn begin_recovery(&self, since_ns: u64) {
-        self.live.recovery_begin_ns.store(since_ns, Relaxed);
-        self.live.recoveries.fetch_add(1, Relaxed);
-        self.live.status.store(Status::Recovering as u32, Release);
+        let live = &self.live;
+        live.recovery_begin_ns.store(since_ns, Relaxed);
+        let nth = live.recoveries.fetch_add(1, Relaxed) + 1;
+        live.recovery_ns[nth as usize % live.recovery_ns.len()].store(0, Relaxed);
+        live.status.store(Status::Recovering as u32, Release);
     }
 
     /// Makes image and descriptor table as they were before the first worker.
@@ -357,30 +354,6 @@ impl Keeper {
     }
 }
 
-impl Victims {
-    /// Whether the OOM killer killed anything since the last look.
-    fn grew(&mut self) -> bool {
-        let now = count_victims(&self.file).unwrap_or(self.seen);
-        std::mem::replace(&mut self.seen, now) != now
-    }
-}
-
-pub fn count_victims(file: &File) -> Option<u64> {
-    let mut buffer = [0u8; 16384];
-    let mut len = 0;
-    while len < buffer.len() {
-        match file.read_at(&mut buffer[len..], len as u64) {
-            Ok(n) if n > 0 => len += n,
-            _ => break,
-        }
-    }
-    let text = std::str::from_utf8(&buffer[..len]).ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("oom_kill "))?;
-    line.trim().parse().ok()
-}
-
 /// `rchar` and `wchar` of a worker that is dead and not yet reaped.
 fn read_io(counters: RawFd) -> Option<(u64, u64)> {
     parse_io(descriptors::read_start(counters, &mut [0; 512])?)
@@ -414,61 +387,6 @@ fn cause(death: Change) -> String {
             format!("the program died by {name}")
         }
         Change::Exited(status) => format!("the worker exited with {status}"),
-    }
-}
-
-/// Signals that somebody sends to dcrun but means for the program. One of the
-/// terminal went to the whole group, and so to the worker as well.
-fn is_for_program(arrived: &Arrived, worker: i32) -> bool {
-    const KEEPERS_OWN: [i32; 5] = [
-        libc::SIGCHLD,
-        libc::SIGCONT,
-        libc::SIGTTIN,
-        libc::SIGTTOU,
-        libc::SIGPIPE,
-    ];
-    arrived.by_process && arrived.sender != worker && !KEEPERS_OWN.contains(&arrived.number)
-}
-
-/// Signals that came when there was no worker: the next one gets them. It has
-/// all of them blocked until the program's handlers are in place again.
-#[derive(Default)]
-struct Missed {
-    /// Bit N stands for signal N.
-    numbers: u128,
-}
-
-impl Missed {
-    /// What had arrived until the worker `dead` was reaped: those of the
-    /// terminal it had got itself.
-    fn while_it_died(dead: i32) -> Missed {
-        let mut numbers = 0;
-        while let Some(arrived) = signals::poll() {
-            if is_for_program(&arrived, dead) {
-                numbers |= 1 << arrived.number;
-            }
-        }
-        Missed { numbers }
-    }
-
-    /// Sends these, and what arrived since, to the new worker.
-    fn pass_on(&mut self, pid: i32) {
-        const TERMINALS: [i32; 5] = [
-            libc::SIGINT,
-            libc::SIGQUIT,
-            libc::SIGTSTP,
-            libc::SIGWINCH,
-            libc::SIGHUP,
-        ];
-        while let Some(arrived) = signals::poll() {
-            if is_for_program(&arrived, pid) || TERMINALS.contains(&arrived.number) {
-                self.numbers |= 1 << arrived.number;
-            }
-        }
-        for number in (1..=64).filter(|number| self.numbers >> number & 1 != 0) {
-            signals::send(pid, number);
-        }
-        self.numbers = 0;
     }
 }
 

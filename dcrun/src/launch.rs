@@ -22,7 +22,7 @@ use protocols::Protocol;
 use crate::cli::{ResumeOptions, Rio, RioKind, RunOptions};
 use crate::fault::{self, Fault};
 use crate::image;
-use crate::keeper::{Keeper, Victims, count_victims};
+use crate::keeper::Keeper;
 use crate::machine::jump::{self, Plan};
 use crate::machine::shared::SharedLive;
 use crate::machine::{descriptors, process, signals, terminal};
@@ -33,6 +33,7 @@ use crate::remains::Remains;
 use crate::reserve::{self, Reservation};
 use crate::run_directory::{self, RunDirectory};
 use crate::runtime_file::{self, Runtime};
+use crate::victims::Victims;
 use crate::worker::{Starter, blank_boot_info};
 
 /// Where the keeper holds the run's lock, the kernel's OOM counter, and the
@@ -293,9 +294,7 @@ fn assemble(
     let image = descriptors::adopt(number(high_fd::RIO));
     let victims = File::open("/proc/vmstat").ok().and_then(|file| {
         place("the OOM counter", file, VMSTAT).ok()?;
-        let file = descriptors::adopt(number(VMSTAT));
-        let seen = count_victims(&file)?;
-        Some(Victims { file, seen })
+        Victims::new(descriptors::adopt(number(VMSTAT)))
     });
 
     let mut info = blank_boot_info();

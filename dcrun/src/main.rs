@@ -29,12 +29,14 @@ mod message;
 mod program;
 mod ps;
 mod record;
+mod relay;
 mod remains;
 mod reserve;
 mod run_directory;
 mod runtime_file;
 mod stats;
 mod verdict;
+mod victims;
 mod worker;
 
 use message::{Failure, OWN_FAULT};

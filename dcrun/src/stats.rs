@@ -83,9 +83,12 @@ pub fn counters(record: &Record, live: &Live) -> Value {
     let recoveries = live.recoveries.load(Relaxed);
     let commit_ns = live.commit_ns.load(Relaxed);
     let ring = live.recovery_ns.len() as u64;
-    // The runtime writes a time at the number of its recovery, from 1 on.
+    // The runtime writes a time at the number of its recovery, from 1 on; it
+    // stays 0 where a kill came before the end.
     let recovery_us: Vec<f64> = (recoveries.saturating_sub(ring) + 1..=recoveries)
-        .map(|nth| live.recovery_ns[(nth % ring) as usize].load(Relaxed) as f64 / 1000.0)
+        .map(|nth| live.recovery_ns[(nth % ring) as usize].load(Relaxed))
+        .filter(|&time_ns| time_ns != 0)
+        .map(|time_ns| time_ns as f64 / 1000.0)
         .collect();
     let (image_bytes, image_len_bytes) = image::size(&record.image).unwrap_or((0, 0));
     let mean_us =

@@ -146,7 +146,7 @@ pub struct Live {
     pub recovery_begin_ns: AtomicU64,
     pub recovery_end_ns: AtomicU64,
     /// Ring of the last recovery times, ns: that of the Nth recovery, which
-    /// `recoveries` counts, is at N modulo the length.
+    /// `recoveries` counts, is at N modulo the length. 0 until it has ended.
     pub recovery_ns: [AtomicU64; 64],
     /// Message that belongs to `fatal`, UTF-8, NUL-terminated.
     pub message: [u8; 512],
