@@ -104,12 +104,17 @@ pub fn create(path: &Path, protocol: Protocol, run: &Path) -> Outcome<File> {
         }
         fs::remove_file(path).doing(|| says("replace the old one"))?;
     }
+    // Made under another name: an image that stands there is a whole one.
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".new");
+    let unfinished = Path::new(&unfinished);
+    let _ = fs::remove_file(unfinished);
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(path)
+        .open(unfinished)
         .doing(|| says("make it"))?;
     file.set_len(NEW_LEN as u64)
         .doing(|| says("give it its length"))?;
@@ -126,6 +131,7 @@ pub fn create(path: &Path, protocol: Protocol, run: &Path) -> Outcome<File> {
     pages[..HEADER_LEN].copy_from_slice(&header(protocol));
     file.write_all_at(&pages, 0)
         .doing(|| says("write its header; make room there, or choose another place with --rio"))?;
+    fs::rename(unfinished, path).doing(|| says("give it its name"))?;
     Ok(file)
 }
 
@@ -158,7 +164,13 @@ pub fn open(path: &Path) -> Outcome<Option<File>> {
         ))));
     }
     let mut start = [0u8; HEADER_LEN];
-    let cut_off = about.len() < FRAMES_OFFSET as u64;
+    let mut cut_off = about.len() < FRAMES_OFFSET as u64;
+    if about.len() == OWNED_PAGES as u64 {
+        // `empty` was cut short; what it had to do is quickly done.
+        file.set_len(NEW_LEN as u64)
+            .doing(|| says("give it its length".to_owned()))?;
+        cut_off = false;
+    }
     if cut_off || file.read_exact_at(&mut start, 0).is_err() {
         return Err(Failure::own(says(
             "it is corrupt: cut off; --fresh starts over".to_owned(),

@@ -82,6 +82,9 @@ pub fn release(file: u32) {
     *refs -= 1;
     if *refs == 0 {
         let f = open_file(file);
+        if f.kind == Kind::Regular && f.words[super::undo::OPEN_NAME] != 0 {
+            super::undo::close_name(f.ino);
+        }
         f.kind = Kind::None;
         super::input::forget(file);
         super::epoll::forget(file);

@@ -13,7 +13,6 @@ use super::{process, undo};
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
-use crate::machine::user;
 use crate::state::{Kind, MAX_FILES, OpenFile};
 use crate::sys;
 
@@ -234,7 +233,15 @@ pub fn restore_warm(file: u32, fd: i32) {
 pub fn reopen(file: u32) -> isize {
     let f = open_file(file);
     let flags = f.flags as usize & !(O_CREAT | O_EXCL | O_TRUNC);
-    let r = sys!(OPEN, f.path.as_ptr(), flags | O_NOCTTY, 0);
+    let mut r = sys!(OPEN, f.path.as_ptr(), flags | O_NOCTTY, 0);
+    if f.words[undo::OPEN_NAME] != 0 {
+        // It has no name but ours; what stands under its old one is another file.
+        if !failed(r) {
+            sys!(CLOSE, r);
+        }
+        let dir = engine().high_fd(dc_image::boot::high_fd::RUN_DIR);
+        r = sys!(OPENAT, dir, undo::open_name(f.ino).as_ptr(), flags | O_NOCTTY, 0);
+    }
     if failed(r) {
         return r;
     }
@@ -249,6 +256,5 @@ pub fn reopen(file: u32) -> isize {
     if rewinds(f) {
         sys!(LSEEK, r, f.offset, 0);
     }
-    let _ = user::fixup;
     r
 }

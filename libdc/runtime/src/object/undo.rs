@@ -38,9 +38,13 @@ pub struct Pending {
     /// Names kept beside their files: count, for the message only.
     beside: [[u8; 256]; 16],
     beside_len: usize,
-    /// Files with a second name: device, inode.
+    /// The files of the kept names: device, inode.
     files: [(u64, u64); MAX_KEPT],
-    files_len: usize,
+    /// Open files may have names of ours.
+    open_names: bool,
+    /// Inodes whose names of ours go with the next commit.
+    closed: [u64; 64],
+    closed_len: usize,
 }
 
 impl Pending {
@@ -56,42 +60,95 @@ impl Pending {
             beside: [[0; 256]; 16],
             beside_len: 0,
             files: [(0, 0); MAX_KEPT],
-            files_len: 0,
+            open_names: false,
+            closed: [0; 64],
+            closed_len: 0,
         }
     }
 }
 
-/// After a commit: nothing of the past will be undone.
+/// After a commit: nothing of the past will be undone. A second name goes,
+/// unless the file has no other and is still open: then a cold recovery needs
+/// it for as long as that lasts.
 pub fn forget() {
     let p = &mut engine().undo;
     p.len = 0;
-    if p.kept != 0 {
-        let dir = engine().high_fd(high_fd::RUN_DIR);
-        for n in 0..p.kept {
-            let name = kept_name(n);
-            sys!(UNLINKAT, dir, name.as_ptr(), 0);
+    let dir = engine().high_fd(high_fd::RUN_DIR);
+    for n in 0..p.kept {
+        let name = kept_name(n);
+        match p.files.get(n as usize).and_then(|&(dev, ino)| open_without_name(dev, ino)) {
+            Some(file) => {
+                let f = open_file(file);
+                sys!(RENAMEAT, dir, name.as_ptr(), dir, open_name(f.ino).as_ptr());
+                f.words[OPEN_NAME] = 1;
+                p.open_names = true;
+            }
+            None => {
+                sys!(UNLINKAT, dir, name.as_ptr(), 0);
+            }
         }
-        p.kept = 0;
     }
+    p.kept = 0;
+    p.files = [(0, 0); MAX_KEPT];
     for i in 0..p.beside_len {
         sys!(UNLINK, p.beside[i].as_ptr());
     }
     p.beside_len = 0;
-    p.files_len = 0;
+    for i in 0..p.closed_len {
+        sys!(UNLINKAT, dir, open_name(p.closed[i]).as_ptr(), 0);
+    }
+    p.closed_len = 0;
+}
+
+/// Which of an open file's words says that it has a name of ours.
+pub const OPEN_NAME: usize = 8;
+
+fn open_without_name(dev: u64, ino: u64) -> Option<u32> {
+    (ino != 0).then_some(())?;
+    (0..state().root.fd_high as i32).filter_map(file_of).find(|&file| {
+        let f = open_file(file);
+        f.unlinked != 0 && (f.dev, f.ino) == (dev, ino)
+    })
+}
+
+/// The name that an open file without one has in the run's directory.
+pub fn open_name(ino: u64) -> [u8; 32] {
+    let mut name = [0u8; 32];
+    name[..5].copy_from_slice(b"open-");
+    let mut n = ino;
+    for i in (5..25).rev() {
+        name[i] = b'0' + (n % 10) as u8;
+        n /= 10;
+    }
+    name
+}
+
+/// An open file is closed for good: with the next commit its name goes.
+pub fn close_name(ino: u64) {
+    let p = &mut engine().undo;
+    if p.closed_len < p.closed.len() {
+        p.closed[p.closed_len] = ino;
+        p.closed_len += 1;
+    }
 }
 
 /// How many of a file's names are ours, not the program's.
 pub fn second_names(dev: u64, ino: u64) -> u64 {
     let p = &engine().undo;
-    p.files[..p.files_len]
-        .iter()
-        .filter(|&&f| f == (dev, ino))
-        .count() as u64
+    let kept = p.files[..p.kept as usize].iter().filter(|&&f| f == (dev, ino)).count();
+    let open = open_without_name(dev, ino).is_some_and(|file| open_file(file).words[OPEN_NAME] != 0);
+    kept as u64 + open as u64
 }
 
 /// Whether any file has a second name.
 pub fn any_second_names() -> bool {
-    engine().undo.files_len != 0
+    let p = &engine().undo;
+    p.kept != 0 || p.open_names
+}
+
+/// At recovery: whether files have names of ours is not remembered elsewhere.
+pub fn restore() {
+    engine().undo.open_names = true;
 }
 
 fn kept_name(n: u32) -> [u8; 16] {
@@ -373,8 +430,7 @@ pub fn keep(path: &[u8], z: &[u8]) {
     if failed(r) && !keep_beside(path, z, &st) {
         return;
     }
-    p.files[p.files_len] = (st.dev, st.ino);
-    p.files_len += 1;
+    p.files[p.kept as usize - 1] = (st.dev, st.ino);
 }
 
 /// The run's directory is on another file system: a hidden name beside.
@@ -563,6 +619,10 @@ fn open_same(h: &FileHead, path: &[u8]) -> Option<i32> {
         }
     }
     let e = engine();
+    let dir = e.high_fd(high_fd::RUN_DIR);
+    if let Some(fd) = same(sys!(OPENAT, dir, open_name(h.ino).as_ptr(), O_CLOEXEC | O_RDWR)) {
+        return Some(fd);
+    }
     let low = 0..state().root.fd_high as i32;
     let limbo = e.high_fd(high_fd::LIMBO)..e.high_fd(high_fd::LIMBO) + high_fd::LIMBO_COUNT;
     for fd in low.chain(limbo) {

@@ -1,7 +1,7 @@
 //! Memory: every area at its address, every committed page in it.
 
 use crate::engine::{engine, state};
-use crate::machine::sys::failed;
+use crate::machine::{sys::failed, user};
 use crate::object::{descriptor, regular};
 use crate::space::{self, MAP_ANONYMOUS, MAP_FIXED, MAP_POPULATE, PROT_WRITE};
 use crate::state::Vma;

@@ -38,12 +38,14 @@ pub fn recover(warm: bool) -> ! {
         live.output.active.store(0, SeqCst);
     }
     descriptors::undo_limbo(warm);
+    undo::restore();
     undo::roll_back();
     commit::fault_point(fault::IN_RECOVERY);
     descriptors::restore(warm);
     if warm {
         tty::roll_back();
     }
+    let main = threads::first();
     memory::restore();
     process::restore();
     restore_dispositions();
@@ -51,7 +53,7 @@ pub fn recover(warm: bool) -> ! {
     state().root.machine.step(Event::RolledBack);
     e.nd_cheap.store(state().root.machine.flag(), Relaxed);
     e.replay.begin();
-    let main = threads::restore();
+    threads::restore(main);
     timers::restore();
     tty::notice_size(main);
     live.status.store(Status::Running as u32, SeqCst);

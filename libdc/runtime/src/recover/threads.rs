@@ -9,9 +9,8 @@ use crate::{signal, sys};
 use core::sync::atomic::Ordering::*;
 use dc_image::FatalCode;
 
-/// Makes all threads; they wait until [`go`]. Returns the first one's block.
-pub fn restore() -> &'static mut Local {
-    let e = engine();
+/// The first thread's block; from here on faults of this thread are handled.
+pub fn first() -> &'static mut Local {
     let pid = state().root.pid;
     let used = |i: usize| state().threads[i].used != 0;
     let Some(main) = (0..MAX_THREADS).find(|&i| used(i) && state().threads[i].tid == pid) else {
@@ -23,10 +22,18 @@ pub fn restore() -> &'static mut Local {
             ),
         )
     };
-    e.stopping.store(1, SeqCst);
     let l = block(main);
     l.tid = sys!(GETPID) as i32;
     thread::arm(l);
+    l
+}
+
+/// Makes all other threads; they wait until [`go`].
+pub fn restore(first: &Local) {
+    let e = engine();
+    let used = |i: usize| state().threads[i].used != 0;
+    let main = first.slot as usize;
+    e.stopping.store(1, SeqCst);
     for slot in 0..MAX_THREADS {
         if slot == main || !used(slot) {
             continue;
@@ -46,7 +53,6 @@ pub fn restore() -> &'static mut Local {
             );
         }
     }
-    l
 }
 
 /// A block with the registers of the last commit.

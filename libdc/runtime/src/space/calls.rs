@@ -128,6 +128,7 @@ pub fn mprotect(a: [usize; 6]) -> isize {
         return 0;
     }
     engine().pieces.wake(addr, addr + len);
+    engine().pieces.forget(addr, addr + len);
     let r = sys!(MPROTECT, addr, len, prot);
     if failed(r) {
         return r;
