@@ -82,7 +82,7 @@ pub fn release(file: u32) {
     *refs -= 1;
     if *refs == 0 {
         let f = open_file(file);
-        if f.kind == Kind::Regular && f.words[super::undo::OPEN_NAME] != 0 {
+        if f.kind == Kind::Regular && f.unlinked != 0 {
             super::undo::close_name(f.ino);
         }
         f.kind = Kind::None;

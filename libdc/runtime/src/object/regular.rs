@@ -234,13 +234,19 @@ pub fn reopen(file: u32) -> isize {
     let f = open_file(file);
     let flags = f.flags as usize & !(O_CREAT | O_EXCL | O_TRUNC);
     let mut r = sys!(OPEN, f.path.as_ptr(), flags | O_NOCTTY, 0);
-    if f.words[undo::OPEN_NAME] != 0 {
+    if f.unlinked != 0 {
         // It has no name but ours; what stands under its old one is another file.
         if !failed(r) {
             sys!(CLOSE, r);
         }
         let dir = engine().high_fd(dc_image::boot::high_fd::RUN_DIR);
-        r = sys!(OPENAT, dir, undo::open_name(f.ino).as_ptr(), flags | O_NOCTTY, 0);
+        r = sys!(
+            OPENAT,
+            dir,
+            undo::kept_name(f.ino).as_ptr(),
+            flags | O_NOCTTY,
+            0
+        );
     }
     if failed(r) {
         return r;

@@ -44,7 +44,12 @@ pub fn change(l: &mut Local, a: [usize; 6]) -> isize {
     }
     // SAFETY: the program's own call with its own arguments.
     let r = unsafe { crate::machine::sys::raw6(n, a) };
-    if !failed(r) && matches!(n, nr::UNLINK | nr::UNLINKAT) {
+    if !failed(r)
+        && matches!(
+            n,
+            nr::UNLINK | nr::UNLINKAT | nr::RENAME | nr::RENAMEAT | nr::RENAMEAT2
+        )
+    {
         note_unlinked();
     }
     r
@@ -73,7 +78,7 @@ fn note_unlinked() {
         let Some(file) = file_of(fd) else { continue };
         let f = open_file(file);
         if f.kind == crate::state::Kind::Regular && f.unlinked == 0 {
-            if Stat::of_fd(fd).is_ok_and(|st| st.nlink == 0) {
+            if Stat::of_fd(fd).is_ok_and(|st| st.nlink == undo::second_names(st.dev, st.ino)) {
                 f.unlinked = 1;
             }
         }

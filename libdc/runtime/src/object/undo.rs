@@ -34,7 +34,7 @@ pub struct Pending {
     len: usize,
     /// Kept second names to remove at the commit: offsets are not needed, the
     /// names are numbered.
-    kept: u32,
+    kept: usize,
     /// Names kept beside their files: count, for the message only.
     beside: [[u8; 256]; 16],
     beside_len: usize,
@@ -74,47 +74,39 @@ pub fn forget() {
     let p = &mut engine().undo;
     p.len = 0;
     let dir = engine().high_fd(high_fd::RUN_DIR);
-    for n in 0..p.kept {
-        let name = kept_name(n);
-        match p.files.get(n as usize).and_then(|&(dev, ino)| open_without_name(dev, ino)) {
-            Some(file) => {
-                let f = open_file(file);
-                sys!(RENAMEAT, dir, name.as_ptr(), dir, open_name(f.ino).as_ptr());
-                f.words[OPEN_NAME] = 1;
-                p.open_names = true;
-            }
-            None => {
-                sys!(UNLINKAT, dir, name.as_ptr(), 0);
-            }
+    for i in 0..p.kept {
+        let (dev, ino) = p.files[i];
+        if open_without_name(dev, ino).is_some() {
+            p.open_names = true;
+        } else {
+            sys!(UNLINKAT, dir, kept_name(ino).as_ptr(), 0);
         }
     }
     p.kept = 0;
-    p.files = [(0, 0); MAX_KEPT];
     for i in 0..p.beside_len {
         sys!(UNLINK, p.beside[i].as_ptr());
     }
     p.beside_len = 0;
     for i in 0..p.closed_len {
-        sys!(UNLINKAT, dir, open_name(p.closed[i]).as_ptr(), 0);
+        sys!(UNLINKAT, dir, kept_name(p.closed[i]).as_ptr(), 0);
     }
     p.closed_len = 0;
 }
 
-/// Which of an open file's words says that it has a name of ours.
-pub const OPEN_NAME: usize = 8;
-
 fn open_without_name(dev: u64, ino: u64) -> Option<u32> {
     (ino != 0).then_some(())?;
-    (0..state().root.fd_high as i32).filter_map(file_of).find(|&file| {
-        let f = open_file(file);
-        f.unlinked != 0 && (f.dev, f.ino) == (dev, ino)
-    })
+    (0..state().root.fd_high as i32)
+        .filter_map(file_of)
+        .find(|&file| {
+            let f = open_file(file);
+            f.unlinked != 0 && (f.dev, f.ino) == (dev, ino)
+        })
 }
 
-/// The name that an open file without one has in the run's directory.
-pub fn open_name(ino: u64) -> [u8; 32] {
+/// The name by which the run's directory keeps a file: its inode.
+pub fn kept_name(ino: u64) -> [u8; 32] {
     let mut name = [0u8; 32];
-    name[..5].copy_from_slice(b"open-");
+    name[..5].copy_from_slice(b"kept-");
     let mut n = ino;
     for i in (5..25).rev() {
         name[i] = b'0' + (n % 10) as u8;
@@ -132,12 +124,10 @@ pub fn close_name(ino: u64) {
     }
 }
 
-/// How many of a file's names are ours, not the program's.
+/// How many of a file's names are ours, not the program's: none or one.
 pub fn second_names(dev: u64, ino: u64) -> u64 {
     let p = &engine().undo;
-    let kept = p.files[..p.kept as usize].iter().filter(|&&f| f == (dev, ino)).count();
-    let open = open_without_name(dev, ino).is_some_and(|file| open_file(file).words[OPEN_NAME] != 0);
-    kept as u64 + open as u64
+    (p.files[..p.kept].contains(&(dev, ino)) || open_without_name(dev, ino).is_some()) as u64
 }
 
 /// Whether any file has a second name.
@@ -149,16 +139,6 @@ pub fn any_second_names() -> bool {
 /// At recovery: whether files have names of ours is not remembered elsewhere.
 pub fn restore() {
     engine().undo.open_names = true;
-}
-
-fn kept_name(n: u32) -> [u8; 16] {
-    let mut name = *b"kept-0000000000\0";
-    let mut n = n;
-    for i in (5..15).rev() {
-        name[i] = b'0' + (n % 10) as u8;
-        n /= 10;
-    }
-    name
 }
 
 /// The path in a record always ends in NUL.
@@ -407,34 +387,35 @@ pub fn keep(path: &[u8], z: &[u8]) {
     if st.kind() == S_IFDIR {
         return;
     }
-    if p.kept as usize == MAX_KEPT {
+    if p.kept == MAX_KEPT {
         crate::commit::commit(crate::machine::entry::local());
     }
     let dir = engine().high_fd(high_fd::RUN_DIR);
-    let name = kept_name(p.kept);
-    sys!(UNLINKAT, dir, name.as_ptr(), 0);
+    let head = FileHead {
+        dev: st.dev,
+        ino: st.ino,
+        ..NO_HEAD
+    };
+    append_path(record::UNLINKED, &head, path, b"");
     const AT_FDCWD: isize = -100;
-    append_path(
-        record::UNLINKED,
-        &FileHead {
-            dev: st.dev,
-            ino: st.ino,
-            at: p.kept as u64,
-            ..NO_HEAD
-        },
-        path,
-        b"",
+    let r = sys!(
+        LINKAT,
+        AT_FDCWD,
+        z.as_ptr(),
+        dir,
+        kept_name(st.ino).as_ptr(),
+        0
     );
-    let r = sys!(LINKAT, AT_FDCWD, z.as_ptr(), dir, name.as_ptr(), 0);
-    p.kept += 1;
-    if failed(r) && !keep_beside(path, z, &st) {
-        return;
+    if !failed(r) || r == -EEXIST {
+        p.files[p.kept] = (st.dev, st.ino);
+        p.kept += 1;
+    } else {
+        keep_beside(path, z, &st);
     }
-    p.files[p.kept as usize - 1] = (st.dev, st.ino);
 }
 
 /// The run's directory is on another file system: a hidden name beside.
-fn keep_beside(path: &[u8], z: &[u8], st: &Stat) -> bool {
+fn keep_beside(path: &[u8], z: &[u8], st: &Stat) {
     let p = &mut engine().undo;
     if p.beside_len == p.beside.len() {
         crate::commit::commit(crate::machine::entry::local());
@@ -442,13 +423,19 @@ fn keep_beside(path: &[u8], z: &[u8], st: &Stat) -> bool {
     let mut name = [0u8; 256];
     let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0) + 1;
     let tag = b".dcrun-";
-    let number = kept_name(p.beside_len as u32);
-    let pid = kept_name(state().root.pid as u32);
+    let number = kept_name(p.beside_len as u64);
+    let pid = kept_name(state().root.pid as u64);
     if slash + 40 > 255 {
-        return false;
+        return;
     }
     let mut at = 0;
-    for part in [&path[..slash], &tag[..], &pid[9..15], b"-", &number[9..15]] {
+    for part in [
+        &path[..slash],
+        &tag[..],
+        &pid[15..25],
+        b"-",
+        &number[19..25],
+    ] {
         name[at..at + part.len()].copy_from_slice(part);
         at += part.len();
     }
@@ -470,11 +457,10 @@ fn keep_beside(path: &[u8], z: &[u8], st: &Stat) -> bool {
             "a file that is removed cannot be kept for a rollback (error {})",
             -r
         );
-        return false;
+        return;
     }
     p.beside[p.beside_len] = name;
     p.beside_len += 1;
-    true
 }
 
 /// At recovery: plays the images back, newest first.
@@ -500,6 +486,7 @@ pub fn roll_back() {
             undo_one(r.kind, r.payload);
         }
     }
+    drop_kept_names();
 }
 
 trait Align8 {
@@ -559,10 +546,28 @@ fn relink(h: &FileHead, path: &[u8], rest: &[u8]) {
         sys!(UNLINK, rest.as_ptr());
     } else {
         let dir = engine().high_fd(high_fd::RUN_DIR);
-        let name = kept_name(h.at as u32);
-        let r = sys!(LINKAT, dir, name.as_ptr(), AT_FDCWD, path.as_ptr(), 0);
-        if !failed(r) {
-            sys!(UNLINKAT, dir, name.as_ptr(), 0);
+        sys!(
+            LINKAT,
+            dir,
+            kept_name(h.ino).as_ptr(),
+            AT_FDCWD,
+            path.as_ptr(),
+            0
+        );
+    }
+}
+
+/// At the end of a rollback: files that have their names again need ours no
+/// longer.
+fn drop_kept_names() {
+    let dir = engine().high_fd(high_fd::RUN_DIR);
+    for r in engine().journal.records(0) {
+        if r.kind == record::UNLINKED {
+            if let Some(h) = value_of::<FileHead>(r.payload) {
+                if open_without_name(h.dev, h.ino).is_none() {
+                    sys!(UNLINKAT, dir, kept_name(h.ino).as_ptr(), 0);
+                }
+            }
         }
     }
 }
@@ -620,7 +625,12 @@ fn open_same(h: &FileHead, path: &[u8]) -> Option<i32> {
     }
     let e = engine();
     let dir = e.high_fd(high_fd::RUN_DIR);
-    if let Some(fd) = same(sys!(OPENAT, dir, open_name(h.ino).as_ptr(), O_CLOEXEC | O_RDWR)) {
+    if let Some(fd) = same(sys!(
+        OPENAT,
+        dir,
+        kept_name(h.ino).as_ptr(),
+        O_CLOEXEC | O_RDWR
+    )) {
         return Some(fd);
     }
     let low = 0..state().root.fd_high as i32;
