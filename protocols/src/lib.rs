@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod event;
+pub mod group;
 pub mod machine;
 pub mod rules;
 
