@@ -21,6 +21,7 @@ pub mod event;
 pub mod group;
 pub mod machine;
 pub mod rules;
+pub mod trace;
 
 pub use event::{Decision, Event};
 pub use machine::Machine;
