@@ -25,11 +25,17 @@ pub fn classical(records: &[Record], failed: u32) -> Line {
 /// the commit.
 pub fn by_theory(records: &[Record], failed: u32) -> Line {
     line(records, failed, |process, at| {
-        let undetermined = records.iter().find(|r| {
-            r.process == process
-                && r.sequence > at
-                && r.class.is_non_deterministic()
-                && matches!(r.fate, Fate::Open | Fate::Queue)
+        let own = |r: &&Record| r.process == process && r.sequence > at;
+        let last_flush = records
+            .iter()
+            .filter(own)
+            .filter(|r| r.class == Class::Flush)
+            .map(|r| r.sequence)
+            .max();
+        let undetermined = records.iter().filter(own).find(|r| match r.fate {
+            Fate::Open => r.class.is_non_deterministic(),
+            Fate::Queue => Some(r.sequence) > last_flush,
+            _ => false,
         });
         undetermined.map_or(u64::MAX, |r| r.sequence - 1)
     })

@@ -153,9 +153,12 @@ impl History {
             .filter_map(|(q, open)| open.map(|o| self.event(q, o)))
     }
 
-    /// Its own such event.
-    pub fn own(&self, p: usize) -> Option<(Event, bool)> {
-        self.processes[p].open(p).map(|open| self.event(p, open))
+    /// The one that stands first in the trace, its own not excepted: the root of the matter.
+    pub fn earliest(&self, p: usize) -> Option<(Event, bool)> {
+        let own = self.processes[p].open(p).map(|open| self.event(p, open));
+        own.into_iter()
+            .chain(self.foreign(p))
+            .min_by_key(|(event, _)| event.place)
     }
 
     /// Names the event, and says whether a recovery has undone it.

@@ -55,10 +55,10 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} events of {} processes: {} commits, {} visible, {} sends, {} receives, \
-             {} other non-deterministic, {} logged",
-            self.events,
+            "processes {}, events {}: commits {}, visible {}, sends {}, receives {}, \
+             other non-deterministic {}, logged {}",
             self.processes,
+            self.events,
             self.commits(),
             self.of(Class::Visible),
             self.of(Class::Send),
@@ -235,9 +235,7 @@ impl Judge {
         }
         match (record.class, record.note) {
             (Class::Visible, _) => {
-                let own = self.history.own(p);
-                let any = own.or_else(|| self.history.foreign(p).next());
-                if let Some((on, aborted)) = any {
+                if let Some((on, aborted)) = self.history.earliest(p) {
                     let call = record.call.clone();
                     self.found(Violation::Unsafe {
                         event,

@@ -189,8 +189,7 @@ impl fmt::Display for LoseWork {
         }
         writeln!(
             f,
-            "{} crashes of programs: {} final, by {} commits on dangerous paths; {} may be avoided \
-             by recovery",
+            "program crashes {}: final {}, by commits on the dangerous path {}; avoidable {}",
             self.crashes,
             self.finals,
             self.commits,
