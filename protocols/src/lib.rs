@@ -17,6 +17,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod auto;
 pub mod event;
 pub mod group;
 pub mod machine;
