@@ -148,6 +148,7 @@ impl Run {
                     let shown = legal.grow(self.shown, (process as u8, at, state));
                     go(&mut |run| run.shown = shown);
                 }
+                Op::Commit => go(&mut |_| {}),
                 Op::Send(to) => go(&mut |run| run.under_way.push((process as u8, to, state))),
                 Op::Receive => {
                     for from in 0..self.at.len() as u8 {

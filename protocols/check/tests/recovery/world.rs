@@ -3,7 +3,7 @@
 //! The protocol is the real machine. Everything it decides is a step of its own here, so that a
 //! crash can fall between a decision and its effect, before and after a commit, and between a
 //! commit and the event it was made for. A global commit is one step: that a round is all or
-//! nothing, whoever dies in it, is what `tests/two_phase` shows.
+//! nothing, whoever dies in it, is what `two_phase`, a test of `protocols`, shows.
 //!
 //! Messages are kept until a rollback of their receiver can no longer need them, which is for ever
 //! here, and repeated ones are dropped by number. That is the theory's assumption about redoable
@@ -11,7 +11,7 @@
 
 use crate::legal::{Legal, Outcome, Output, Shown, State, States};
 use crate::program::{Op, PROCESSES_MAX, Program};
-use protocols::{Decision, Event, Machine, Protocol};
+use protocols::{Decision, Event, Machine, Protocol, Rules, Scope};
 
 /// A commit rule, to be taken away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -85,7 +85,7 @@ pub struct World {
 pub struct Setting<'a> {
     pub program: &'a Program,
     pub legal: &'a Legal,
-    pub protocol: Protocol,
+    pub rules: Rules,
     pub without: Option<Rule>,
 }
 
@@ -97,6 +97,7 @@ pub enum Deed {
     Shows { process: usize, output: Output },
     Sends { process: usize, to: u8 },
     CommitsAfter { process: usize },
+    Commits { process: usize },
     Crash { subset: u8 },
     GroupGoesBack,
 }
@@ -105,7 +106,7 @@ pub enum Deed {
 pub type Step = (Deed, Option<World>);
 
 impl World {
-    pub fn start(protocol: Protocol, processes: usize, crashes: u8) -> World {
+    pub fn start(processes: usize, crashes: u8) -> World {
         let process = |p| {
             let state = States::initial(p);
             let now = Standpoint {
@@ -117,7 +118,8 @@ impl World {
             Process {
                 now,
                 phase: Phase::Ready,
-                machine: Machine::new(protocol),
+                // Its rules are the setting's.
+                machine: Machine::new(Protocol::Cpvs),
                 committed: now,
                 log: Vec::new(),
                 fed: 0,
@@ -151,7 +153,7 @@ impl World {
         for p in 0..self.processes.len() {
             self.run(p, setting, states, &mut next);
         }
-        let group = setting.protocol.is_two_phase();
+        let group = setting.rules.scope == Scope::Group;
         if self.broken {
             let mut world = self.clone();
             world.roll_back_all();
@@ -178,7 +180,7 @@ impl World {
         };
         if process.phase == Phase::OwesCommit {
             let owed = Decision {
-                global: setting.protocol.is_two_phase(),
+                global: setting.rules.scope == Scope::Group,
                 ..Decision::NONE
             };
             if !(owed.global && self.broken) {
@@ -240,6 +242,10 @@ impl World {
                     );
                 }
             }
+            Op::Commit => go(Deed::Commits { process: p }, &mut |w| {
+                w.processes[p].go_on();
+                w.commit(p, &Decision::NONE, setting)
+            }),
             Op::Show | Op::Send(_) if process.phase == Phase::Ready => {
                 let event = if op == Op::Show {
                     Event::Visible
@@ -385,7 +391,7 @@ fn decide(mut machine: Machine, event: Event, setting: &Setting) -> (Machine, De
     if (flip && without(Rule::FlagNonDeterministic)) || (receive && without(Rule::FlagReceive)) {
         return (machine, Decision::NONE);
     }
-    let mut rules = setting.protocol.rules();
+    let mut rules = setting.rules;
     if (flip && without(Rule::CommitAfterNonDeterministic))
         || (receive && without(Rule::CommitAfterReceive))
     {

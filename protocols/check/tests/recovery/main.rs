@@ -8,114 +8,20 @@
 
 mod legal;
 mod program;
+mod search;
+mod theorem;
 mod world;
 
-use legal::{Legal, States};
-use program::Program;
+use program::{EVENTS, Program};
 use protocols::Protocol;
-use std::collections::HashMap;
-use std::rc::Rc;
-use world::{Deed, Rule, Setting, World};
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Tally {
-    programs: usize,
-    states: usize,
-    /// Runs that ended after a crash, and states in which a log was being fed.
-    recovered: usize,
-    replaying: usize,
-}
-
-/// What is wrong, and how it came about.
-struct Wrong {
-    /// Something is shown that no failure-free run shows; otherwise the run ends without having
-    /// shown all, or cannot end.
-    shows: bool,
-    path: Vec<Deed>,
-}
-
-/// Searches all worlds of one program for the first one that is wrong.
-fn search(
-    program: &Program,
-    protocol: Protocol,
-    without: Option<Rule>,
-    crashes: u8,
-    tally: &mut Tally,
-) -> Result<(), Wrong> {
-    let mut states = States::default();
-    let legal = Legal::of(program, &mut states);
-    if legal.deadlocks {
-        return Ok(());
-    }
-    let setting = Setting {
-        program,
-        legal: &legal,
-        protocol,
-        without,
-    };
-    let start = Rc::new(World::start(protocol, program.0.len(), crashes));
-    let mut index = HashMap::from([(start.clone(), 0usize)]);
-    let mut worlds = vec![start];
-    let mut came_from = vec![(0, Deed::GroupGoesBack)];
-    let mut enters: Vec<Vec<usize>> = vec![Vec::new()];
-    let mut ends = Vec::new();
-    let wrong = |came_from: &[(usize, Deed)], mut at: usize, last: Option<Deed>| {
-        let mut path = Vec::from_iter(last);
-        while at != 0 {
-            path.push(came_from[at].1);
-            at = came_from[at].0;
-        }
-        path.reverse();
-        Err(Wrong {
-            shows: last.is_some(),
-            path,
-        })
-    };
-    let mut at = 0;
-    while at < worlds.len() {
-        let world = Rc::clone(&worlds[at]);
-        tally.replaying += world.is_replaying() as usize;
-        if world.is_over(program) {
-            if !legal.is_complete(world.shown) {
-                return wrong(&came_from, at, None);
-            }
-            tally.recovered += (world.crashes_left < crashes) as usize;
-            ends.push(at);
-        }
-        for (step, next) in world.successors(&setting, &mut states) {
-            let Some(next) = next else {
-                return wrong(&came_from, at, Some(step));
-            };
-            let fresh = worlds.len();
-            let to = *index.entry(Rc::new(next)).or_insert_with_key(|world| {
-                worlds.push(Rc::clone(world));
-                came_from.push((at, step));
-                enters.push(Vec::new());
-                fresh
-            });
-            enters[to].push(at);
-        }
-        at += 1;
-    }
-    let mut live = vec![false; worlds.len()];
-    while let Some(at) = ends.pop() {
-        if !std::mem::replace(&mut live[at], true) {
-            ends.extend(&enters[at]);
-        }
-    }
-    if let Some(stuck) = live.iter().position(|live| !live) {
-        return wrong(&came_from, stuck, None);
-    }
-    tally.programs += 1;
-    tally.states += worlds.len();
-    Ok(())
-}
+use search::{Tally, Wrong, search};
+use world::Rule;
 
 fn holds(protocol: Protocol, families: &[(usize, usize, u8)]) -> Tally {
     let mut tally = Tally::default();
     for &(processes, operations, crashes) in families {
-        for program in Program::all(processes, operations) {
-            if let Err(wrong) = search(&program, protocol, None, crashes, &mut tally) {
+        for program in Program::all(processes, operations, &EVENTS) {
+            if let Err(wrong) = search(&program, protocol.rules(), None, crashes, &mut tally) {
                 panic!("{protocol}, {program}: {:#?}", wrong.path);
             }
         }
@@ -232,10 +138,16 @@ fn shortest_failure(protocol: Protocol, rule: Rule) -> Option<(Program, Wrong)> 
     [(1, 3), (2, 4), (2, 5), (3, 4), (3, 5)]
         .into_iter()
         .find_map(|(processes, operations)| {
-            Program::all(processes, operations)
+            Program::all(processes, operations, &EVENTS)
                 .into_iter()
                 .find_map(|program| {
-                    let found = search(&program, protocol, Some(rule), 1, &mut Tally::default());
+                    let found = search(
+                        &program,
+                        protocol.rules(),
+                        Some(rule),
+                        1,
+                        &mut Tally::default(),
+                    );
                     found.err().map(|wrong| (program, wrong))
                 })
         })

@@ -16,10 +16,15 @@ pub enum Op {
     Show,
     Send(u8),
     Receive,
+    /// A commit that the program makes of its own accord.
+    Commit,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Program(pub Vec<Vec<Op>>);
+
+/// What programs are made of that leave committing to their protocol.
+pub const EVENTS: [Op; 4] = [Op::Flip(false), Op::Flip(true), Op::Show, Op::Receive];
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,6 +37,7 @@ impl fmt::Display for Program {
                     Op::Show => write!(f, " show")?,
                     Op::Send(to) => write!(f, " send({to})")?,
                     Op::Receive => write!(f, " receive")?,
+                    Op::Commit => write!(f, " commit")?,
                 }
             }
         }
@@ -40,14 +46,15 @@ impl fmt::Display for Program {
 }
 
 impl Program {
-    /// Every program of that many processes and at most that many operations which shows something.
+    /// Every program of that many processes and at most that many operations which shows something,
+    /// made of those operations and of sends.
     ///
     /// Left out are words that end with an event nobody could learn of, processes that do nothing,
     /// programs that wait for more messages than are sent, programs that fall into two that never
     /// hear of each other, and the mirror images of others.
-    pub fn all(processes: usize, operations: usize) -> Vec<Program> {
+    pub fn all(processes: usize, operations: usize, letters: &[Op]) -> Vec<Program> {
         let words: Vec<Vec<Vec<Op>>> = (0..processes)
-            .map(|p| words(p, processes, operations))
+            .map(|p| words(p, processes, operations, letters))
             .collect();
         let mut all = Vec::new();
         let mut chosen = Vec::new();
@@ -109,7 +116,8 @@ impl Program {
             Op::Flip(loggable) => loggable as u8,
             Op::Show => 2,
             Op::Receive => 3,
-            Op::Send(to) => 4 + place(to),
+            Op::Commit => 4,
+            Op::Send(to) => 5 + place(to),
         };
         order
             .iter()
@@ -118,11 +126,8 @@ impl Program {
     }
 }
 
-fn words(process: usize, processes: usize, longest: usize) -> Vec<Vec<Op>> {
-    let mut letters = vec![Op::Flip(false), Op::Flip(true), Op::Show];
-    if processes > 1 {
-        letters.push(Op::Receive);
-    }
+fn words(process: usize, processes: usize, longest: usize, letters: &[Op]) -> Vec<Vec<Op>> {
+    let mut letters = letters.to_vec();
     letters.extend(
         (0..processes)
             .filter(|to| *to != process)
