@@ -149,6 +149,16 @@ impl Run {
                     go(&mut |run| run.shown = shown);
                 }
                 Op::Commit => go(&mut |_| {}),
+                Op::Gamble => {
+                    for result in [false, true] {
+                        let after = states.after(state, Outcome::Flipped(result));
+                        let shown = legal.grow(self.shown, (process as u8, at, after));
+                        go(&mut |run| {
+                            run.at[process].1 = after;
+                            run.shown = shown;
+                        });
+                    }
+                }
                 Op::Send(to) => go(&mut |run| run.under_way.push((process as u8, to, state))),
                 Op::Receive => {
                     for from in 0..self.at.len() as u8 {

@@ -18,6 +18,8 @@ pub enum Op {
     Receive,
     /// A commit that the program makes of its own accord.
     Commit,
+    /// Visible and non-deterministic at once.
+    Gamble,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,6 +40,7 @@ impl fmt::Display for Program {
                     Op::Send(to) => write!(f, " send({to})")?,
                     Op::Receive => write!(f, " receive")?,
                     Op::Commit => write!(f, " commit")?,
+                    Op::Gamble => write!(f, " gamble")?,
                 }
             }
         }
@@ -65,7 +68,7 @@ impl Program {
 
     fn is_worth_running(&self) -> bool {
         let ops = || self.0.iter().flatten();
-        let shows = ops().any(|op| *op == Op::Show);
+        let shows = ops().any(|op| matches!(op, Op::Show | Op::Gamble));
         let receives = |word: &[Op]| word.iter().filter(|op| **op == Op::Receive).count();
         let fed = self.0.iter().enumerate().all(|(process, word)| {
             receives(word) <= ops().filter(|op| **op == Op::Send(process as u8)).count()
@@ -117,7 +120,8 @@ impl Program {
             Op::Show => 2,
             Op::Receive => 3,
             Op::Commit => 4,
-            Op::Send(to) => 5 + place(to),
+            Op::Gamble => 5,
+            Op::Send(to) => 6 + place(to),
         };
         order
             .iter()
@@ -144,7 +148,8 @@ fn words(process: usize, processes: usize, longest: usize, letters: &[Op]) -> Ve
                     .map(|letter| [word.as_slice(), &[*letter]].concat())
             })
             .collect();
-        let ends_well = |word: &&Vec<Op>| matches!(word.last(), Some(Op::Show | Op::Send(_)));
+        let ends_well =
+            |word: &&Vec<Op>| matches!(word.last(), Some(Op::Show | Op::Gamble | Op::Send(_)));
         all.extend(last.iter().filter(ends_well).cloned());
     }
     all

@@ -2,8 +2,8 @@
 
 use crate::legal::{Legal, States};
 use crate::program::Program;
-use crate::world::{Deed, Rule, Setting, World};
-use protocols::Rules;
+use crate::world::{Deed, Regime, Rule, Setting, World};
+use protocols::Machine;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -27,7 +27,8 @@ pub struct Wrong {
 /// Searches all worlds of one program for the first one that is wrong.
 pub fn search(
     program: &Program,
-    rules: Rules,
+    regime: Regime,
+    machine: Machine,
     without: Option<Rule>,
     crashes: u8,
     tally: &mut Tally,
@@ -40,10 +41,11 @@ pub fn search(
     let setting = Setting {
         program,
         legal: &legal,
-        rules,
+        regime,
+        machine,
         without,
     };
-    let start = Rc::new(World::start(program.0.len(), crashes));
+    let start = Rc::new(World::start(program.0.len(), crashes, machine));
     let mut index = HashMap::from([(start.clone(), 0usize)]);
     let mut worlds = vec![start];
     let mut came_from = vec![(0, Deed::GroupGoesBack)];

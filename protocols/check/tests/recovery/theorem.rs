@@ -9,9 +9,9 @@
 use crate::legal::{Legal, States};
 use crate::program::{Op, Program};
 use crate::search::{Tally, search};
-use crate::world::{Deed, Setting, World};
+use crate::world::{Deed, Regime, Setting, World};
 use protocols::trace::{Class, Clock, Fate, Line, Note};
-use protocols::{Rules, Scope, When};
+use protocols::{Machine, Protocol, Rules, Scope, When};
 use protocols_check::{Kind, Report, Traces, Violation, check};
 use std::collections::HashMap;
 
@@ -160,11 +160,12 @@ fn compare(processes: usize, operations: usize) -> Counts {
         let setting = Setting {
             program: &program,
             legal: &legal,
-            rules: NO_RULES,
+            regime: Regime::Fixed(NO_RULES),
+            machine: Machine::new(Protocol::Cpvs),
             without: None,
         };
         let (mut violated, mut by_a_flip) = (false, false);
-        let world = World::start(processes, 0);
+        let world = World::start(processes, 0, setting.machine);
         interleavings(
             &world,
             &Trace::default(),
@@ -185,7 +186,15 @@ fn compare(processes: usize, operations: usize) -> Counts {
                 counts.traces += 1;
             },
         );
-        let consistent = search(&program, NO_RULES, None, 1, &mut Tally::default()).is_ok();
+        let consistent = search(
+            &program,
+            setting.regime,
+            setting.machine,
+            None,
+            1,
+            &mut Tally::default(),
+        )
+        .is_ok();
         match (violated, consistent) {
             (false, true) => counts.upheld += 1,
             (false, false) => panic!("{program}: the invariant holds and is not sufficient"),

@@ -28,6 +28,8 @@ pub enum Rule {
     FlagReceive,
     CommitGlobally,
     RollBackSurvivors,
+    CommitAtomically,
+    ChangeAtSafePoints,
 }
 
 /// What a commit preserves.
@@ -85,8 +87,24 @@ pub struct World {
 pub struct Setting<'a> {
     pub program: &'a Program,
     pub legal: &'a Legal,
-    pub rules: Rules,
+    pub regime: Regime,
+    /// The machine that every process begins with.
+    pub machine: Machine,
     pub without: Option<Rule>,
+}
+
+/// By what rules processes commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Regime {
+    Fixed(Rules),
+    /// By those of its machine's protocol, which may become another local one at any safe point.
+    Changing,
+}
+
+impl Setting<'_> {
+    fn is_group(&self) -> bool {
+        matches!(self.regime, Regime::Fixed(rules) if rules.scope == Scope::Group)
+    }
 }
 
 /// What happened in one step.
@@ -98,6 +116,7 @@ pub enum Deed {
     Sends { process: usize, to: u8 },
     CommitsAfter { process: usize },
     Commits { process: usize },
+    Changes { process: usize, to: Protocol },
     Crash { subset: u8 },
     GroupGoesBack,
 }
@@ -106,7 +125,7 @@ pub enum Deed {
 pub type Step = (Deed, Option<World>);
 
 impl World {
-    pub fn start(processes: usize, crashes: u8) -> World {
+    pub fn start(processes: usize, crashes: u8, machine: Machine) -> World {
         let process = |p| {
             let state = States::initial(p);
             let now = Standpoint {
@@ -118,8 +137,7 @@ impl World {
             Process {
                 now,
                 phase: Phase::Ready,
-                // Its rules are the setting's.
-                machine: Machine::new(Protocol::Cpvs),
+                machine,
                 committed: now,
                 log: Vec::new(),
                 fed: 0,
@@ -153,7 +171,7 @@ impl World {
         for p in 0..self.processes.len() {
             self.run(p, setting, states, &mut next);
         }
-        let group = setting.rules.scope == Scope::Group;
+        let group = setting.is_group();
         if self.broken {
             let mut world = self.clone();
             world.roll_back_all();
@@ -173,6 +191,9 @@ impl World {
 
     fn run(&self, p: usize, setting: &Setting, states: &mut States, next: &mut Vec<Step>) {
         let process = &self.processes[p];
+        if setting.regime == Regime::Changing && process.phase == Phase::Ready {
+            self.changes(p, setting, next);
+        }
         let mut go = |deed: Deed, change: &mut dyn FnMut(&mut World) -> bool| {
             let mut world = self.clone();
             let legal = change(&mut world);
@@ -180,7 +201,7 @@ impl World {
         };
         if process.phase == Phase::OwesCommit {
             let owed = Decision {
-                global: setting.rules.scope == Scope::Group,
+                global: setting.is_group(),
                 ..Decision::NONE
             };
             if !(owed.global && self.broken) {
@@ -246,11 +267,11 @@ impl World {
                 w.processes[p].go_on();
                 w.commit(p, &Decision::NONE, setting)
             }),
-            Op::Show | Op::Send(_) if process.phase == Phase::Ready => {
-                let event = if op == Op::Show {
-                    Event::Visible
-                } else {
-                    Event::Send
+            Op::Show | Op::Send(_) | Op::Gamble if process.phase == Phase::Ready => {
+                let event = match op {
+                    Op::Show => Event::Visible,
+                    Op::Gamble => Event::VisibleNonDeterministic,
+                    _ => Event::Send,
                 };
                 let (machine, decision) = decide(process.machine, event, setting);
                 if decision.commit_before && decision.global && self.broken {
@@ -265,6 +286,17 @@ impl World {
                     !decision.commit_before || w.commit(p, &decision, setting)
                 });
             }
+            Op::Gamble if setting.is_group() && self.broken => {}
+            Op::Gamble => {
+                for outcome in [false, true].map(Outcome::Flipped) {
+                    let after = states.after(process.now.state, outcome);
+                    let output = (p as u8, process.now.at, after);
+                    let shown = setting.legal.show(self.shown, output);
+                    go(Deed::Shows { process: p, output }, &mut |w| {
+                        w.gamble(p, after, shown, setting)
+                    });
+                }
+            }
             Op::Show => {
                 let output = (p as u8, process.now.at, process.now.state);
                 let shown = setting.legal.show(self.shown, output);
@@ -278,6 +310,45 @@ impl World {
                 w.send(p, to as usize)
             }),
         }
+    }
+
+    /// Moves to other protocols; heedless ones do so anywhere.
+    fn changes(&self, p: usize, setting: &Setting, next: &mut Vec<Step>) {
+        let heedless = setting.without == Some(Rule::ChangeAtSafePoints);
+        for to in Protocol::ALL.into_iter().filter(|to| !to.is_two_phase()) {
+            let mut machine = self.processes[p].machine;
+            let changes = if heedless {
+                let mut image = machine.to_bytes();
+                image[0] = to as u8;
+                machine = Machine::from_bytes(image).expect("only the protocol is another");
+                true
+            } else {
+                machine.change_to(to)
+            };
+            if changes && machine != self.processes[p].machine {
+                let mut world = self.clone();
+                world.processes[p].machine = machine;
+                next.push((Deed::Changes { process: p, to }, Some(world)));
+            }
+        }
+    }
+
+    /// An event that shows its own undetermined result.
+    fn gamble(&mut self, p: usize, after: State, shown: Option<Shown>, setting: &Setting) -> bool {
+        let process = &mut self.processes[p];
+        process.now.state = after;
+        process.go_on();
+        self.shown = shown.unwrap_or(self.shown);
+        let decision = Decision {
+            global: setting.is_group(),
+            ..Decision::NONE
+        };
+        if setting.without == Some(Rule::CommitAtomically) {
+            self.processes[p].phase = Phase::OwesCommit;
+        } else {
+            self.commit(p, &decision, setting);
+        }
+        shown.is_some()
     }
 
     /// A non-deterministic event, live or fed from the log.
@@ -391,7 +462,10 @@ fn decide(mut machine: Machine, event: Event, setting: &Setting) -> (Machine, De
     if (flip && without(Rule::FlagNonDeterministic)) || (receive && without(Rule::FlagReceive)) {
         return (machine, Decision::NONE);
     }
-    let mut rules = setting.rules;
+    let mut rules = match setting.regime {
+        Regime::Fixed(rules) => rules,
+        Regime::Changing => machine.protocol().rules(),
+    };
     if (flip && without(Rule::CommitAfterNonDeterministic))
         || (receive && without(Rule::CommitAfterReceive))
     {
