@@ -14,6 +14,10 @@ pub struct Mix {
     pub visible: u64,
     pub messages: u64,
     pub kills: u64,
+    /// Keys of a user: non-deterministic, and the same again.
+    pub keys: u64,
+    /// Bugs, which begin their work unseen and end it by a crash a while later.
+    pub bugs: u64,
 }
 
 pub const EVEN: Mix = Mix {
@@ -22,6 +26,8 @@ pub const EVEN: Mix = Mix {
     visible: 40,
     messages: 60,
     kills: 1,
+    keys: 0,
+    bugs: 0,
 };
 
 #[derive(Clone)]
@@ -35,6 +41,7 @@ struct Sent {
 #[derive(Clone)]
 enum Logged {
     Read,
+    Key,
     Received(Sent),
 }
 
@@ -45,6 +52,8 @@ struct Process {
     inbox: VecDeque<Sent>,
     log: Vec<Logged>,
     durable: usize,
+    /// A bug is at work; the next event but few is its crash.
+    bug: bool,
 }
 
 pub struct Computation {
@@ -54,6 +63,8 @@ pub struct Computation {
     events: u64,
     left: u64,
     round: u64,
+    /// Whether the trace says where a bug began its work.
+    pub tells_faults: bool,
     random: u64,
     text: Vec<u8>,
     read: usize,
@@ -69,6 +80,7 @@ impl Computation {
             inbox: VecDeque::new(),
             log: Vec::new(),
             durable: 0,
+            bug: false,
         };
         Computation {
             protocol,
@@ -77,6 +89,7 @@ impl Computation {
             events: 0,
             left: events,
             round: 0,
+            tells_faults: false,
             random: 0x9e37_79b9_7f4a_7c15,
             text: HEADER.as_bytes().to_vec(),
             read: 0,
@@ -116,14 +129,19 @@ impl Computation {
 
     fn step(&mut self) {
         let p = self.pick(self.processes.len() as u64) as usize;
+        if self.processes[p].bug && self.pick(5) == 0 {
+            return self.fail(p, Class::Crash, "SIGSEGV");
+        }
         let Mix {
             signals,
             reads,
             visible,
             messages,
             kills,
+            keys,
+            bugs,
         } = self.mix;
-        let mut choice = self.pick(signals + reads + visible + messages + kills);
+        let mut choice = self.pick(signals + reads + visible + messages + kills + keys + bugs);
         let mut is = |part: u64| {
             let hit = choice < part;
             choice = choice.wrapping_sub(part);
@@ -141,8 +159,15 @@ impl Computation {
                 Some(sent) => self.happens(p, Event::Receive, Logged::Received(sent)),
                 None => self.send(p),
             }
+        } else if is(keys) {
+            self.happens(p, Event::NonDeterministic { loggable: true }, Logged::Key);
+        } else if is(bugs) {
+            self.processes[p].bug = true;
+            if self.tells_faults {
+                self.line(p, Class::Fault, "bug", Fate::Open, Note::None);
+            }
         } else {
-            self.fail(p);
+            self.fail(p, Class::Kill, "SIGKILL");
         }
     }
 
@@ -166,6 +191,7 @@ impl Computation {
     fn tell(&mut self, p: usize, what: &Logged, fate: Fate, call: &str) {
         match what {
             Logged::Read => self.line(p, Class::NonDeterministic, call, fate, Note::None),
+            Logged::Key => self.line(p, Class::Fixed, call, fate, Note::None),
             Logged::Received(sent) => {
                 for (mine, theirs) in self.processes[p].clock.iter_mut().zip(&sent.clock) {
                     *mine = (*mine).max(*theirs);
@@ -226,8 +252,9 @@ impl Computation {
         }
     }
 
-    fn fail(&mut self, p: usize) {
-        self.line(p, Class::Kill, "SIGKILL", Fate::Open, Note::None);
+    fn fail(&mut self, p: usize, class: Class, call: &str) {
+        self.line(p, class, call, Fate::Open, Note::None);
+        self.processes[p].bug = false;
         if self.protocol.is_two_phase() {
             for q in 0..self.processes.len() {
                 self.recover(q);

@@ -96,6 +96,8 @@ const NO_KILLS: Mix = Mix {
     visible: 20,
     messages: 40,
     kills: 0,
+    keys: 0,
+    bugs: 0,
 };
 
 #[test]
@@ -247,6 +249,54 @@ fn traces_of_each_process_give_the_verdict_of_one_trace() {
             "{report}"
         );
     }
+}
+
+/// The lose-work rule, counted on computations that crash by bugs of their own.
+#[test]
+fn only_a_protocol_that_defers_its_commits_can_lose_work() {
+    let mix = Mix {
+        keys: 30,
+        bugs: 4,
+        kills: 0,
+        ..EVEN
+    };
+    let count = |protocol, tells_faults| {
+        let mut computation = Computation::new(protocol, 2, mix, 30_000);
+        computation.tells_faults = tells_faults;
+        let report = check(Traces::one(BufReader::new(computation))).expect("readable");
+        assert!(report.is_consistent(), "{protocol}: {report}");
+        let lost = &report.lose_work;
+        assert!(lost.crashes > 200 && lost.finals <= lost.crashes && lost.commits >= lost.finals);
+        let percent = lost.finals * 100 / lost.crashes;
+        eprintln!(
+            "{protocol:<11} faults told: {tells_faults:<5} crashes {}, final {} ({percent} %), by \
+             commits on the dangerous path {}",
+            lost.crashes, lost.finals, lost.commits,
+        );
+        (percent, lost.commits as f64 / lost.finals as f64)
+    };
+    let untold = Protocol::ALL.map(|p| count(p, false));
+    let told = Protocol::ALL.map(|p| count(p, true));
+    let [cpvs, cand, cbndvs, cand_log, cbndvs_log, ..] = untold;
+    // CAND commits right behind every event that might have gone otherwise.
+    assert_eq!(cand.0, 100);
+    assert!(
+        untold.iter().filter(|c| c.0 < 75).count() == 6,
+        "{untold:?}"
+    );
+    // What is logged is determined, and a log that need not wait is a longer dangerous path.
+    assert!(cand_log.0 > cbndvs_log.0);
+    // CPVS and CBNDVS begin to commit at the same event, the first that is seen; CPVS goes on.
+    assert!(
+        cpvs.0.abs_diff(cbndvs.0) <= 2 && cpvs.1 > 1.5 * cbndvs.1,
+        "{untold:?}"
+    );
+    // A beginning that is known makes more commits dangerous, never fewer.
+    assert!(
+        told.iter()
+            .zip(&untold)
+            .all(|(told, untold)| told.0 >= untold.0)
+    );
 }
 
 /// Ten million events, or as many as `CHECK_EVENTS` says; `--release --nocapture` shows the times.
