@@ -28,7 +28,7 @@ pub enum ParticipantEvent {
     FromCoordinator(ToMember),
     /// The protocol asks for a global commit; the program waits until [`Act::proceed`].
     CommitWanted,
-    /// The tentative checkpoint could not be written.
+    /// The tentative checkpoint could not be written: said instead of sending the vote.
     CannotPrepare,
     /// Nothing has come for a while.
     Timeout,

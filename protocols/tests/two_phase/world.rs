@@ -21,8 +21,10 @@ pub struct Bounds {
     pub deaths: u32,
     /// Deaths of the coordinator.
     pub lives: u32,
-    /// Timeouts of the coordinator while it counts votes.
+    /// Timeouts of the coordinator while it counts votes, and states that cannot be written.
     pub timeouts: u32,
+    /// Deaths of members that the coordinator hears of from others.
+    pub rumours: u32,
 }
 
 /// A rule taken away.
@@ -77,6 +79,8 @@ pub struct World {
     to_members: BTreeSet<(Member, ToMember)>,
     to_coordinator: BTreeSet<(Member, ToCoordinator)>,
 
+    /// Deaths that the coordinator may still hear of, before the member says so itself or after.
+    unheard: Members,
     tentative: Vec<Option<Tentative>>,
     committed: Vec<u64>,
     last_prepared: Vec<u64>,
@@ -102,6 +106,7 @@ impl World {
             members: vec![Participant::new(); n],
             to_members: BTreeSet::new(),
             to_coordinator: BTreeSet::new(),
+            unheard: Members::NONE,
             tentative: vec![None; n],
             committed: vec![0; n],
             last_prepared: vec![0; n],
@@ -164,6 +169,15 @@ impl World {
                 w.tell_member(to, event)
             });
         }
+        for &(to, message) in self.to_members.iter().filter(|_| self.bounds.timeouts > 0) {
+            if matches!(message, ToMember::Prepare { .. }) {
+                let event = ParticipantEvent::FromCoordinator(message);
+                add(format!("member {to} cannot write for {message:?}"), &|w| {
+                    w.bounds.timeouts -= 1;
+                    w.fail_to_prepare(to, event);
+                });
+            }
+        }
         for &(from, message) in &self.to_coordinator {
             let event = CoordinatorEvent::From(from, message);
             add(format!("coordinator gets {message:?} from {from}"), &|w| {
@@ -172,6 +186,15 @@ impl World {
         }
         for member in 0..self.members.len() as Member {
             let standing = self.members[member as usize].standing();
+            if self.unheard.contains(member) {
+                add(
+                    format!("coordinator hears that member {member} died"),
+                    &|w| {
+                        w.unheard = w.unheard.without(member);
+                        w.tell_coordinator(CoordinatorEvent::Died(member));
+                    },
+                );
+            }
             add(format!("member {member} repeats"), &|w| {
                 w.tell_member(member, ParticipantEvent::Timeout);
             });
@@ -237,16 +260,22 @@ impl World {
 
     fn tell_coordinator(&mut self, event: CoordinatorEvent) {
         let mut orders = self.coordinator.step(event);
-        if let (Some(Mutant::CommitAtFirstYes), CoordinatorEvent::From(_, yes)) =
-            (self.mutant, event)
-            && matches!(yes, ToCoordinator::Yes { .. })
-        {
-            for member in self.coordinator.members().iter() {
-                let more = self.coordinator.step(CoordinatorEvent::From(member, yes));
-                orders = if more.force { more } else { orders };
-            }
+        if self.mutant == Some(Mutant::CommitAtFirstYes) {
+            orders = self.count_for_all(event).unwrap_or(orders);
         }
         self.obey(orders);
+    }
+
+    /// A yes, taken for everybody's; what the coordinator orders then.
+    fn count_for_all(&mut self, event: CoordinatorEvent) -> Option<Orders> {
+        let CoordinatorEvent::From(_, yes @ ToCoordinator::Yes { .. }) = event else {
+            return None;
+        };
+        let mut votes = self.coordinator.members().iter();
+        votes.find_map(|member| {
+            let orders = self.coordinator.step(CoordinatorEvent::From(member, yes));
+            orders.force.then_some(orders)
+        })
     }
 
     fn obey(&mut self, orders: Orders) {
@@ -283,12 +312,14 @@ impl World {
     fn tell_member(&mut self, member: Member, event: ParticipantEvent) {
         let at = member as usize;
         let before = self.members[at];
-        if let (Some(Mutant::PrepareForAnEcho), ParticipantEvent::FromCoordinator(message)) =
-            (self.mutant, event)
-            && let ToMember::Prepare { round } = message
-            && before.standing() == Standing::Working
-        {
-            self.members[at] = Participant::joining(round - 1, before.generation());
+        match event {
+            ParticipantEvent::FromCoordinator(ToMember::Prepare { round })
+                if self.mutant == Some(Mutant::PrepareForAnEcho)
+                    && before.standing() == Standing::Working =>
+            {
+                self.members[at] = Participant::joining(round - 1, before.generation());
+            }
+            _ => {}
         }
         let act = self.members[at].step(event);
         self.act(member, before, act);
@@ -300,6 +331,26 @@ impl World {
             self.members[at].step(resume);
         }
         self.judge_generations();
+    }
+
+    /// The vote is not sent, since what it promises could not be written.
+    fn fail_to_prepare(&mut self, member: Member, prepare: ParticipantEvent) {
+        let at = member as usize;
+        let before = self.members[at];
+        if self.members[at].step(prepare).prepare {
+            let act = self.members[at].step(ParticipantEvent::CannotPrepare);
+            self.last_prepared[at] = self.members[at].seen();
+            self.act(
+                member,
+                before,
+                Act {
+                    discard: false,
+                    ..act
+                },
+            );
+        } else {
+            self.members[at] = before;
+        }
     }
 
     fn act(&mut self, member: Member, before: Participant, act: Act) {
@@ -357,6 +408,10 @@ impl World {
 
     fn kill_member(&mut self, member: Member) {
         self.bounds.deaths -= 1;
+        if self.bounds.rumours > 0 {
+            self.bounds.rumours -= 1;
+            self.unheard = self.unheard.with(member);
+        }
         let at = member as usize;
         let before = self.members[at];
         if before.standing() == Standing::Working {
@@ -364,20 +419,21 @@ impl World {
         }
         let (mut back, act) = before.revived();
         if self.mutant == Some(Mutant::HideLoss) && back.standing() == Standing::Lost {
-            back = Participant::joining(self.committed[at], before.generation());
+            back = Participant::joining(before.seen(), before.generation());
             self.members[at] = back;
             return;
         }
         self.members[at] = back;
         self.act(member, before, act);
-        if self.mutant == Some(Mutant::PresumeAbortInDoubt)
-            && back.standing() == Standing::InDoubt
-            && let Some(tentative) = self.tentative[at]
-        {
-            let abort = ToMember::Abort {
-                round: tentative.round,
-            };
-            self.tell_member(member, ParticipantEvent::FromCoordinator(abort));
+        let in_doubt = self.tentative[at].filter(|_| back.standing() == Standing::InDoubt);
+        match in_doubt {
+            Some(tentative) if self.mutant == Some(Mutant::PresumeAbortInDoubt) => {
+                let abort = ToMember::Abort {
+                    round: tentative.round,
+                };
+                self.tell_member(member, ParticipantEvent::FromCoordinator(abort));
+            }
+            _ => {}
         }
     }
 
