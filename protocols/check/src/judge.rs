@@ -25,6 +25,8 @@ pub struct Report {
     pub atomic: u64,
     /// Receives of sends too far back to be compared with.
     pub unverified: u64,
+    /// Traces that end within a line, as that of a killed process may.
+    pub torn: usize,
     /// The first violations, in the order of the trace.
     pub violations: Vec<Violation>,
     pub violated: u64,
@@ -73,6 +75,9 @@ impl fmt::Display for Report {
                 "{count} receives are of sends too far back to be compared with"
             )?;
         }
+        if self.torn > 0 {
+            writeln!(f, "traces that end within a line: {}", self.torn)?;
+        }
         write!(f, "{}", self.lose_work)?;
         if self.violations.is_empty() {
             return writeln!(
@@ -100,6 +105,7 @@ pub fn check<R: BufRead>(mut traces: Traces<R>) -> Result<Report, TraceError> {
     while traces.next(&mut record)? {
         judge.event(&record);
     }
+    judge.report.torn = traces.torn();
     judge.report.processes = judge.history.count();
     Ok(judge.report)
 }

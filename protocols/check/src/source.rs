@@ -4,6 +4,9 @@
 //! comes when the events it depends on have had theirs. One line of each trace is held. If no
 //! line's turn comes, some clock or line is wrong; then they are taken as they stand, and the judge
 //! finds what it is.
+//!
+//! A process that was killed may have been writing its last line. What does not end with a newline
+//! is no line, however complete it looks: half a number is a number too.
 
 use crate::record::{Place, Record, TraceError};
 use std::collections::HashMap;
@@ -23,6 +26,8 @@ struct Trace<R> {
     number: u32,
     lines: u64,
     text: String,
+    /// Its last line was never finished.
+    torn: bool,
     head: Record,
     state: Head,
 }
@@ -84,6 +89,11 @@ impl<R: BufRead> Traces<R> {
         Ok(true)
     }
 
+    /// How many traces end within a line.
+    pub fn torn(&self) -> usize {
+        self.traces.iter().filter(|trace| trace.torn).count()
+    }
+
     fn is_ready(&self, record: &Record) -> bool {
         record.clock.iter().all(|(process, sequence)| {
             *process == record.process || self.seen.get(process).is_some_and(|s| s >= sequence)
@@ -99,6 +109,7 @@ impl<R: BufRead> Trace<R> {
             number,
             lines: 0,
             text,
+            torn: false,
             head,
             state: Head::Unread,
         }
@@ -123,6 +134,10 @@ impl<R: BufRead> Trace<R> {
                 .map_err(TraceError::Read)?
                 == 0
             {
+                return Ok(false);
+            }
+            if !self.text.ends_with('\n') {
+                self.torn = true;
                 return Ok(false);
             }
             self.lines += 1;

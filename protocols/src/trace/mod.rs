@@ -13,6 +13,7 @@
 //! process rise by one from 1 and are never used twice, also not after a failure. The clock is the
 //! event's vector clock: for each process the last of its events that this one may depend on,
 //! itself included. In the lines of several processes an event stands after those it depends on.
+//! Whoever goes on with the trace of a process that died cuts it behind its last newline first.
 //!
 //! The writer is here, because it runs inside the process it writes about, into a buffer that is
 //! given to it; the reader needs memory and lives in `protocols-check`. Both use the names below.

@@ -10,7 +10,19 @@ use protocols_check::{Kind, Record, Report, Traces, Violation, check};
 use std::io::{BufReader, Read};
 
 fn judge(text: &str) -> Report {
+    let text = format!("{text}\n");
     check(Traces::one(text.as_bytes())).expect("the trace is readable")
+}
+
+#[test]
+fn a_line_that_was_never_finished_does_not_count() {
+    let text = text_of(Protocol::Cbndvs, 2, EVEN, 200);
+    for cut in 1..text.len() {
+        let trace = Traces::one(&text.as_bytes()[..cut]);
+        let report = check(trace).expect("the trace is readable");
+        assert!(report.is_consistent(), "{report}");
+        assert_eq!(report.torn == 0, text[..cut].ends_with('\n'), "{report}");
+    }
 }
 
 fn text_of(protocol: Protocol, processes: usize, mix: Mix, events: u64) -> String {
@@ -229,7 +241,7 @@ fn traces_of_each_process_give_the_verdict_of_one_trace() {
         let text = text_of(protocol, 4, EVEN, 4000);
         let of = |process: u32| {
             let own = |line: &&str| line.starts_with(&format!("{process} "));
-            text.lines().filter(own).collect::<Vec<_>>().join("\n")
+            text.lines().filter(own).collect::<Vec<_>>().join("\n") + "\n"
         };
         let separate: Vec<String> = (1..=4).map(of).collect();
         let report = check(Traces::new(separate.iter().map(|t| t.as_bytes()))).expect("readable");
