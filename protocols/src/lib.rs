@@ -17,9 +17,12 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod auto;
 pub mod event;
+pub mod group;
 pub mod machine;
 pub mod rules;
+pub mod trace;
 
 pub use event::{Decision, Event};
 pub use machine::Machine;
