@@ -22,6 +22,10 @@ int main(void)
         while (ticks < 4)
             sigsuspend(&old);
         CHECK(setitimer(ITIMER_REAL, &none, &left) == 0 && left.it_interval.tv_usec == 1000);
+        /* A last ring may be pending still, and is not to be taken for the next one's. */
+        struct timespec zero = {0};
+        while (sigtimedwait(&alarm, NULL, &zero) > 0)
+            ;
         say("round %d rang on", r);
         struct itimerval far = {.it_value.tv_sec = 1000};
         CHECK(setitimer(ITIMER_REAL, &far, NULL) == 0);

@@ -70,6 +70,9 @@ pub fn catch(plant: Plant, options: &Options) -> Result<Option<Report>> {
         let reference = Reference::record(&session)?;
         let mut options = Options {
             places: options.places.min(30),
+            // A lost line leaves the script waiting.
+            patience: 1,
+            stop_early: true,
             ..options.clone()
         };
         let healthy = run_against(&session, &reference, *mode, &options)?;

@@ -87,6 +87,8 @@ pub struct Options {
     pub patience: u32,
     /// The most places that an [`Mode::Every`] visits.
     pub places: u64,
+    /// An [`Mode::Every`] ends at the first place that differs.
+    pub stop_early: bool,
     /// Keep the directory of a run that differs.
     pub keep: bool,
 }
@@ -102,6 +104,7 @@ impl Default for Options {
             protocol: None,
             patience: 3,
             places: 100_000,
+            stop_early: false,
             keep: false,
         }
     }
@@ -212,8 +215,9 @@ pub fn run_against(
                     fault,
                 }
                 .run(&mut report)?;
-                if report.recoveries == before {
-                    break; // The run has fewer places than this.
+                // A run that was not crashed has fewer places than this.
+                if report.recoveries == before || (options.stop_early && !report.agrees()) {
+                    break;
                 }
             }
         }

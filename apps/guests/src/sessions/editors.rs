@@ -186,8 +186,11 @@ pub fn vim() -> Session {
     editing.session = editing
         .session
         .resize(30, 100)
+        // The lower status line stands where the new size puts it: vim has painted.
+        .screen(r"\A(?:.*\n){28}poem \[\+\]")
         .snapshot("larger")
         .resize(24, 80)
+        .screen(r"\A(?:.*\n){22}poem \[\+\]")
         .snapshot("small again");
     editing = editing.snapshot("resized");
     editing.session.strike().send(":wqa\r")
