@@ -52,7 +52,6 @@ impl Keeper {
         let mut start = Start {
             mode,
             pid: self.live.program_pid.load(Relaxed) as i32,
-            counted: None,
             fault: take_fault(&mut self.fault, mode),
         };
         if mode == Mode::Fresh {
@@ -70,7 +69,7 @@ impl Keeper {
             }
             let death = self.watch(pid);
             let died_ns = process::monotonic_ns();
-            let counted = read_io(self.starter.plan.counters);
+            self.note_counts(read_io(self.starter.plan.counters));
             process::reap(pid);
             let companion = self.live.companion_pid.swap(0, Relaxed) as i32;
             self.remains
@@ -101,7 +100,6 @@ impl Keeper {
                     start = Start {
                         mode: Mode::Warm,
                         pid,
-                        counted,
                         fault,
                     };
                 }
@@ -119,8 +117,7 @@ impl Keeper {
                     start = Start {
                         mode: Mode::Fresh,
                         pid,
-                        counted: None,
-                        fault: fault::NONE,
+                                    fault: fault::NONE,
                     };
                 }
                 Verdict::CrashLoop { signal, crashes } => {
@@ -229,6 +226,21 @@ impl Keeper {
     fn close_dead(&self) {
         for place in [high_fd::PAGEMAP, high_fd::MEM, high_fd::SCRATCH] {
             descriptors::close(self.reservation.number(place));
+        }
+    }
+
+    /// Leaves in Rio what the dead worker had read and written, so that the
+    /// next one can settle the call that was under way, however often it dies
+    /// over it.
+    fn note_counts(&self, counted: Option<(u64, u64)>) {
+        let generation = self.live.generation.load(Relaxed);
+        if self.live.dead_generation.load(Relaxed) == generation {
+            return;
+        }
+        if let Some((rchar, wchar)) = counted {
+            self.live.dead_rchar.store(rchar, Relaxed);
+            self.live.dead_wchar.store(wchar, Relaxed);
+            self.live.dead_generation.store(generation, Release);
         }
     }
 

@@ -20,8 +20,6 @@ pub struct Start {
     pub mode: Mode,
     /// The pid the program knows itself by; 0 for the first worker.
     pub pid: i32,
-    /// `rchar` and `wchar` of the dead worker, if they could be read.
-    pub counted: Option<(u64, u64)>,
     pub fault: u32,
 }
 
@@ -33,8 +31,6 @@ impl Starter {
         info.pid = start.pid;
         info.fault = start.fault;
         info.can_set_tid = u32::from(self.can_set_tid);
-        (info.dead_rchar, info.dead_wchar) = start.counted.unwrap_or((0, 0));
-        info.dead_known = u32::from(start.counted.is_some());
         let wanted = (self.can_set_tid && start.pid != 0).then_some(start.pid);
         let mut outcome = jump::start(&self.plan, &self.info, wanted);
         if let (Some(_), Err(error)) = (wanted, &outcome) {
@@ -64,9 +60,6 @@ pub fn blank_boot_info() -> BootInfo {
         auxv: Slice::default(),
         nofile: [0; 2],
         stack_limit: 0,
-        dead_rchar: 0,
-        dead_wchar: 0,
-        dead_known: 0,
         can_set_tid: 0,
         trace: 0,
         fault: fault::NONE,

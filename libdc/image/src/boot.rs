@@ -77,11 +77,6 @@ pub struct BootInfo {
     pub nofile: [u64; 2],
     /// `RLIMIT_STACK` (soft), bytes.
     pub stack_limit: u64,
-    /// Warm recovery: bytes that the dead worker ever read and wrote
-    /// (`rchar`, `wchar` of proc(5)), and whether they are known.
-    pub dead_rchar: u64,
-    pub dead_wchar: u64,
-    pub dead_known: u32,
     /// Nonzero if threads can be given their old ids (clone3 set_tid).
     pub can_set_tid: u32,
     /// Nonzero if a trace is wanted (descriptor `high_fd::TRACE`).
@@ -188,9 +183,6 @@ impl BootInfo {
         auxv: Slice { addr: 0, len: 0 },
         nofile: [0; 2],
         stack_limit: 0,
-        dead_rchar: 0,
-        dead_wchar: 0,
-        dead_known: 0,
         can_set_tid: 0,
         trace: 0,
         fault: 0,

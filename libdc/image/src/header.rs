@@ -158,6 +158,16 @@ pub struct Live {
     /// Pid of the process that shares the worker's memory and does nothing: its
     /// companion, which lets the worker die without taking that memory apart.
     pub companion_pid: AtomicU32,
+    /// Raised by each worker once it has settled what the one before left under
+    /// way. Calls under way belong to the generation that they are noted in.
+    pub generation: AtomicU64,
+    /// Bytes that the worker of `dead_generation` had read and written when it
+    /// died, as proc(5) counts them. Written by the keeper, once a generation:
+    /// a worker that dies while it recovers must not hide the counts of the
+    /// one before.
+    pub dead_rchar: AtomicU64,
+    pub dead_wchar: AtomicU64,
+    pub dead_generation: AtomicU64,
 }
 
 /// The call that the worker is in the middle of. After a death the keeper

@@ -177,6 +177,7 @@ fn map_tables() {
 fn fresh() -> ! {
     let e = engine();
     let boot = e.boot;
+    e.live().generation.fetch_add(1, SeqCst);
     let s = state();
     s.root.layout = size_of::<State>() as u64;
     let protocol = Protocol::from_u8(boot.protocol as u8).unwrap_or(Protocol::Cbndvs);

@@ -196,7 +196,14 @@ impl PageStore {
 
     /// The index entry of a page, if anything was ever staged near it.
     #[inline]
-    pub fn slot(&self, page: usize) -> Option<&mut Slot> {
+    pub fn slot(&mut self, page: usize) -> Option<&mut Slot> {
+        // SAFETY: tables are complete when linked, never freed, and `self` is
+        // the only way to them.
+        self.find(page).map(|slot| unsafe { &mut *slot })
+    }
+
+    #[inline]
+    fn find(&self, page: usize) -> Option<*mut Slot> {
         let n = page / PAGE;
         // SAFETY: tables are complete when linked, and never freed.
         unsafe {
@@ -208,7 +215,7 @@ impl PageStore {
             if leaf.is_null() {
                 None
             } else {
-                Some(&mut *leaf.add(n & (LEAF - 1)))
+                Some(leaf.add(n & (LEAF - 1)))
             }
         }
     }
@@ -299,10 +306,12 @@ impl PageStore {
     pub fn forget_older(&mut self, from: usize, to: usize, seq: u64) {
         let mut page = from;
         while page < to {
-            let Some(slot) = self.slot(page) else {
+            let Some(slot) = self.find(page) else {
                 page = (page / (LEAF * PAGE) + 1) * (LEAF * PAGE);
                 continue;
             };
+            // SAFETY: as `slot`; no other reference exists.
+            let slot = unsafe { &mut *slot };
             if slot.frame != 0 {
                 let frame = slot.frame as usize - 1;
                 if self.entry(frame).seq.load(Relaxed) < seq {
@@ -336,7 +345,8 @@ impl PageStore {
 
     /// The committed bytes of a page.
     pub fn committed(&self, page: usize) -> Option<*const u8> {
-        let slot = self.slot(page)?;
+        // SAFETY: as `slot`, for reading.
+        let slot = unsafe { *self.find(page)? };
         (slot.frame != 0).then(|| self.frame_bytes(slot.frame as usize - 1).cast_const())
     }
 
@@ -344,12 +354,14 @@ impl PageStore {
     pub fn for_each(&self, from: usize, to: usize, mut f: impl FnMut(usize, *const u8)) {
         let mut page = from;
         while page < to {
-            let Some(slot) = self.slot(page) else {
+            let Some(slot) = self.find(page) else {
                 page = (page / (LEAF * PAGE) + 1) * (LEAF * PAGE);
                 continue;
             };
-            if slot.frame != 0 {
-                f(page, self.frame_bytes(slot.frame as usize - 1));
+            // SAFETY: as `slot`, for reading.
+            let frame = unsafe { (*slot).frame };
+            if frame != 0 {
+                f(page, self.frame_bytes(frame as usize - 1));
             }
             page += PAGE;
         }

@@ -30,13 +30,15 @@ pub fn recover(warm: bool) -> ! {
     let live = e.live();
     live.status.store(Status::Recovering as u32, SeqCst);
     load_state();
-    if warm && e.boot.dead_known != 0 {
-        input::settle(e.boot.dead_rchar);
-        output::settle(e.boot.dead_wchar);
+    let generation = live.generation.load(Relaxed);
+    if live.dead_generation.load(Acquire) == generation {
+        input::settle(live.dead_rchar.load(Relaxed));
+        output::settle(live.dead_wchar.load(Relaxed));
     } else {
         live.input.active.store(0, SeqCst);
         live.output.active.store(0, SeqCst);
     }
+    live.generation.store(generation + 1, SeqCst);
     descriptors::undo_limbo(warm);
     undo::restore();
     undo::roll_back();
