@@ -117,7 +117,7 @@ impl Keeper {
                     start = Start {
                         mode: Mode::Fresh,
                         pid,
-                                    fault: fault::NONE,
+                        fault: fault::NONE,
                     };
                 }
                 Verdict::CrashLoop { signal, crashes } => {

@@ -56,7 +56,10 @@ fn play(what: &str, list: Vec<Session>, mode: Mode, options: &Options, least: us
         differences.join("\n")
     );
     let kills = kills.into_inner().unwrap();
-    assert!(kills >= least, "{what}: only {kills} kills; this proves nothing");
+    assert!(
+        kills >= least,
+        "{what}: only {kills} kills; this proves nothing"
+    );
 }
 
 fn named(names: &[&str]) -> Vec<Session> {
@@ -100,23 +103,41 @@ fn nobody_sees_that_a_program_is_hosted() {
 
 #[test]
 fn programs_survive_the_death_of_the_worker() {
-    play("worker killed", named(PROGRAMS), Mode::KillWorker, &options(), 60);
+    play(
+        "worker killed",
+        named(PROGRAMS),
+        Mode::KillWorker,
+        &options(),
+        60,
+    );
 }
 
 #[test]
 fn programs_survive_the_death_of_keeper_and_worker() {
-    let options = Options { kills: 5, ..options() };
+    let options = Options {
+        kills: 5,
+        ..options()
+    };
     play("all killed", named(PROGRAMS), Mode::KillAll, &options, 25);
 }
 
 #[test]
 fn every_kernel_fact_survives_the_death_of_the_worker() {
-    play("probes, worker killed", probes(), Mode::KillWorker, &options(), 80);
+    play(
+        "probes, worker killed",
+        probes(),
+        Mode::KillWorker,
+        &options(),
+        80,
+    );
 }
 
 #[test]
 fn every_kernel_fact_survives_the_death_of_all() {
-    let options = Options { kills: 4, ..options() };
+    let options = Options {
+        kills: 4,
+        ..options()
+    };
     play("probes, all killed", probes(), Mode::KillAll, &options, 40);
 }
 
@@ -124,14 +145,22 @@ fn every_kernel_fact_survives_the_death_of_all() {
 /// after each visible event and after each read.
 #[test]
 fn a_crash_at_every_commit_and_every_event() {
-    let short = ["probe-stdin-lines", "probe-chance", "probe-counter", "probe-signal-restart"];
+    let short = [
+        "probe-stdin-lines",
+        "probe-chance",
+        "probe-counter",
+        "probe-signal-restart",
+    ];
     for fault in [
         Fault::AfterCommit,
         Fault::BeforePublish,
         Fault::AfterVisible,
         Fault::AfterRead,
     ] {
-        let options = Options { places: 60, ..options() };
+        let options = Options {
+            places: 60,
+            ..options()
+        };
         let least = if fault == Fault::AfterRead { 5 } else { 30 };
         play(
             &format!("{fault:?}"),

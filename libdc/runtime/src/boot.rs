@@ -70,8 +70,6 @@ pub extern "C" fn main(info: *const BootInfo) -> ! {
     // A fault of the runtime's own copies is handled, not fatal.
     let faults = signal::bit(signal::SIGSEGV) | signal::bit(signal::SIGBUS);
     sys!(RT_SIGPROCMASK, 1, &raw const faults, 0, 8);
-    const PR_SET_TIMERSLACK: usize = 29;
-    let _ = PR_SET_TIMERSLACK;
     if boot.mode == Mode::Fresh as u32 {
         fresh()
     } else {

@@ -1,6 +1,6 @@
 //! The three ways in: a system call, an interruption, and the way out.
 
-use crate::engine::{engine, state};
+use crate::engine::engine;
 use crate::machine::frame::*;
 use crate::machine::sys::errno::EFAULT;
 use crate::table::{self, How};
@@ -130,7 +130,6 @@ pub extern "C" fn on_leave(l: &'static mut Local) {
                 l.commit_after = false;
                 commit::commit(l);
             }
-            let _ = state();
         }
     }
 }

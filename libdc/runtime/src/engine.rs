@@ -51,7 +51,6 @@ pub struct Engine {
     pub fault_count: u64,
     /// This is a child of the program: nothing of it is committed.
     pub alone: bool,
-    pub dc: crate::object::api::Functions,
 }
 
 // SAFETY: guarded by the big lock, see the module.
@@ -83,7 +82,6 @@ static mut ENGINE: Engine = Engine {
     tick: AtomicBool::new(false),
     fault_count: 0,
     alone: false,
-    dc: crate::object::api::Functions::new(),
 };
 
 /// The engine. Callers hold the big lock, or touch atomics only.

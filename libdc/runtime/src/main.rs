@@ -17,6 +17,8 @@
 #![no_std]
 #![no_main]
 #![deny(unsafe_op_in_unsafe_fn)]
+// Statics are reached through raw pointers on purpose.
+#![allow(clippy::deref_addrof)]
 
 mod arena;
 mod boot;

@@ -211,15 +211,3 @@ pub struct Vma {
     pub tracked: u32,
     pub offset: u64,
 }
-
-impl Vma {
-    pub const ZERO: Vma = Vma {
-        start: 0,
-        end: 0,
-        prot: 0,
-        flags: 0,
-        file: 0,
-        tracked: 0,
-        offset: 0,
-    };
-}

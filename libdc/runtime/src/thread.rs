@@ -22,7 +22,6 @@ const FUTEX_WAKE_PRIVATE: usize = 129;
 /// The big lock of the runtime.
 pub struct Lock {
     word: AtomicU32,
-    owner: AtomicU32,
 }
 
 /// Held until dropped.
@@ -32,7 +31,6 @@ impl Lock {
     pub const fn new() -> Lock {
         Lock {
             word: AtomicU32::new(0),
-            owner: AtomicU32::new(0),
         }
     }
 
@@ -42,7 +40,6 @@ impl Lock {
         if self.word.compare_exchange(0, 1, Acquire, Relaxed).is_err() {
             self.acquire_slowly(l);
         }
-        self.owner.store(l.slot + 1, Relaxed);
         Guard
     }
 
@@ -63,15 +60,9 @@ impl Lock {
     }
 
     fn release(&self) {
-        self.owner.store(0, Relaxed);
         if self.word.swap(0, Release) == 2 {
             sys!(FUTEX, &raw const self.word, FUTEX_WAKE_PRIVATE, 1);
         }
-    }
-
-    /// Whether this thread holds it.
-    pub fn mine(&self, l: &Local) -> bool {
-        self.owner.load(Relaxed) == l.slot + 1
     }
 }
 

@@ -35,8 +35,6 @@ pub fn commit(local: &mut Local) {
     signal::collect_blocked(local);
     save_threads(local);
     object::regular::save_offsets();
-    object::input::save_pushback();
-    object::api::before_commit();
     let mut copied = 0;
     if let Err(full) = copy_pages(&mut copied) {
         rio_full(full);

@@ -4,7 +4,7 @@
 //! registers above xmm15 are never saved outside of a commit, so nothing in
 //! the runtime may touch them, and libc's variants would.
 
-use core::arch::{asm, naked_asm};
+use core::arch::naked_asm;
 
 /// # Safety
 /// C's contract.
@@ -78,20 +78,6 @@ pub unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, n: usize) -> i32 {
 #[unsafe(naked)]
 pub unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, n: usize) -> i32 {
     naked_asm!("jmp {}", sym memcmp)
-}
-
-/// Copies one page, both addresses aligned to it.
-///
-/// # Safety
-/// `src` is readable and `dst` writable for a page, not overlapping. A fault
-/// on `src` must be impossible or handled by the caller beforehand.
-#[inline(always)]
-pub unsafe fn copy_page(dst: *mut u8, src: *const u8) {
-    // SAFETY: the caller's promise; rep movs touches only the three registers.
-    unsafe {
-        asm!("rep movsq", inout("rdi") dst => _, inout("rsi") src => _,
-            inout("rcx") 512usize => _, options(nostack, preserves_flags));
-    }
 }
 
 /// # Safety

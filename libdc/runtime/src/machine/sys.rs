@@ -41,13 +41,18 @@ pub unsafe fn raw<const N: usize>(nr: usize, args: [usize; N]) -> isize {
     unsafe { raw6(nr, a) }
 }
 
-/// `raw` as a safe-looking call for the many places where the arguments are
-/// numbers or pointers into the runtime's own memory.
+/// A call of the runtime with its own, valid arguments: numbers, or pointers
+/// into memory that it owns or has checked.
+pub fn own<const N: usize>(nr: usize, args: [usize; N]) -> isize {
+    // SAFETY: that is the contract of the one place that calls this, `sys!`.
+    unsafe { raw(nr, args) }
+}
+
+/// [`own`] with the name of a call and arguments of any plain type.
 #[macro_export]
 macro_rules! sys {
     ($nr:ident $(, $a:expr)* $(,)?) => {
-        // SAFETY: a call of the runtime with its own, valid arguments.
-        unsafe { $crate::machine::sys::raw($crate::machine::nr::$nr, [$($a as usize),*]) }
+        $crate::machine::sys::own($crate::machine::nr::$nr, [$($a as usize),*])
     };
 }
 

@@ -2,7 +2,6 @@
 //!
 //! `rdi` is the operation; the answers are those of `dc.h`.
 
-use crate::commit;
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::sys::errno::*;
@@ -12,15 +11,6 @@ use core::sync::atomic::Ordering::*;
 /// Far above what Linux will ever give out.
 pub const NR: usize = 0xdc0;
 const MAGIC: isize = 0x0dc0_0001;
-
-/// Nothing volatile yet: the functions live in the state.
-pub struct Functions;
-
-impl Functions {
-    pub const fn new() -> Functions {
-        Functions
-    }
-}
 
 pub fn call(l: &mut Local, a: [usize; 6]) -> isize {
     match a[0] {
@@ -52,10 +42,4 @@ fn statistics(at: usize) -> isize {
         live.nd_events.load(Relaxed),
     ];
     if user::write(at, &s) { 0 } else { -EFAULT }
-}
-
-/// Before each commit. Functions of the program cannot run here, in the
-/// middle of a call; libdc runs them before it asks for a checkpoint.
-pub fn before_commit() {
-    let _ = commit::now_ns;
 }

@@ -26,7 +26,6 @@ pub const O_NOCTTY: usize = 0o400;
 pub const O_TRUNC: usize = 0o1000;
 pub const O_APPEND: usize = 0o2000;
 pub const O_NONBLOCK: usize = 0o4000;
-pub const O_DIRECTORY: usize = 0o200000;
 pub const O_CLOEXEC: usize = 0o2000000;
 pub const O_TMPFILE: usize = 0o20000000;
 

@@ -104,10 +104,10 @@ pub fn wait(l: &mut Local, a: [usize; 6]) -> isize {
     if let Some(r) = fed(l, &a) {
         return r;
     }
-    if l.frame.nr != nr::EPOLL_WAIT {
-        if let Err(e) = with_mask(l, a[4], a[5]) {
-            return e;
-        }
+    if l.frame.nr != nr::EPOLL_WAIT
+        && let Err(e) = with_mask(l, a[4], a[5])
+    {
+        return e;
     }
     let (n, args) = match l.frame.nr {
         nr::EPOLL_PWAIT2 => (nr::EPOLL_PWAIT2, [a[0], a[1], a[2], a[3], 0, 0]),
@@ -179,11 +179,12 @@ pub fn forget(file: u32) {
             continue;
         }
         state().epoll[i].epoll = 0;
-        if e.target == file && e.epoll != file {
-            if let Some(epfd) = any_fd(e.epoll) {
-                record::append(record::EPOLL_CHANGED, &[&e.epoll.to_le_bytes(), &[0; 4]]);
-                sys!(EPOLL_CTL, epfd, CTL_DEL, e.fd, 0);
-            }
+        if e.target == file
+            && e.epoll != file
+            && let Some(epfd) = any_fd(e.epoll)
+        {
+            record::append(record::EPOLL_CHANGED, &[&e.epoll.to_le_bytes(), &[0; 4]]);
+            sys!(EPOLL_CTL, epfd, CTL_DEL, e.fd, 0);
         }
     }
 }

@@ -224,7 +224,7 @@ fn note(fd: i32, thread: u32, before: u64, n: u64) {
     let head = IoHead {
         fd,
         thread,
-        before,
+        mark: record::mark(before),
         ret: n,
         sum: 0,
     };
@@ -313,9 +313,6 @@ pub fn forget(file: u32) {
     }
 }
 
-/// Nothing to do: the pushback is state. (Kept as the place to say so.)
-pub fn save_pushback() {}
-
 /// At recovery: a read under way at the crash consumed what the kernel says.
 pub fn settle(dead_rchar: u64) {
     let e = engine();
@@ -324,7 +321,8 @@ pub fn settle(dead_rchar: u64) {
         return;
     }
     let before = flight.before.load(Relaxed);
-    if super::output::last_before(record::INPUT) != Some(before) && dead_rchar > before {
+    if super::output::last_mark(record::INPUT) != Some(record::mark(before)) && dead_rchar > before
+    {
         let n = (dead_rchar - before).min(flight.len.load(Relaxed));
         note(
             flight.fd.load(Relaxed) as i32,

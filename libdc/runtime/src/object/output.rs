@@ -9,9 +9,9 @@
 //! worker wrote.
 
 use super::record::{self, IoHead};
-use super::{descriptor, regular, undo};
+use super::{descriptor, regular};
 use crate::commit::fault_point;
-use crate::engine::{engine, state};
+use crate::engine::engine;
 use crate::event;
 use crate::fatal;
 use crate::machine::frame::Local;
@@ -238,8 +238,8 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
     flight.thread.store(slot, Relaxed);
     flight.sum.store(sum, Relaxed);
     flight.active.store(1, Release);
-    // SAFETY: the program's own call with its own arguments.
     let r = loop {
+        // SAFETY: the program's own call with its own arguments.
         let r = unsafe { crate::machine::entry::interruptible(c.nr, &c.args) };
         if r == -EINTR && !thread::signal_waits(l) {
             l.attention
@@ -256,7 +256,7 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
         let head = IoHead {
             fd,
             thread: slot,
-            before,
+            mark: record::mark(before),
             ret: r as u64,
             sum,
         };
@@ -268,8 +268,6 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
         // How much the kernel took, or why it did not, is chance.
         event::non_deterministic(l);
     }
-    let _ = undo::forget;
-    let _ = state;
     r
 }
 
@@ -299,12 +297,12 @@ pub fn settle(dead_wchar: u64) {
         return;
     }
     let before = flight.before.load(Relaxed);
-    let recorded = last_before(record::OUTPUT) == Some(before);
+    let recorded = last_mark(record::OUTPUT) == Some(record::mark(before));
     if !recorded && dead_wchar > before {
         let head = IoHead {
             fd: flight.fd.load(Relaxed) as i32,
             thread: flight.thread.load(Relaxed),
-            before,
+            mark: record::mark(before),
             ret: (dead_wchar - before).min(flight.len.load(Relaxed)),
             sum: flight.sum.load(Relaxed),
         };
@@ -313,13 +311,13 @@ pub fn settle(dead_wchar: u64) {
     flight.active.store(0, Release);
 }
 
-/// `before` of the last record of a kind.
-pub fn last_before(kind: u32) -> Option<u64> {
+/// The mark of the last record of a kind.
+pub fn last_mark(kind: u32) -> Option<u64> {
     engine()
         .journal
         .records(0)
         .filter(|r| r.kind == kind)
         .last()
         .and_then(|r| record::value_of::<IoHead>(r.payload))
-        .map(|h| h.before)
+        .map(|h| h.mark)
 }

@@ -144,10 +144,10 @@ fn fed_select(l: &mut Local, a: [usize; 6]) -> Option<isize> {
         if set == 0 {
             continue;
         }
-        for i in 0..words {
+        for (i, &ready) in fed.iter().enumerate().take(words) {
             let mut w: u64 = user::read(set + i * 8)?;
             if which == 0 {
-                w |= fed[i];
+                w |= ready;
                 user::write(set + i * 8, &w);
             }
             n += w.count_ones() as isize;

@@ -254,16 +254,16 @@ pub fn open_special(path: &[u8], flags: usize) -> Option<isize> {
 
 pub fn readlink(_l: &mut Local, a: [usize; 6]) -> isize {
     let mut path = [0u8; 32];
-    if let Ok(n) = user::read_cstr(a[0], &mut path) {
-        if is_own_exe(&path[..n]) {
-            let exe = &state().root.exe;
-            let n = exe.iter().position(|&c| c == 0).unwrap_or(0).min(a[2]);
-            return if user::write_bytes(a[1], &exe[..n]) {
-                n as isize
-            } else {
-                -EFAULT
-            };
-        }
+    if let Ok(n) = user::read_cstr(a[0], &mut path)
+        && is_own_exe(&path[..n])
+    {
+        let exe = &state().root.exe;
+        let n = exe.iter().position(|&c| c == 0).unwrap_or(0).min(a[2]);
+        return if user::write_bytes(a[1], &exe[..n]) {
+            n as isize
+        } else {
+            -EFAULT
+        };
     }
     sys!(READLINK, a[0], a[1], a[2])
 }

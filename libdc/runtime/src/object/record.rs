@@ -43,8 +43,8 @@ pub const EPOLL_REPORTED: u32 = 14;
 pub struct IoHead {
     pub fd: i32,
     pub thread: u32,
-    /// Counter before the call, to tell a recorded call from an unrecorded one.
-    pub before: u64,
+    /// [`mark`] of the call, to tell a recorded call from an unrecorded one.
+    pub mark: u64,
     pub ret: u64,
     pub sum: u64,
 }
@@ -57,6 +57,16 @@ pub struct FileHead {
     pub at: u64,
     pub path_len: u32,
     pub other_len: u32,
+}
+
+/// What tells one call from every other of this interval: the generation of
+/// the worker, whose counters begin at zero, and its counter before the call.
+pub fn mark(before: u64) -> u64 {
+    let generation = engine()
+        .live()
+        .generation
+        .load(core::sync::atomic::Ordering::Relaxed);
+    generation << 44 | before & ((1 << 44) - 1)
 }
 
 /// The bytes of a plain value.

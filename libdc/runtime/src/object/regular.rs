@@ -41,10 +41,8 @@ pub fn openat(_l: &mut Local, a: [usize; 6]) -> isize {
         return r;
     }
     let tmpfile = flags & O_TMPFILE == O_TMPFILE;
-    if flags & O_CREAT != 0 || (flags & O_TRUNC != 0 && writes) {
-        if !tmpfile {
-            undo::before_open(&path[..n], flags);
-        }
+    if (flags & O_CREAT != 0 || (flags & O_TRUNC != 0 && writes)) && !tmpfile {
+        undo::before_open(&path[..n], flags);
     }
     let r = sys!(OPENAT, dir, path_at, flags, mode);
     if failed(r) {
@@ -56,10 +54,11 @@ pub fn openat(_l: &mut Local, a: [usize; 6]) -> isize {
         return -EMFILE;
     }
     let r = descriptor::adopt(fd, flags, &path[..n], false);
-    if tmpfile && !failed(r) {
-        if let Some(file) = file_of(fd) {
-            open_file(file).unlinked = 1;
-        }
+    if tmpfile
+        && !failed(r)
+        && let Some(file) = file_of(fd)
+    {
+        open_file(file).unlinked = 1;
     }
     r
 }
@@ -199,10 +198,10 @@ pub fn rewinds(f: &OpenFile) -> bool {
 /// A file that is mapped must be the same at recovery: size and time of it.
 pub fn note_mapped(file: u32, fd: i32) {
     let f = open_file(file);
-    if f.words[3] == 0 {
-        if let Ok(st) = Stat::of_fd(fd) {
-            f.words[..4].copy_from_slice(&[st.size, st.mtime[0], st.mtime[1], 1]);
-        }
+    if f.words[3] == 0
+        && let Ok(st) = Stat::of_fd(fd)
+    {
+        f.words[..4].copy_from_slice(&[st.size, st.mtime[0], st.mtime[1], 1]);
     }
 }
 
@@ -251,13 +250,12 @@ pub fn reopen(file: u32) -> isize {
     if failed(r) {
         return r;
     }
-    if let Ok(st) = Stat::of_fd(r as i32) {
-        if f.kind == Kind::Regular && (st.dev, st.ino) != (f.dev, f.ino) {
-            let path = core::str::from_utf8(&f.path[..f.path_len as usize]).unwrap_or("?");
-            crate::say!(
-                "{path} is another file than at the last commit; going on with the new one"
-            );
-        }
+    if let Ok(st) = Stat::of_fd(r as i32)
+        && f.kind == Kind::Regular
+        && (st.dev, st.ino) != (f.dev, f.ino)
+    {
+        let path = core::str::from_utf8(&f.path[..f.path_len as usize]).unwrap_or("?");
+        crate::say!("{path} is another file than at the last commit; going on with the new one");
     }
     if rewinds(f) {
         sys!(LSEEK, r, f.offset, 0);

@@ -29,7 +29,6 @@ pub const S_IFDIR: u32 = 0o040000;
 pub const S_IFCHR: u32 = 0o020000;
 pub const S_IFIFO: u32 = 0o010000;
 pub const S_IFSOCK: u32 = 0o140000;
-pub const S_IFLNK: u32 = 0o120000;
 
 impl Stat {
     const ZERO: Stat = Stat {
@@ -103,10 +102,10 @@ fn statx(at: usize, r: isize) -> isize {
     let dev =
         (major & 0xfff) << 8 | (minor & 0xff) | (minor & !0xff) << 12 | (major & !0xfff) << 32;
     let ours = super::undo::second_names(dev, ino) as u32;
-    if ours > 0 {
-        if let Some(n) = user::read::<u32>(at + 16) {
-            user::write(at + 16, &n.saturating_sub(ours));
-        }
+    if ours > 0
+        && let Some(n) = user::read::<u32>(at + 16)
+    {
+        user::write(at + 16, &n.saturating_sub(ours));
     }
     r
 }

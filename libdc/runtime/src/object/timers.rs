@@ -98,12 +98,12 @@ fn timer(id: usize) -> Option<&'static mut PosixTimer> {
 
 pub fn settime(_l: &mut Local, a: [usize; 6]) -> isize {
     let r = sys!(TIMER_SETTIME, a[0], a[1], a[2], a[3]);
-    if !failed(r) {
-        if let (Some(t), Some(spec)) = (timer(a[0]), user::read::<[u64; 4]>(a[2])) {
-            t.abs = a[1] as u32;
-            t.spec = spec;
-            t.set_at_ns = now_ns();
-        }
+    if !failed(r)
+        && let (Some(t), Some(spec)) = (timer(a[0]), user::read::<[u64; 4]>(a[2]))
+    {
+        t.abs = a[1] as u32;
+        t.spec = spec;
+        t.set_at_ns = now_ns();
     }
     r
 }

@@ -77,10 +77,11 @@ fn note_unlinked() {
     for fd in 0..high as i32 {
         let Some(file) = file_of(fd) else { continue };
         let f = open_file(file);
-        if f.kind == crate::state::Kind::Regular && f.unlinked == 0 {
-            if Stat::of_fd(fd).is_ok_and(|st| st.nlink == undo::second_names(st.dev, st.ino)) {
-                f.unlinked = 1;
-            }
+        if f.kind == crate::state::Kind::Regular
+            && f.unlinked == 0
+            && Stat::of_fd(fd).is_ok_and(|st| st.nlink == undo::second_names(st.dev, st.ino))
+        {
+            f.unlinked = 1;
         }
     }
 }
@@ -113,10 +114,10 @@ fn created(dir: usize, at: usize, is_dir: bool) {
 }
 
 fn sized(fd: i32, size: u64) {
-    if let Some(file) = file_of(fd) {
-        if open_file(file).kind == crate::state::Kind::Regular {
-            undo::before_truncate(fd, file, size);
-        }
+    if let Some(file) = file_of(fd)
+        && open_file(file).kind == crate::state::Kind::Regular
+    {
+        undo::before_truncate(fd, file, size);
     }
 }
 

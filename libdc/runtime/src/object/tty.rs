@@ -17,7 +17,6 @@ use crate::sys;
 
 const TCGETS: usize = 0x5401;
 const TCSETS: usize = 0x5402;
-const TCSETSW: usize = 0x5403;
 const TCSETSF: usize = 0x5404;
 const TIOCSTI: usize = 0x5412;
 const TIOCGWINSZ: usize = 0x5413;

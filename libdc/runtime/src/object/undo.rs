@@ -515,12 +515,11 @@ fn undo_one(kind: u32, payload: &[u8]) {
         record::REMOVED_DIR => {
             sys!(MKDIR, path.as_ptr(), h.at & 0o7777);
         }
-        record::RENAMED => {
+        record::RENAMED
             // Undone already if the old name exists.
-            if Stat::of_path(path.as_ptr()).is_err() {
+            if Stat::of_path(path.as_ptr()).is_err() => {
                 sys!(RENAME, rest.as_ptr(), path.as_ptr());
             }
-        }
         record::UNLINKED => relink(&h, path, rest),
         record::META => {
             if let Some(m) = value_of::<[u64; 5]>(rest) {
@@ -562,12 +561,11 @@ fn relink(h: &FileHead, path: &[u8], rest: &[u8]) {
 fn drop_kept_names() {
     let dir = engine().high_fd(high_fd::RUN_DIR);
     for r in engine().journal.records(0) {
-        if r.kind == record::UNLINKED {
-            if let Some(h) = value_of::<FileHead>(r.payload) {
-                if open_without_name(h.dev, h.ino).is_none() {
-                    sys!(UNLINKAT, dir, kept_name(h.ino).as_ptr(), 0);
-                }
-            }
+        if r.kind == record::UNLINKED
+            && let Some(h) = value_of::<FileHead>(r.payload)
+            && open_without_name(h.dev, h.ino).is_none()
+        {
+            sys!(UNLINKAT, dir, kept_name(h.ino).as_ptr(), 0);
         }
     }
 }
@@ -618,10 +616,10 @@ fn open_same(h: &FileHead, path: &[u8]) -> Option<i32> {
         sys!(CLOSE, fd);
         None
     };
-    if path.len() > 1 {
-        if let Some(fd) = same(sys!(OPEN, path.as_ptr(), O_CLOEXEC | O_RDWR)) {
-            return Some(fd);
-        }
+    if path.len() > 1
+        && let Some(fd) = same(sys!(OPEN, path.as_ptr(), O_CLOEXEC | O_RDWR))
+    {
+        return Some(fd);
     }
     let e = engine();
     let dir = e.high_fd(high_fd::RUN_DIR);

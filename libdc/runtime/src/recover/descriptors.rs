@@ -2,7 +2,7 @@
 
 use crate::engine::{engine, state};
 use crate::machine::sys::failed;
-use crate::object::descriptor::{self, any_fd, open_file};
+use crate::object::descriptor::{any_fd, open_file};
 use crate::object::*;
 use crate::state::Kind;
 use crate::{fatal, sys};
@@ -61,7 +61,8 @@ pub fn restore(warm: bool) {
             }
             continue;
         }
-        if !warm && !(open_file(file).inherited != 0 && is_open(fd as i32)) {
+        let given = open_file(file).inherited != 0 && is_open(fd as i32);
+        if !(warm || given) {
             remake(file, fd as i32);
         }
         match kind {
@@ -76,10 +77,12 @@ pub fn restore(warm: bool) {
     }
     for fd in 0..high {
         let file = state().fds[fd].file as u32;
-        if file != 0 && any_fd(file) == Some(fd as i32) && open_file(file).kind == Kind::Epoll {
-            if !warm || epoll::changed(file) {
-                epoll::fill(file);
-            }
+        if file != 0
+            && any_fd(file) == Some(fd as i32)
+            && open_file(file).kind == Kind::Epoll
+            && (!warm || epoll::changed(file))
+        {
+            epoll::fill(file);
         }
     }
     if warm {
@@ -184,5 +187,4 @@ pub fn install(file: u32, made: isize, _lowest: i32) {
     if !wanted_itself {
         sys!(CLOSE, made);
     }
-    let _ = descriptor::O_RDWR;
 }

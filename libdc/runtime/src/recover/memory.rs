@@ -22,8 +22,10 @@ pub fn restore() {
                     sys!(MPROTECT, v.start, v.end - v.start, writable & 3);
                 }
                 any = true;
-                // SAFETY: the area is mapped writable, the frame is a whole page.
-                unsafe { core::ptr::copy_nonoverlapping(bytes, page as *mut u8, PAGE) };
+                // SAFETY: the area is mapped writable, the frame is a whole page. A
+                // page behind the end of a file that was cut short cannot be
+                // written; the program could not use it either.
+                unsafe { user::try_copy(page as *mut u8, bytes, PAGE) };
             });
         if any && v.prot & PROT_WRITE == 0 {
             sys!(MPROTECT, v.start, v.end - v.start, v.prot);

@@ -66,7 +66,7 @@ pub fn mmap(a: [usize; 6]) -> isize {
 /// Where an area of this length goes.
 fn place(addr: usize, len: usize, flags: u32) -> Result<usize, isize> {
     if flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0 {
-        if addr % PAGE != 0 {
+        if !addr.is_multiple_of(PAGE) {
             return Err(EINVAL);
         }
         if !allowed(addr, len) {

@@ -12,10 +12,7 @@ use crate::sys;
 use dc_image::window;
 
 pub const PROT_WRITE: u32 = 2;
-pub const PROT_EXEC: u32 = 4;
-pub const MAP_SHARED: u32 = 1;
 pub const MAP_PRIVATE: u32 = 2;
-pub const MAP_SHARED_VALIDATE: u32 = 3;
 pub const MAP_FIXED: u32 = 0x10;
 pub const MAP_ANONYMOUS: u32 = 0x20;
 pub const MAP_32BIT: u32 = 0x40;
@@ -162,11 +159,12 @@ pub fn discard(from: usize, to: usize) {
     let root = &mut state().root;
     let seq = e.store.published() + 1;
     let n = root.discard_count as usize;
-    if let Some(last) = root.discards[..n].last_mut() {
-        if last.to == from as u64 && last.seq == seq {
-            last.to = to as u64;
-            return;
-        }
+    if let Some(last) = root.discards[..n].last_mut()
+        && last.to == from as u64
+        && last.seq == seq
+    {
+        last.to = to as u64;
+        return;
     }
     if n == root.discards.len() {
         // Too many holes to remember: one range over all of them would void
@@ -243,10 +241,10 @@ pub fn find_free(len: u64, top: u64, bottom: u64) -> Option<u64> {
     let mut high = top;
     let mut i = first_above(top.saturating_sub(1));
     // An area across `top` lowers it.
-    if let Some(v) = areas().get(i) {
-        if v.start < high {
-            high = v.start;
-        }
+    if let Some(v) = areas().get(i)
+        && v.start < high
+    {
+        high = v.start;
     }
     loop {
         let low = if i > 0 { areas()[i - 1].end } else { bottom };
