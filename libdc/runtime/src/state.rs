@@ -59,6 +59,9 @@ pub struct Root {
     pub pushback_len: u64,
     /// Records: fd u32, len u32, bytes (see object::input).
     pub pushback: [u8; 1 << 20],
+    /// What lies in the program's own pipes (see object::pipe).
+    pub pipe_data_len: u64,
+    pub pipe_data: [u8; 256 << 10],
     /// Function to run at recovery, and its argument (libdc).
     pub at_recovery: [usize; 2],
     pub comm: [u8; 16],

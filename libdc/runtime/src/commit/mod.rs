@@ -35,6 +35,7 @@ pub fn commit(local: &mut Local) {
     signal::collect_blocked(local);
     save_threads(local);
     object::regular::save_offsets();
+    object::pipe::save_contents();
     let mut copied = 0;
     if let Err(full) = copy_pages(&mut copied) {
         rio_full(full);

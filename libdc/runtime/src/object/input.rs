@@ -164,6 +164,9 @@ fn stream(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
 }
 
 fn consume(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
+    if let Some(file) = descriptor::file_of(fd) {
+        super::pipe::touch(file);
+    }
     let e = engine();
     let live = e.live();
     let before = live.rchar.load(Relaxed);
@@ -335,7 +338,7 @@ pub fn settle(dead_rchar: u64) {
 }
 
 /// At recovery: what was consumed since the last commit is fed again.
-pub fn restore() {
+pub fn restore(warm: bool) {
     let e = engine();
     if e.boot.plant == plant::LOSE_READ {
         return;
@@ -353,6 +356,9 @@ pub fn restore() {
         let Some(file) = descriptor::file_of(head.fd) else {
             continue;
         };
+        if !warm && super::pipe::is_own(head.fd) {
+            continue;
+        }
         let bytes = &r.payload[size_of::<IoHead>()..];
         let at = root.pushback_len as usize;
         if at + 8 + bytes.len() > root.pushback.len() {

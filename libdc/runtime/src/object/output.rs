@@ -28,6 +28,9 @@ pub struct Replay {
     /// Offset in the journal of the next record to match.
     next: usize,
     active: bool,
+    /// Our own pipes were made anew, as of the commit: what went into them
+    /// since does not count.
+    cold: bool,
 }
 
 impl Replay {
@@ -35,12 +38,14 @@ impl Replay {
         Replay {
             next: 0,
             active: false,
+            cold: false,
         }
     }
 
     /// After a recovery: output on record is not to be made again.
-    pub fn begin(&mut self) {
+    pub fn begin(&mut self, warm: bool) {
         self.next = 0;
+        self.cold = !warm;
         self.active = engine().boot.plant != plant::REPEAT_WRITE;
     }
 
@@ -51,7 +56,7 @@ impl Replay {
 
     /// The recorded result of the output call that thread `slot` makes now.
     fn take(&mut self, slot: u32, fd: i32, sum: u64, len: u64) -> Option<isize> {
-        if !self.active {
+        if !self.active || (self.cold && super::pipe::is_own(fd)) {
             return None;
         }
         for r in engine().journal.records(self.next) {
@@ -61,7 +66,7 @@ impl Replay {
             let Some(head) = record::value_of::<IoHead>(r.payload) else {
                 continue;
             };
-            if head.thread != slot {
+            if head.thread != slot || (self.cold && super::pipe::is_own(head.fd)) {
                 continue;
             }
             if head.fd != fd || (head.sum != sum && head.ret == len) {
@@ -224,6 +229,9 @@ fn raw(_l: &mut Local, c: &Call) -> isize {
 fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
     let sum = contents_sum(c);
     let slot = l.slot;
+    if let Some(file) = descriptor::file_of(fd) {
+        super::pipe::touch(file);
+    }
     if let Some(ret) = engine().replay.take(slot, fd, sum, c.len as u64) {
         return ret;
     }

@@ -85,6 +85,9 @@ pub fn restore(warm: bool) {
             epoll::fill(file);
         }
     }
+    if !warm {
+        pipe::refill();
+    }
     if warm {
         epoll::arm_reported();
     }

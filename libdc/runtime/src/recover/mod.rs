@@ -51,10 +51,10 @@ pub fn recover(warm: bool) -> ! {
     memory::restore();
     process::restore();
     restore_dispositions();
-    input::restore();
+    input::restore(warm);
     state().root.machine.step(Event::RolledBack);
     e.nd_cheap.store(state().root.machine.flag(), Relaxed);
-    e.replay.begin();
+    e.replay.begin(warm);
     threads::restore(main);
     timers::restore();
     tty::notice_size(main);
