@@ -70,6 +70,16 @@ impl StubPools {
         }
     }
 
+    /// A place to return to from a function that the runtime has called.
+    pub fn return_stub(&mut self, near: usize) -> Option<usize> {
+        let at = self.room_near(near)?;
+        // mov eax, 15 (rt_sigreturn); syscall
+        let code = [0xb8u8, 15, 0, 0, 0, 0x0f, 0x05];
+        // SAFETY: a stub's room in a writable area of ours.
+        unsafe { core::ptr::copy_nonoverlapping(code.as_ptr(), at as *mut u8, code.len()) };
+        Some(at)
+    }
+
     fn room_near(&mut self, site: usize) -> Option<usize> {
         let near = |at: usize| at.abs_diff(site) < 0x7000_0000;
         for i in 0..self.len {

@@ -64,6 +64,8 @@ pub struct Root {
     pub pipe_data: [u8; 256 << 10],
     /// Function to run at recovery, and its argument (libdc).
     pub at_recovery: [usize; 2],
+    /// Where that function returns to: a stub that ends in rt_sigreturn.
+    pub recovery_return: usize,
     pub comm: [u8; 16],
     pub cwd: [u8; 4096],
     /// Absolute path of the program file, for /proc/self/exe.

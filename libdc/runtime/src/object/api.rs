@@ -23,11 +23,33 @@ pub fn call(l: &mut Local, a: [usize; 6]) -> isize {
         }
         3 => {
             let _guard = engine().lock.acquire(l);
-            state().root.at_recovery = [a[1], a[2]];
-            0
+            register(a[1], a[2])
         }
         4 => statistics(a[1]),
         _ => -ENOSYS,
+    }
+}
+
+/// The function that runs first after a recovery. It returns through a stub of
+/// ours, into the state that it interrupted.
+fn register(function: usize, arg: usize) -> isize {
+    let root = &mut state().root;
+    if function != 0 && root.recovery_return == 0 {
+        match engine().stubs.return_stub(function) {
+            Some(at) => root.recovery_return = at,
+            None => return -ENOMEM,
+        }
+    }
+    root.at_recovery = [function, arg];
+    0
+}
+
+/// At recovery, before the first thread goes on.
+pub fn call_recovery_function(l: &mut Local) {
+    let root = &state().root;
+    let [function, arg] = root.at_recovery;
+    if function != 0 {
+        crate::signal::deliver::call_function(l, function, arg, root.recovery_return);
     }
 }
 

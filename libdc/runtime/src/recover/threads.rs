@@ -78,6 +78,7 @@ pub fn go(l: &'static mut Local) -> ! {
     sys!(RT_SIGPROCMASK, 2, &raw const mask, 0, 8);
     thread::restore_kernel_pointers(l);
     thread::restore_registers(l);
+    crate::object::api::call_recovery_function(l);
     thread::resume_others();
     // SAFETY: the frame is complete.
     unsafe { entry::leave() }
