@@ -105,7 +105,8 @@ fn resident(bench: &Bench, report: &mut Report) -> Outcome<()> {
         _ => 2048,
     };
     let mut table = Table::new(
-        "The same commit (1 page and the guest's own, 3 in all) with more memory resident",
+        "The same small commit (1 page touched, and the guest's stack and sample) with more memory \
+         resident",
         &["resident MB", "pages copied", "min us", "p50 us", "p99 us"],
     );
     let mut chart = Chart::new(

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::failure::{Doing, Outcome};
-use crate::report::figure;
+use crate::report::significant;
 
 /// In the order of the text.
 const NAMES: [&str; 7] = [
@@ -54,7 +54,7 @@ fn markdown(results: &[Value]) -> String {
                 word(&result["benchmark"]),
                 word(&goal["what"]),
                 goal["at_most"],
-                figure(measured, 2),
+                significant(measured),
                 word(&goal["verdict"])
             );
         }

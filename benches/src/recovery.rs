@@ -131,8 +131,13 @@ struct Times {
 impl Times {
     /// Speaks to a program that was killed at `since`, or started again then.
     fn take(&mut self, guest: &mut Conversation, since_ns: u64) -> Outcome<()> {
-        let ms = |at_ns: u64| at_ns.saturating_sub(since_ns) as f64 / 1e6;
-        let seen_ns = answer(guest, ".")?;
+        let ms = |at_ns: u64| (at_ns - since_ns) as f64 / 1e6;
+        guest.say(".")?;
+        let mut seen_ns = 0;
+        // Cold, the last answer before the kill may come once more.
+        while seen_ns < since_ns {
+            seen_ns = heard(guest)?;
+        }
         self.output.push(ms(monotonic_ns()));
         self.first.push(ms(seen_ns));
         self.walked.push(ms(answer(guest, "w")?));
@@ -199,6 +204,11 @@ fn settle(guest: &mut Conversation) -> Outcome<()> {
 /// The time in the answer to a command.
 pub fn answer(guest: &mut Conversation, command: &str) -> Outcome<u64> {
     guest.say(command)?;
+    heard(guest)
+}
+
+/// The time in the next line.
+fn heard(guest: &mut Conversation) -> Outcome<u64> {
     let line = guest.hear()?;
     let time = line.split(' ').next().and_then(|word| word.parse().ok());
     time.doing(|| format!("time in the answer {line:?}"))

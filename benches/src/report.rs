@@ -97,7 +97,7 @@ impl Report {
     fn goal_table(&self) -> Table {
         let mut table = Table::new("Goals", &["what", "target", "measured", "verdict"]);
         for goal in &self.goals {
-            let amount = |value| format!("{} {}", figure(value, 2), goal.unit);
+            let amount = |value| format!("{} {}", significant(value), goal.unit);
             table.row([
                 Cell::text(&goal.what),
                 Cell::text(format!("<= {} {}", goal.at_most, goal.unit)),
@@ -222,6 +222,18 @@ pub fn figure(value: f64, decimals: usize) -> String {
     } else {
         "-".to_owned()
     }
+}
+
+/// As many decimals as three digits need.
+pub fn significant(value: f64) -> String {
+    let decimals = match value.abs() {
+        100.0.. => 0,
+        10.0.. => 1,
+        1.0.. => 2,
+        0.1.. => 3,
+        _ => 4,
+    };
+    figure(value, decimals)
 }
 
 #[cfg(test)]

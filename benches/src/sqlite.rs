@@ -27,6 +27,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Outcome<f64> {
             "commits",
             "us a commit",
             "pages a commit",
+            "of them hot",
             "hosted us a statement",
             "native us a statement",
         ],
@@ -47,6 +48,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Outcome<f64> {
             Cell::Figure(commits, 0),
             Cell::Figure(mean_us, 2),
             Cell::Figure(grown("pages_copied") / commits, 1),
+            Cell::Figure(grown("pages_hot") / commits, 1),
             Cell::Figure(hosted_us, 1),
             Cell::Figure(native_us, 1),
         ]);
