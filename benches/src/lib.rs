@@ -1,1 +1,0 @@
-//! The benchmarks: overhead of commits, intervals, system calls, recovery.
