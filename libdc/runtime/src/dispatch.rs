@@ -18,6 +18,8 @@ pub extern "C" fn on_call(l: &'static mut Local) {
         let _guard = engine().lock.acquire(l);
         crate::patch::consider(l);
     }
+    let calls = &engine().live().calls;
+    calls.store(calls.load(Relaxed) + 1, Relaxed);
     let row = table::row(l.frame.nr);
     let args = l.frame.args();
     let ret = match row.how {

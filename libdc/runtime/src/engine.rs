@@ -117,8 +117,8 @@ pub struct Supplier<'a> {
     pub rio_fd: i32,
 }
 
-/// Frames are made usable in steps of this many (8 MiB).
-const GROW_FRAMES: usize = 2048;
+/// Frames are made usable in steps: as many as there are, from 1 to 16 MiB.
+const GROW_FRAMES: core::ops::RangeInclusive<usize> = 256..=4096;
 
 impl Supply for Supplier<'_> {
     fn alloc(&mut self, bytes: usize) -> *mut u8 {
@@ -129,7 +129,7 @@ impl Supply for Supplier<'_> {
         let at = header::FRAMES_OFFSET + from * window::PAGE;
         // The storage is asked for the room now, so that a store can never
         // find it missing (that would be a SIGBUS).
-        let mut frames = GROW_FRAMES;
+        let mut frames = from.clamp(*GROW_FRAMES.start(), *GROW_FRAMES.end());
         loop {
             let r = crate::sys!(FALLOCATE, self.rio_fd, 0, at, frames * window::PAGE);
             if !crate::machine::sys::failed(r) {

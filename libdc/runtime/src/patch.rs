@@ -11,7 +11,11 @@
 //!
 //! Only the five bytes before the `syscall` change, so whoever jumps to the
 //! syscall, returns behind it or was interrupted at it finds what was there.
-//! What has no such five bytes is caught by Syscall User Dispatch.
+//! read(2) is number 0, and compilers write `xor eax, eax` for it, two bytes.
+//! They become a short jump to a landing of five bytes in the padding between
+//! two functions, which nothing reaches otherwise.
+//!
+//! What has neither form is caught by Syscall User Dispatch.
 
 use crate::engine::engine;
 use crate::machine::frame::LOCAL_ENTRY;
@@ -132,17 +136,31 @@ pub fn consider(l: &mut Local) {
     if number >= 512 || NEVER.contains(&(number as u32)) || !user::read_bytes(site - 1, &mut code) {
         return;
     }
-    let rex = code[0] & 0xf0 == 0x40;
-    let found = u32::from_le_bytes([code[2], code[3], code[4], code[5]]);
-    if rex || code[1] != 0xb8 || found as usize != number || code[6..8] != [0x0f, 0x05] {
+    if code[6..8] != [0x0f, 0x05] {
         return;
     }
-    let (first, last) = (site & !(PAGE - 1), (site + 4) & !(PAGE - 1));
+    let rex = code[0] & 0xf0 == 0x40;
+    let found = u32::from_le_bytes([code[2], code[3], code[4], code[5]]);
+    let long = !rex && code[1] == 0xb8 && found as usize == number;
+    let short = number == 0 && code[4..6] == [0x31, 0xc0];
+    let landing = match (long, short) {
+        (true, _) => site,
+        (_, true) => match padding_near(site + 3) {
+            Some(at) => at,
+            None => return,
+        },
+        _ => return,
+    };
+    let (first, last) = (
+        landing.min(site) & !(PAGE - 1),
+        (landing.max(site) + 7) & !(PAGE - 1),
+    );
     let Some(v) = space::find(site as u64) else {
         return;
     };
     let prot = v.prot;
-    if v.file == 0 || v.flags & 3 != space::MAP_PRIVATE || (last + PAGE) as u64 > v.end {
+    let inside = first as u64 >= v.start && (last + PAGE) as u64 <= v.end;
+    if v.file == 0 || v.flags & 3 != space::MAP_PRIVATE || !inside {
         return;
     }
     // No other thread may be between the bytes while they change.
@@ -150,7 +168,12 @@ pub fn consider(l: &mut Local) {
     let writable = prot & PROT_WRITE != 0;
     let len = last + PAGE - first;
     if writable || !failed(sys!(MPROTECT, first, len, prot | PROT_WRITE)) {
-        patch_site(site, number as u32);
+        patch_site(
+            landing,
+            site + 7,
+            number as u32,
+            (!long).then_some(site + 3),
+        );
         if !writable {
             sys!(MPROTECT, first, len, prot);
         }
@@ -158,30 +181,66 @@ pub fn consider(l: &mut Local) {
     thread::resume_others();
 }
 
-fn patch_site(site: usize, number: u32) {
-    let Some(stub) = engine().stubs.room_near(site) else {
+/// Five bytes of padding between two functions, within reach of a short jump
+/// from `site`: nops that follow a `ret` and end where a function may begin.
+fn padding_near(site: usize) -> Option<usize> {
+    const NOPS: [&[u8]; 6] = [
+        &[0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
+        &[0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
+        &[0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
+        &[0x0f, 0x1f, 0x80, 0, 0, 0, 0],
+        &[0x66, 0x0f, 0x1f, 0x44, 0, 0],
+        &[0x0f, 0x1f, 0x44, 0, 0],
+    ];
+    let reach = site - 100..site + 110;
+    let mut end = reach.start.next_multiple_of(16);
+    while end < reach.end {
+        let mut before = [0u8; 12];
+        if user::read_bytes(end - 12, &mut before) {
+            for nop in NOPS {
+                let at = 12 - nop.len();
+                if before[at..] == *nop
+                    && before[at - 1] == 0xc3
+                    && reach.contains(&(end - nop.len()))
+                {
+                    return Some(end - nop.len());
+                }
+            }
+        }
+        end += 16;
+    }
+    None
+}
+
+/// Puts a jump to a new stub at `landing`, and a short jump to the landing at
+/// `short`, if the site is of that form. The stub returns to `back`.
+fn patch_site(landing: usize, back: usize, number: u32, short: Option<usize>) {
+    let Some(stub) = engine().stubs.room_near(landing) else {
         return;
     };
     let mut code = [0u8; STUB_LEN];
     code[0] = 0xb8;
     code[1..5].copy_from_slice(&number.to_le_bytes());
     code[5..7].copy_from_slice(&[0x48, 0xb9]);
-    code[7..15].copy_from_slice(&(site + 7).to_le_bytes());
+    code[7..15].copy_from_slice(&back.to_le_bytes());
     code[15..19].copy_from_slice(&[0x65, 0xff, 0x24, 0x25]);
     code[19..23].copy_from_slice(&(LOCAL_ENTRY as u32).to_le_bytes());
     code[23] = 0x90;
-    let rel = (stub as i64 - (site as i64 + 5)) as i32;
+    let rel = (stub as i64 - (landing as i64 + 5)) as i32;
     let mut jump = [0xe9u8; 5];
     jump[1..].copy_from_slice(&rel.to_le_bytes());
-    // SAFETY: both lie in writable memory of the program's half; no thread of
-    // the program runs in text that is only being mapped.
+    // SAFETY: all of it lies in memory of the program's half that is writable
+    // now, and all other threads are stopped, none of them inside the bytes.
     unsafe {
         core::ptr::copy_nonoverlapping(code.as_ptr(), stub as *mut u8, STUB_LEN);
-        core::ptr::copy_nonoverlapping(jump.as_ptr(), site as *mut u8, 5);
+        core::ptr::copy_nonoverlapping(jump.as_ptr(), landing as *mut u8, 5);
+        if let Some(site) = short {
+            let hop = [0xeb, (landing as i64 - (site as i64 + 2)) as u8];
+            core::ptr::copy_nonoverlapping(hop.as_ptr(), site as *mut u8, 2);
+        }
     }
-    let (first, last) = (site & !(PAGE - 1), (site + 4) & !(PAGE - 1));
-    space::note_extra(first);
-    if last != first {
-        space::note_extra(last);
+    let (from, to) = (landing.min(back - 7), (landing + 5).max(back));
+    for page in (from & !(PAGE - 1)..to).step_by(PAGE) {
+        space::note_extra(page);
     }
 }

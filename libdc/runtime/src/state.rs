@@ -44,7 +44,8 @@ pub struct Root {
     pub umask: u32,
     /// One above the highest descriptor ever used.
     pub fd_high: u32,
-    pub _pad: u32,
+    /// Entries of `State::epoll` that were ever in use.
+    pub epoll_high: u32,
     /// Emulated heap: start, current end.
     pub brk_start: u64,
     pub brk_now: u64,

@@ -3,19 +3,19 @@
 //! A page found dirty in three commits running leaves write tracking (one call)
 //! and is from then on simply copied. The set is small, because each hot page
 //! may cut a memory area in two, and it cools: a page that was found unchanged
-//! twice in a row goes back under tracking.
+//! goes back under tracking.
 
 use crate::engine::{engine, store_and_supply};
 use crate::uffd;
 use dc_image::window::PAGE;
 use vista_core::pages::{Full, Slot};
 
-const CAP: usize = 48;
+const CAP: usize = 128;
 /// Commits in a row that must find a page dirty before it is hot.
 const HEAT: u8 = 3;
-/// Commits until a hot page is first compared with its last copy; four times as
-/// many whenever it has come back.
-const CHECK_AFTER: u32 = 64;
+/// Commits until a hot page is first compared with its last copy; twice as many
+/// whenever it has come back.
+const CHECK_AFTER: u32 = 16;
 
 /// In `Slot::flags`; above it, how often the page has been hot before.
 const IS_HOT: u8 = 1;
@@ -23,7 +23,6 @@ const IS_HOT: u8 = 1;
 #[derive(Clone, Copy)]
 struct Hot {
     page: usize,
-    unchanged: u8,
     /// Commits until the next comparison.
     due: u32,
 }
@@ -40,11 +39,7 @@ pub struct HotSet {
 impl HotSet {
     pub const fn new() -> HotSet {
         HotSet {
-            pages: [Hot {
-                page: 0,
-                unchanged: 0,
-                due: 0,
-            }; CAP],
+            pages: [Hot { page: 0, due: 0 }; CAP],
             len: 0,
             fresh: [0; CAP],
             fresh_len: 0,
@@ -74,14 +69,10 @@ impl HotSet {
             if self.len < CAP && uffd::untrack(page, page + PAGE) {
                 let mut due = CHECK_AFTER;
                 if let Some(slot) = engine().store.slot(page) {
-                    due = CHECK_AFTER << (2 * (slot.flags >> 1).min(8));
+                    due = CHECK_AFTER << (slot.flags >> 1).min(8);
                     slot.flags |= IS_HOT;
                 }
-                self.pages[self.len] = Hot {
-                    page,
-                    unchanged: 0,
-                    due,
-                };
+                self.pages[self.len] = Hot { page, due };
                 self.len += 1;
             }
         }
@@ -95,18 +86,12 @@ impl HotSet {
         while i < self.len {
             let page = self.pages[i].page;
             self.pages[i].due -= 1;
-            let check = self.pages[i].due == 0;
-            if check {
-                self.pages[i].due = CHECK_AFTER;
-            }
-            if check && self.unchanged(page) {
-                self.pages[i].unchanged += 1;
-                if self.pages[i].unchanged >= 2 {
+            if self.pages[i].due == 0 {
+                if self.unchanged(page) {
                     self.cool(i);
                     continue;
                 }
-            } else if check {
-                self.pages[i].unchanged = 0;
+                self.pages[i].due = CHECK_AFTER;
             }
             let (store, mut supply) = store_and_supply();
             store.stage(page, &mut supply, |dst| super::copy_program_page(dst, page))?;
@@ -148,7 +133,7 @@ impl HotSet {
             self.len -= 1;
             self.pages[i] = self.pages[self.len];
         } else {
-            self.pages[i].unchanged = 0;
+            self.pages[i].due = CHECK_AFTER;
             if let Some(slot) = engine().store.slot(page) {
                 slot.flags |= IS_HOT;
             }

@@ -145,7 +145,7 @@ pub fn adopt(fd: i32, flags: usize, path: &[u8], inherited: bool) -> isize {
         S_IFDIR => Kind::Directory,
         S_IFIFO => Kind::Pipe,
         S_IFSOCK => Kind::Socket,
-        S_IFCHR if super::tty::is_tty(fd) => Kind::Tty,
+        S_IFCHR if super::tty::may_be_tty(st.rdev) && super::tty::is_tty(fd) => Kind::Tty,
         S_IFCHR => Kind::Device,
         _ => Kind::Other,
     };

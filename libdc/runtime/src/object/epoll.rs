@@ -81,6 +81,8 @@ pub fn ctl(_l: &mut Local, a: [usize; 6]) -> isize {
     let Some(i) = slot else {
         panic!("more than {} epoll entries", state().epoll.len())
     };
+    let high = &mut state().root.epoll_high;
+    *high = (*high).max(i as u32 + 1);
     list[i] = EpollEntry {
         epoll,
         target,
@@ -173,7 +175,7 @@ fn fed(l: &mut Local, a: &[usize; 6]) -> Option<isize> {
 /// A file ceases to exist: so do its entries. (The kernel would know by the
 /// last close, which a rollback's sake delays.)
 pub fn forget(file: u32) {
-    for i in 0..state().epoll.len() {
+    for i in 0..state().root.epoll_high as usize {
         let e = state().epoll[i];
         if e.epoll == 0 || (e.epoll != file && e.target != file) {
             continue;

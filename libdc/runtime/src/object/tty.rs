@@ -32,6 +32,12 @@ const FIONCLEX: usize = 0x5450;
 /// `struct termios2` of the kernel.
 const TERMIOS2_LEN: usize = 44;
 
+/// Whether a character device can be a terminal at all: /dev/mem and its like
+/// (null, zero, urandom) have major number 1.
+pub fn may_be_tty(rdev: u64) -> bool {
+    rdev >> 8 & 0xfff != 1
+}
+
 pub fn is_tty(fd: i32) -> bool {
     let mut t = [0u8; 64];
     !failed(sys!(IOCTL, fd, TCGETS, t.as_mut_ptr()))

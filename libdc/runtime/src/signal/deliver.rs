@@ -112,8 +112,18 @@ fn restart_call(l: &mut Local, act: &crate::state::SigAction) {
 /// Makes the thread run `function(arg)` of the program before it goes on, on
 /// its own stack, like a handler; `back` ends in rt_sigreturn.
 pub fn call_function(l: &mut Local, function: usize, arg: usize, back: usize) {
-    let info = SigInfo { signo: 0, errno: 0, code: 0, rest: [0; 116] };
-    let act = crate::state::SigAction { handler: function, flags: 0, restorer: back, mask: 0 };
+    let info = SigInfo {
+        signo: 0,
+        errno: 0,
+        code: 0,
+        rest: [0; 116],
+    };
+    let act = crate::state::SigAction {
+        handler: function,
+        flags: 0,
+        restorer: back,
+        mask: 0,
+    };
     let mask = mask_of(l);
     if build_frame(l, &info, &act, mask) {
         l.frame.rdi = arg;
