@@ -327,16 +327,26 @@ fn each_range(
 
 fn newest_header(log: &dyn Medium) -> io::Result<(u64, u64)> {
     let mut newest = None;
+    let mut torn = false;
     for slot in [0, HEADER_STRIDE] {
         let mut found = [0; HEADER];
         log.read_at(slot, &mut found)?;
         let whole = word(&found, 0) == MAGIC && checksum(MAGIC, &found[..24]) == word(&found, 24);
         let (first, generation) = (word(&found, 8), word(&found, 16));
+        torn |= !whole;
         if whole && first > 0 && newest.is_none_or(|(_, other)| generation > other) {
             newest = Some((first, generation));
         }
     }
-    newest.ok_or_else(|| damaged("neither header is whole".into()))
+    let (first, generation) = newest.ok_or_else(|| damaged("neither header is whole".into()))?;
+    // A crash tears a header only before the first record of its generation is written.
+    let mut head = [0; RECORD_HEADER];
+    log.read_at(START, &mut head)?;
+    let next = (word(&head, 8), generation + 1);
+    if torn && each_record(log, next, |_, _| Ok(()))?.0 > START {
+        return Err(damaged("the newer header is not whole".into()));
+    }
+    Ok((first, generation))
 }
 
 fn header(first: u64, generation: u64) -> [u8; HEADER] {

@@ -4,6 +4,7 @@
 use rio_core::At;
 use rio_sim::sim::Event;
 
+use crate::harness::Change;
 use crate::workloads::{HEAP, RANGES, Workload};
 
 #[derive(Clone, Copy)]
@@ -76,11 +77,12 @@ impl Planted {
     }
 
     /// Which stores a recovery with the fault leaves out.
-    pub fn drops_in_recovery(self, at: At) -> bool {
-        let plane = at.window() == 0 && at.offset() >= LOG.end + 16;
+    pub fn drops_in_recovery(self, at: At, change: Change) -> bool {
+        let heap = at.window() == 0 && at.offset() >= LOG.end;
         match self {
             UndoSkipped => at.window() == 1,
-            FreeNotUndone | MallocNotUndone => plane,
+            FreeNotUndone => heap && change == Change::SetsBits,
+            MallocNotUndone => heap && change == Change::ClearsBits,
             _ => false,
         }
     }

@@ -39,6 +39,14 @@ pub enum Depth {
     Power,
 }
 
+/// What a store does to the bits that are there.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Change {
+    SetsBits,
+    ClearsBits,
+    Bytes,
+}
+
 #[derive(Default)]
 pub struct Findings {
     pub steps: usize,
@@ -85,7 +93,7 @@ pub fn explore(
     story: &Story,
     trace: &[Event],
     depth: Depth,
-    drops: impl Fn(At) -> bool + Copy,
+    drops: impl Fn(At, Change) -> bool + Copy,
 ) -> Findings {
     let mut found = Findings {
         steps: trace.len(),
@@ -146,7 +154,7 @@ fn allowed_at(story: &Story, step: usize) -> Vec<&Observation> {
 fn judge(
     image: &Image,
     allowed: &[&Observation],
-    drops: impl Fn(At) -> bool + Copy,
+    drops: impl Fn(At, Change) -> bool + Copy,
     crash_again: bool,
     found: &mut Findings,
 ) {
@@ -179,7 +187,10 @@ fn judge(
     }
 }
 
-fn recover(image: &Image, drops: impl Fn(At) -> bool) -> (Result<Observation, Fault>, Vec<Event>) {
+fn recover(
+    image: &Image,
+    drops: impl Fn(At, Change) -> bool,
+) -> (Result<Observation, Fault>, Vec<Event>) {
     let rio = Lossy {
         sim: Sim::from_image(image),
         drops,
@@ -238,7 +249,7 @@ struct Lossy<D> {
 }
 
 // SAFETY: everything is the simulator's, and a store left out touches nothing.
-unsafe impl<D: Fn(At) -> bool> Rio for Lossy<D> {
+unsafe impl<D: Fn(At, Change) -> bool> Rio for Lossy<D> {
     fn window(&self, index: usize) -> Window {
         self.sim.window(index)
     }
@@ -260,14 +271,28 @@ unsafe impl<D: Fn(At) -> bool> Rio for Lossy<D> {
     }
 
     unsafe fn store(&self, at: At, bytes: &[u8]) {
-        if !(self.drops)(at) {
+        if !(self.drops)(at, Change::Bytes) {
             // SAFETY: the caller's word is passed on.
             unsafe { self.sim.store(at, bytes) }
         }
     }
 
     unsafe fn store_word(&self, at: At, word: u64) {
-        if !(self.drops)(at) {
+        // SAFETY: the caller vouches for the word.
+        let old = unsafe {
+            self.sim
+                .window(at.window())
+                .base
+                .add(at.offset())
+                .cast::<u64>()
+                .read()
+        };
+        let change = if word & !old != 0 {
+            Change::SetsBits
+        } else {
+            Change::ClearsBits
+        };
+        if !(self.drops)(at, change) {
             // SAFETY: the caller's word is passed on.
             unsafe { self.sim.store_word(at, word) }
         }

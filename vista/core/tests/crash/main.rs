@@ -15,7 +15,7 @@ use workloads::{WORKLOADS, run};
 fn process_crash_at_every_step_and_in_every_recovery() {
     for workload in WORKLOADS {
         let story = run(workload);
-        let found = explore(&story, &story.trace, Depth::Process, |_| false);
+        let found = explore(&story, &story.trace, Depth::Process, |_, _| false);
         println!("{}: {found}", workload.name);
         assert_eq!(found.violations(), 0, "{}: {found}", workload.name);
         assert!(
@@ -33,7 +33,7 @@ fn process_crash_at_every_step_and_in_every_recovery() {
 fn power_failure_with_every_subset_of_unfenced_lines() {
     for workload in WORKLOADS {
         let story = run(workload);
-        let found = explore(&story, &story.trace, Depth::Power, |_| false);
+        let found = explore(&story, &story.trace, Depth::Power, |_, _| false);
         println!("{}: {found}", workload.name);
         assert_eq!(found.violations(), 0, "{}: {found}", workload.name);
         assert!(
@@ -48,8 +48,8 @@ fn each_planted_fault_is_caught_by_name() {
     for fault in faults::FAULTS {
         let story = run(fault.workload());
         let trace = fault.plant_in(&story.trace);
-        let found = explore(&story, &trace, Depth::Power, |at| {
-            fault.drops_in_recovery(at)
+        let found = explore(&story, &trace, Depth::Power, |at, change| {
+            fault.drops_in_recovery(at, change)
         });
         println!("{}: {found}", fault.name());
         let caught = found.caught.get(fault.shows_as()).copied().unwrap_or(0);
