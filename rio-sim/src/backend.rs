@@ -1,5 +1,6 @@
 //! What a Rio on files can do besides being one: open, add and lengthen windows.
 
+use std::fs::File;
 use std::path::Path;
 
 use rio_core::Rio;
@@ -31,6 +32,9 @@ pub trait Backend: Rio + Send + Sized {
 
     /// Write-protects a window against stray stores, or opens it.
     fn protect_window(&self, index: usize, writable: bool) -> Result<(), Error>;
+
+    /// The file that stores in the window reach at once; none if files lag behind memory.
+    fn shared_file(&self, index: usize) -> Option<&File>;
 
     fn image_mut(&mut self) -> &mut Image;
 

@@ -5,6 +5,7 @@
 //! to memory that survives, and this memory does not.
 
 use std::cell::{Cell, RefCell};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::slice;
@@ -180,6 +181,10 @@ impl Backend for Disk {
 
     fn protect_window(&self, index: usize, writable: bool) -> Result<(), Error> {
         self.windows.protect(index, writable)
+    }
+
+    fn shared_file(&self, _index: usize) -> Option<&File> {
+        None
     }
 
     fn image_mut(&mut self) -> &mut Image {

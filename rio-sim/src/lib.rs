@@ -33,7 +33,7 @@ mod windows;
 pub use backend::{Backend, Place};
 pub use disk::Disk;
 pub use error::Error;
-pub use image::Image;
+pub use image::{Image, effective_uid};
 pub use machine::{WriteBack, write_back};
 pub use pmem::Pmem;
 pub use tmpfs::Tmpfs;

@@ -3,6 +3,7 @@
 //! On a file system without DAX the file is mapped in its place and the same instructions run, so that
 //! their cost and their order are real, though the memory below is not; `is_dax` tells which.
 
+use std::fs::File;
 use std::path::Path;
 
 use rio_core::{At, Errno, Rio, Window};
@@ -96,6 +97,10 @@ impl Backend for Pmem {
 
     fn protect_window(&self, index: usize, writable: bool) -> Result<(), Error> {
         self.windows.protect(index, writable)
+    }
+
+    fn shared_file(&self, index: usize) -> Option<&File> {
+        self.windows.file(index)
     }
 
     fn image_mut(&mut self) -> &mut Image {

@@ -3,6 +3,7 @@
 //! On a file system with a disk below it works as well, and survives the process as well; what the
 //! kernel has written when the machine fails is then no consistent image. Use `Disk` for that.
 
+use std::fs::File;
 use std::path::Path;
 
 use rio_core::{At, Errno, Rio, Window};
@@ -66,6 +67,10 @@ impl Backend for Tmpfs {
 
     fn protect_window(&self, index: usize, writable: bool) -> Result<(), Error> {
         self.windows.protect(index, writable)
+    }
+
+    fn shared_file(&self, index: usize) -> Option<&File> {
+        self.windows.file(index)
     }
 
     fn image_mut(&mut self) -> &mut Image {

@@ -338,6 +338,16 @@ impl Heap {
     }
 }
 
+/// Visits the blocks of a heap whose image is only looked at.
+pub fn each_block<R: Rio>(
+    rio: &R,
+    segment: usize,
+    info: &SegmentInfo,
+    visit: impl FnMut(At, usize),
+) -> Result<(), Fault> {
+    Heap::new(*info).each_block(rio, segment, visit)
+}
+
 /// Whether a log record can be about this heap.
 pub fn check_block(info: &SegmentInfo, at: At, arg: u64) -> Option<()> {
     decode(info, at, arg).map(|_| ())
