@@ -11,7 +11,7 @@
  *     vista_end_transaction(v);
  *
  * A vista and its memory belong to one thread at a time. Functions that return int say 0, or a
- * VISTA_E... value; vista_error then tells the object, the cause and what to do. Link: -lvista -lm.
+ * VISTA_E... value; vista_error then tells the object, the cause and what to do. Link: -lvista_c -lm.
  */
 #ifndef VISTA_H
 #define VISTA_H

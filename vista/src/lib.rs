@@ -28,8 +28,6 @@
 
 #[allow(unsafe_code)]
 mod any_rio;
-#[allow(unsafe_code)]
-mod c;
 mod error;
 pub mod inspect;
 #[allow(unsafe_code)]

@@ -165,6 +165,12 @@ impl<B: Backend> Store<B> {
         found.map(Segment)
     }
 
+    /// The untyped operations, for whoever brings no types: another language, a checkpoint engine.
+    #[inline]
+    pub fn core(&mut self) -> &mut Core<B> {
+        &mut self.core
+    }
+
     /// The segment that a place is in.
     pub fn segment_of(&self, at: At) -> Option<Segment> {
         (1..=self.core.segments())

@@ -98,7 +98,7 @@ impl WorkingCopy {
     }
 
     /// Puts the written pages into an open transaction.
-    pub(crate) fn write_into<B: Backend>(&mut self, core: &mut Core<B>) -> Result<(), Error> {
+    pub fn write_into<B: Backend>(&mut self, core: &mut Core<B>) -> Result<(), Error> {
         self.find()?;
         for run in &self.runs {
             // SAFETY: inside the mapping; `&mut self` keeps this process's Rust code away from it.
@@ -111,7 +111,7 @@ impl WorkingCopy {
     }
 
     /// The transaction ended well.
-    pub(crate) fn committed(&mut self) {
+    pub fn committed(&mut self) {
         self.runs.clear();
     }
 

@@ -1,4 +1,4 @@
-//! The C interface: the names of the thesis, over raw addresses. See `include/vista.h`.
+//! The names of the thesis over raw addresses.
 //!
 //! A call never unwinds and never trusts an address: each is looked up among the mapped segments.
 
@@ -12,7 +12,7 @@ use rio_core::{At, Rio};
 use rio_sim::Image;
 use vista_core::{Fault, SEGMENTS};
 
-use crate::{AnyRio, Error, Kind, Options, Segment, SegmentOptions, Store, WorkingCopy};
+use vista::{AnyRio, Error, Kind, Options, Segment, SegmentOptions, Store, WorkingCopy};
 
 /// `struct vista`.
 pub struct Vista {
@@ -74,7 +74,7 @@ pub unsafe extern "C" fn vista_close(v: *mut Vista) {
     }
     // SAFETY: the caller hands over what `vista_init` made.
     let mut vista = unsafe { Box::from_raw(v) };
-    if vista.store.core.in_transaction() {
+    if vista.store.core().in_transaction() {
         let _ = vista.abort();
     }
 }
@@ -113,7 +113,7 @@ pub unsafe extern "C" fn vista_grow(v: *mut Vista, segment: *mut c_void, size: u
 pub unsafe extern "C" fn vista_begin_transaction(v: *mut Vista) -> c_int {
     // SAFETY: the caller vouches for it.
     let vista = unsafe { &mut *v };
-    match vista.store.core.begin() {
+    match vista.store.core().begin() {
         Ok(()) => 0,
         Err(fault) => vista.failed(fault),
     }
@@ -126,7 +126,7 @@ pub unsafe extern "C" fn vista_set_range(v: *mut Vista, start: *mut c_void, size
     // SAFETY: the caller vouches for it.
     let vista = unsafe { &mut *v };
     let at = vista.at(start.addr());
-    match vista.store.core.set_range(at, size) {
+    match vista.store.core().set_range(at, size) {
         Ok(_) => 0,
         Err(fault) => vista.failed(fault),
     }
@@ -138,15 +138,15 @@ pub unsafe extern "C" fn vista_set_range(v: *mut Vista, start: *mut c_void, size
 pub unsafe extern "C" fn vista_end_transaction(v: *mut Vista) -> c_int {
     // SAFETY: the caller vouches for it.
     let vista = unsafe { &mut *v };
-    if !vista.copies.is_empty() && vista.store.core.in_transaction() {
+    if !vista.copies.is_empty() && vista.store.core().in_transaction() {
         for copy in &mut vista.copies {
-            if let Err(error) = copy.write_into(&mut vista.store.core) {
+            if let Err(error) = copy.write_into(vista.store.core()) {
                 let status = vista.status(Err(error));
                 return status;
             }
         }
     }
-    match vista.store.core.end() {
+    match vista.store.core().end() {
         Ok(()) => {
             vista.copies.iter_mut().for_each(WorkingCopy::committed);
             0
@@ -176,7 +176,7 @@ pub unsafe extern "C" fn vista_malloc(
     // SAFETY: the caller vouches for it.
     let vista = unsafe { &mut *v };
     let place = vista.segment_at(segment).and_then(|segment| {
-        let got = vista.store.core.malloc(segment.index(), size);
+        let got = vista.store.core().malloc(segment.index(), size);
         got.map(|at| vista.address(at))
             .map_err(|fault| vista.error(fault))
     });
@@ -190,7 +190,7 @@ pub unsafe extern "C" fn vista_free(v: *mut Vista, block: *mut c_void) -> c_int 
     // SAFETY: the caller vouches for it.
     let vista = unsafe { &mut *v };
     let at = vista.at(block.addr());
-    match vista.store.core.free(at) {
+    match vista.store.core().free(at) {
         Ok(()) => 0,
         Err(fault) => vista.failed(fault),
     }
@@ -203,7 +203,7 @@ pub unsafe extern "C" fn vista_root(v: *mut Vista, segment: *mut c_void) -> *mut
     // SAFETY: the caller vouches for it.
     let vista = unsafe { &mut *v };
     let place = vista.segment_at(segment).and_then(|segment| {
-        let root = vista.store.core.root(segment.index());
+        let root = vista.store.core().root(segment.index());
         root.map(|at| vista.address(at))
             .map_err(|fault| vista.error(fault))
     });
@@ -228,7 +228,7 @@ pub unsafe extern "C" fn vista_set_root(
     let set = vista.segment_at(segment).and_then(|segment| {
         vista
             .store
-            .core
+            .core()
             .set_root(segment.index(), at)
             .map_err(|fault| vista.error(fault))
     });
@@ -277,7 +277,7 @@ impl Vista {
 
     fn abort(&mut self) -> Result<(), Error> {
         let path = self.store.path().to_owned();
-        self.store.core.abort().map_err(Error::of(&path))?;
+        self.store.core().abort().map_err(Error::of(&path))?;
         self.copies.iter_mut().try_for_each(WorkingCopy::abort)
     }
 
@@ -311,9 +311,10 @@ impl Vista {
     }
 
     fn address(&self, at: At) -> *mut u8 {
-        match self.store.core.resolve(at, 0) {
-            Ok(place) => place,
-            Err(_) => ptr::null_mut(),
+        let window = self.store.backend().window(at.window());
+        match at.window() > 0 && at.offset() < window.len {
+            true => window.base.wrapping_add(at.offset()),
+            false => ptr::null_mut(),
         }
     }
 
