@@ -307,7 +307,7 @@ impl<B: Backend> Store<B> {
 
     /// Opens or closes the mappings for stores, if they are protected at all.
     #[inline]
-    pub(crate) fn set_writable(&self, writable: bool) -> Result<(), Error> {
+    pub fn set_writable(&self, writable: bool) -> Result<(), Error> {
         if self.protect {
             for index in 0..=self.core.segments() {
                 self.core.rio().protect_window(index, writable)?;
