@@ -65,7 +65,14 @@ impl<T> Ptr<T> {
 
     /// The element `index` of an array that begins here.
     pub const fn element(self, index: usize) -> Ptr<T> {
-        Ptr::from_at(self.at().plus(index.saturating_mul(size_of::<T>())))
+        match index.checked_mul(size_of::<T>()) {
+            Some(bytes) if bytes < 1 << 48 => Ptr::from_at(self.at().plus(bytes)),
+            // No place at all, which is found out when it is used.
+            _ => Ptr {
+                word: u64::MAX,
+                of: PhantomData,
+            },
+        }
     }
 
     /// The same place as another type: what lies there is bytes in any case.

@@ -78,8 +78,9 @@ impl Segment {
     }
 
     /// The place of a byte of the segment.
+    #[inline]
     pub fn at(self, offset: usize) -> At {
-        At::new(self.0, offset)
+        At::new(self.0, offset.min((1 << 48) - 1))
     }
 }
 

@@ -1,4 +1,5 @@
 //! `killer KILLS RIO IMAGE PROGRAM`: the soak behind `scripts/soak-vista`.
+#![forbid(unsafe_code)]
 
 use std::path::Path;
 use std::process::ExitCode;

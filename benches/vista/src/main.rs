@@ -5,11 +5,15 @@
 //! `memory` runs on tmpfs, `disk` where `--dir` says (else under `target/`), `own` measures what only
 //! Vista has: group commit, recovery, opening, heap, found pages. Each prints Markdown and writes the
 //! same as JSON, with figures, to `--out`.
+#![deny(unsafe_code)]
 
 mod chart;
 mod driver;
 mod engine;
+/// All systems are driven over raw mappings or C interfaces.
+#[allow(unsafe_code)]
 mod engines;
+#[allow(unsafe_code)]
 mod own;
 mod peer;
 mod report;

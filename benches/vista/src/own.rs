@@ -13,6 +13,7 @@ use crate::engines::vista::Vista;
 use crate::workloads::{Random, Workload};
 
 type Rows = Vec<(String, f64)>;
+type Operation = Box<dyn FnMut(&mut Store<Tmpfs>) -> Result<(), vista::Error>>;
 
 /// Debit-credits a second on disk, by the number of committers of one store.
 pub fn group_commit(dir: &Path) -> Result<Rows, String> {
@@ -110,7 +111,7 @@ pub fn recovery(dir: &Path) -> Result<Rows, String> {
     for ranges in [0_usize, 1, 1000, 10_000, 100_000, 700_000] {
         let mut tx = store.begin().map_err(fault)?;
         for index in 0..ranges {
-            let at = raw.at(index * 88 % (64 << 20) & !63);
+            let at = raw.at((index * 88 % (64 << 20)) & !63);
             *tx.get_mut(Ptr::<[u64; 8]>::from_at(at)).map_err(fault)? = [index as u64; 8];
         }
         let mut best = f64::MAX;
@@ -170,19 +171,18 @@ pub fn operations(dir: &Path) -> Result<Rows, String> {
     let word = store
         .transaction(|tx| tx.alloc(heap, 0_u64))
         .map_err(fault)?;
-    let mut time =
-        |name: &str, mut body: Box<dyn FnMut(&mut Store<Tmpfs>) -> Result<(), vista::Error>>| {
-            let mut best = f64::MAX;
-            for _ in 0..5 {
-                let begun = Instant::now();
-                for _ in 0..count {
-                    body(&mut store).map_err(fault)?;
-                }
-                best = best.min(begun.elapsed().as_nanos() as f64 / count as f64);
+    let mut time = |name: &str, mut body: Operation| {
+        let mut best = f64::MAX;
+        for _ in 0..5 {
+            let begun = Instant::now();
+            for _ in 0..count {
+                body(&mut store).map_err(fault)?;
             }
-            rows.push((name.to_owned(), best));
-            Ok::<(), String>(())
-        };
+            best = best.min(begun.elapsed().as_nanos() as f64 / count as f64);
+        }
+        rows.push((name.to_owned(), best));
+        Ok::<(), String>(())
+    };
     time(
         "empty transaction",
         Box::new(|store| store.begin()?.commit()),

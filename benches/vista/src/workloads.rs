@@ -202,15 +202,18 @@ fn delivery<E: Engine>(engine: &mut E, random: &mut Random) {
     engine.commit();
 }
 
+#[inline(always)]
 fn add<E: Engine>(engine: &mut E, table: usize, index: usize, offset: usize, amount: i64) {
     let sum = field(engine.read(table, index), offset) + amount;
     engine.update(table, index, offset, &sum.to_le_bytes());
 }
 
+#[inline(always)]
 fn field(record: &[u8], offset: usize) -> i64 {
     i64::from_le_bytes(record[offset..offset + 8].try_into().expect("8 bytes"))
 }
 
+#[inline(always)]
 fn pair(one: i64, other: i64) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&one.to_le_bytes());
@@ -231,6 +234,6 @@ impl Random {
 
     #[inline]
     pub fn below(&mut self, limit: usize) -> usize {
-        ((self.next() >> 32) * limit as u64 >> 32) as usize
+        (((self.next() >> 32) * limit as u64) >> 32) as usize
     }
 }

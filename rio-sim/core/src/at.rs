@@ -15,18 +15,16 @@ use core::fmt;
 pub struct At(u64);
 
 const OFFSET_BITS: u32 = 48;
+const OFFSET_MASK: u64 = (1 << OFFSET_BITS) - 1;
 
 impl At {
     /// The place that no object has.
     pub const NOWHERE: At = At(0);
 
-    /// An offset past 48 bits lands in no window, so that the bounds check that follows refuses it.
-    #[inline]
+    /// Of the offset, 48 bits count.
+    #[inline(always)]
     pub const fn new(window: usize, offset: usize) -> At {
-        if window >= 1 << 16 || offset >= 1 << OFFSET_BITS {
-            return At(u64::MAX);
-        }
-        At((window as u64) << OFFSET_BITS | offset as u64)
+        At((window as u64) << OFFSET_BITS | offset as u64 & OFFSET_MASK)
     }
 
     #[inline]
@@ -46,12 +44,14 @@ impl At {
 
     #[inline]
     pub const fn offset(self) -> usize {
-        (self.0 & ((1 << OFFSET_BITS) - 1)) as usize
+        (self.0 & OFFSET_MASK) as usize
     }
 
+    /// So many bytes further. Past 48 bits of offset it names another window, or none; places are
+    /// checked when they are used, so that is a wrong place and no wild one.
     #[inline]
     pub const fn plus(self, bytes: usize) -> At {
-        At::new(self.window(), self.offset().wrapping_add(bytes))
+        At(self.0.wrapping_add(bytes as u64))
     }
 }
 

@@ -60,8 +60,8 @@ pub unsafe trait Rio {
     #[inline(always)]
     unsafe fn store(&self, at: At, bytes: &[u8]) {
         let to = self.window(at.window()).base.wrapping_add(at.offset());
-        // SAFETY: the caller vouches for the range; copying is the only way to write what others may observe as bytes.
-        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
+        // SAFETY: the caller vouches for the range.
+        unsafe { copy(bytes.as_ptr(), to, bytes.len()) }
     }
 
     /// Stores 8 bytes at once: after a crash the word is the old one or the new one.
@@ -73,5 +73,20 @@ pub unsafe trait Rio {
         let to = self.window(at.window()).base.wrapping_add(at.offset());
         // SAFETY: in a window and aligned, says the caller. Release keeps the compiler from moving earlier stores past.
         unsafe { AtomicU64::from_ptr(to.cast()) }.store(word, Ordering::Release);
+    }
+}
+
+/// Copies bytes; words without a call, because most ranges are one or two of them, and what a call
+/// spills takes room in the store buffer, which is what small transactions wait for.
+#[inline(always)]
+unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: the caller vouches for `len` bytes at both places; no alignment is asked.
+    unsafe {
+        match len {
+            8 => ptr::copy_nonoverlapping(from, to, 8),
+            16 => ptr::copy_nonoverlapping(from, to, 16),
+            24 => ptr::copy_nonoverlapping(from, to, 24),
+            _ => ptr::copy_nonoverlapping(from, to, len),
+        }
     }
 }

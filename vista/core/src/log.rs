@@ -47,7 +47,7 @@ impl Log {
     }
 
     /// Appends a record; when this returns, a crash undoes it.
-    #[inline]
+    #[inline(always)]
     pub fn push<R: Rio>(
         &mut self,
         rio: &R,
@@ -56,35 +56,41 @@ impl Log {
         arg: u64,
         image: &[u8],
     ) -> Result<(), Fault> {
-        let padded = image.len().saturating_add(7) & !7;
-        let left = self.len - self.tail;
-        if padded.saturating_add(RECORD_TRAILER) > left {
-            return Err(Fault::LogFull {
-                needs: padded.saturating_add(RECORD_TRAILER),
-                left,
-            });
+        let padded = image.len().wrapping_add(7) & !7;
+        let len = padded.wrapping_add(RECORD_TRAILER);
+        // An image lies in a window, so its length is far from wrapping.
+        if len > self.len - self.tail {
+            return Err(self.full(len));
         }
         let begins = At::new(0, LOG_AT + self.tail);
         let trailer = At::new(0, LOG_AT + self.tail + padded);
         let words = trailer_words(self.tail + padded, kind as u64, at.word(), arg);
         // SAFETY: the room was checked above, and the log lies in window 0, where no image is taken
-        // from (the header excepted, which is disjoint from the log).
+        // from (the roots excepted, which are disjoint from the log).
         unsafe {
             rio.store(begins, image);
             rio.store(trailer, as_bytes(&words));
         }
-        rio.order(begins, padded + RECORD_TRAILER);
-        self.set_tail(rio, self.tail + padded + RECORD_TRAILER);
+        rio.order(begins, len);
+        self.set_tail(rio, self.tail + len);
         Ok(())
     }
 
     /// Publishes a height: the one store that makes records count, or forgets them all.
-    #[inline]
+    #[inline(always)]
     pub fn set_tail<R: Rio>(&mut self, rio: &R, tail: usize) {
         self.tail = tail;
         // SAFETY: TAIL is an aligned word of the control page.
         unsafe { rio.store_word(TAIL, tail as u64) };
         rio.order(TAIL, 8);
+    }
+
+    #[cold]
+    fn full(&self, needs: usize) -> Fault {
+        Fault::LogFull {
+            needs,
+            left: self.len - self.tail,
+        }
     }
 }
 

@@ -113,7 +113,7 @@ impl<R: Rio> Core<R> {
         self.log.tail()
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn begin(&mut self) -> Result<(), Fault> {
         if self.open {
             return Err(Fault::InTransaction);
@@ -123,7 +123,7 @@ impl<R: Rio> Core<R> {
     }
 
     /// Saves the bytes of a range, which the program may then change until the transaction ends.
-    #[inline]
+    #[inline(always)]
     pub fn set_range(&mut self, at: At, len: usize) -> Result<*mut u8, Fault> {
         let place = self.resolve(at, len)?;
         self.log_range(at, place, len)?;
@@ -131,7 +131,7 @@ impl<R: Rio> Core<R> {
     }
 
     /// `set_range` and the store, through the Rio.
-    #[inline]
+    #[inline(always)]
     pub fn write(&mut self, at: At, bytes: &[u8]) -> Result<(), Fault> {
         self.set_range(at, bytes.len())?;
         // SAFETY: `set_range` found the range inside a segment; `bytes` is a reference, and nobody
@@ -153,23 +153,19 @@ impl<R: Rio> Core<R> {
     }
 
     /// Where a range of a segment is mapped.
-    #[inline]
+    #[inline(always)]
     pub fn resolve(&self, at: At, len: usize) -> Result<*mut u8, Fault> {
         let window = self.rio.window(at.window());
         match at.offset().checked_add(len) {
             Some(end) if end <= window.len && at.window() != 0 => {
                 Ok(window.base.wrapping_add(at.offset()))
             }
-            _ => Err(Fault::Range {
-                at,
-                len,
-                window_len: window.len,
-            }),
+            _ => Err(outside(at, len, window.len)),
         }
     }
 
     /// Commits. On an error the transaction is still open, and the caller aborts it.
-    #[inline]
+    #[inline(always)]
     pub fn end(&mut self) -> Result<(), Fault> {
         if !self.open {
             return Err(Fault::NoTransaction);
@@ -276,7 +272,7 @@ impl<R: Rio> Core<R> {
         read_header(&self.rio, owner).map(|(_, table)| table)
     }
 
-    #[inline]
+    #[inline(always)]
     fn log_range(&mut self, at: At, place: *const u8, len: usize) -> Result<(), Fault> {
         self.must_be_open()?;
         // SAFETY: callers found the range inside a window; the slice lives for the copy only.
@@ -338,7 +334,9 @@ impl<R: Rio> Core<R> {
             self.log.set_tail(&self.rio, 0);
         }
         self.open = false;
-        self.frees = false;
+        if self.frees {
+            self.frees = false;
+        }
     }
 
     /// Writes the table that is not in force, then switches by one store: no undo is needed, which
@@ -385,6 +383,15 @@ impl<R: Rio> Core<R> {
 pub const fn meta_len_of_heap(row: &SegmentInfo) -> usize {
     let spans = row.max_len.saturating_sub(row.heap_at) as usize / SPAN;
     (spans * SPAN_META).next_multiple_of(PAGE)
+}
+
+#[cold]
+fn outside(at: At, len: usize, window_len: usize) -> Fault {
+    Fault::Range {
+        at,
+        len,
+        window_len,
+    }
 }
 
 fn put_table<R: Rio>(rio: &R, active: u64, mut table: Table) {

@@ -1,4 +1,5 @@
 //! `vista inspect IMAGE` and `vista check IMAGE`: what is in an image, and whether it is sound.
+#![forbid(unsafe_code)]
 
 use std::path::Path;
 use std::process::ExitCode;

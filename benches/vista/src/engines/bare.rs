@@ -48,7 +48,7 @@ impl Bare {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn place(&self, table: usize, index: usize) -> *mut u8 {
         self.base
             .wrapping_add(self.starts[table] + index * self.tables[table].record_len)
@@ -58,7 +58,7 @@ impl Bare {
 impl Engine for Bare {
     fn begin(&mut self) {}
 
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, table: usize, index: usize) -> &[u8] {
         // SAFETY: workloads stay inside their tables, which lie inside the mapping.
         unsafe {
@@ -66,7 +66,7 @@ impl Engine for Bare {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn update(&mut self, table: usize, index: usize, offset: usize, bytes: &[u8]) {
         // SAFETY: as in `read`.
         unsafe {
@@ -79,7 +79,7 @@ impl Engine for Bare {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn commit(&mut self) {
         let Some(log) = &self.log else { return };
         if self.tail + self.changed.len() as u64 > LOG_LEN {

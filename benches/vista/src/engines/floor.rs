@@ -40,13 +40,13 @@ impl Floor {
         Ok(floor)
     }
 
-    #[inline]
+    #[inline(always)]
     fn place(&self, table: usize, index: usize) -> *mut u8 {
         self.base
             .wrapping_add(self.starts[table] + index * self.tables[table].record_len)
     }
 
-    #[inline]
+    #[inline(always)]
     fn set_range(&mut self, from: *mut u8, len: usize) {
         let padded = (len + 7) & !7;
         if self.tail + padded + 16 > LOG_LEN {
@@ -64,7 +64,7 @@ impl Floor {
         self.set_tail(self.tail + padded + 16);
     }
 
-    #[inline]
+    #[inline(always)]
     fn set_tail(&mut self, tail: usize) {
         self.tail = tail;
         compiler_fence(Ordering::SeqCst);
@@ -94,7 +94,7 @@ impl Floor {
 impl Engine for Floor {
     fn begin(&mut self) {}
 
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, table: usize, index: usize) -> &[u8] {
         // SAFETY: workloads stay inside their tables, which lie inside the mapping.
         unsafe {
@@ -102,7 +102,7 @@ impl Engine for Floor {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn update(&mut self, table: usize, index: usize, offset: usize, bytes: &[u8]) {
         let place = self.place(table, index).wrapping_add(offset);
         self.set_range(place, bytes.len());
@@ -110,7 +110,7 @@ impl Engine for Floor {
         unsafe { place.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn commit(&mut self) {
         self.set_tail(64);
     }

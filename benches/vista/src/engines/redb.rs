@@ -61,7 +61,7 @@ impl Engine for Redb {
         };
         transaction.set_durability(durability).expect("durability");
         // SAFETY: the box does not move, and `commit` drops the table first.
-        let held: &'static WriteTransaction = unsafe { &*(&raw const *transaction) };
+        let held: &'static WriteTransaction = unsafe { &*std::ptr::from_ref(&*transaction) };
         self.table = Some(held.open_table(TABLE).expect("open_table"));
         self.transaction = Some(transaction);
     }

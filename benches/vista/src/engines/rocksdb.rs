@@ -143,8 +143,6 @@ fn must(error: *mut c_char) -> Result<(), String> {
         return Ok(());
     }
     // SAFETY: the library's message, a C string.
-    Err(format!(
-        "RocksDB: {}",
-        unsafe { CStr::from_ptr(error) }.to_string_lossy()
-    ))
+    let message = unsafe { CStr::from_ptr(error) };
+    Err(format!("RocksDB: {}", message.to_string_lossy()))
 }

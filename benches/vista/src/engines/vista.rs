@@ -46,32 +46,32 @@ impl<B: Backend> Vista<B> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn offset(&self, table: usize, index: usize) -> usize {
         self.starts[table] + index * self.tables[table].record_len
     }
 }
 
 impl<B: Backend> Engine for Vista<B> {
-    #[inline]
+    #[inline(always)]
     fn begin(&mut self) {
         self.store.core().begin().expect("begin");
     }
 
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, table: usize, index: usize) -> &[u8] {
         let place = self.base.wrapping_add(self.offset(table, index));
         // SAFETY: workloads stay inside their tables, which lie inside the segment.
         unsafe { std::slice::from_raw_parts(place, self.tables[table].record_len) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn update(&mut self, table: usize, index: usize, offset: usize, bytes: &[u8]) {
         let at = self.segment.at(self.offset(table, index) + offset);
         self.store.core().write(at, bytes).expect("set_range");
     }
 
-    #[inline]
+    #[inline(always)]
     fn commit(&mut self) {
         self.store.core().end().expect("end");
     }

@@ -12,7 +12,7 @@ pub struct Workload {
     body: fn(&mut Recorder) -> Result<(), Fault>,
 }
 
-pub static WORKLOADS: &[&Workload] = &[&RANGES, &SEGMENTS, &HEAP, &LARGE];
+pub static WORKLOADS: &[&Workload] = &[&RANGES, &SEGMENTS, &HEAP, &LARGE, &TABLE];
 pub static RANGES: Workload = Workload {
     name: "ranges",
     heap_spans: 0,
@@ -32,6 +32,12 @@ pub static LARGE: Workload = Workload {
     name: "large blocks",
     heap_spans: 4,
     body: large,
+};
+
+pub static TABLE: Workload = Workload {
+    name: "table",
+    heap_spans: 0,
+    body: table,
 };
 
 const LOG_LEN: usize = PAGE;
@@ -57,7 +63,7 @@ pub fn run(workload: &Workload) -> Story {
         if heap_len > 0 { 0 } else { second_len },
     );
     let window_0 = meta_len(&geometry) + meta_len_of_heap(&second);
-    let sim = Sim::new(&[window_0, RAW_LEN, second_len]);
+    let sim = Sim::new(&[window_0, RAW_LEN, second_len, 2 * RAW_LEN]);
     create(&sim, &geometry).unwrap();
     let mut core = Core::open(sim, OWNER).unwrap();
     core.add_segment(segment("first", RAW_LEN, RAW_LEN))
@@ -93,6 +99,21 @@ impl Recorder {
             done,
             state: observe(&self.core)?,
         });
+        Ok(())
+    }
+}
+
+/// What changes without a transaction: the table of segments.
+impl Recorder {
+    fn change_table(
+        &mut self,
+        change: impl FnOnce(&mut Core<Sim>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let begun = self.core.rio().steps();
+        change(&mut self.core)?;
+        let done = self.core.rio().steps();
+        let state = observe(&self.core)?;
+        self.commits.push(Commit { begun, done, state });
         Ok(())
     }
 }
@@ -201,5 +222,28 @@ fn large(r: &mut Recorder) -> Result<(), Fault> {
     r.end()?;
     r.core.begin()?;
     r.core.free(whole)?;
+    r.end()
+}
+
+/// A segment comes and grows between transactions that use it.
+fn table(r: &mut Recorder) -> Result<(), Fault> {
+    r.core.begin()?;
+    r.core.write(At::new(1, 0), b"before")?;
+    r.end()?;
+    let mut third = segment("third", RAW_LEN, 2 * RAW_LEN);
+    third.max_len = 2 * RAW_LEN as u64;
+    r.change_table(|core| core.add_segment(third).map(|_| ()))?;
+    for round in 1..4_u8 {
+        r.core.begin()?;
+        r.core.write(At::new(3, 8), &[round; 80])?;
+        r.core.write(At::new(1, 8), &[round; 8])?;
+        match round {
+            2 => r.core.abort()?,
+            _ => r.end()?,
+        }
+    }
+    r.change_table(|core| core.grow(3, 2 * RAW_LEN))?;
+    r.core.begin()?;
+    r.core.write(At::new(3, 2 * RAW_LEN - 8), b"the end.")?;
     r.end()
 }
