@@ -10,6 +10,8 @@ use std::ptr;
 
 use rio_core::Window;
 
+const PAGE: usize = 4096;
+
 #[derive(Debug)]
 pub struct Area {
     base: *mut u8,
@@ -93,11 +95,20 @@ impl Area {
         }
     }
 
-    /// Makes the mapped bytes read-only, or writable again: a stray store then faults.
-    pub fn protect(&self, writable: bool) -> io::Result<()> {
+    /// Makes the pages of a range read-only, or writable again: a stray store then faults.
+    pub fn protect(&self, offset: usize, len: usize, writable: bool) -> io::Result<()> {
+        let from = offset & !(PAGE - 1);
+        let to = offset
+            .saturating_add(len)
+            .min(self.mapped)
+            .next_multiple_of(PAGE);
+        if from >= to {
+            return Ok(());
+        }
         let write = if writable { libc::PROT_WRITE } else { 0 };
-        // SAFETY: the range is this area's own mapping.
-        match unsafe { libc::mprotect(self.base.cast(), self.mapped, libc::PROT_READ | write) } {
+        let at = self.base.wrapping_add(from).cast();
+        // SAFETY: the range is inside this area's own mapping.
+        match unsafe { libc::mprotect(at, to - from, libc::PROT_READ | write) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }

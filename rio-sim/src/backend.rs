@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use rio_core::Rio;
+use rio_core::{At, Rio};
 
 use crate::{Error, Image};
 
@@ -30,8 +30,8 @@ pub trait Backend: Rio + Send + Sized {
 
     fn grow_window(&mut self, index: usize, len: usize) -> Result<(), Error>;
 
-    /// Write-protects a window against stray stores, or opens it.
-    fn protect_window(&self, index: usize, writable: bool) -> Result<(), Error>;
+    /// Write-protects the pages of a range against stray stores, or opens them.
+    fn protect(&self, at: At, len: usize, writable: bool) -> Result<(), Error>;
 
     /// The file that stores in the window reach at once; none if files lag behind memory.
     fn shared_file(&self, index: usize) -> Option<&File>;

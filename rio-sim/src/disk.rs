@@ -179,8 +179,8 @@ impl Backend for Disk {
         self.windows.grow(index, len)
     }
 
-    fn protect_window(&self, index: usize, writable: bool) -> Result<(), Error> {
-        self.windows.protect(index, writable)
+    fn protect(&self, at: At, len: usize, writable: bool) -> Result<(), Error> {
+        self.windows.protect(at, len, writable)
     }
 
     fn shared_file(&self, _index: usize) -> Option<&File> {

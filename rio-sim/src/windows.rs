@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 
-use rio_core::{Mapped, WINDOWS, Window};
+use rio_core::{At, Mapped, WINDOWS, Window};
 
 use crate::area::{Area, Kind};
 use crate::backend::Place;
@@ -94,12 +94,12 @@ impl Windows {
         self.areas.get(index)?.as_ref().map(|(_, file)| file)
     }
 
-    pub fn protect(&self, index: usize, writable: bool) -> Result<(), Error> {
-        let Some(Some((area, _))) = self.areas.get(index) else {
+    pub fn protect(&self, at: At, len: usize, writable: bool) -> Result<(), Error> {
+        let Some(Some((area, _))) = self.areas.get(at.window()) else {
             return Ok(());
         };
-        area.protect(writable)
-            .map_err(|cause| Error::new("protect", self.object(index), cause))
+        let protected = area.protect(at.offset(), len, writable);
+        protected.map_err(|cause| Error::new("protect", self.object(at.window()), cause))
     }
 
     fn put(&mut self, index: usize, area: Area, file: File) -> Result<&File, Error> {

@@ -108,8 +108,8 @@ impl Backend for AnyRio {
         each!(self, rio => rio.grow_window(index, len))
     }
 
-    fn protect_window(&self, index: usize, writable: bool) -> Result<(), Error> {
-        each!(self, rio => rio.protect_window(index, writable))
+    fn protect(&self, at: At, len: usize, writable: bool) -> Result<(), Error> {
+        each!(self, rio => rio.protect(at, len, writable))
     }
 
     fn shared_file(&self, index: usize) -> Option<&File> {

@@ -87,6 +87,8 @@ impl Segment {
 pub struct Store<B: Backend> {
     pub(crate) core: Core<B>,
     protect: bool,
+    /// The user's ranges that the running transaction opened.
+    opened: Vec<(At, usize)>,
 }
 
 impl<B: Backend> Store<B> {
@@ -142,11 +144,13 @@ impl<B: Backend> Store<B> {
     fn start(rio: B, options: Options) -> Result<Store<B>, Error> {
         let path = rio.path().to_owned();
         let core = Core::open(rio, rio_sim::effective_uid()).map_err(Error::of(&path))?;
-        let store = Store {
+        let mut store = Store {
             core,
             protect: options.protect,
+            opened: Vec::new(),
         };
-        store.set_writable(false)?;
+        store.open_all()?;
+        store.close()?;
         Ok(store)
     }
 
@@ -241,13 +245,14 @@ impl<B: Backend> Store<B> {
         let rio = self.core.rio_mut();
         rio.create_window(index, place)?;
         rio.grow_window(0, table.meta_len as usize + meta_len_of_heap(&row))?;
-        self.set_writable(true)?;
+        self.open_own()?;
         let added = self
             .core
             .add_segment(row)
             .map(Segment)
             .map_err(Error::of(&path));
-        self.set_writable(false)?;
+        self.open_all()?;
+        self.close()?;
         added
     }
 
@@ -268,9 +273,10 @@ impl<B: Backend> Store<B> {
             return Err(Error::of(&path)(fault));
         }
         self.core.rio_mut().grow_window(segment.0, len)?;
-        self.set_writable(true)?;
+        self.open_own()?;
         let grown = self.core.grow(segment.0, len).map_err(Error::of(&path));
-        self.set_writable(false)?;
+        self.open_all()?;
+        self.close()?;
         grown
     }
 
@@ -297,21 +303,49 @@ impl<B: Backend> Store<B> {
     ) -> Result<(), Error> {
         let path = self.path().to_owned();
         self.core.begin().map_err(Error::of(&path))?;
-        let done = self.set_writable(true).and_then(|()| body(&mut self.core));
+        let done = self.open_all().and_then(|()| body(&mut self.core));
         let ended = done.and_then(|()| self.core.end().map_err(Error::of(&path)));
         if ended.is_err() {
             self.core.abort().map_err(Error::of(&path))?;
         }
-        self.set_writable(false)?;
+        self.close()?;
         ended
     }
 
-    /// Opens or closes the mappings for stores, if they are protected at all.
+    /// Opens Vista's own window for stores, if the mappings are protected at all.
     #[inline]
-    pub fn set_writable(&self, writable: bool) -> Result<(), Error> {
+    pub fn open_own(&mut self) -> Result<(), Error> {
+        match self.protect {
+            true => Ok(self.core.rio().protect(At::NOWHERE, usize::MAX, true)?),
+            false => Ok(()),
+        }
+    }
+
+    /// Opens the pages of a range, until `close`.
+    #[inline]
+    pub fn open_range(&mut self, at: At, len: usize) -> Result<(), Error> {
         if self.protect {
-            for index in 0..=self.core.segments() {
-                self.core.rio().protect_window(index, writable)?;
+            self.core.rio().protect(at, len, true)?;
+            self.opened.push((at, len));
+        }
+        Ok(())
+    }
+
+    fn open_all(&mut self) -> Result<(), Error> {
+        self.open_own()?;
+        for index in 1..=self.core.segments() {
+            self.open_range(At::new(index, 0), usize::MAX)?;
+        }
+        Ok(())
+    }
+
+    /// Protects again what the transaction opened.
+    #[inline]
+    pub fn close(&mut self) -> Result<(), Error> {
+        if self.protect {
+            self.core.rio().protect(At::NOWHERE, usize::MAX, false)?;
+            for (at, len) in self.opened.drain(..) {
+                self.core.rio().protect(at, len, false)?;
             }
         }
         Ok(())

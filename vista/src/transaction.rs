@@ -25,7 +25,7 @@ impl<'s, B: Backend> Transaction<'s, B> {
             .begin()
             .map_err(|fault| Error::of(store.path())(fault))?;
         let transaction = Transaction { store, open: true };
-        transaction.store.set_writable(true)?;
+        transaction.store.open_own()?;
         Ok(transaction)
     }
 
@@ -34,14 +34,14 @@ impl<'s, B: Backend> Transaction<'s, B> {
     pub fn commit(mut self) -> Result<(), Error> {
         self.store.core.end().map_err(|fault| self.error(fault))?;
         self.open = false;
-        self.store.set_writable(false)
+        self.store.close()
     }
 
     /// Puts everything back. Dropping does the same and keeps quiet about errors.
     pub fn abort(mut self) -> Result<(), Error> {
         self.open = false;
         self.store.core.abort().map_err(|fault| self.error(fault))?;
-        self.store.set_writable(false)
+        self.store.close()
     }
 
     #[inline]
@@ -96,10 +96,14 @@ impl<'s, B: Backend> Transaction<'s, B> {
         segment: Segment,
         values: &[T],
     ) -> Result<Ptr<T>, Error> {
-        let core = &mut self.store.core;
-        let at = core.malloc(segment.index(), size_of_val(values).max(1));
-        let written = at.and_then(|at| core.write_fresh(at, bytes_of(values)).map(|()| at));
-        written.map(Ptr::from_at).map_err(|fault| self.error(fault))
+        let store = &mut *self.store;
+        let len = size_of_val(values);
+        let at = store.core.malloc(segment.index(), len.max(1));
+        let at = at.map_err(|fault| Error::of(store.path())(fault))?;
+        store.open_range(at, len)?;
+        let written = store.core.write_fresh(at, bytes_of(values));
+        written.map_err(|fault| self.error(fault))?;
+        Ok(Ptr::from_at(at))
     }
 
     /// Gives a block back, once the transaction commits.
@@ -127,6 +131,8 @@ impl<'s, B: Backend> Transaction<'s, B> {
 
     #[inline]
     fn save(&mut self, at: At, len: usize) -> Result<(), Error> {
+        // Opened first: an abort stores into whatever was logged.
+        self.store.open_range(at, len)?;
         match self.store.core.set_range(at, len) {
             Ok(_) => Ok(()),
             Err(fault) => Err(self.error(fault)),
@@ -158,7 +164,7 @@ impl<B: Backend> Drop for Transaction<'_, B> {
         if self.open {
             // There is nobody to tell; the image still holds the undo, so opening it again recovers.
             let _ = self.store.core.abort();
-            let _ = self.store.set_writable(false);
+            let _ = self.store.close();
         }
     }
 }

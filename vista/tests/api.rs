@@ -273,7 +273,8 @@ fn a_protected_store_faults_outside_transactions() {
         .find(|line| line.starts_with(&format!("{base:x}-")))
         .unwrap();
     assert!(line.contains(" r--s "), "{line}");
-    let tx = store.begin().unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.set(words, 2).unwrap();
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let line = maps
         .lines()
@@ -281,6 +282,7 @@ fn a_protected_store_faults_outside_transactions() {
         .unwrap();
     assert!(line.contains(" rw-s "), "{line}");
     drop(tx);
+    assert_eq!(store.transaction(|tx| tx.get(words).copied()).unwrap(), 1);
 }
 
 #[test]

@@ -82,7 +82,7 @@ pub struct Protected<B: Backend>(pub Vista<B>);
 
 impl<B: Backend> Engine for Protected<B> {
     fn begin(&mut self) {
-        self.0.store.set_writable(true).expect("mprotect");
+        self.0.store.open_own().expect("mprotect");
         self.0.begin();
     }
 
@@ -91,11 +91,13 @@ impl<B: Backend> Engine for Protected<B> {
     }
 
     fn update(&mut self, table: usize, index: usize, offset: usize, bytes: &[u8]) {
+        let at = self.0.segment.at(self.0.offset(table, index) + offset);
+        self.0.store.open_range(at, bytes.len()).expect("mprotect");
         self.0.update(table, index, offset, bytes);
     }
 
     fn commit(&mut self) {
         self.0.commit();
-        self.0.store.set_writable(false).expect("mprotect");
+        self.0.store.close().expect("mprotect");
     }
 }
