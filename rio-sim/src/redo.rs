@@ -26,6 +26,7 @@
 use std::io;
 use std::mem::{replace, take};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::yield_now;
 
 use rio_core::{At, Errno, WINDOWS};
 
@@ -64,6 +65,8 @@ struct State {
     syncing: bool,
     broken: Option<Errno>,
     syncs: u64,
+    /// The last sync carried more than one commit.
+    shared: bool,
 }
 
 impl RedoLog {
@@ -97,6 +100,7 @@ impl RedoLog {
             syncing: false,
             broken: None,
             syncs: 0,
+            shared: false,
         };
         let mut lengths = [0; WINDOWS];
         for (len, file) in lengths.iter_mut().zip(&state.data) {
@@ -185,6 +189,9 @@ impl RedoLog {
                 continue;
             }
             state.syncing = true;
+            if state.shared {
+                state = self.gather(state);
+            }
             state = self.sync_pending(state);
             state.syncing = false;
             self.synced.notify_all();
@@ -208,6 +215,24 @@ impl RedoLog {
         truncate(&*self.log, &mut state).map_err(|cause| breaks(&mut state, cause))
     }
 
+    /// Lets the others catch up: those that the last sync released are about to append again, and a
+    /// leader that does not wait for them syncs alone, and they after it.
+    fn gather<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let (mut quiet, room) = (0, (self.len - START) as usize / 2);
+        while quiet < 3 && state.pending.len() < room {
+            let before = state.appended;
+            drop(state);
+            yield_now();
+            state = self.locked();
+            quiet = if state.appended == before {
+                quiet + 1
+            } else {
+                0
+            };
+        }
+        state
+    }
+
     /// Writes and syncs what was appended, without the lock, so that others go on appending.
     fn sync_pending<'a>(&'a self, mut guard: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         let state = &mut *guard;
@@ -222,6 +247,7 @@ impl RedoLog {
         let mut group = replace(&mut state.pending, next);
         let (tail, last, generation) = (state.tail, state.appended, state.generation);
         state.syncs += 1;
+        state.shared = last > state.durable + 1;
         drop(guard);
         put_sums(&mut group, generation);
         let written = self
