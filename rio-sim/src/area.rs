@@ -1,7 +1,7 @@
 //! A stretch of addresses, reserved in whole, of which the front is mapped to a file.
 //!
-//! The reservation is what lets a segment grow in place: its addresses never change, so pointers into
-//! it stay good.
+//! The reservation is what lets a segment grow in place: its addresses never change, so pointers
+//! into it stay good.
 
 use std::fs::File;
 use std::io;

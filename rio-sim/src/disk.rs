@@ -1,8 +1,8 @@
 //! Rio on a disk: memory is private, and a commit is a record in the redo log, synced.
 //!
 //! What the kernel writes back by itself could be half a transaction; so the windows are mapped
-//! private, and the files change only by the redo log. `order` has nothing to do: undo images matter
-//! to memory that survives, and this memory does not.
+//! private, and the files change only by the redo log. `order` has nothing to do: undo images
+//! matter to memory that survives, and this memory does not.
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -106,7 +106,8 @@ unsafe impl Rio for Disk {
         }
         let ranges = kept.iter().map(|&(at, len)| {
             let from = self.window(at.window()).base.wrapping_add(at.offset());
-            // SAFETY: the caller kept a range of a window, and holds no reference that writes to it.
+            // SAFETY: the caller kept a range of a window, and holds no reference that writes to
+            // it.
             (at, unsafe { slice::from_raw_parts(from, len) })
         });
         let appended = log.append(ranges);

@@ -1,7 +1,7 @@
 //! An image on a file system: a directory `NAME/` with the files `0`, `1`, ... of its windows.
 //!
-//! The directory is locked while a process has it open, so that two never store into one image. A new
-//! image is built under another name and renamed, so that one that has its name is whole.
+//! The directory is locked while a process has it open, so that two never store into one image. A
+//! new image is built under another name and renamed, so that one that has its name is whole.
 
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -67,7 +67,8 @@ impl Image {
         synced.map_err(|cause| Error::of_path("sync directory", parent, cause))
     }
 
-    /// Opens an existing image. Without `writable`, nothing in it can be changed through this value.
+    /// Opens an existing image. Without `writable`, nothing in it can be changed through this
+    /// value.
     pub fn open(path: &Path, writable: bool) -> Result<Image, Error> {
         let lock = lock(path, writable)?;
         Ok(Image {

@@ -1,11 +1,11 @@
 //! Persistent memory (Rio) on tmpfs, disk or pmem, and a simulator of its crashes.
 //!
-//! An image is a directory with one file per window. [`Tmpfs`] and [`Pmem`] map the files shared, so
-//! that a store is in the image at once; [`Disk`] maps them private and carries commits over by a redo
-//! log. [`sim::Sim`] is memory whose every store can be the last one before a crash.
+//! An image is a directory with one file per window. [`Tmpfs`] and [`Pmem`] map the files shared,
+//! so that a store is in the image at once; [`Disk`] maps them private and carries commits over by
+//! a redo log. [`sim::Sim`] is memory whose every store can be the last one before a crash.
 //!
-//! This crate knows no transaction: what a commit means is said by whoever calls `order`, `keep` and
-//! `seal`.
+//! This crate knows no transaction: what a commit means is said by whoever calls `order`, `keep`
+//! and `seal`.
 #![deny(unsafe_code)]
 
 #[allow(unsafe_code)]

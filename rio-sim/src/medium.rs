@@ -1,7 +1,7 @@
 //! What a disk can do for us: four operations on a file of fixed length, and one that forgets.
 //!
-//! [`SimFile`] is the same with a crash in it: after a number of operations the machine is gone, and
-//! of what was written since the last sync any subset of bytes is found.
+//! [`SimFile`] is the same with a crash in it: after a number of operations the machine is gone,
+//! and of what was written since the last sync any subset of bytes is found.
 
 use std::fs::File;
 use std::io;
@@ -52,7 +52,8 @@ pub struct SimFile {
 struct Content {
     durable: Vec<u8>,
     live: Vec<u8>,
-    /// Bytes written since the last sync, in order: a byte written twice may survive in either form.
+    /// Bytes written since the last sync, in order: a byte written twice may survive in either
+    /// form.
     unsynced: Vec<(usize, u8)>,
 }
 

@@ -1,7 +1,7 @@
 //! Rio on memory that survives power: a DAX mapping, its lines written back and fenced.
 //!
-//! On a file system without DAX the file is mapped in its place and the same instructions run, so that
-//! their cost and their order are real, though the memory below is not; `is_dax` tells which.
+//! On a file system without DAX the file is mapped in its place and the same instructions run, so
+//! that their cost and their order are real, though the memory below is not; `is_dax` tells which.
 
 use std::fs::File;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! The redo log of a disk: commits are appended and synced here, and carried to the data files later.
+//! The redo log of a disk: commits are appended and synced here, and carried to the data files
+//! later.
 //!
 //! ```text
 //!       0  +--------------------------------------------------+
@@ -17,11 +18,11 @@
 //! When it is full, its records are replayed into the data files and it begins anew: truncation is
 //! recovery, run early, and reads committed bytes only, whatever is in memory by then.
 //!
-//! A torn group can leave a whole record behind a torn one. So each opening, like each truncation, starts
-//! a new generation before its first commit, and a record's sum is seeded with it.
+//! A torn group can leave a whole record behind a torn one. So each opening, like each truncation,
+//! starts a new generation before its first commit, and a record's sum is seeded with it.
 //!
-//! Committers that arrive while a sync runs share the next one: whoever finds no sync running writes
-//! all that was appended.
+//! Committers that arrive while a sync runs share the next one: whoever finds no sync running
+//! writes all that was appended.
 
 use std::io;
 use std::mem::{replace, take};
@@ -295,7 +296,8 @@ fn truncate(log: &dyn Medium, state: &mut State) -> io::Result<()> {
             file.sync()?;
         }
     }
-    // Synced before anything is written over the old records: the old header must not find new ones.
+    // Synced before anything is written over the old records: the old header must not find new
+    // ones.
     state.generation += 1;
     let slot = state.generation % 2 * HEADER_STRIDE;
     log.write_at(slot, &header(state.durable + 1, state.generation))?;

@@ -1,9 +1,9 @@
 //! Memory whose every store can be the last one before a crash.
 //!
-//! [`Sim`] is a Rio that records what is done to it, in words of 8 bytes. [`Replay`] goes through such
-//! a trace and gives, after each step, the images that a crash there may leave: the live one (the
-//! process died) or any in which some cache lines that were not fenced are lost (the power failed).
-//! Nothing has to be aborted in the middle, so a run and all its crashes are plain values.
+//! [`Sim`] is a Rio that records what is done to it, in words of 8 bytes. [`Replay`] goes through
+//! such a trace and gives, after each step, the images that a crash there may leave: the live one
+//! (the process died) or any in which some cache lines that were not fenced are lost (the power
+//! failed). Nothing has to be aborted in the middle, so a run and all its crashes are plain values.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::RefCell;

@@ -32,7 +32,8 @@ impl AnyRio {
 
     pub fn open_as(kind: Kind, image: Image) -> Result<AnyRio, Error> {
         Ok(match kind {
-            // The redo log may hold what the files do not: an image on disk is never taken otherwise.
+            // The redo log may hold what the files do not: an image on disk is never taken
+            // otherwise.
             _ if Disk::is_disk(&image) => AnyRio::Disk(Disk::open(image)?),
             Kind::Pmem => AnyRio::Pmem(Pmem::open(image)?),
             Kind::Tmpfs | Kind::Disk => AnyRio::Tmpfs(Tmpfs::open(image)?),

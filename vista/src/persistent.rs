@@ -8,8 +8,9 @@ use rio_core::At;
 /// A type whose bytes mean the same to the next process, which may find any bytes at all.
 ///
 /// # Safety
-/// The type is `repr(C)` or a primitive, has no padding, holds no address and no reference, is at most
-/// 16-aligned, and every pattern of its bytes is a valid value (so no `bool`, `char` or `enum`).
+/// The type is `repr(C)` or a primitive, has no padding, holds no address and no reference, is at
+/// most 16-aligned, and every pattern of its bytes is a valid value (so no `bool`, `char` or
+/// `enum`).
 pub unsafe trait Persistent: Copy + 'static {}
 
 macro_rules! primitives {

@@ -1,7 +1,7 @@
 //! A transaction as the type system sees it: it borrows the store, and references borrow it.
 //!
-//! So none outlives it, none is shared while it may change, and a second one cannot begin. Every use
-//! of a `Ptr` is checked against its segment, because the word may come from a damaged image.
+//! So none outlives it, none is shared while it may change, and a second one cannot begin. Every
+//! use of a `Ptr` is checked against its segment, because the word may come from a damaged image.
 
 use std::slice;
 
@@ -162,7 +162,8 @@ impl<'s, B: Backend> Transaction<'s, B> {
 impl<B: Backend> Drop for Transaction<'_, B> {
     fn drop(&mut self) {
         if self.open {
-            // There is nobody to tell; the image still holds the undo, so opening it again recovers.
+            // There is nobody to tell; the image still holds the undo, so opening it again
+            // recovers.
             let _ = self.store.core.abort();
             let _ = self.store.close();
         }

@@ -1,9 +1,9 @@
 //! Page-grained ranges: a program stores wherever it likes, and a commit finds the pages.
 //!
-//! The program works on a private mapping of the segment. Its first store into a page makes the kernel
-//! copy that page, so the segment itself stays as committed; a commit is then an ordinary transaction
-//! whose ranges are the written pages, and an abort drops the private pages. The price is that a page
-//! exists twice once written, and one more copy than a declared range.
+//! The program works on a private mapping of the segment. Its first store into a page makes the
+//! kernel copy that page, so the segment itself stays as committed; a commit is then an ordinary
+//! transaction whose ranges are the written pages, and an abort drops the private pages. The price
+//! is that a page exists twice once written, and one more copy than a declared range.
 
 use std::io;
 use std::ops::Range;

@@ -2,8 +2,8 @@
 //!
 //! The kernel's own way: the range is write-protected through userfaultfd in its asynchronous mode,
 //! where a first write costs a minor fault and nobody is woken, and one PAGEMAP_SCAN lists what was
-//! written and protects it again. Kernels without it (before 6.7), or that refuse it, get mprotect and
-//! a SIGSEGV handler that notes the page and lets the write go on.
+//! written and protects it again. Kernels without it (before 6.7), or that refuse it, get mprotect
+//! and a SIGSEGV handler that notes the page and lets the write go on.
 //!
 //! The constants stand here because libc has none of them.
 
@@ -41,8 +41,8 @@ impl Written {
     /// Starts watching; `finder` none takes the best that works here.
     ///
     /// # Safety
-    /// The range is a private mapping of whole pages that lives as long as the value, and is written
-    /// by this process only.
+    /// The range is a private mapping of whole pages that lives as long as the value, and is
+    /// written by this process only.
     pub unsafe fn watch(base: *mut u8, len: usize, finder: Option<Finder>) -> io::Result<Written> {
         let scan = || Written::scanning(base, len);
         let signal = || Written::signalled(base, len);

@@ -1,5 +1,5 @@
-//! Images that are damaged, foreign, in use, or lies: an error that says what and where, and not one
-//! byte changed.
+//! Images that are damaged, foreign, in use, or lies: an error that says what and where, and not
+//! one byte changed.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -3,7 +3,8 @@
 //!     bank IMAGE [RIO] [ACKNOWLEDGED] [TRANSACTIONS]
 //!
 //! Opens or creates the image, checks that no money was made or lost and that every acknowledged
-//! transaction is there, then goes on. The number of commits goes to stdout as 8 bytes, at first and after each.
+//! transaction is there, then goes on. The number of commits goes to stdout as 8 bytes, at first
+//! and after each.
 #![deny(unsafe_code)]
 
 use std::io::{Write, stdout};

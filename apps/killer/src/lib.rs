@@ -1,9 +1,9 @@
 //! Kills a recoverable program at random moments, again and again, and lets it check itself.
 //!
-//! The program is called as `PROGRAM IMAGE RIO ACKNOWLEDGED`: it recovers the image, fails if what was
-//! acknowledged is not there or anything is inconsistent, then goes on for ever and writes the number
-//! of commits to stdout as 8 bytes, first what it found, then after each one. With a fourth argument N
-//! it stops after N.
+//! The program is called as `PROGRAM IMAGE RIO ACKNOWLEDGED`: it recovers the image, fails if what
+//! was acknowledged is not there or anything is inconsistent, then goes on for ever and writes the
+//! number of commits to stdout as 8 bytes, first what it found, then after each one. With a fourth
+//! argument N it stops after N.
 
 use std::io::Read;
 use std::path::Path;

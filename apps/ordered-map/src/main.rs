@@ -2,8 +2,8 @@
 //!
 //!     ordered-map IMAGE [RIO] [ACKNOWLEDGED] [TRANSACTIONS]
 //!
-//! Transaction `n` toggles three keys of a fixed sequence, so what the map must hold after `n` of them
-//! is known without having been there. The contract with whoever kills it is the bank's.
+//! Transaction `n` toggles three keys of a fixed sequence, so what the map must hold after `n` of
+//! them is known without having been there. The contract with whoever kills it is the bank's.
 #![deny(unsafe_code)]
 
 mod map;

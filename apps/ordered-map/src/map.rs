@@ -1,5 +1,5 @@
-//! An ordered map from u64 to u64: a treap whose priorities are hashes of the keys, so that its shape
-//! depends on what it holds and not on how it came to hold it.
+//! An ordered map from u64 to u64: a treap whose priorities are hashes of the keys, so that its
+//! shape depends on what it holds and not on how it came to hold it.
 
 use vista::{Backend, Error, Ptr, Segment, Transaction, persistent};
 

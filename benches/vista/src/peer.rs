@@ -1,7 +1,8 @@
 //! The systems by name, and the process that runs one of them.
 //!
-//! Each system has a process of its own, which loads its database and then runs a batch whenever the
-//! driver asks; so the rounds of all systems interleave, and what one does to the machine meets all.
+//! Each system has a process of its own, which loads its database and then runs a batch whenever
+//! the driver asks; so the rounds of all systems interleave, and what one does to the machine meets
+//! all.
 
 use std::io::{BufRead, Write, stdin, stdout};
 use std::path::Path;

@@ -119,7 +119,8 @@ fn order_entry<E: Engine>(engine: &mut E, random: &mut Random) {
     }
 }
 
-/// District: 0 sales, 8 next order, 16 oldest undelivered. Order: 0 customer, 8 lines, 16 delivered.
+/// District: 0 sales, 8 next order, 16 oldest undelivered. Order: 0 customer, 8 lines, 16
+/// delivered.
 fn new_order<E: Engine>(engine: &mut E, random: &mut Random) {
     let district = random.below(DISTRICTS);
     let warehouse = district / 10;

@@ -1,7 +1,8 @@
-//! Memory that survives by being mapped: a shared mapping of a file outlives the process that stored into it.
+//! Memory that survives by being mapped: a shared mapping of a file outlives the process that
+//! stored into it.
 //!
-//! Nothing has to be flushed, because a killed process leaves its stores in the page cache; all that durability asks
-//! is that the compiler keeps their order. That makes `order` and `seal` free.
+//! Nothing has to be flushed, because a killed process leaves its stores in the page cache; all
+//! that durability asks is that the compiler keeps their order. That makes `order` and `seal` free.
 
 use core::sync::atomic::{Ordering, compiler_fence};
 

@@ -5,7 +5,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::At;
 
-/// The most windows one Rio can have. Window 0 is for whoever builds on the Rio, the others for its user.
+/// The most windows one Rio can have. Window 0 is for whoever builds on the Rio, the others for its
+/// user.
 pub const WINDOWS: usize = 16;
 
 /// A cause as the kernel numbers it.
@@ -29,22 +30,25 @@ impl Window {
 /// Persistent memory: a set of windows whose commits are one.
 ///
 /// The promise to the user of a Rio, for a crash at any moment:
-/// - bytes that were `order`ed are found after the crash *if memory is found at all* (on a disk it is not);
-/// - bytes that were `keep`ed are found when the `seal` after them returned, all of them or, on a disk, none;
+/// - bytes that were `order`ed are found after the crash *if memory is found at all* (on a disk it
+///   is not);
+/// - bytes that were `keep`ed are found when the `seal` after them returned, all of them or, on a
+///   disk, none;
 /// - any other store may be found or not, in words of 8 aligned bytes.
 ///
 /// # Safety
-/// Each window is readable and writable for its whole `len`, page-aligned, disjoint from the others and from all that
-/// Rust knows as its own, and neither moves nor shrinks while the Rio lives.
+/// Each window is readable and writable for its whole `len`, page-aligned, disjoint from the others
+/// and from all that Rust knows as its own, and neither moves nor shrinks while the Rio lives.
 pub unsafe trait Rio {
     /// The window's place in this process. O(1): it stands on the path of every transaction.
     fn window(&self, index: usize) -> Window;
 
-    /// Whether `order` and `keep` have work to do. Memory that survives by being mapped says no, and its user leaves
-    /// out the walks that would only feed them.
+    /// Whether `order` and `keep` have work to do. Memory that survives by being mapped says no,
+    /// and its user leaves out the walks that would only feed them.
     fn writes_back(&self) -> bool;
 
-    /// These bytes are to be durable before any later store is: for what memory needs to recover (undo images).
+    /// These bytes are to be durable before any later store is: for what memory needs to recover
+    /// (undo images).
     fn order(&self, at: At, len: usize);
 
     /// These bytes belong to the commit that `seal` will end.
@@ -56,7 +60,8 @@ pub unsafe trait Rio {
     /// Copies `bytes` to `at`. The simulator sees each one; elsewhere it is a memcpy.
     ///
     /// # Safety
-    /// `at .. at + bytes.len()` lies in a window and does not overlap `bytes`; nobody holds a reference to it.
+    /// `at .. at + bytes.len()` lies in a window and does not overlap `bytes`; nobody holds a
+    /// reference to it.
     #[inline(always)]
     unsafe fn store(&self, at: At, bytes: &[u8]) {
         let to = self.window(at.window()).base.wrapping_add(at.offset());
@@ -71,7 +76,8 @@ pub unsafe trait Rio {
     #[inline(always)]
     unsafe fn store_word(&self, at: At, word: u64) {
         let to = self.window(at.window()).base.wrapping_add(at.offset());
-        // SAFETY: in a window and aligned, says the caller. Release keeps the compiler from moving earlier stores past.
+        // SAFETY: in a window and aligned, says the caller. Release keeps the compiler from moving
+        // earlier stores past.
         unsafe { AtomicU64::from_ptr(to.cast()) }.store(word, Ordering::Release);
     }
 }

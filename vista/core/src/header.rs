@@ -1,4 +1,5 @@
-//! Reading an image that may be anything: nothing is believed before it was checked, nothing written.
+//! Reading an image that may be anything: nothing is believed before it was checked, nothing
+//! written.
 
 use core::mem::size_of;
 use core::{array, ptr, slice};

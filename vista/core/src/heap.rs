@@ -4,8 +4,8 @@
 //! class words are all there is; no free list can be torn. An undo record says "allocated" or
 //! "doomed" about a block, and undoing it sets the bits so, which a second undo repeats harmlessly.
 //!
-//! A freed block stays allocated until the commit, marked doomed, so that nobody reuses what an abort
-//! would bring back.
+//! A freed block stays allocated until the commit, marked doomed, so that nobody reuses what an
+//! abort would bring back.
 
 use rio_core::{At, Rio};
 
@@ -260,8 +260,8 @@ impl Heap {
     }
 
     fn set_class<R: Rio>(&self, rio: &R, span: usize, word: u64) {
-        // SAFETY: class words are aligned and lie in window 0, as the header's check made sure; every
-        // span here is below `spans` or comes from a checked record.
+        // SAFETY: class words are aligned and lie in window 0, as the header's check made sure;
+        // every span here is below `spans` or comes from a checked record.
         unsafe { rio.store_word(self.info.class_at(span), word) }
     }
 

@@ -1,4 +1,5 @@
-//! The bytes of window 0, which holds all that is Vista's own; the user's data lies in windows 1..=15.
+//! The bytes of window 0, which holds all that is Vista's own; the user's data lies in windows
+//! 1..=15.
 //!
 //! ```text
 //!        0  +-----------------------------------------------------------------+

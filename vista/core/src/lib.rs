@@ -1,8 +1,9 @@
 //! The transaction core of Vista: undo log, page slots, heap.
 //!
-//! A transaction copies the old bytes to an undo log, lets the program store in place, and commits by
-//! one 8-byte store that forgets the log. Recovery and abort are the same walk. There is no redo log,
-//! no lock, no system call and one copy; all durability comes from the [`rio_core::Rio`] below.
+//! A transaction copies the old bytes to an undo log, lets the program store in place, and commits
+//! by one 8-byte store that forgets the log. Recovery and abort are the same walk. There is no redo
+//! log, no lock, no system call and one copy; all durability comes from the [`rio_core::Rio`]
+//! below.
 //!
 //! This code also runs inside other programs' processes: no allocator, no libc, no thread-local
 //! storage, and no panic on any path an image or an argument can choose.

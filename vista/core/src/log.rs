@@ -1,7 +1,7 @@
 //! The undo log: a stack of records in window 0, whose height is one word.
 //!
-//! The height is the whole state of a transaction. A record counts from the moment the height covers
-//! it, so its bytes are ordered before the height is; height 0 is a commit.
+//! The height is the whole state of a transaction. A record counts from the moment the height
+//! covers it, so its bytes are ordered before the height is; height 0 is a commit.
 
 use core::slice;
 
@@ -126,8 +126,8 @@ pub fn record_before<R: Rio>(rio: &R, tail: usize) -> Result<Record, Fault> {
 
 /// The old bytes that a range record holds.
 pub fn image<'a, R: Rio>(rio: &'a R, record: &Record) -> &'a [u8] {
-    // SAFETY: `record_before` checked that the image lies in the log, where nothing is stored while a
-    // record is read.
+    // SAFETY: `record_before` checked that the image lies in the log, where nothing is stored while
+    // a record is read.
     unsafe { slice::from_raw_parts(log_base(rio).add(record.begins), record.arg as usize) }
 }
 
@@ -135,7 +135,8 @@ fn log_base<R: Rio>(rio: &R) -> *const u8 {
     rio.window(0).base.wrapping_add(LOG_AT)
 }
 
-/// The check word is no defence against malice: it tells a record from bytes that happen to lie there.
+/// The check word is no defence against malice: it tells a record from bytes that happen to lie
+/// there.
 #[inline]
 fn trailer_words(position: usize, kind: u64, at: u64, arg: u64) -> [u64; 3] {
     let kind_arg = kind << KIND_SHIFT | arg;

@@ -1,7 +1,8 @@
-//! Transactions over the windows of a Rio: begin, set_range, end, abort, and the recovery that opens.
+//! Transactions over the windows of a Rio: begin, set_range, end, abort, and the recovery that
+//! opens.
 //!
-//! `end` is: keep what the log names, seal, tail := 0. `abort` and recovery are: walk the log from its
-//! end, put everything back, tail := 0. Both may stop anywhere and be done again.
+//! `end` is: keep what the log names, seal, tail := 0. `abort` and recovery are: walk the log from
+//! its end, put everything back, tail := 0. Both may stop anywhere and be done again.
 
 use core::mem::size_of;
 use core::slice;
@@ -219,7 +220,8 @@ impl<R: Rio> Core<R> {
         Ok(())
     }
 
-    /// Adds a row to the table. Its window is already in place, and window 0 long enough for a heap.
+    /// Adds a row to the table. Its window is already in place, and window 0 long enough for a
+    /// heap.
     pub fn add_segment(&mut self, row: SegmentInfo) -> Result<usize, Fault> {
         if self.count == SEGMENTS {
             return Err(Fault::NoMoreSegments);

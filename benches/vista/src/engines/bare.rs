@@ -1,7 +1,7 @@
 //! Bare stores into mapped memory: neither atomic nor durable. What all others are measured from.
 //!
-//! When commits must be durable, each is one pwrite and fdatasync of what was changed, into a file that
-//! was written before: what a disk asks at least.
+//! When commits must be durable, each is one pwrite and fdatasync of what was changed, into a file
+//! that was written before: what a disk asks at least.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -1,5 +1,5 @@
-//! Peers written in C are loaded when they are run: building needs none of them, and one that is not
-//! installed is a row that says so.
+//! Peers written in C are loaded when they are run: building needs none of them, and one that is
+//! not installed is a row that says so.
 
 use std::ffi::{CStr, c_void};
 

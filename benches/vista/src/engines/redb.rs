@@ -1,5 +1,5 @@
-//! redb: in memory without durability (and one durable commit in a thousand, so that it can reuse its
-//! pages), on disk with it.
+//! redb: in memory without durability (and one durable commit in a thousand, so that it can reuse
+//! its pages), on disk with it.
 
 use redb::{
     Database, Durability, ReadableTable, Table as RedbTable, TableDefinition, WriteTransaction,

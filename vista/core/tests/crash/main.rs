@@ -1,5 +1,5 @@
-//! Every store and every barrier of every workload is a crash point, recovery included; and after each
-//! the image is the last committed state, or the one being committed.
+//! Every store and every barrier of every workload is a crash point, recovery included; and after
+//! each the image is the last committed state, or the one being committed.
 
 #[path = "faults.rs"]
 mod faults;
