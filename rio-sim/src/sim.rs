@@ -160,7 +160,7 @@ unsafe impl Rio for Sim {
         Ok(())
     }
 
-    unsafe fn store(&self, at: At, bytes: &[u8]) {
+    unsafe fn store_mapped(&self, at: At, _to: *mut u8, bytes: &[u8]) {
         self.notice_direct_stores();
         let mut done = 0;
         while done < bytes.len() {

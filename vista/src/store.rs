@@ -9,7 +9,7 @@ use vista_core::{Core, Geometry, PAGE, SegmentInfo, meta_len, meta_len_of_heap, 
 use crate::{Error, Transaction};
 
 /// Addresses kept free behind window 0, for the heaps of segments that are added later.
-const META_ROOM: usize = 64 << 30;
+const META_ROOM: usize = 4 << 30;
 
 /// What a new store is like.
 #[derive(Clone, Copy, Debug)]

@@ -57,7 +57,7 @@ pub unsafe trait Rio {
     /// Makes durable all that was kept since the last seal. On an error nothing of it counts.
     fn seal(&self) -> Result<(), Errno>;
 
-    /// Copies `bytes` to `at`. The simulator sees each one; elsewhere it is a memcpy.
+    /// Copies `bytes` to `at`.
     ///
     /// # Safety
     /// `at .. at + bytes.len()` lies in a window and does not overlap `bytes`; nobody holds a
@@ -65,6 +65,18 @@ pub unsafe trait Rio {
     #[inline(always)]
     unsafe fn store(&self, at: At, bytes: &[u8]) {
         let to = self.window(at.window()).base.wrapping_add(at.offset());
+        // SAFETY: the caller vouches for the range, and `to` is where it is mapped.
+        unsafe { self.store_mapped(at, to, bytes) }
+    }
+
+    /// As `store`, for a caller that knows where `at` is mapped. The simulator sees each one;
+    /// elsewhere it is a copy.
+    ///
+    /// # Safety
+    /// As for `store`, and `to` is the address of `at`.
+    #[inline(always)]
+    unsafe fn store_mapped(&self, at: At, to: *mut u8, bytes: &[u8]) {
+        let _ = at;
         // SAFETY: the caller vouches for the range.
         unsafe { copy(bytes.as_ptr(), to, bytes.len()) }
     }

@@ -30,20 +30,50 @@ pub struct Record {
 
 /// The writer's view: the height is kept beside, so that the path reads no persistent memory.
 pub struct Log {
-    len: usize,
     tail: usize,
+    /// How high the log may grow now: its length in a transaction, 0 outside, so that one comparison
+    /// on the path answers both whether there is room and whether a transaction is open.
+    limit: usize,
+    len: usize,
 }
 
 const KIND_SHIFT: u32 = 56;
+/// No word of a program's is likely to fit it, least of all 0.
+const SALT: u64 = 0x9e37_79b9_7f4a_7c15;
 const ARG_MASK: u64 = (1 << KIND_SHIFT) - 1;
 
 impl Log {
     pub fn new(len: usize, tail: usize) -> Log {
-        Log { len, tail }
+        Log {
+            tail,
+            limit: 0,
+            len,
+        }
     }
 
+    #[inline(always)]
     pub fn tail(&self) -> usize {
         self.tail
+    }
+
+    #[inline(always)]
+    pub fn is_open(&self) -> bool {
+        self.limit != 0
+    }
+
+    #[inline(always)]
+    pub fn open(&mut self) {
+        self.limit = self.len;
+    }
+
+    /// Forgets all records: the one store that commits, or that ends an undo.
+    #[inline(always)]
+    pub fn close<R: Rio>(&mut self, rio: &R) {
+        // An empty log needs no store: a transaction that changed nothing costs nothing.
+        if self.tail > 0 {
+            self.set_tail(rio, 0);
+        }
+        self.limit = 0;
     }
 
     /// Appends a record; when this returns, a crash undoes it.
@@ -56,29 +86,30 @@ impl Log {
         arg: u64,
         image: &[u8],
     ) -> Result<(), Fault> {
-        let padded = image.len().wrapping_add(7) & !7;
-        let len = padded.wrapping_add(RECORD_TRAILER);
-        // An image lies in a window, so its length is far from wrapping.
-        if len > self.len - self.tail {
-            return Err(self.full(len));
+        let tail = self.tail;
+        let trailer = tail + ((image.len() + 7) & !7);
+        let end = trailer + RECORD_TRAILER;
+        if end > self.limit {
+            return Err(self.no_room(end));
         }
-        let begins = At::new(0, LOG_AT + self.tail);
-        let trailer = At::new(0, LOG_AT + self.tail + padded);
-        let words = trailer_words(self.tail + padded, kind as u64, at.word(), arg);
+        let words = trailer_words(trailer, kind as u64, at.word(), arg);
+        let base = rio.window(0).base.wrapping_add(LOG_AT);
+        let begins = At::new(0, LOG_AT + tail);
         // SAFETY: the room was checked above, and the log lies in window 0, where no image is taken
         // from (the roots excepted, which are disjoint from the log).
         unsafe {
-            rio.store(begins, image);
-            rio.store(trailer, as_bytes(&words));
+            rio.store_mapped(begins, base.wrapping_add(tail), image);
+            let at = At::new(0, LOG_AT + trailer);
+            rio.store_mapped(at, base.wrapping_add(trailer), as_bytes(&words));
         }
-        rio.order(begins, len);
-        self.set_tail(rio, self.tail + len);
+        rio.order(begins, end - tail);
+        self.set_tail(rio, end);
         Ok(())
     }
 
-    /// Publishes a height: the one store that makes records count, or forgets them all.
+    /// Publishes a height: the store that makes a record count.
     #[inline(always)]
-    pub fn set_tail<R: Rio>(&mut self, rio: &R, tail: usize) {
+    fn set_tail<R: Rio>(&mut self, rio: &R, tail: usize) {
         self.tail = tail;
         // SAFETY: TAIL is an aligned word of the control page.
         unsafe { rio.store_word(TAIL, tail as u64) };
@@ -86,10 +117,13 @@ impl Log {
     }
 
     #[cold]
-    fn full(&self, needs: usize) -> Fault {
-        Fault::LogFull {
-            needs,
-            left: self.len - self.tail,
+    fn no_room(&self, end: usize) -> Fault {
+        match self.is_open() {
+            true => Fault::LogFull {
+                needs: end - self.tail,
+                left: self.len - self.tail,
+            },
+            false => Fault::NoTransaction,
         }
     }
 }
@@ -140,8 +174,11 @@ fn log_base<R: Rio>(rio: &R) -> *const u8 {
 #[inline]
 fn trailer_words(position: usize, kind: u64, at: u64, arg: u64) -> [u64; 3] {
     let kind_arg = kind << KIND_SHIFT | arg;
-    let mixed = (at.rotate_left(23) ^ kind_arg).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    [at, kind_arg, mixed ^ position as u64]
+    [
+        at,
+        kind_arg,
+        at.wrapping_add(kind_arg) ^ SALT ^ position as u64,
+    ]
 }
 
 #[inline]

@@ -19,7 +19,6 @@ use crate::log::{self, Kind, Log, Record};
 pub struct Core<R: Rio> {
     rio: R,
     log: Log,
-    open: bool,
     /// The log holds frees, which `end` has to carry out.
     frees: bool,
     count: usize,
@@ -79,7 +78,6 @@ impl<R: Rio> Core<R> {
         let mut core = Core {
             rio,
             log: Log::new(found.log_len, found.tail),
-            open: false,
             frees: false,
             count: found.table.segments as usize,
             heaps: found.table.rows.map(Heap::new),
@@ -106,7 +104,7 @@ impl<R: Rio> Core<R> {
     }
 
     pub fn in_transaction(&self) -> bool {
-        self.open
+        self.log.is_open()
     }
 
     /// Bytes of undo log in use.
@@ -116,10 +114,10 @@ impl<R: Rio> Core<R> {
 
     #[inline(always)]
     pub fn begin(&mut self) -> Result<(), Fault> {
-        if self.open {
+        if self.log.is_open() {
             return Err(Fault::InTransaction);
         }
-        self.open = true;
+        self.log.open();
         Ok(())
     }
 
@@ -134,10 +132,10 @@ impl<R: Rio> Core<R> {
     /// `set_range` and the store, through the Rio.
     #[inline(always)]
     pub fn write(&mut self, at: At, bytes: &[u8]) -> Result<(), Fault> {
-        self.set_range(at, bytes.len())?;
+        let place = self.set_range(at, bytes.len())?;
         // SAFETY: `set_range` found the range inside a segment; `bytes` is a reference, and nobody
         // may hold one into a segment across a transaction's calls.
-        unsafe { self.rio.store(at, bytes) };
+        unsafe { self.rio.store_mapped(at, place, bytes) };
         Ok(())
     }
 
@@ -145,9 +143,7 @@ impl<R: Rio> Core<R> {
     #[inline]
     pub fn write_fresh(&mut self, at: At, bytes: &[u8]) -> Result<(), Fault> {
         self.resolve(at, bytes.len())?;
-        if !self.open {
-            return Err(Fault::NoTransaction);
-        }
+        self.must_be_open()?;
         // SAFETY: as in `write`.
         unsafe { self.rio.store(at, bytes) };
         Ok(())
@@ -156,21 +152,22 @@ impl<R: Rio> Core<R> {
     /// Where a range of a segment is mapped.
     #[inline(always)]
     pub fn resolve(&self, at: At, len: usize) -> Result<*mut u8, Fault> {
-        let window = self.rio.window(at.window());
-        match at.offset().checked_add(len) {
-            Some(end) if end <= window.len && at.window() != 0 => {
-                Ok(window.base.wrapping_add(at.offset()))
+        // Window 0 is not the user's, and comes out as the last of all.
+        if at.window().wrapping_sub(1) < SEGMENTS {
+            let window = self.rio.window(at.window());
+            // An offset has 48 bits, so the sum wraps only for a length that is no length.
+            let end = at.offset().wrapping_add(len);
+            if end <= window.len && end >= len {
+                return Ok(window.base.wrapping_add(at.offset()));
             }
-            _ => Err(outside(at, len, window.len)),
         }
+        Err(self.outside(at, len))
     }
 
     /// Commits. On an error the transaction is still open, and the caller aborts it.
     #[inline(always)]
     pub fn end(&mut self) -> Result<(), Fault> {
-        if !self.open {
-            return Err(Fault::NoTransaction);
-        }
+        self.must_be_open()?;
         if self.frees || self.rio.writes_back() {
             self.collect()?;
         }
@@ -181,9 +178,7 @@ impl<R: Rio> Core<R> {
 
     /// Puts everything back as it was at `begin`.
     pub fn abort(&mut self) -> Result<(), Fault> {
-        if !self.open {
-            return Err(Fault::NoTransaction);
-        }
+        self.must_be_open()?;
         self.undo()
     }
 
@@ -276,7 +271,6 @@ impl<R: Rio> Core<R> {
 
     #[inline(always)]
     fn log_range(&mut self, at: At, place: *const u8, len: usize) -> Result<(), Fault> {
-        self.must_be_open()?;
         // SAFETY: callers found the range inside a window; the slice lives for the copy only.
         let image = unsafe { slice::from_raw_parts(place, len) };
         self.log.push(&self.rio, Kind::Range, at, len as u64, image)
@@ -329,13 +323,9 @@ impl<R: Rio> Core<R> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn forget(&mut self) {
-        // An empty log needs no store: a transaction that changed nothing costs nothing.
-        if self.log.tail() > 0 {
-            self.log.set_tail(&self.rio, 0);
-        }
-        self.open = false;
+        self.log.close(&self.rio);
         if self.frees {
             self.frees = false;
         }
@@ -344,7 +334,7 @@ impl<R: Rio> Core<R> {
     /// Writes the table that is not in force, then switches by one store: no undo is needed, which
     /// matters because recovery must read the table before it can undo anything.
     fn replace_table(&mut self, table: Table) -> Result<(), Fault> {
-        if self.open {
+        if self.log.is_open() {
             return Err(Fault::InTransaction);
         }
         let (old, new) = (load(&self.rio, ACTIVE), load(&self.rio, ACTIVE) ^ 1);
@@ -364,12 +354,25 @@ impl<R: Rio> Core<R> {
         self.rio.order(ACTIVE, 8);
     }
 
-    #[inline]
+    #[inline(always)]
     fn must_be_open(&self) -> Result<(), Fault> {
-        if self.open {
+        if self.log.is_open() {
             Ok(())
         } else {
             Err(Fault::NoTransaction)
+        }
+    }
+
+    #[cold]
+    fn outside(&self, at: At, len: usize) -> Fault {
+        let window_len = match at.window() {
+            0 => 0,
+            index => self.rio.window(index).len,
+        };
+        Fault::Range {
+            at,
+            len,
+            window_len,
         }
     }
 
@@ -385,15 +388,6 @@ impl<R: Rio> Core<R> {
 pub const fn meta_len_of_heap(row: &SegmentInfo) -> usize {
     let spans = row.max_len.saturating_sub(row.heap_at) as usize / SPAN;
     (spans * SPAN_META).next_multiple_of(PAGE)
-}
-
-#[cold]
-fn outside(at: At, len: usize, window_len: usize) -> Fault {
-    Fault::Range {
-        at,
-        len,
-        window_len,
-    }
 }
 
 fn put_table<R: Rio>(rio: &R, active: u64, mut table: Table) {

@@ -1,7 +1,7 @@
 //! Vista itself, on any of its backends, through the untyped operations (as the floor is untyped).
 
 use rio_sim::Backend;
-use vista::{Options, Segment, SegmentOptions, Store};
+use vista::{At, Options, Segment, SegmentOptions, Store};
 
 use crate::engine::{Engine, Setup, Table, layout};
 
@@ -67,7 +67,7 @@ impl<B: Backend> Engine for Vista<B> {
 
     #[inline(always)]
     fn update(&mut self, table: usize, index: usize, offset: usize, bytes: &[u8]) {
-        let at = self.segment.at(self.offset(table, index) + offset);
+        let at = At::new(self.segment.index(), self.offset(table, index) + offset);
         self.store.core().write(at, bytes).expect("set_range");
     }
 

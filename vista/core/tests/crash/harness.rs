@@ -270,10 +270,10 @@ unsafe impl<D: Fn(At, Change) -> bool> Rio for Lossy<D> {
         self.sim.seal()
     }
 
-    unsafe fn store(&self, at: At, bytes: &[u8]) {
+    unsafe fn store_mapped(&self, at: At, to: *mut u8, bytes: &[u8]) {
         if !(self.drops)(at, Change::Bytes) {
             // SAFETY: the caller's word is passed on.
-            unsafe { self.sim.store(at, bytes) }
+            unsafe { self.sim.store_mapped(at, to, bytes) }
         }
     }
 
