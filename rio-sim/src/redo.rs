@@ -28,6 +28,7 @@ use std::io;
 use std::mem::{replace, take};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::yield_now;
+use std::time::{Duration, Instant};
 
 use rio_core::{At, Errno, WINDOWS};
 
@@ -39,6 +40,8 @@ const HEADER: usize = 32;
 const HEADER_STRIDE: u64 = 4096;
 const START: u64 = 2 * HEADER_STRIDE;
 const RECORD_HEADER: usize = 24;
+/// How long a leader waits for the others: less than a sync, or it would not pay.
+const PATIENCE: Duration = Duration::from_micros(60);
 
 /// The files below: those of the windows, by index.
 pub type Data = [Option<Box<dyn Medium>>; WINDOWS];
@@ -66,8 +69,8 @@ struct State {
     syncing: bool,
     broken: Option<Errno>,
     syncs: u64,
-    /// The last sync carried more than one commit.
-    shared: bool,
+    /// How many commits a sync carried lately: as many are likely to come again.
+    crowd: u64,
 }
 
 impl RedoLog {
@@ -101,7 +104,7 @@ impl RedoLog {
             syncing: false,
             broken: None,
             syncs: 0,
-            shared: false,
+            crowd: 1,
         };
         let mut lengths = [0; WINDOWS];
         for (len, file) in lengths.iter_mut().zip(&state.data) {
@@ -190,7 +193,7 @@ impl RedoLog {
                 continue;
             }
             state.syncing = true;
-            if state.shared {
+            if state.crowd > 1 {
                 state = self.gather(state);
             }
             state = self.sync_pending(state);
@@ -219,17 +222,14 @@ impl RedoLog {
     /// Lets the others catch up: those that the last sync released are about to append again, and a
     /// leader that does not wait for them syncs alone, and they after it.
     fn gather<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        let (mut quiet, room) = (0, (self.len - START) as usize / 2);
-        while quiet < 3 && state.pending.len() < room {
-            let before = state.appended;
+        let (begun, room) = (Instant::now(), (self.len - START) as usize / 2);
+        while state.appended - state.durable < state.crowd
+            && state.pending.len() < room
+            && begun.elapsed() < PATIENCE
+        {
             drop(state);
             yield_now();
             state = self.locked();
-            quiet = if state.appended == before {
-                quiet + 1
-            } else {
-                0
-            };
         }
         state
     }
@@ -248,7 +248,7 @@ impl RedoLog {
         let mut group = replace(&mut state.pending, next);
         let (tail, last, generation) = (state.tail, state.appended, state.generation);
         state.syncs += 1;
-        state.shared = last > state.durable + 1;
+        state.crowd = (last - state.durable).max(state.crowd * 3 / 4);
         drop(guard);
         put_sums(&mut group, generation);
         let written = self

@@ -154,7 +154,7 @@ fn each_kind_of_wrong_image_is_named() {
             .unwrap(),
     );
     edit(place.file("0"), 8192 + tail as usize - 16, &[0xff; 4]);
-    refused::<Tmpfs>(&place, &["undo log: record at", "check word"]);
+    refused::<Tmpfs>(&place, &["undo log: record at", "do not fit"]);
 
     let place = no("cut");
     fs::OpenOptions::new()

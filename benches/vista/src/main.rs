@@ -116,10 +116,10 @@ fn compare(flags: &Flags, peers: &'static [Peer], durable: bool) -> Result<(), S
             // Many short rounds: some of them meet a quiet machine, and the minimum is theirs.
             rounds: match (flags.quick, durable) {
                 (true, _) => 5,
-                (false, true) => 9,
+                (false, true) => 21,
                 (false, false) => 25,
             },
-            batch_ms: if durable { 60 } else { 8 },
+            batch_ms: if durable { 15 } else { 8 },
         };
         report.add(workload, measure(peers, &plan))?;
     }

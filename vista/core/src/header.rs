@@ -134,7 +134,7 @@ pub fn read_header<R: Rio>(rio: &R, you: u32) -> Result<(Header, Table), Fault> 
         let meta_len = SPAN_META.saturating_mul(row.max_spans()) as u64;
         check_bounds(&[
             ("length of a segment", row.len, row.max_len),
-            ("limit of a segment", row.max_len, 1 << 47),
+            ("limit of a segment", row.max_len, 1 << 40),
             ("start of a heap", row.heap_at, row.max_len),
             (
                 "alignment of a heap",

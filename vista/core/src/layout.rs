@@ -14,7 +14,7 @@
 //!     4160  | roots: 16 x u64                                                 |
 //!     8192  +-----------------------------------------------------------------+
 //!           | undo log, log_len bytes, a stack of:                            |
-//!           |   old bytes, padded to 8 | at u64 | kind << 56 + arg | check    |
+//!           |   old bytes, padded to 8 | at u64 | kind << 56 + arg, mixed     |
 //!           +-----------------------------------------------------------------+
 //!  meta_at  | heap of segment 1: class u64 per span of 64 KB,                 |
 //!           |   then per span 64 words "allocated", 64 words "doomed"         |
@@ -40,7 +40,7 @@ pub const TAIL: At = At::new(0, PAGE);
 pub const ACTIVE: At = At::new(0, PAGE + 8);
 const ROOTS: At = At::new(0, PAGE + 64);
 pub const LOG_AT: usize = 2 * PAGE;
-pub const RECORD_TRAILER: usize = 24;
+pub const RECORD_TRAILER: usize = 16;
 
 pub const SPAN: usize = 64 << 10;
 /// Words of one plane of bits: a span of 64 KB in blocks of 16 bytes.

@@ -38,9 +38,9 @@ pub struct Log {
 }
 
 const KIND_SHIFT: u32 = 56;
-/// No word of a program's is likely to fit it, least of all 0.
-const SALT: u64 = 0x9e37_79b9_7f4a_7c15;
-const ARG_MASK: u64 = (1 << KIND_SHIFT) - 1;
+const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+/// No range is longer, and no description of a block larger.
+const ARG_LIMIT: u64 = 1 << 40;
 
 impl Log {
     pub fn new(len: usize, tail: usize) -> Log {
@@ -136,16 +136,17 @@ pub fn record_before<R: Rio>(rio: &R, tail: usize) -> Result<Record, Fault> {
     }
     let trailer = tail - RECORD_TRAILER;
     // SAFETY: `tail` is within the log: the caller starts at a checked height and only goes down.
-    let [at, kind_arg, check] = unsafe { log_base(rio).add(trailer).cast::<[u64; 3]>().read() };
-    let arg = kind_arg & ARG_MASK;
-    if trailer_words(trailer, kind_arg >> KIND_SHIFT, at, arg)[2] != check {
-        return bad("its check word does not fit");
+    let [at, mixed] = unsafe { log_base(rio).add(trailer).cast::<[u64; 2]>().read() };
+    let kind_arg = unmixed(trailer, at, mixed);
+    let arg = kind_arg & ((1 << KIND_SHIFT) - 1);
+    if arg >= ARG_LIMIT {
+        return bad("its two words do not fit each other");
     }
     let (kind, image_len) = match kind_arg >> KIND_SHIFT {
         1 => (Kind::Range, arg as usize),
         2 => (Kind::Malloc, 0),
         3 => (Kind::Free, 0),
-        _ => return bad("its kind is unknown"),
+        _ => return bad("its two words do not fit each other, or its kind is unknown"),
     };
     match trailer.checked_sub(image_len.saturating_add(7) & !7) {
         Some(begins) => Ok(Record {
@@ -169,20 +170,24 @@ fn log_base<R: Rio>(rio: &R) -> *const u8 {
     rio.window(0).base.wrapping_add(LOG_AT)
 }
 
-/// The check word is no defence against malice: it tells a record from bytes that happen to lie
-/// there.
-#[inline]
-fn trailer_words(position: usize, kind: u64, at: u64, arg: u64) -> [u64; 3] {
+/// The second word is mixed with the first and with the place, and unmixes to a small kind and a
+/// small argument only if all three belong together. That is no defence against malice: it tells a
+/// record from bytes that happen to lie there, without a word more.
+#[inline(always)]
+fn trailer_words(position: usize, kind: u64, at: u64, arg: u64) -> [u64; 2] {
     let kind_arg = kind << KIND_SHIFT | arg;
     [
         at,
-        kind_arg,
-        at.wrapping_add(kind_arg) ^ SALT ^ position as u64,
+        kind_arg.wrapping_add(at.wrapping_mul(FACTOR)) ^ position as u64,
     ]
 }
 
-#[inline]
-fn as_bytes(words: &[u64; 3]) -> &[u8] {
-    // SAFETY: three words are 24 bytes, any of which may be read.
+fn unmixed(position: usize, at: u64, mixed: u64) -> u64 {
+    (mixed ^ position as u64).wrapping_sub(at.wrapping_mul(FACTOR))
+}
+
+#[inline(always)]
+fn as_bytes(words: &[u64; 2]) -> &[u8] {
+    // SAFETY: two words are 16 bytes, any of which may be read.
     unsafe { slice::from_raw_parts(words.as_ptr().cast(), RECORD_TRAILER) }
 }
