@@ -28,6 +28,7 @@ pub struct Disk {
     kept: RefCell<Vec<(At, usize)>>,
     deferred: Cell<bool>,
     last: Cell<u64>,
+    looked_at: Cell<u64>,
 }
 
 impl Disk {
@@ -39,6 +40,11 @@ impl Disk {
 
     pub fn last_commit(&self) -> u64 {
         self.last.get()
+    }
+
+    /// Of an image opened to be looked at: the commits that its redo log holds.
+    pub fn commits_in_log(&self) -> u64 {
+        self.looked_at.get()
     }
 
     /// None for an image opened to be looked at.
@@ -58,6 +64,7 @@ impl Disk {
             kept: RefCell::new(Vec::new()),
             deferred: Cell::new(false),
             last: Cell::new(0),
+            looked_at: Cell::new(0),
         }
     }
 
@@ -171,9 +178,9 @@ impl Backend for Disk {
                 unsafe { self.store(at, bytes) }
             }
         };
-        RedoLog::read(&file as &dyn Medium, put)
-            .map(|_| ())
-            .map_err(fault)
+        let commits = RedoLog::read(&file as &dyn Medium, put).map_err(fault)?;
+        self.looked_at.set(commits);
+        Ok(())
     }
 
     fn grow_window(&mut self, index: usize, len: usize) -> Result<(), Error> {

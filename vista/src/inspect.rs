@@ -14,6 +14,8 @@ use crate::{AnyRio, Error, Kind};
 pub struct Report {
     pub path: String,
     pub rio: Kind,
+    /// On disk: commits that opening would carry from the redo log to the files.
+    pub redo_commits: u64,
     pub summary: Summary,
     pub heaps: Vec<Result<HeapUse, Fault>>,
 }
@@ -54,9 +56,14 @@ pub fn inspect(path: &Path) -> Result<Report, Error> {
         }
     }
     let path = path.display().to_string();
+    let redo_commits = match &rio {
+        AnyRio::Disk(disk) => disk.commits_in_log(),
+        _ => 0,
+    };
     Ok(Report {
         path,
         rio: rio.kind(),
+        redo_commits,
         summary,
         heaps,
     })
@@ -80,12 +87,13 @@ impl Report {
             out,
             "{{\"path\":{},\"rio\":\"{rio}\",\"version\":{VERSION},\"owner\":{},\
              \"log\":{{\"len\":{},\"used\":{}}},\
-             \"recovery\":{{\"needed\":{},\"ranges\":{},\"bytes\":{},\"mallocs\":{},\"frees\":{}}},\
+             \"redo_commits\":{},\"recovery\":{{\"needed\":{},\"ranges\":{},\"bytes\":{},\"mallocs\":{},\"frees\":{}}},\
              \"segments\":[",
             quoted(path),
             s.owner,
             s.log_len,
             s.tail,
+            self.redo_commits,
             s.tail > 0,
             s.undo_ranges,
             s.undo_bytes,
@@ -136,6 +144,10 @@ impl fmt::Display for Report {
             s.owner
         )?;
         writeln!(f, "undo log: {} of {} bytes in use", s.tail, s.log_len)?;
+        if self.redo_commits > 0 {
+            let commits = self.redo_commits;
+            writeln!(f, "redo log: {commits} commits to be carried to the files")?;
+        }
         match s.tail {
             0 => writeln!(f, "recovery: nothing to undo")?,
             _ => writeln!(

@@ -96,7 +96,8 @@ impl Running {
             requests,
             answers,
             dir,
-            count: 1,
+            // A batch on disk is never so short that a lucky transaction is all of it.
+            count: if plan.durable { 64 } else { 1 },
             times: Vec::new(),
         };
         match running.answer().as_deref() {
