@@ -53,11 +53,16 @@ impl Area {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Area {
+        let area = Area {
             base: base.cast(),
             room,
             mapped: 0,
-        })
+        };
+        // Kernels before 4.17 take the address as a hint; the area goes away again by being dropped.
+        match address == 0 || address == area.base.addr() {
+            true => Ok(area),
+            false => Err(io::Error::from_raw_os_error(libc::EEXIST)),
+        }
     }
 
     /// Maps the file's bytes from where the mapping ends now up to `len`.

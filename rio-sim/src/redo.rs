@@ -171,7 +171,11 @@ impl RedoLog {
         record[8..16].copy_from_slice(&state.appended.to_le_bytes());
         let body = (record.len() - RECORD_HEADER) as u64;
         record[16..24].copy_from_slice(&body.to_le_bytes());
-        state.pending.extend_from_slice(&record);
+        match state.pending.is_empty() {
+            // A large commit that is alone need not be copied once more.
+            true if record.len() > state.pending.capacity() => state.pending = record,
+            _ => state.pending.extend_from_slice(&record),
+        }
         Ok(state.appended)
     }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 460.0;
+const HEIGHT: f64 = 500.0;
 const LEFT: f64 = 80.0;
 const RIGHT: f64 = 560.0;
 const TOP: f64 = 50.0;
@@ -31,8 +31,9 @@ pub fn lines(title: &str, y_label: &str, series: &[Series]) -> String {
             text(&mut svg, x.place(at), BOTTOM + 18.0, "middle", &label);
         }
     }
+    // One further than in bars, which begin with the bare stores: a system keeps its colour.
     for (index, series) in series.iter().enumerate() {
-        let colour = COLOURS[index % COLOURS.len()];
+        let colour = COLOURS[(index + 1) % COLOURS.len()];
         let path: Vec<String> = series
             .points
             .iter()
