@@ -7,7 +7,7 @@
 //!    4096  +--------------------------------------------------+  that one is always whole
 //!          | the other header                                 |
 //!    8192  +--------------------------------------------------+
-//!          | sum u64 | number u64 | len u64 |                 |  record `first`
+//!          | sum u64 | number u64 | len u64 | settled u64     |  record `first`
 //!          |   { at u64 | len u64 | bytes, padded to 8 } ...  |
 //!          +--------------------------------------------------+
 //!          | record `first + 1` ...                           |  ends where number or sum do not fit
@@ -20,6 +20,10 @@
 //!
 //! A torn group can leave a whole record behind a torn one. So each opening, like each truncation,
 //! starts a new generation before its first commit, and a record's sum is seeded with it.
+//!
+//! A record also says which commit was settled, that is synced, before it was written. A log ends where
+//! number or sum do not fit; if a record further on has the missing commit as settled, that was no
+//! crash but damage, and is refused.
 //!
 //! Committers that arrive while a sync runs share the next one: whoever finds no sync running
 //! writes all that was appended.
@@ -39,7 +43,7 @@ const MAGIC: u64 = u64::from_le_bytes(*b"RIOREDO1");
 const HEADER: usize = 32;
 const HEADER_STRIDE: u64 = 4096;
 const START: u64 = 2 * HEADER_STRIDE;
-const RECORD_HEADER: usize = 24;
+const RECORD_HEADER: usize = 32;
 /// How long a leader waits for the others: less than a sync, or it would not pay.
 const PATIENCE: Duration = Duration::from_micros(60);
 
@@ -117,6 +121,7 @@ impl RedoLog {
                 false => Err(damaged(format!("a commit names {at}+{}", bytes.len()))),
             }
         })?;
+        check_end(&*log, (tail, next), generation)?;
         (state.tail, state.appended, state.durable) = (tail, next - 1, next - 1);
         if tail > START {
             truncate(&*log, &mut state)?;
@@ -136,7 +141,9 @@ impl RedoLog {
             visit(at, bytes);
             Ok(())
         };
-        each_record(log, newest, see).map(|(_, next)| next - newest.0)
+        let end = each_record(log, newest, see)?;
+        check_end(log, end, newest.1)?;
+        Ok(end.1 - newest.0)
     }
 
     /// Lets the log write to a window's file too.
@@ -250,11 +257,12 @@ impl RedoLog {
         }
         let next = take(&mut state.spare);
         let mut group = replace(&mut state.pending, next);
-        let (tail, last, generation) = (state.tail, state.appended, state.generation);
+        let (tail, last) = (state.tail, state.appended);
+        let (generation, settled) = (state.generation, state.durable);
         state.syncs += 1;
         state.crowd = (last - state.durable).max(state.crowd * 3 / 4);
         drop(guard);
-        put_sums(&mut group, generation);
+        finish_records(&mut group, generation, settled);
         let written = self
             .log
             .write_at(tail, &group)
@@ -391,14 +399,35 @@ fn header(first: u64, generation: u64) -> [u8; HEADER] {
     bytes
 }
 
-/// Sums are put in last, because only the writer knows the generation.
-fn put_sums(mut group: &mut [u8], generation: u64) {
+/// What only the writer knows is put in last.
+fn finish_records(mut group: &mut [u8], generation: u64, settled: u64) {
     while !group.is_empty() {
         let (record, rest) = group.split_at_mut(RECORD_HEADER + word(group, 16) as usize);
+        record[24..32].copy_from_slice(&settled.to_le_bytes());
         let sum = checksum(generation, &record[8..]);
         record[..8].copy_from_slice(&sum.to_le_bytes());
         group = rest;
     }
+}
+
+/// Refuses a log in which a commit is missing that others were made after.
+fn check_end(log: &dyn Medium, (tail, missing): (u64, u64), generation: u64) -> io::Result<()> {
+    let mut rest = vec![0; (log.len()? - tail) as usize];
+    log.read_at(tail, &mut rest)?;
+    for at in (0..rest.len().saturating_sub(RECORD_HEADER)).step_by(8) {
+        let record = &rest[at..];
+        let (number, len, settled) = (word(record, 8), word(record, 16), word(record, 24));
+        if settled < missing || number <= settled || len > (record.len() - RECORD_HEADER) as u64 {
+            continue;
+        }
+        let record = &record[..RECORD_HEADER + len as usize];
+        if checksum(generation, &record[8..]) == word(record, 0) {
+            let what =
+                format!("commit {missing} at {tail:#x} is not whole, but {number} came after it");
+            return Err(damaged(what));
+        }
+    }
+    Ok(())
 }
 
 fn word(bytes: &[u8], at: usize) -> u64 {

@@ -181,6 +181,25 @@ fn a_damaged_log_is_refused_and_nothing_is_written() {
     // One header is a spare until the first truncation has filled the other one.
     assert!(refused > 0);
 
+    // Any byte of a commit that others were made after.
+    let machine = formatted();
+    let log = machine.open().unwrap();
+    (1..=3).for_each(|number| commit(&log, number).unwrap());
+    let whole = machine.crash(u64::MAX, || true);
+    let first_two = 8192..8192 + 2 * (32 + 16 + 40 + 16) + 40 + 80;
+    for offset in first_two {
+        let mut bytes = whole.log.live();
+        bytes[offset] ^= 0x10;
+        let damaged = Machine::new(u64::MAX, bytes, expected(0));
+        let before = damaged.disk.left();
+        let error = damaged
+            .open()
+            .err()
+            .unwrap_or_else(|| panic!("byte {offset} was not missed"));
+        assert!(error.to_string().contains("is not whole"), "{error}");
+        assert_eq!(damaged.disk.left(), before, "it wrote");
+    }
+
     // A commit for a window that does not exist.
     let machine = formatted();
     let log = machine.open().unwrap();
