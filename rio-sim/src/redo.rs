@@ -44,6 +44,8 @@ const HEADER: usize = 32;
 const HEADER_STRIDE: u64 = 4096;
 const START: u64 = 2 * HEADER_STRIDE;
 const RECORD_HEADER: usize = 32;
+/// How much is looked through at once.
+const PIECE: usize = 64 << 10;
 /// How long a leader waits for the others: less than a sync, or it would not pay.
 const PATIENCE: Duration = Duration::from_micros(60);
 
@@ -325,28 +327,35 @@ fn each_record(
     (first, generation): (u64, u64),
     mut visit: impl FnMut(At, &[u8]) -> io::Result<()>,
 ) -> io::Result<(u64, u64)> {
-    let len = log.len()?;
     let (mut offset, mut number) = (START, first);
-    let mut record = Vec::new();
-    while offset + RECORD_HEADER as u64 <= len {
-        let mut head = [0; RECORD_HEADER];
-        log.read_at(offset, &mut head)?;
-        let body = word(&head, 16);
-        let left = len - offset - RECORD_HEADER as u64;
-        if word(&head, 8) != number || body > left || !body.is_multiple_of(8) {
-            break;
-        }
-        record.clear();
-        record.resize(RECORD_HEADER + body as usize, 0);
-        log.read_at(offset, &mut record)?;
-        if checksum(generation, &record[8..]) != word(&record, 0) {
-            break;
-        }
+    while let Some(record) = record_at(log, offset, number, generation)? {
         each_range(&record[RECORD_HEADER..], &mut visit)?;
         offset += record.len() as u64;
         number += 1;
     }
     Ok((offset, number))
+}
+
+/// The record of this number, if a whole one stands there.
+fn record_at(
+    log: &dyn Medium,
+    offset: u64,
+    number: u64,
+    generation: u64,
+) -> io::Result<Option<Vec<u8>>> {
+    let Some(room) = log.len()?.checked_sub(offset + RECORD_HEADER as u64) else {
+        return Ok(None);
+    };
+    let mut head = [0; RECORD_HEADER];
+    log.read_at(offset, &mut head)?;
+    let body = word(&head, 16);
+    if word(&head, 8) != number || body > room || !body.is_multiple_of(8) {
+        return Ok(None);
+    }
+    let mut record = vec![0; RECORD_HEADER + body as usize];
+    log.read_at(offset, &mut record)?;
+    let whole = checksum(generation, &record[8..]) == word(&record, 0);
+    Ok(whole.then_some(record))
 }
 
 fn each_range(
@@ -412,20 +421,25 @@ fn finish_records(mut group: &mut [u8], generation: u64, settled: u64) {
 
 /// Refuses a log in which a commit is missing that others were made after.
 fn check_end(log: &dyn Medium, (tail, missing): (u64, u64), generation: u64) -> io::Result<()> {
-    let mut rest = vec![0; (log.len()? - tail) as usize];
-    log.read_at(tail, &mut rest)?;
-    for at in (0..rest.len().saturating_sub(RECORD_HEADER)).step_by(8) {
-        let record = &rest[at..];
-        let (number, len, settled) = (word(record, 8), word(record, 16), word(record, 24));
-        if settled < missing || number <= settled || len > (record.len() - RECORD_HEADER) as u64 {
-            continue;
+    let (len, mut from) = (log.len()?, tail);
+    let mut piece = vec![0; PIECE];
+    while from + RECORD_HEADER as u64 <= len {
+        piece.truncate((len - from) as usize);
+        log.read_at(from, &mut piece)?;
+        let starts = 0..=piece.len() - RECORD_HEADER;
+        for head in starts.step_by(8).map(|at| &piece[at..][..RECORD_HEADER]) {
+            let (number, settled) = (word(head, 8), word(head, 24));
+            if settled < missing || number <= settled {
+                continue;
+            }
+            let offset = from + (head.as_ptr().addr() - piece.as_ptr().addr()) as u64;
+            if record_at(log, offset, number, generation)?.is_some() {
+                let what = format!("commit {missing} at {tail:#x} is not whole, but {number} is");
+                return Err(damaged(what));
+            }
         }
-        let record = &record[..RECORD_HEADER + len as usize];
-        if checksum(generation, &record[8..]) == word(record, 0) {
-            let what =
-                format!("commit {missing} at {tail:#x} is not whole, but {number} came after it");
-            return Err(damaged(what));
-        }
+        // The next piece begins with what was too short for a header.
+        from += (piece.len() - RECORD_HEADER + 8) as u64;
     }
     Ok(())
 }
