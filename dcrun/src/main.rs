@@ -1,1 +1,69 @@
-fn main() {}
+//! `dcrun`: keeps a program alive through kill -9.
+//!
+//! This is the keeper, an ordinary single-threaded process. It starts the
+//! worker (which becomes the program, with the runtime in its lower half),
+//! waits for its death, and starts the next one at the last commit. Everything
+//! a commit consists of is the runtime's; everything around it is here:
+//! the command line, the run's directory, its image, and the decision what a
+//! death means.
+//!
+//! One rule governs every file: worker and keeper share one descriptor table,
+//! so while a worker lives the keeper opens nothing at a number that the
+//! program can see.
+#![cfg_attr(not(test), no_main)]
+// The test harness has a main of its own, so nothing of ours is reached from it.
+#![cfg_attr(test, allow(dead_code))]
+#![deny(unsafe_code)]
+
+mod boot_block;
+mod cli;
+mod control;
+mod doctor;
+mod elf;
+mod fault;
+mod image;
+mod keeper;
+mod launch;
+mod machine;
+mod message;
+mod program;
+mod ps;
+mod record;
+mod relay;
+mod remains;
+mod reserve;
+mod run_directory;
+mod runtime_file;
+mod stats;
+mod verdict;
+mod victims;
+mod worker;
+
+use message::{Failure, OWN_FAULT};
+
+/// The whole program; returns its exit status.
+fn run(arguments: Vec<std::ffi::OsString>) -> u8 {
+    let outcome = match cli::parse(arguments) {
+        Ok(cli::Command::Run(options)) => launch::run(&options),
+        Ok(cli::Command::Resume(options)) => launch::resume(&options),
+        Ok(cli::Command::Kill { name }) => control::kill(&name),
+        Ok(cli::Command::Rm { name }) => control::remove(&name),
+        Ok(cli::Command::Check { trace }) => Err(Failure::own(format!(
+            "check {}: this build has no trace checker; it comes with the crate `protocols-check`",
+            trace.display()
+        ))),
+        Ok(cli::Command::Ps { json }) => ps::show(json),
+        Ok(cli::Command::Stats { name, json }) => stats::show(&name, json),
+        Ok(cli::Command::Doctor { json }) => doctor::show(json),
+        Err(shown) => return shown.show(),
+    };
+    match outcome {
+        Ok(status) => status,
+        Err(failure) => {
+            message::say(&failure.to_string());
+            failure.status()
+        }
+    }
+}
+
+const _: () = assert!(OWN_FAULT == 125);

@@ -10,6 +10,9 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+pub mod journal;
+pub mod pages;
+
 mod fault;
 #[allow(unsafe_code)]
 mod header;

@@ -1,0 +1,93 @@
+//! Bugs that a test build of dcrun commits on purpose, and the sessions in which they must come to light.
+//!
+//! A harness that has never seen a failure proves little: for each planted bug there is a session whose outcome depends
+//! on exactly what the bug breaks, with the crash where it hurts.
+
+use crate::error::{Error, Result};
+use crate::report::Report;
+use crate::runner::{Fault, Mode, Options, Reference, run_against};
+use crate::sessions::session;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    /// A dirty page is not copied at a commit.
+    SkipPage,
+    /// A commit that was due before a visible event is skipped.
+    SkipCommit,
+    /// A write that was performed before the crash is performed again.
+    RepeatWrite,
+    /// Input that was taken from the kernel before the crash is not fed again.
+    LoseRead,
+}
+
+impl Plant {
+    pub const ALL: [Plant; 4] = [
+        Plant::SkipPage,
+        Plant::SkipCommit,
+        Plant::RepeatWrite,
+        Plant::LoseRead,
+    ];
+
+    /// What DCRUN_PLANT calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Plant::SkipPage => "skip-page",
+            Plant::SkipCommit => "skip-commit",
+            Plant::RepeatWrite => "repeat-write",
+            Plant::LoseRead => "lose-read",
+        }
+    }
+
+    fn trials(self) -> &'static [(&'static str, Mode)] {
+        match self {
+            Plant::SkipPage => &[
+                ("probe-heap-churn", Mode::KillWorker),
+                ("probe-map-churn", Mode::KillWorker),
+                ("probe-brk-growth", Mode::Every(Fault::AfterCommit)),
+            ],
+            Plant::SkipCommit => &[
+                ("probe-chance", Mode::Every(Fault::AfterVisible)),
+                ("probe-chance", Mode::KillWorker),
+            ],
+            Plant::RepeatWrite => &[
+                ("probe-counter", Mode::Every(Fault::AfterVisible)),
+                ("probe-counter", Mode::KillWorker),
+            ],
+            Plant::LoseRead => &[
+                ("probe-stdin-lines", Mode::Every(Fault::AfterRead)),
+                ("python-repl", Mode::KillWorker),
+            ],
+        }
+    }
+}
+
+/// Plants the bug and plays its sessions until one differs; None when the bug was never noticed. An error when a session
+/// differs without the bug as well: then it would prove nothing.
+pub fn catch(plant: Plant, options: &Options) -> Result<Option<Report>> {
+    for (name, mode) in plant.trials() {
+        let session =
+            session(name).ok_or_else(|| Error::new(format!("no session {name} to plant in")))?;
+        let reference = Reference::record(&session)?;
+        let mut options = Options {
+            places: options.places.min(30),
+            // A lost line leaves the script waiting.
+            patience: 1,
+            stop_early: true,
+            ..options.clone()
+        };
+        let healthy = run_against(&session, &reference, *mode, &options)?;
+        if let Some(difference) = healthy.differences.first() {
+            return Err(Error::new(format!(
+                "{name} differs without a planted bug: {difference}"
+            )));
+        }
+        options
+            .env
+            .push(("DCRUN_PLANT".into(), plant.name().into()));
+        let report = run_against(&session, &reference, *mode, &options)?;
+        if !report.agrees() {
+            return Ok(Some(report));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,124 @@
+//! Small C programs, each about one fact of the kernel: they print a transcript that never changes, and check themselves.
+//!
+//! A probe runs some rounds, a line for each, so that a kill can fall between any two of its steps; its last line is `ok`.
+
+use crate::session::{Channel, Program, Session, Stream};
+
+const COMPILER: &[&str] = &["/usr/bin/gcc", "-O1", "-g", "-Wall", "-Wextra", "-Werror"];
+const COMPILER_AVX: &[&str] = &["/usr/bin/gcc", "-O1", "-g", "-mavx", "-Wall", "-Wextra"];
+
+const NO_PIE: &[&str] = &["/usr/bin/gcc", "-O1", "-g", "-no-pie", "-fno-pie"];
+const STATIC: &[&str] = &["/usr/bin/gcc", "-O1", "-g", "-static", "-no-pie"];
+const STATIC_PIE: &[&str] = &["/usr/bin/gcc", "-O1", "-g", "-static-pie", "-fPIE"];
+
+/// One probe: its name, what it is about, and its source behind the part that all of them begin with. The same source
+/// may be built in another way under a name of its own.
+macro_rules! probe {
+    ($name:literal, $about:literal) => {
+        probe!($name, $about, COMPILER)
+    };
+    ($name:literal, $about:literal, $compiler:expr) => {
+        probe!(@ $name, concat!("probe-", $name), $about, $compiler)
+    };
+    ($name:literal, $way:literal, $about:literal, $compiler:expr) => {
+        probe!(@ $name, concat!("probe-", $name, "-", $way), $about, $compiler)
+    };
+    (@ $name:literal, $session:expr, $about:literal, $compiler:expr) => {
+        Session::new(
+            $session,
+            $about,
+            Program::C {
+                name: $name,
+                source: concat!(
+                    include_str!("../../programs/probe.h"),
+                    "#line 1 \"", $name, ".c\"\n",
+                    include_str!(concat!("../../programs/", $name, ".c"))
+                ),
+                compiler: $compiler,
+            },
+        )
+        .channel(Channel::Pipe)
+        .stream(Stream::Exact)
+    };
+}
+
+pub fn all() -> Vec<Session> {
+    vec![
+        probe!("counter", "a counter to a pipe and to a file, with fsync"),
+        probe!("counter-append", "a counter to a file that the shell opened").channel(Channel::File),
+        probe!("file-change", "a file overwritten, truncated, extended and appended to"),
+        probe!("file-names", "rename, link, unlink, mkdir, rmdir, symlink"),
+        probe!("file-unlinked", "an open file without a name"),
+        probe!("file-maps", "a shared and a private mapping of a file"),
+        probe!("pipe-self", "a pipe from a program to itself, with bytes in it"),
+        probe!("stdin-lines", "lines read from a pipe while they are typed")
+            .send("first\nsecond\n")
+            .expect("second")
+            .send("third\n")
+            .expect("third")
+            .strike()
+            .send("4\n5\n6\n7\n")
+            .expect("line 7: 7")
+            .close_input(),
+        probe!("timer-itimer", "setitimer: its signals and what is left of it"),
+        probe!("timer-posix", "timer_create with a signal and with an overrun"),
+        probe!("timer-fd", "timerfd: one-shot, periodic, read and poll"),
+        probe!("sleep-left", "nanosleep interrupted, and the rest slept"),
+        probe!("signal-handler", "handlers, SA_SIGINFO, nesting, SA_RESETHAND"),
+        probe!("signal-mask", "blocked, pending, suspended and waited-for signals"),
+        probe!("signal-stack", "a handler on its own stack, with SA_ONSTACK"),
+        probe!("signal-fault", "faults that a handler mends or jumps away from"),
+        probe!("signal-restart", "SA_RESTART against EINTR"),
+        probe!("threads-mutex", "threads with a mutex, a condition and their own TLS"),
+        probe!("threads-churn", "threads that come and go"),
+        probe!("threads-signal", "signals to a thread and to the process"),
+        probe!("threads-errno", "errno of each thread across failing calls"),
+        probe!("threads-robust", "a robust mutex whose owner died"),
+        probe!("epoll-event", "epoll over eventfds and a pipe"),
+        probe!("chance", "chance from the kernel, shown and chained").stream(Stream::Chained),
+        probe!("identity", "cwd, umask, limits, pid, name"),
+        probe!("terminal-raw", "termios: raw, back, and the window's size")
+            .channel(Channel::Pty)
+            .expect("ready")
+            .send("abc\x03q")
+            .expect("cooked")
+            .strike()
+            .send("one line\n")
+            .expect("line: one line"),
+        probe!("terminal-size", "the window's size and SIGWINCH")
+            .channel(Channel::Pty)
+            .expect("size 1: 24 80")
+            .resize(30, 80)
+            .expect("size 2: 30 80")
+            .strike()
+            .resize(30, 100)
+            .expect("size 3: 30 100")
+            .resize(20, 100)
+            .expect("size 4: 20 100")
+            .strike()
+            .resize(20, 80)
+            .expect("size 5: 20 80")
+            .resize(50, 80)
+            .expect("size 6: 50 80")
+            .resize(24, 80),
+        probe!("map-churn", "mmap, munmap, mremap, mprotect, madvise with checksums"),
+        probe!("brk-growth", "brk up and down"),
+        probe!("registers-avx", "ymm registers held across system calls", COMPILER_AVX),
+        probe!("fpu-control", "rounding in SSE and x87, kept across calls"),
+        probe!("stack-deep", "a main stack that grows far and comes back"),
+        probe!("exit-code", "an exit status of its own").status(7),
+        probe!("exit-signal", "a death by a signal").status(128 + 15),
+        probe!("descriptors", "dup, dup2, dup3, fcntl, close_range and shared offsets"),
+        probe!("exe-link", "/proc/self/exe, argv and auxv"),
+        probe!("exe-link", "no-pie", "the same, not position-independent", NO_PIE),
+        probe!("exe-link", "static", "the same, static", STATIC),
+        probe!("exe-link", "static-pie", "the same, static and position-independent", STATIC_PIE),
+        probe!("heap-churn", "malloc and free of all sizes, with checksums"),
+        Session::new("probe-script", "a #! script", Program::InWorkDir("count"))
+            .file("count", || {
+                b"#!/bin/sh\ni=0\nwhile [ $i -lt 200 ]; do i=$((i + 1)); echo \"$0 $i\"; done\necho ok\n".to_vec()
+            })
+            .channel(Channel::Pipe)
+            .stream(Stream::Exact),
+    ]
+}

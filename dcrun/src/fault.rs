@@ -1,0 +1,91 @@
+//! Named faults and planted bugs, for tests: DCRUN_FAULT=name:count and
+//! DCRUN_PLANT=name.
+
+use dc_image::boot::{fault, plant};
+
+use crate::message::{Failure, Outcome};
+
+pub const FAULT_VARIABLE: &str = "DCRUN_FAULT";
+pub const PLANT_VARIABLE: &str = "DCRUN_PLANT";
+
+/// A crash point and its count; each run crashes there once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub point: u32,
+    pub count: u64,
+}
+
+pub const NO_FAULT: Fault = Fault {
+    point: fault::NONE,
+    count: 0,
+};
+
+pub fn parse_fault(text: Option<&str>) -> Outcome<Fault> {
+    let Some(text) = text else {
+        return Ok(NO_FAULT);
+    };
+    let (name, count) = text.split_once(':').unwrap_or((text, "1"));
+    let point = number_of(FAULT_VARIABLE, name, fault::NAMES)?;
+    match count.parse() {
+        Ok(count) if count > 0 => Ok(Fault { point, count }),
+        _ => Err(Failure::own(format!(
+            "{FAULT_VARIABLE}={text}: `{count}` is no count from 1 on; write name:count"
+        ))),
+    }
+}
+
+pub fn parse_plant(text: Option<&str>) -> Outcome<u32> {
+    text.map_or(Ok(plant::NONE), |name| {
+        number_of(PLANT_VARIABLE, name, plant::NAMES)
+    })
+}
+
+fn number_of(variable: &str, name: &str, table: &[(&str, u32)]) -> Outcome<u32> {
+    table
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, number)| *number)
+        .ok_or_else(|| {
+            let known: Vec<&str> = table.iter().map(|(known, _)| *known).collect();
+            Failure::own(format!(
+                "{variable}: there is no `{name}`; there is {}",
+                known.join(", ")
+            ))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_names_and_counts() {
+        assert_eq!(parse_fault(None), Ok(NO_FAULT));
+        let after = |count| {
+            Ok(Fault {
+                point: fault::AFTER_COMMIT,
+                count,
+            })
+        };
+        assert_eq!(parse_fault(Some("after-commit:7")), after(7));
+        assert_eq!(parse_fault(Some("after-commit")), after(1));
+        assert_eq!(parse_plant(Some("lose-read")), Ok(plant::LOSE_READ));
+    }
+
+    #[test]
+    fn names_what_there_is() {
+        assert!(
+            parse_fault(Some("never:1"))
+                .unwrap_err()
+                .to_string()
+                .contains("after-read")
+        );
+        assert!(parse_fault(Some("after-read:0")).is_err());
+        assert!(
+            parse_plant(Some("x"))
+                .unwrap_err()
+                .to_string()
+                .contains("skip-page")
+        );
+    }
+}

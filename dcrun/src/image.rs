@@ -1,0 +1,289 @@
+//! The image of a run as a file: made, found again, and checked.
+//!
+//! The layout is `dc_image::header`'s. The keeper writes the first three pages
+//! and nothing else; the file is sparse, and the runtime makes it grow.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::mem::offset_of;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use dc_image::header::{FRAMES_OFFSET, Header, MAGIC, OWNER_OFFSET, VERSION, checksum};
+
+use protocols::Protocol;
+
+use crate::cli::{Rio, RioKind};
+use crate::machine::process;
+use crate::machine::shared::SharedLive;
+use crate::message::{Doing, Failure, Outcome};
+use crate::run_directory::{self, RunDirectory};
+
+/// Room for frames that a new image has, before the runtime makes it grow.
+const FIRST_CHUNK: usize = 16 << 20;
+const NEW_LEN: usize = FRAMES_OFFSET + FIRST_CHUNK;
+/// The pages that the keeper writes.
+const OWNED_PAGES: usize = OWNER_OFFSET + 4096;
+const HEADER_LEN: usize = size_of::<Header>();
+const CHECKED: usize = offset_of!(Header, checksum);
+const _: () = assert!(CHECKED == 24 && HEADER_LEN == 32);
+
+/// Where a new image of this run goes. In memory its name is unique, so that
+/// runs of the same name in two state directories do not meet.
+pub fn choose_path(run: &RunDirectory, rio: &Rio) -> Outcome<PathBuf> {
+    let random = process::random();
+    let unique: String = random[..6]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let file = format!("{}-{unique}.rio", run.name);
+    match (rio.kind, &rio.path) {
+        (RioKind::Disk, None) => Ok(run.image()),
+        (RioKind::Tmpfs, None) => {
+            let directory = memory_directory();
+            run_directory::make_private(&directory)?;
+            Ok(directory.join(file))
+        }
+        (RioKind::Pmem, None) => Err(Failure::own(
+            "--rio pmem: say where it is mounted (with DAX), as in --rio pmem:/mnt/pmem0",
+        )),
+        (_, Some(path)) => {
+            let path = std::path::absolute(path)
+                .doing(|| format!("--rio {rio}: make its path absolute"))?;
+            Ok(if path.is_dir() { path.join(file) } else { path })
+        }
+    }
+}
+
+/// Where images in memory lie.
+fn memory_directory() -> PathBuf {
+    PathBuf::from(format!("/dev/shm/dcrun-{}", process::uid()))
+}
+
+/// Images in memory whose run's directory is gone, and the bytes they take.
+pub fn orphans() -> Vec<(PathBuf, u64)> {
+    let Ok(entries) = fs::read_dir(memory_directory()) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let run = owner(&File::open(&path).ok()?)?;
+            let gone =
+                fs::metadata(run).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+            gone.then(|| (path.clone(), size(&path).map_or(0, |(bytes, _)| bytes)))
+        })
+        .collect()
+}
+
+/// The directory of the run that an image belongs to.
+fn owner(image: &File) -> Option<PathBuf> {
+    let mut page = [0u8; 4096];
+    image.read_exact_at(&mut page, OWNER_OFFSET as u64).ok()?;
+    let path = page
+        .split(|&b| b == 0)
+        .next()
+        .filter(|path| !path.is_empty())?;
+    Some(PathBuf::from(OsStr::from_bytes(path)))
+}
+
+/// Makes a new image of the run in the directory `run`; a file that is in the way is replaced if it is an image.
+pub fn create(path: &Path, protocol: Protocol, run: &Path) -> Outcome<File> {
+    let says = |what: &str| format!("image {}: {what}", path.display());
+    if let Ok(old) = File::open(path) {
+        let mut magic = [0u8; 8];
+        let is_image = old.read_exact_at(&mut magic, 0).is_ok() && magic == MAGIC;
+        let is_empty = old.metadata().is_ok_and(|about| about.len() == 0);
+        if !is_image && !is_empty {
+            return Err(Failure::own(says(
+                "a file that is no image is in the way; name another with --rio KIND:PATH",
+            )));
+        }
+        fs::remove_file(path).doing(|| says("replace the old one"))?;
+    }
+    // Made under another name: an image that stands there is a whole one.
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".new");
+    let unfinished = Path::new(&unfinished);
+    let _ = fs::remove_file(unfinished);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(unfinished)
+        .doing(|| says("make it"))?;
+    file.set_len(NEW_LEN as u64)
+        .doing(|| says("give it its length"))?;
+    // These pages are written, not only set to zero: they are mapped, and a
+    // store into a page that has no room would be a SIGBUS.
+    let mut pages = vec![0u8; OWNED_PAGES];
+    let run = run.as_os_str().as_bytes();
+    if run.len() >= pages.len() - OWNER_OFFSET {
+        return Err(Failure::own(says(
+            "the path of its run's directory is too long",
+        )));
+    }
+    pages[OWNER_OFFSET..][..run.len()].copy_from_slice(run);
+    pages[..HEADER_LEN].copy_from_slice(&header(protocol));
+    file.write_all_at(&pages, 0)
+        .doing(|| says("write its header; make room there, or choose another place with --rio"))?;
+    fs::rename(unfinished, path).doing(|| says("give it its name"))?;
+    Ok(file)
+}
+
+/// Sees to it that a new image is found again after a loss of power.
+pub fn make_durable(file: &File, path: &Path) -> Outcome<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    file.sync_all()
+        .and_then(|()| File::open(directory)?.sync_all())
+        .doing(|| format!("image {}: write it to its storage", path.display()))
+}
+
+/// Opens the image of a run that shall go on; `None` if it is not there.
+pub fn open(path: &Path) -> Outcome<Option<File>> {
+    let says = |what: String| format!("image {}: {what}", path.display());
+    let options = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .clone();
+    let file = match options.open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Failure::own(says(format!("open it: {error}")))),
+    };
+    let about = file.metadata().doing(|| says("look at it".to_owned()))?;
+    if about.uid() != process::uid() {
+        return Err(Failure::own(says(format!(
+            "it belongs to user {}; a run is resumed by its own user",
+            about.uid()
+        ))));
+    }
+    let mut start = [0u8; HEADER_LEN];
+    let mut cut_off = about.len() < FRAMES_OFFSET as u64;
+    if about.len() == OWNED_PAGES as u64 {
+        // `empty` was cut short; what it had to do is quickly done.
+        file.set_len(NEW_LEN as u64)
+            .doing(|| says("give it its length".to_owned()))?;
+        cut_off = false;
+    }
+    if cut_off || file.read_exact_at(&mut start, 0).is_err() {
+        return Err(Failure::own(says(
+            "it is corrupt: cut off; --fresh starts over".to_owned(),
+        )));
+    }
+    check(&start).map_err(|flaw| Failure::own(says(flaw)))?;
+    Ok(Some(file))
+}
+
+/// Drops all that was ever committed, but for the keeper's pages.
+pub fn empty(file: &File) -> Outcome<()> {
+    file.set_len(OWNED_PAGES as u64)
+        .and_then(|()| file.set_len(NEW_LEN as u64))
+        .doing(|| "image: empty it".to_owned())
+}
+
+/// Removes an image; one that is gone is no error.
+pub fn remove(path: &Path) -> Outcome<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::own(format!(
+            "image {}: remove it: {error}",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Maps the live page of an open image.
+pub fn live(file: &File) -> Outcome<SharedLive> {
+    SharedLive::map(file.as_fd()).doing(|| "image: map its first pages".to_owned())
+}
+
+/// Bytes that the image takes in its storage, and its length.
+pub fn size(path: &Path) -> Option<(u64, u64)> {
+    let about = fs::metadata(path).ok()?;
+    Some((about.blocks() * 512, about.len()))
+}
+
+fn header(protocol: Protocol) -> [u8; HEADER_LEN] {
+    let mut bytes = [0u8; HEADER_LEN];
+    bytes[..8].copy_from_slice(&MAGIC);
+    let mut put = |at: usize, value: u32| bytes[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+    put(offset_of!(Header, version), VERSION);
+    put(offset_of!(Header, owner_uid), process::uid());
+    put(offset_of!(Header, protocol), protocol as u32);
+    let sum = checksum(&bytes[..CHECKED]);
+    bytes[CHECKED..].copy_from_slice(&sum.to_ne_bytes());
+    bytes
+}
+
+/// What is wrong with a header, and what to do.
+fn check(bytes: &[u8; HEADER_LEN]) -> Result<(), String> {
+    if bytes[..8] != MAGIC {
+        return Err("it is corrupt: it does not begin as an image; --fresh starts over".to_owned());
+    }
+    let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+    let version = word(offset_of!(Header, version));
+    if version != VERSION {
+        return Err(format!(
+            "it is an image of another version ({version}, this dcrun writes {VERSION}); resume it \
+             with the dcrun that made it, or start over with --fresh"
+        ));
+    }
+    if bytes[CHECKED..] != checksum(&bytes[..CHECKED]).to_ne_bytes() {
+        return Err(
+            "it is corrupt: its header's checksum is wrong; --fresh starts over".to_owned(),
+        );
+    }
+    let owner = word(offset_of!(Header, owner_uid));
+    if owner != process::uid() {
+        return Err(format!(
+            "it was made by user {owner}; a run is resumed by its own user"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_its_own_header() {
+        assert_eq!(check(&header(Protocol::Cand)), Ok(()));
+    }
+
+    #[test]
+    fn tells_flaws_apart() {
+        let flaw = |change: &dyn Fn(&mut [u8; HEADER_LEN])| {
+            let mut bytes = header(Protocol::Cand);
+            change(&mut bytes);
+            check(&bytes).unwrap_err()
+        };
+        assert!(flaw(&|bytes| bytes[0] = 0).contains("corrupt"));
+        assert!(flaw(&|bytes| bytes[8] ^= 0xff).contains("another version"));
+        assert!(flaw(&|bytes| bytes[20] ^= 1).contains("checksum"));
+    }
+
+    #[test]
+    fn made_images_open_again() {
+        let path = std::env::temp_dir().join(format!("dcrun-image-{}", std::process::id()));
+        let _ = fs::remove_file(&path);
+        create(&path, Protocol::Cbndvs, Path::new("/x")).unwrap();
+        let file = open(&path).unwrap().unwrap();
+        assert_eq!(owner(&file), Some(PathBuf::from("/x")));
+        assert!(size(&path).unwrap().0 < 1 << 20, "it is sparse");
+        fs::write(&path, b"mine").unwrap();
+        assert!(open(&path).is_err());
+        assert!(
+            create(&path, Protocol::Cbndvs, Path::new("/x")).is_err(),
+            "a foreign file is not replaced"
+        );
+        fs::remove_file(&path).unwrap();
+        assert!(open(&path).unwrap().is_none());
+    }
+}

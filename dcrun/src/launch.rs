@@ -1,0 +1,413 @@
+//! From a command line to a watched worker: which run is meant, is there one
+//! to go on with, and everything a worker needs put in its place.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fmt::Display;
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::RawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use dc_image::boot::{Mode, high_fd};
+use dc_image::header::{IMAGE_MAX, checksum};
+use dc_image::{FatalCode, Status};
+use nix::sys::resource::{Resource, getrlimit};
+
+use crate::boot_block::{self, Contents};
+use protocols::Protocol;
+
+use crate::cli::{ResumeOptions, Rio, RioKind, RunOptions};
+use crate::fault::{self, Fault};
+use crate::image;
+use crate::keeper::Keeper;
+use crate::machine::jump::{self, Plan};
+use crate::machine::shared::SharedLive;
+use crate::machine::{descriptors, process, signals, terminal};
+use crate::message::{self, Doing, Failure, Outcome, say};
+use crate::program;
+use crate::record::Record;
+use crate::remains::Remains;
+use crate::reserve::{self, Reservation};
+use crate::run_directory::{self, RunDirectory};
+use crate::runtime_file::{self, Runtime};
+use crate::victims::Victims;
+use crate::worker::{Starter, blank_boot_info};
+
+/// Where the keeper holds the run's lock, the kernel's OOM counter, and the
+/// counters of the worker.
+const LOCK: i32 = high_fd::KEEPER;
+const VMSTAT: i32 = high_fd::KEEPER + 1;
+const COUNTERS: i32 = high_fd::KEEPER + 2;
+/// What is left of dead workers, up to LIMBO.
+const REMAINS: i32 = high_fd::KEEPER + 8;
+const _: () = assert!(REMAINS + Remains::PLACES <= high_fd::LIMBO);
+
+/// What does not outlive a keeper.
+struct Session<'a> {
+    runtime: Runtime,
+    trace: Option<&'a Path>,
+    verbose: bool,
+    fault: Fault,
+    plant: u32,
+}
+
+impl<'a> Session<'a> {
+    fn new(trace: Option<&'a Path>, verbose: bool) -> Outcome<Session<'a>> {
+        let variable = |name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned());
+        Ok(Session {
+            runtime: runtime_file::open()?,
+            trace,
+            verbose,
+            fault: fault::parse_fault(variable(fault::FAULT_VARIABLE).as_deref())?,
+            plant: fault::parse_plant(variable(fault::PLANT_VARIABLE).as_deref())?,
+        })
+    }
+}
+
+/// `dcrun run`: resumes the unfinished run that the command line means, or
+/// makes a new one.
+pub fn run(options: &RunOptions) -> Outcome<u8> {
+    let session = Session::new(options.trace.as_deref(), options.verbose)?;
+    let cwd = std::env::current_dir().doing(|| "current directory: find it".to_owned())?;
+    let name = options
+        .name
+        .clone()
+        .unwrap_or_else(|| derived_name(&options.command, &cwd));
+    let run = run_directory::find(&name)?;
+    let inherited = inherited_descriptors()?;
+    let reservation = reserve::reserve(&inherited)?;
+    run.lock(Some(reservation.number(LOCK)))?;
+
+    if let Some(mut record) = run.record()? {
+        if !options.fresh && run.done().is_none() {
+            if record.command != options.command {
+                return Err(Failure::own(format!(
+                    "{name}: the unfinished run of this name is of another command (`{}`); \
+                     `dcrun resume {name}` goes on with it, --fresh discards it",
+                    record.command_line()
+                )));
+            }
+            let differs = |option, there: &dyn Display| {
+                Err(Failure::own(format!(
+                    "{name}: its unfinished run has {option} {there}; leave {option} out to go on \
+                     with it, or discard it with --fresh"
+                )))
+            };
+            if options
+                .protocol
+                .is_some_and(|wanted| wanted != record.protocol)
+            {
+                return differs("--protocol", &record.protocol.name());
+            }
+            if options
+                .rio
+                .as_ref()
+                .is_some_and(|wanted| *wanted != record.rio)
+            {
+                return differs("--rio", &record.rio);
+            }
+            record.interval_ms = options.interval.unwrap_or(record.interval_ms);
+            if let Some(file) = image::open(&record.image)? {
+                let live = image::live(&file)?;
+                if live.published.load(Acquire) > 0 {
+                    let keeper =
+                        assemble(run, record, file, live, inherited, reservation, session)?;
+                    return go_on(keeper);
+                }
+            } else {
+                say(&format!(
+                    "{name}: its image {} is gone, as after a restart of the machine with --rio \
+                     tmpfs; starting from the beginning",
+                    record.image.display()
+                ));
+            }
+        }
+        image::remove(&record.image)?;
+    }
+    run.clear()?;
+    let record = match new_record(options, &run, &name, &cwd) {
+        Ok(record) => record,
+        Err(failure) => {
+            let _ = run.remove();
+            return Err(failure);
+        }
+    };
+    let file = image::create(&record.image, record.protocol, &run.path)?;
+    run.write_record(&record)?;
+    if record.rio.kind != RioKind::Tmpfs {
+        image::make_durable(&file, &record.image)?;
+        run.make_durable()?;
+    }
+    let live = image::live(&file)?;
+    assemble(run, record, file, live, inherited, reservation, session)?.keep(Mode::Fresh)
+}
+
+/// `dcrun resume NAME`.
+pub fn resume(options: &ResumeOptions) -> Outcome<u8> {
+    let session = Session::new(options.trace.as_deref(), options.verbose)?;
+    let name = &options.name;
+    let (run, record) = run_directory::existing(name)?;
+    let inherited = inherited_descriptors()?;
+    let reservation = reserve::reserve(&inherited)?;
+    run.lock(Some(reservation.number(LOCK)))?;
+    if run.done().is_some() {
+        return Err(Failure::own(format!(
+            "{name}: this run is done; there is nothing to go on with"
+        )));
+    }
+    let Some(file) = image::open(&record.image)? else {
+        return Err(Failure::own(format!(
+            "{name}: its image {} is gone, as after a restart of the machine with --rio tmpfs; \
+             `dcrun rm {name}` removes the rest",
+            record.image.display()
+        )));
+    };
+    // Relative names of a program that has not begun yet mean its directory.
+    std::env::set_current_dir(&record.directory)
+        .doing(|| format!("{name}: enter its directory {}", record.directory.display()))?;
+    let live = image::live(&file)?;
+    // Who resumes by hand wants another try, whatever it crashed of.
+    live.crashes.store(0, Relaxed);
+    let begun = live.published.load(Acquire) > 0;
+    let keeper = assemble(run, record, file, live, inherited, reservation, session)?;
+    if begun {
+        go_on(keeper)
+    } else {
+        keeper.keep(Mode::Fresh)
+    }
+}
+
+fn go_on(keeper: Keeper) -> Outcome<u8> {
+    let live = &keeper.live;
+    live.fatal.store(FatalCode::None as u32, Relaxed);
+    live.kill_requested.store(0, Relaxed);
+    live.status.store(Status::Recovering as u32, Release);
+    say(&format!(
+        "resuming {} from commit {}",
+        keeper.run.name,
+        live.published.load(Relaxed)
+    ));
+    keeper.keep(Mode::Cold)
+}
+
+/// The same command line, in the same directory, by the same user: the same name.
+fn derived_name(command: &[OsString], cwd: &Path) -> String {
+    let mut bytes = process::uid().to_ne_bytes().to_vec();
+    for part in std::iter::once(cwd.as_os_str()).chain(command.iter().map(OsString::as_os_str)) {
+        bytes.extend((part.len() as u64).to_ne_bytes());
+        bytes.extend(part.as_bytes());
+    }
+    let base = Path::new(&command[0])
+        .file_name()
+        .unwrap_or(OsStr::new("run"));
+    let mut readable: String = base
+        .to_string_lossy()
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "._+-".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        })
+        .take(40)
+        .collect();
+    if readable.starts_with(['.', '-']) {
+        readable.insert(0, '_');
+    }
+    format!("{readable}-{:010x}", checksum(&bytes) & 0xff_ffff_ffff)
+}
+
+fn new_record(options: &RunOptions, run: &RunDirectory, name: &str, cwd: &Path) -> Outcome<Record> {
+    let program = program::resolve(&options.command, std::env::var_os("PATH").as_deref())?;
+    let rio = options.rio.clone().unwrap_or(Rio {
+        kind: RioKind::Tmpfs,
+        path: None,
+    });
+    let environment = std::env::vars_os()
+        .filter(|(key, _)| key != fault::FAULT_VARIABLE && key != fault::PLANT_VARIABLE)
+        .map(|(mut entry, value)| {
+            entry.push("=");
+            entry.push(value);
+            entry
+        })
+        .collect();
+    let created = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Ok(Record {
+        name: name.to_owned(),
+        command: options.command.clone(),
+        program: program.file,
+        executed: program.executed,
+        arguments: program.arguments,
+        environment,
+        directory: cwd.to_owned(),
+        protocol: options.protocol.unwrap_or(Protocol::Cbndvs),
+        image: image::choose_path(run, &rio)?,
+        rio,
+        interval_ms: options.interval.unwrap_or(0),
+        group: options.group.clone(),
+        created_unix_s: created.as_secs(),
+    })
+}
+
+/// Puts everything that workers need in its place.
+fn assemble(
+    run: RunDirectory,
+    record: Record,
+    file: File,
+    live: SharedLive,
+    inherited: Vec<RawFd>,
+    reservation: Reservation,
+    session: Session<'_>,
+) -> Outcome<Keeper> {
+    let number = |place| reservation.number(place);
+    let place = |what: &str, file: File, at: i32| {
+        descriptors::place(file.into(), number(at))
+            .doing(|| format!("descriptor of {what}: place it"))
+    };
+    if descriptors::is_open(2) {
+        descriptors::copy(2, number(high_fd::MESSAGES))
+            .doing(|| "descriptor of messages: place it".to_owned())?;
+    }
+    message::speak_through(number(high_fd::MESSAGES));
+    if let Some(path) = session.trace {
+        let trace = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .doing(|| format!("trace {}: open it", path.display()))?;
+        place("the trace", trace, high_fd::TRACE)?;
+    }
+    let directory = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY)
+        .open(&run.path)
+        .doing(|| format!("{}: open its directory", run.name))?;
+    place("the run's directory", directory, high_fd::RUN_DIR)?;
+    place("the runtime", session.runtime.file, high_fd::RUNTIME)?;
+    place("the image", file, high_fd::RIO)?;
+    let image = descriptors::adopt(number(high_fd::RIO));
+    let victims = File::open("/proc/vmstat").ok().and_then(|file| {
+        place("the OOM counter", file, VMSTAT).ok()?;
+        Victims::new(descriptors::adopt(number(VMSTAT)))
+    });
+
+    let mut info = blank_boot_info();
+    info.protocol = record.protocol as u32;
+    info.fd_base = reservation.fd_base;
+    info.durable = u32::from(record.rio.kind != RioKind::Tmpfs);
+    info.interval_ms = record.interval_ms;
+    info.rio_len = IMAGE_MAX as u64;
+    info.nofile = reservation.nofile;
+    info.stack_limit = getrlimit(Resource::RLIMIT_STACK)
+        .doing(|| "limit of the stack: read it".to_owned())?
+        .0;
+    info.trace = u32::from(session.trace.is_some());
+    info.fault_at = session.fault.count;
+    info.plant = session.plant;
+    let auxv = fs::read("/proc/self/auxv").doing(|| "/proc/self/auxv: read it".to_owned())?;
+    let own = |words: &[OsString]| -> Vec<Vec<u8>> {
+        words.iter().map(|word| word.clone().into_vec()).collect()
+    };
+    let tail = boot_block::build(
+        &mut info,
+        &Contents {
+            program: record.program.as_os_str().as_bytes(),
+            executed: record.executed.as_os_str().as_bytes(),
+            arguments: &own(&record.arguments),
+            environment: &own(&record.environment),
+            auxv: &boot_block::read_auxv(&auxv),
+            random: process::random(),
+        },
+    );
+    process::become_subreaper().doing(|| "become the reaper of orphans".to_owned())?;
+    live.keeper_pid.store(process::pid() as u32, Relaxed);
+    let inherited_signals = signals::take_over();
+    info.sigmask = inherited_signals.mask();
+    let plan = Plan {
+        runtime: number(high_fd::RUNTIME),
+        entry: session.runtime.executable.entry,
+        segments: session.runtime.executable.segments,
+        tail,
+        inherited: inherited_signals,
+        rseq: process::rseq_of_libc(),
+        counters: number(COUNTERS),
+        process_name: process_name(&record.executed),
+        live: live.address(),
+        keeper: process::pid(),
+    };
+    Ok(Keeper {
+        starter: Starter {
+            plan,
+            info,
+            can_set_tid: jump::may_choose_pid(),
+        },
+        run,
+        record,
+        live,
+        image,
+        reservation,
+        inherited,
+        remains: Remains::new(reservation.number(REMAINS)),
+        terminal: terminal::remember(),
+        victims,
+        fault: session.fault.point,
+        verbose: session.verbose,
+    })
+}
+
+/// The last part of the executed file's name, cut as the kernel cuts it.
+fn process_name(executed: &Path) -> CString {
+    let name = executed.file_name().unwrap_or_default().as_bytes();
+    CString::new(&name[..name.len().min(15)]).unwrap_or_default()
+}
+
+/// The descriptors that the program inherits, in order.
+fn inherited_descriptors() -> Outcome<Vec<RawFd>> {
+    let listing = || -> std::io::Result<Vec<RawFd>> {
+        let mut numbers: Vec<RawFd> = fs::read_dir("/proc/self/fd")?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .collect();
+        // The listing's own descriptor is among them, and closed by now.
+        numbers.retain(|&number| descriptors::is_open(number));
+        numbers.sort_unstable();
+        Ok(numbers)
+    };
+    listing().doing(|| "/proc/self/fd: list it".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(words: &[&str], cwd: &str) -> String {
+        let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+        derived_name(&words, Path::new(cwd))
+    }
+
+    #[test]
+    fn processes_are_called_as_by_the_kernel() {
+        assert_eq!(process_name(Path::new("./a")), CString::from(c"a"));
+        assert_eq!(
+            process_name(Path::new("/x/a-very-long-program")),
+            CString::from(c"a-very-long-pro")
+        );
+    }
+
+    #[test]
+    fn names_tell_command_lines_apart() {
+        assert_eq!(name(&["./app", "a"], "/x"), name(&["./app", "a"], "/x"));
+        assert_ne!(name(&["./app", "a"], "/x"), name(&["./app", "a"], "/y"));
+        assert_ne!(
+            name(&["./app", "a", "b"], "/x"),
+            name(&["./app", "ab"], "/x")
+        );
+        assert!(name(&["/bin/a b", "x"], "/").starts_with("a_b-"));
+        assert!(crate::cli::parse_name(&name(&["/.hidden"], "/")).is_ok());
+    }
+}

@@ -1,0 +1,121 @@
+//! Processes: what the keeper asks the kernel about itself and its children.
+
+use std::io;
+use std::mem::MaybeUninit;
+
+/// How a child changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Exited(i32),
+    Killed(i32),
+    Stopped(i32),
+}
+
+/// Looks, without waiting and without reaping, whether `pid` is dead.
+pub fn peek_death(pid: i32) -> Option<Change> {
+    peek(libc::P_PID, pid, libc::WEXITED).map(|(_, change)| change)
+}
+
+/// Looks, without taking note of it, whether `pid` is stopped at this moment.
+pub fn peek_stop(pid: i32) -> Option<Change> {
+    peek(libc::P_PID, pid, libc::WSTOPPED).map(|(_, change)| change)
+}
+
+/// Looks for any dead child.
+pub fn peek_any_death() -> Option<i32> {
+    peek(libc::P_ALL, 0, libc::WEXITED).map(|(pid, _)| pid)
+}
+
+/// Reaps a child that is known to be dead.
+pub fn reap(pid: i32) {
+    // SAFETY: a null status is allowed.
+    while unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) } == -1
+        && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+    {}
+}
+
+fn peek(which: libc::idtype_t, pid: i32, states: i32) -> Option<(i32, Change)> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let options = states | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: info has room for one siginfo, and is zeroed in case of no change.
+    let (pid, code, status) = unsafe {
+        if libc::waitid(which, pid as libc::id_t, info.as_mut_ptr(), options) == -1 {
+            return None;
+        }
+        let info = info.assume_init_ref();
+        (info.si_pid(), info.si_code, info.si_status())
+    };
+    let change = match code {
+        libc::CLD_EXITED => Change::Exited(status),
+        libc::CLD_KILLED | libc::CLD_DUMPED => Change::Killed(status),
+        libc::CLD_STOPPED => Change::Stopped(status),
+        _ => return None,
+    };
+    (pid != 0).then_some((pid, change))
+}
+
+/// Orphans below this process become its children, so that a worker's zombie
+/// is reaped here and at once.
+pub fn become_subreaper() -> io::Result<()> {
+    // SAFETY: this prctl takes no pointer.
+    match unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// CLOCK_MONOTONIC, which the runtime's timestamps are compared with.
+pub fn monotonic_ns() -> u64 {
+    let mut now = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: now has room for one timespec; this clock always exists.
+    let now = unsafe {
+        libc::clock_gettime(libc::CLOCK_MONOTONIC, now.as_mut_ptr());
+        now.assume_init()
+    };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Real user id.
+pub fn uid() -> u32 {
+    // SAFETY: takes nothing, cannot fail.
+    unsafe { libc::getuid() }
+}
+
+pub fn pid() -> i32 {
+    // SAFETY: takes nothing, cannot fail.
+    unsafe { libc::getpid() }
+}
+
+/// Sixteen random bytes.
+pub fn random() -> [u8; 16] {
+    let mut bytes = [0u8; 16];
+    // SAFETY: the buffer is as long as it is said to be; 16 bytes come whole.
+    unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    bytes
+}
+
+/// The area that glibc registered for restartable sequences: the worker must
+/// give it back before the memory under it goes, or the kernel kills it.
+#[derive(Clone, Copy)]
+pub struct Rseq {
+    pub address: u64,
+    pub len: u32,
+}
+
+pub fn rseq_of_libc() -> Option<Rseq> {
+    // SAFETY: dlsym takes a C string; glibc documents both symbols as readable
+    // constants, and their absence (musl, old glibc) as null.
+    unsafe {
+        let offset = libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr()).cast::<isize>();
+        let size = libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_size".as_ptr()).cast::<u32>();
+        if offset.is_null() || size.is_null() || *size == 0 {
+            return None;
+        }
+        let thread: u64;
+        std::arch::asm!("mov {}, fs:0", out(reg) thread, options(nostack, readonly, preserves_flags));
+        Some(Rseq {
+            address: thread.wrapping_add_signed(*offset as i64),
+            len: (*size).max(32),
+        })
+    }
+}

@@ -1,0 +1,209 @@
+//! `dcrun ps`: all runs of this user, with their state.
+//!
+//! A run is alive while its lock is held; what it is doing then is in the live
+//! page of its image. Nothing here disturbs a run: it is looked at, not asked.
+
+use std::io::Write;
+use std::sync::atomic::Ordering::Acquire;
+
+use dc_image::Status;
+use serde_json::{Value, json};
+
+use crate::image;
+use crate::message::Outcome;
+use crate::record::Record;
+use crate::run_directory::{self, RunDirectory};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Running,
+    Recovering,
+    Dead,
+    Done,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Running => "running",
+            State::Recovering => "recovering",
+            State::Dead => "dead",
+            State::Done => "done",
+        }
+    }
+}
+
+/// One line of the list.
+struct Line {
+    state: State,
+    record: Record,
+    worker_pid: Option<u32>,
+    keeper_pid: Option<i32>,
+    commits: u64,
+    recoveries: u64,
+}
+
+pub fn show(as_json: bool) -> Outcome<u8> {
+    let mut lines = Vec::new();
+    for run in run_directory::all()? {
+        match run.record() {
+            Ok(Some(record)) => lines.push(look(&run, record)),
+            Ok(None) => {}
+            Err(failure) => crate::message::say(&failure.to_string()),
+        }
+    }
+    let text = if as_json {
+        let list: Value = lines.iter().map(Line::to_json).collect();
+        format!("{list:#}\n")
+    } else {
+        table(&lines)
+    };
+    // A reader that has seen enough is no failure.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(0)
+}
+
+/// What a run is doing.
+pub fn state_of(alive: bool, done: bool, status: Option<Status>) -> State {
+    match (alive, status) {
+        _ if done => State::Done,
+        (_, Some(Status::Done)) => State::Done,
+        (true, Some(Status::Recovering)) => State::Recovering,
+        (true, Some(Status::Stopped)) | (false, _) => State::Dead,
+        (true, _) => State::Running,
+    }
+}
+
+fn look(run: &RunDirectory, record: Record) -> Line {
+    let keeper_pid = run.alive();
+    let done = run.done();
+    let live = image::open(&record.image)
+        .ok()
+        .flatten()
+        .and_then(|file| image::live(&file).ok());
+    let status = live
+        .as_ref()
+        .and_then(|live| Status::from_u32(live.status.load(Acquire)));
+    let state = state_of(keeper_pid.is_some(), done.is_some(), status);
+    let of_done = |key: &str| {
+        done.as_ref()
+            .and_then(|done| done[key].as_u64())
+            .unwrap_or(0)
+    };
+    let worker_pid = live
+        .as_ref()
+        .map(|live| live.worker_pid.load(Acquire))
+        .filter(|&pid| pid != 0 && keeper_pid.is_some());
+    Line {
+        state,
+        worker_pid,
+        keeper_pid,
+        commits: live
+            .as_ref()
+            .map_or_else(|| of_done("commits"), |live| live.commits.load(Acquire)),
+        recoveries: live.as_ref().map_or_else(
+            || of_done("recoveries"),
+            |live| live.recoveries.load(Acquire),
+        ),
+        record,
+    }
+}
+
+impl Line {
+    fn to_json(&self) -> Value {
+        json!({
+            "name": self.record.name,
+            "state": self.state.name(),
+            "protocol": self.record.protocol.name(),
+            "worker_pid": self.worker_pid,
+            "keeper_pid": self.keeper_pid,
+            "commits": self.commits,
+            "recoveries": self.recoveries,
+            "command": self.record.command_line(),
+            "rio": self.record.rio.to_string(),
+        })
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let pid = |pid: Option<String>| pid.unwrap_or_else(|| "-".to_owned());
+        vec![
+            self.record.name.clone(),
+            self.state.name().to_owned(),
+            self.record.protocol.name().to_owned(),
+            pid(self.worker_pid.map(|pid| pid.to_string())),
+            pid(self.keeper_pid.map(|pid| pid.to_string())),
+            self.commits.to_string(),
+            self.recoveries.to_string(),
+            self.record.rio.to_string(),
+            self.record.command_line(),
+        ]
+    }
+}
+
+fn table(lines: &[Line]) -> String {
+    let head = [
+        "NAME",
+        "STATE",
+        "PROTOCOL",
+        "WORKER",
+        "KEEPER",
+        "COMMITS",
+        "RECOVERIES",
+        "RIO",
+        "COMMAND",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(lines.iter().map(Line::cells));
+    align(&rows)
+}
+
+/// Columns as wide as their widest cell, but for the last.
+pub fn align(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| width(column).unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, &width)| format!("{cell:<width$}"))
+            .collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_dead_when_nobody_holds_it() {
+        assert_eq!(state_of(true, false, Some(Status::Running)), State::Running);
+        assert_eq!(state_of(true, false, Some(Status::New)), State::Running);
+        assert_eq!(
+            state_of(true, false, Some(Status::Recovering)),
+            State::Recovering
+        );
+        assert_eq!(state_of(false, false, Some(Status::Running)), State::Dead);
+        assert_eq!(
+            state_of(false, false, Some(Status::Recovering)),
+            State::Dead
+        );
+        assert_eq!(state_of(false, false, None), State::Dead);
+        assert_eq!(state_of(false, true, None), State::Done);
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let row = |words: [&str; 2]| words.map(str::to_owned).to_vec();
+        assert_eq!(
+            align(&[row(["A", "B"]), row(["long", "x"])]),
+            "A     B\nlong  x\n"
+        );
+    }
+}

@@ -1,0 +1,168 @@
+//! `run.json`: what a run was started with, so that it can go on without being
+//! told again.
+//!
+//! Arguments and environment are bytes, JSON is text: what is no UTF-8 is
+//! written as `{"hex": "..."}`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use protocols::Protocol;
+
+use crate::cli::{self, Rio};
+
+/// Raised when the meaning of a field changes.
+const FORMAT: u64 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub name: String,
+    /// As the user wrote it.
+    pub command: Vec<OsString>,
+    /// The ELF file, what execve would have been given, and the arguments.
+    pub program: PathBuf,
+    pub executed: PathBuf,
+    pub arguments: Vec<OsString>,
+    pub environment: Vec<OsString>,
+    pub directory: PathBuf,
+    pub protocol: Protocol,
+    pub rio: Rio,
+    pub image: PathBuf,
+    pub interval_ms: u64,
+    pub group: Option<String>,
+    pub created_unix_s: u64,
+}
+
+impl Record {
+    pub fn to_json(&self) -> Value {
+        json!({
+            "format": FORMAT,
+            "name": self.name,
+            "command": list(&self.command),
+            "program": text(self.program.as_os_str()),
+            "executed": text(self.executed.as_os_str()),
+            "arguments": list(&self.arguments),
+            "environment": list(&self.environment),
+            "directory": text(self.directory.as_os_str()),
+            "protocol": self.protocol.name(),
+            "rio": self.rio.to_string(),
+            "image": text(self.image.as_os_str()),
+            "interval_ms": self.interval_ms,
+            "group": self.group,
+            "created_unix_s": self.created_unix_s,
+        })
+    }
+
+    /// `Err` names the field that is missing or makes no sense.
+    pub fn from_json(value: &Value) -> Result<Record, &'static str> {
+        if value["format"].as_u64() != Some(FORMAT) {
+            return Err("format");
+        }
+        let path = |key: &'static str| bytes(&value[key]).map(PathBuf::from).ok_or(key);
+        let words = |key: &'static str| {
+            let list = value[key].as_array().ok_or(key)?;
+            list.iter()
+                .map(|word| bytes(word).ok_or(key))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let string = |key: &'static str| value[key].as_str().ok_or(key);
+        Ok(Record {
+            name: string("name")?.to_owned(),
+            command: words("command")?,
+            program: path("program")?,
+            executed: path("executed")?,
+            arguments: words("arguments")?,
+            environment: words("environment")?,
+            directory: path("directory")?,
+            protocol: Protocol::from_name(string("protocol")?).ok_or("protocol")?,
+            rio: cli::parse_rio(string("rio")?).map_err(|_| "rio")?,
+            image: path("image")?,
+            interval_ms: value["interval_ms"].as_u64().ok_or("interval_ms")?,
+            group: value["group"].as_str().map(str::to_owned),
+            created_unix_s: value["created_unix_s"].as_u64().ok_or("created_unix_s")?,
+        })
+    }
+
+    /// The command as one line, for people.
+    pub fn command_line(&self) -> String {
+        let words: Vec<String> = self
+            .command
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        words.join(" ")
+    }
+}
+
+fn list(words: &[OsString]) -> Value {
+    words.iter().map(|word| text(word)).collect()
+}
+
+fn text(word: &OsStr) -> Value {
+    match word.to_str() {
+        Some(text) => Value::from(text),
+        None => {
+            let hex: String = word
+                .as_bytes()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            json!({ "hex": hex })
+        }
+    }
+}
+
+fn bytes(value: &Value) -> Option<OsString> {
+    if let Some(text) = value.as_str() {
+        return Some(text.into());
+    }
+    let hex = value["hex"].as_str()?;
+    let digits: Option<Vec<u8>> = hex
+        .chars()
+        .map(|digit| digit.to_digit(16).map(|digit| digit as u8))
+        .collect();
+    let bytes = digits?
+        .chunks_exact(2)
+        .map(|pair| pair[0] << 4 | pair[1])
+        .collect();
+    Some(OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_wrote() {
+        let odd = OsString::from_vec(vec![b'a', 0xff, b'"', b'\n']);
+        let record = Record {
+            name: "x".to_owned(),
+            command: vec!["app".into(), odd.clone()],
+            program: "/bin/app".into(),
+            executed: "./app".into(),
+            arguments: vec!["app".into(), odd.clone()],
+            environment: vec!["A=".into(), odd],
+            directory: "/".into(),
+            protocol: Protocol::CandLog,
+            rio: cli::parse_rio("disk:/tmp/x").unwrap(),
+            image: "/tmp/x".into(),
+            interval_ms: 10,
+            group: None,
+            created_unix_s: 1,
+        };
+        let text = record.to_json().to_string();
+        assert_eq!(
+            Record::from_json(&serde_json::from_str(&text).unwrap()),
+            Ok(record)
+        );
+    }
+
+    #[test]
+    fn names_the_damaged_field() {
+        assert_eq!(Record::from_json(&json!({})), Err("format"));
+        assert_eq!(Record::from_json(&json!({"format": 1})), Err("name"));
+    }
+}

@@ -1,0 +1,135 @@
+//! The counters of a run, for people and for scripts.
+
+use std::io::Write;
+use std::sync::atomic::Ordering::Relaxed;
+
+use dc_image::Status;
+use dc_image::header::Live;
+use serde_json::{Value, json};
+
+use crate::image;
+use crate::message::{Failure, Outcome};
+use crate::ps::{self, state_of};
+use crate::record::Record;
+use crate::run_directory;
+
+/// `dcrun stats NAME`.
+pub fn show(name: &str, as_json: bool) -> Outcome<u8> {
+    let (run, record) = run_directory::existing(name)?;
+    let alive = run.alive().is_some();
+    let counted = match run.done() {
+        Some(counted) => counted,
+        None => {
+            let file = image::open(&record.image)?.ok_or_else(|| {
+                Failure::own(format!(
+                    "{name}: its image {} is gone, and its counters with it",
+                    record.image.display()
+                ))
+            })?;
+            let live = image::live(&file)?;
+            let mut counted = counters(&record, &live);
+            let status = Status::from_u32(live.status.load(Relaxed));
+            counted["state"] = state_of(alive, false, status).name().into();
+            counted
+        }
+    };
+    let text = if as_json {
+        format!("{counted:#}\n")
+    } else {
+        table(&counted)
+    };
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(0)
+}
+
+/// One counter a line; the unit is taken from the end of its name.
+fn table(counted: &Value) -> String {
+    const UNITS: [(&str, &str); 3] = [("_us", "us"), ("_bytes", "bytes"), ("_ms", "ms")];
+    let rows: Vec<Vec<String>> = counted
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| {
+            let (key, unit) = UNITS
+                .iter()
+                .find_map(|(suffix, unit)| Some((key.strip_suffix(suffix)?, *unit)))
+                .unwrap_or((key.as_str(), ""));
+            vec![
+                key.replace('_', " "),
+                format!("{} {unit}", for_people(value)),
+            ]
+        })
+        .collect();
+    ps::align(&rows)
+}
+
+fn for_people(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(list) if list.is_empty() => "-".to_owned(),
+        Value::Array(list) => list.iter().map(for_people).collect::<Vec<_>>().join(" "),
+        Value::Number(number) => match number.as_u64() {
+            Some(whole) => whole.to_string(),
+            None => format!("{:.1}", number.as_f64().unwrap_or(f64::NAN)),
+        },
+        other => other.to_string(),
+    }
+}
+
+/// Everything that is counted about a run, with the unit in each name.
+pub fn counters(record: &Record, live: &Live) -> Value {
+    let commits = live.commits.load(Relaxed);
+    let recoveries = live.recoveries.load(Relaxed);
+    let commit_ns = live.commit_ns.load(Relaxed);
+    let ring = live.recovery_ns.len() as u64;
+    // The runtime writes a time at the number of its recovery, from 1 on; it
+    // stays 0 where a kill came before the end.
+    let recovery_us: Vec<f64> = (recoveries.saturating_sub(ring) + 1..=recoveries)
+        .map(|nth| live.recovery_ns[(nth % ring) as usize].load(Relaxed))
+        .filter(|&time_ns| time_ns != 0)
+        .map(|time_ns| time_ns as f64 / 1000.0)
+        .collect();
+    let (image_bytes, image_len_bytes) = image::size(&record.image).unwrap_or((0, 0));
+    let mean_us =
+        |total_ns: u64, count: u64| (count > 0).then(|| total_ns as f64 / count as f64 / 1000.0);
+    json!({
+        "name": record.name,
+        "protocol": record.protocol.name(),
+        "rio": record.rio.to_string(),
+        "published": live.published.load(Relaxed),
+        "commits": commits,
+        "commit_mean_us": mean_us(commit_ns, commits),
+        "commit_total_us": commit_ns as f64 / 1000.0,
+        "pages_copied": live.pages_copied.load(Relaxed),
+        "pages_hot": live.pages_hot.load(Relaxed),
+        "journal_bytes": live.journal_bytes.load(Relaxed),
+        "frames_used": live.frames_used.load(Relaxed),
+        "frame_limit": live.frame_limit.load(Relaxed),
+        "image_bytes": image_bytes,
+        "image_len_bytes": image_len_bytes,
+        "calls": live.calls.load(Relaxed),
+        "calls_trapped": live.calls_trapped.load(Relaxed),
+        "visible_events": live.visible_events.load(Relaxed),
+        "nd_events": live.nd_events.load(Relaxed),
+        "read_bytes": live.rchar.load(Relaxed),
+        "written_bytes": live.wchar.load(Relaxed),
+        "recoveries": recoveries,
+        "recovery_us": recovery_us,
+        "crashes_in_a_row": live.crashes.load(Relaxed),
+        "crash_commit": live.crash_commit.load(Relaxed),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_shown_beside_the_figures() {
+        let text = table(&json!({"commit_mean_us": 4.25, "recovery_us": [], "commits": 3}));
+        assert!(text.contains("commit mean  4.2 us"), "{text}");
+        assert!(text.contains("commits      3\n"), "{text}");
+        assert!(text.contains("recovery     - us"), "{text}");
+    }
+}

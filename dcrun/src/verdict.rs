@@ -1,0 +1,265 @@
+//! What a death of the worker means. A pure function, so that every case can
+//! be tested without a process.
+//!
+//! A program that is told to die dies: SIGTERM and its like end the run. What
+//! no program asks for (kill -9, a crash, the OOM killer) is recovered. Three
+//! crashes in a row from the same commit are a crash that recovery does not
+//! mend; a kill -9 from outside is none of the program's and does not count.
+
+use dc_image::FatalCode;
+
+use crate::machine::process::Change;
+
+/// After so many crashes from one commit the program is not started again.
+pub const CRASH_LIMIT: u64 = 3;
+
+/// What is known about a death.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    pub death: Change,
+    /// The runtime said before that the program is done.
+    pub done: bool,
+    pub exit_code: u32,
+    pub exit_signal: u32,
+    pub fatal: u32,
+    pub published: u64,
+    /// Crashes in a row, and the commit they started from, before this one.
+    pub crashes: u64,
+    pub crash_commit: u64,
+    /// `dcrun kill` asked for this death.
+    pub kill_requested: bool,
+    /// The kernel's OOM killer was at work since the worker was started.
+    pub out_of_memory: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The program has ended; its exit status.
+    Finished(u8),
+    /// A signal told the program to end; its exit status.
+    ToldToDie(u8),
+    /// Start a worker at the last commit; this many crashes in a row now.
+    Recover { crashes: u64 },
+    /// The same, but nothing was committed: start the program again.
+    StartOver { crashes: u64 },
+    /// Crashed too often from one commit.
+    CrashLoop { signal: i32, crashes: u64 },
+    /// `dcrun kill`.
+    Killed,
+    /// The runtime gave up, and said why.
+    GaveUp(u8),
+    /// The worker exited, and nobody said why.
+    Vanished(i32),
+}
+
+pub fn judge(facts: &Facts) -> Verdict {
+    if facts.done {
+        return Verdict::Finished(match facts.exit_signal {
+            0 => facts.exit_code as u8,
+            signal => by_signal(signal as i32),
+        });
+    }
+    if facts.fatal != FatalCode::None as u32 {
+        let cannot_load = facts.fatal == FatalCode::CannotLoad as u32;
+        let told = matches!(facts.exit_code, 126 | 127);
+        return Verdict::GaveUp(if cannot_load && told {
+            facts.exit_code as u8
+        } else {
+            125
+        });
+    }
+    let signal = match facts.death {
+        Change::Exited(status) => return Verdict::Vanished(status),
+        Change::Killed(signal) | Change::Stopped(signal) => signal,
+    };
+    if facts.kill_requested && signal == libc::SIGKILL {
+        return Verdict::Killed;
+    }
+    if !is_crash(signal) {
+        return Verdict::ToldToDie(by_signal(signal));
+    }
+    let before = if facts.crash_commit == facts.published {
+        facts.crashes
+    } else {
+        0
+    };
+    let own_fault = signal != libc::SIGKILL || facts.out_of_memory;
+    let crashes = before + u64::from(own_fault);
+    if own_fault && crashes >= CRASH_LIMIT {
+        Verdict::CrashLoop { signal, crashes }
+    } else if facts.published == 0 {
+        Verdict::StartOver { crashes }
+    } else {
+        Verdict::Recover { crashes }
+    }
+}
+
+/// Exit status of a program that a signal ended.
+pub fn by_signal(signal: i32) -> u8 {
+    128u8.wrapping_add(signal as u8)
+}
+
+fn is_crash(signal: i32) -> bool {
+    matches!(
+        signal,
+        libc::SIGKILL
+            | libc::SIGSEGV
+            | libc::SIGBUS
+            | libc::SIGILL
+            | libc::SIGFPE
+            | libc::SIGABRT
+            | libc::SIGSYS
+            | libc::SIGTRAP
+            | libc::SIGXCPU
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KILLED: Facts = Facts {
+        death: Change::Killed(libc::SIGKILL),
+        done: false,
+        exit_code: 0,
+        exit_signal: 0,
+        fatal: 0,
+        published: 7,
+        crashes: 0,
+        crash_commit: 0,
+        kill_requested: false,
+        out_of_memory: false,
+    };
+
+    fn by(signal: i32) -> Facts {
+        Facts {
+            death: Change::Killed(signal),
+            ..KILLED
+        }
+    }
+
+    #[test]
+    fn the_programs_own_end_comes_first() {
+        let done = Facts {
+            done: true,
+            exit_code: 3,
+            ..KILLED
+        };
+        assert_eq!(
+            judge(&done),
+            Verdict::Finished(3),
+            "killed after it was done"
+        );
+        assert_eq!(
+            judge(&Facts {
+                exit_signal: 15,
+                ..done
+            }),
+            Verdict::Finished(143)
+        );
+    }
+
+    #[test]
+    fn kills_and_crashes_are_recovered() {
+        assert_eq!(judge(&KILLED), Verdict::Recover { crashes: 0 });
+        for signal in [4, 5, 6, 7, 8, 11, 24, 31] {
+            assert_eq!(
+                judge(&by(signal)),
+                Verdict::Recover { crashes: 1 },
+                "signal {signal}"
+            );
+        }
+        let early = Facts {
+            published: 0,
+            ..by(libc::SIGSEGV)
+        };
+        assert_eq!(judge(&early), Verdict::StartOver { crashes: 1 });
+    }
+
+    #[test]
+    fn who_is_told_to_die_dies() {
+        for signal in [1, 2, 3, 10, 12, 13, 14, 15, 34] {
+            assert_eq!(judge(&by(signal)), Verdict::ToldToDie(128 + signal as u8));
+        }
+        assert_eq!(
+            judge(&Facts {
+                kill_requested: true,
+                ..KILLED
+            }),
+            Verdict::Killed
+        );
+    }
+
+    #[test]
+    fn the_third_crash_from_one_commit_is_the_last() {
+        let crash = |crashes, crash_commit, published| {
+            judge(&Facts {
+                crashes,
+                crash_commit,
+                published,
+                ..by(libc::SIGSEGV)
+            })
+        };
+        assert_eq!(crash(1, 7, 7), Verdict::Recover { crashes: 2 });
+        assert_eq!(
+            crash(2, 7, 7),
+            Verdict::CrashLoop {
+                signal: 11,
+                crashes: 3
+            }
+        );
+        assert_eq!(
+            crash(2, 6, 7),
+            Verdict::Recover { crashes: 1 },
+            "it had gone on"
+        );
+        assert_eq!(
+            crash(2, 0, 0),
+            Verdict::CrashLoop {
+                signal: 11,
+                crashes: 3
+            }
+        );
+    }
+
+    #[test]
+    fn kills_from_outside_do_not_count_but_lack_of_memory_does() {
+        let killed = Facts {
+            crashes: 2,
+            crash_commit: 7,
+            ..KILLED
+        };
+        assert_eq!(judge(&killed), Verdict::Recover { crashes: 2 });
+        let starved = Facts {
+            out_of_memory: true,
+            ..killed
+        };
+        assert_eq!(
+            judge(&starved),
+            Verdict::CrashLoop {
+                signal: 9,
+                crashes: 3
+            }
+        );
+    }
+
+    #[test]
+    fn the_runtime_is_believed() {
+        let full = Facts {
+            fatal: FatalCode::RioFull as u32,
+            ..KILLED
+        };
+        assert_eq!(judge(&full), Verdict::GaveUp(125));
+        let load = Facts {
+            fatal: FatalCode::CannotLoad as u32,
+            exit_code: 126,
+            ..KILLED
+        };
+        assert_eq!(judge(&load), Verdict::GaveUp(126));
+        let silent = Facts {
+            death: Change::Exited(0),
+            ..KILLED
+        };
+        assert_eq!(judge(&silent), Verdict::Vanished(0));
+    }
+}

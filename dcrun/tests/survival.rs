@@ -1,0 +1,185 @@
+//! Real programs under dcrun, killed, and compared with their native runs.
+//!
+//! The sessions and the judge are those of `apps/guests`; `scripts/soak` plays
+//! them a thousand times as long. Here each is short enough for every change.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use guests::{Fault, Mode, Options, Plant, Session, catch, run, session, sessions};
+
+fn options() -> Options {
+    Options {
+        dcrun: PathBuf::from(env!("CARGO_BIN_EXE_dcrun")),
+        ..Options::default()
+    }
+}
+
+/// Plays sessions, two at a time, and fails with everything that differed.
+/// `least` is what must have happened for the test to mean anything.
+fn play(what: &str, list: Vec<Session>, mode: Mode, options: &Options, least: usize) {
+    let waiting = Mutex::new(list);
+    let differences = Mutex::new(Vec::new());
+    let kills = Mutex::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let Some(session) = waiting.lock().unwrap().pop() else {
+                        return;
+                    };
+                    match run(&session, mode, options) {
+                        Ok(report) => {
+                            println!("{report}");
+                            *kills.lock().unwrap() += report.kills;
+                            let mut all = differences.lock().unwrap();
+                            all.extend(
+                                report
+                                    .differences
+                                    .iter()
+                                    .map(|d| format!("{}: {d}", session.name)),
+                            );
+                        }
+                        Err(error) => differences
+                            .lock()
+                            .unwrap()
+                            .push(format!("{}: {error}", session.name)),
+                    }
+                }
+            });
+        }
+    });
+    let differences = differences.into_inner().unwrap();
+    assert!(
+        differences.is_empty(),
+        "{what}:\n{}",
+        differences.join("\n")
+    );
+    let kills = kills.into_inner().unwrap();
+    assert!(
+        kills >= least,
+        "{what}: only {kills} kills; this proves nothing"
+    );
+}
+
+fn named(names: &[&str]) -> Vec<Session> {
+    names
+        .iter()
+        .map(|name| session(name).unwrap_or_else(|| panic!("no session {name}")))
+        .collect()
+}
+
+/// The programs of the promise: editors, prompts, sheets, games, batch jobs.
+const PROGRAMS: &[&str] = &[
+    "nvi",
+    "vim",
+    "python-repl",
+    "python-threads",
+    "sqlite-memory",
+    "sqlite-file",
+    "bc",
+    "sc",
+    "robotfindskitten",
+    "lua",
+    "node",
+    "go",
+    "static-musl",
+    "static-glibc",
+    "xz",
+    "cc1",
+];
+
+fn probes() -> Vec<Session> {
+    sessions()
+        .into_iter()
+        .filter(|s| s.name.starts_with("probe-"))
+        .collect()
+}
+
+#[test]
+fn nobody_sees_that_a_program_is_hosted() {
+    play("hosted", probes(), Mode::Hosted, &options(), 0);
+}
+
+#[test]
+fn programs_survive_the_death_of_the_worker() {
+    play(
+        "worker killed",
+        named(PROGRAMS),
+        Mode::KillWorker,
+        &options(),
+        60,
+    );
+}
+
+#[test]
+fn programs_survive_the_death_of_keeper_and_worker() {
+    let options = Options {
+        kills: 5,
+        ..options()
+    };
+    play("all killed", named(PROGRAMS), Mode::KillAll, &options, 25);
+}
+
+#[test]
+fn every_kernel_fact_survives_the_death_of_the_worker() {
+    play(
+        "probes, worker killed",
+        probes(),
+        Mode::KillWorker,
+        &options(),
+        80,
+    );
+}
+
+#[test]
+fn every_kernel_fact_survives_the_death_of_all() {
+    let options = Options {
+        kills: 4,
+        ..options()
+    };
+    play("probes, all killed", probes(), Mode::KillAll, &options, 40);
+}
+
+/// A crash at each commit of short sessions, before and after it is published,
+/// after each visible event and after each read.
+#[test]
+fn a_crash_at_every_commit_and_every_event() {
+    let short = [
+        "probe-stdin-lines",
+        "probe-chance",
+        "probe-counter",
+        "probe-signal-restart",
+    ];
+    for fault in [
+        Fault::AfterCommit,
+        Fault::BeforePublish,
+        Fault::AfterVisible,
+        Fault::AfterRead,
+    ] {
+        let options = Options {
+            places: 60,
+            ..options()
+        };
+        let least = if fault == Fault::AfterRead { 5 } else { 30 };
+        play(
+            &format!("{fault:?}"),
+            named(&short),
+            Mode::Every(fault),
+            &options,
+            least,
+        );
+    }
+}
+
+/// A harness that cannot fail proves nothing.
+#[test]
+fn planted_bugs_are_caught() {
+    for plant in Plant::ALL {
+        match catch(plant, &options()) {
+            Ok(Some(report)) => println!("{plant:?} caught: {report}"),
+            Ok(None) => panic!("{plant:?} was planted and nobody noticed"),
+            Err(error) => panic!("{plant:?}: {error}"),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! How the keeper hands a fresh worker to the runtime.
+//!
+//! The keeper's child maps the runtime, its state, its arena and Rio, writes
+//! one [`BootInfo`] to the start of the arena, and jumps to the runtime's entry
+//! with its address in `rdi`. From then on nothing of the keeper is reachable:
+//! the runtime's first act is to unmap it. Therefore every pointer in here
+//! points into the arena.
+
+/// What the worker shall do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Mode {
+    /// Load the program and start it.
+    Fresh = 0,
+    /// The previous worker died, its descriptors are still in the shared table.
+    Warm = 1,
+    /// Everything died: descriptors are to be made again.
+    Cold = 2,
+}
+
+/// A string or array in the arena: address and length in elements.
+#[derive(Clone, Copy, Default, Debug)]
+#[repr(C)]
+pub struct Slice {
+    pub addr: u64,
+    pub len: u64,
+}
+
+/// Descriptors of the runtime itself, by their place above [`BootInfo::fd_base`].
+pub mod high_fd {
+    pub const RIO: i32 = 0;
+    pub const UFFD: i32 = 1;
+    pub const PAGEMAP: i32 = 2;
+    pub const MEM: i32 = 3;
+    pub const TRACE: i32 = 4;
+    /// The run's directory in the state directory.
+    pub const RUN_DIR: i32 = 5;
+    /// The runtime's executable, for the next worker.
+    pub const RUNTIME: i32 = 6;
+    /// A copy of the keeper's standard error, for messages of the runtime.
+    pub const MESSAGES: i32 = 7;
+    /// Scratch: a file opened for a moment.
+    pub const SCRATCH: i32 = 8;
+    /// For the keeper's own use, up to `LIMBO`.
+    pub const KEEPER: i32 = 16;
+    /// Descriptors the program has closed, kept until the next commit.
+    pub const LIMBO: i32 = 64;
+    pub const LIMBO_COUNT: i32 = 960;
+    /// How many numbers are reserved in all.
+    pub const COUNT: i32 = 1024;
+}
+
+/// Everything a fresh worker needs to know.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct BootInfo {
+    pub mode: u32,
+    /// `protocols::Protocol as u8`, widened.
+    pub protocol: u32,
+    /// First of the reserved descriptor numbers; the program sees only lower ones.
+    pub fd_base: i32,
+    /// Nonzero if Rio must be synced at each commit (disk).
+    pub durable: u32,
+    /// Commit by the clock as well, every so many ms; 0 is never.
+    pub interval_ms: u64,
+    /// Bytes of the Rio window to use at the most.
+    pub rio_len: u64,
+    /// Absolute path of the program file, without a trailing NUL in `len`
+    /// (but one is there).
+    pub program: Slice,
+    /// Argument and environment strings: arrays of addresses of C strings.
+    pub argv: Slice,
+    pub envp: Slice,
+    /// The auxiliary vector as the kernel gave it to the keeper: (type, value).
+    pub auxv: Slice,
+    /// `RLIMIT_NOFILE` as the program shall see it: soft, hard.
+    pub nofile: [u64; 2],
+    /// `RLIMIT_STACK` (soft), bytes.
+    pub stack_limit: u64,
+    /// Nonzero if threads can be given their old ids (clone3 set_tid).
+    pub can_set_tid: u32,
+    /// Nonzero if a trace is wanted (descriptor `high_fd::TRACE`).
+    pub trace: u32,
+    /// Named fault and its count, for tests: see [`fault`].
+    pub fault: u32,
+    pub fault_at: u64,
+    /// Planted bug, for tests: see [`plant`].
+    pub plant: u32,
+    /// Nonzero: pid of the worker as the program shall see it.
+    pub pid: i32,
+    /// First address of the arena that the boot block does not use.
+    pub arena_free: u64,
+    /// Signals that were blocked when dcrun was called, as rt_sigprocmask has
+    /// them. A fresh worker starts with this mask; one that recovers starts
+    /// with everything blocked, so that no signal meets a program that has no
+    /// handlers yet: the runtime sets the program's mask when it is ready.
+    pub sigmask: u64,
+}
+
+/// Crash points, chosen from the environment (`DCRUN_FAULT=name:count`).
+pub mod fault {
+    pub const NONE: u32 = 0;
+    /// Right after the count-th commit is published.
+    pub const AFTER_COMMIT: u32 = 1;
+    /// Everything copied, nothing published yet.
+    pub const BEFORE_PUBLISH: u32 = 2;
+    /// Right after a visible call returned from the kernel, before its record.
+    pub const AFTER_VISIBLE: u32 = 3;
+    /// Right after input was consumed, before its record.
+    pub const AFTER_READ: u32 = 4;
+    /// In the middle of a recovery.
+    pub const IN_RECOVERY: u32 = 5;
+    pub const NAMES: &[(&str, u32)] = &[
+        ("after-commit", AFTER_COMMIT),
+        ("before-publish", BEFORE_PUBLISH),
+        ("after-visible", AFTER_VISIBLE),
+        ("after-read", AFTER_READ),
+        ("in-recovery", IN_RECOVERY),
+    ];
+}
+
+/// Bugs that a test plants to see itself catch them (`DCRUN_PLANT=name`).
+pub mod plant {
+    pub const NONE: u32 = 0;
+    pub const SKIP_PAGE: u32 = 1;
+    pub const SKIP_COMMIT: u32 = 2;
+    pub const REPEAT_WRITE: u32 = 3;
+    pub const LOSE_READ: u32 = 4;
+    pub const NAMES: &[(&str, u32)] = &[
+        ("skip-page", SKIP_PAGE),
+        ("skip-commit", SKIP_COMMIT),
+        ("repeat-write", REPEAT_WRITE),
+        ("lose-read", LOSE_READ),
+    ];
+}
+
+/// The reserved system call by which a program talks to the runtime: `NUMBER`
+/// in rax, one of the operations in rdi, its arguments in rsi and rdx. Without
+/// the runtime the kernel answers ENOSYS.
+pub mod api {
+    /// 0xDC0: far above any number that Linux gives out.
+    pub const NUMBER: u64 = 0xdc0;
+    /// Answers [`PRESENT`].
+    pub const PROBE: u64 = 0;
+    /// Commits now; answers 0.
+    pub const CHECKPOINT: u64 = 1;
+    /// rsi: function, rdx: its argument; it runs before each commit. A runtime
+    /// that cannot run code of the program there answers ENOSYS; libdc then
+    /// runs the function before the commits that it asks for itself.
+    pub const BEFORE_CHECKPOINT: u64 = 2;
+    /// rsi: function, rdx: its argument; it runs after each recovery.
+    pub const AT_RECOVERY: u64 = 3;
+    /// rsi: a [`Statistics`], rdx: its size; the smaller size of both is filled.
+    pub const STATISTICS: u64 = 4;
+    /// The answer to `PROBE`; its lowest byte is the version of these calls.
+    pub const PRESENT: u64 = 0x0dc0_0001;
+
+    /// Counters since the run began. New ones are appended.
+    #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+    #[repr(C)]
+    pub struct Statistics {
+        /// Number of the newest commit.
+        pub published: u64,
+        pub recoveries: u64,
+        pub pages_copied: u64,
+        pub commit_ns: u64,
+        pub visible_events: u64,
+        pub nd_events: u64,
+    }
+}
+
+impl BootInfo {
+    pub const ZERO: BootInfo = BootInfo {
+        mode: 0,
+        protocol: 0,
+        fd_base: 0,
+        durable: 0,
+        interval_ms: 0,
+        rio_len: 0,
+        program: Slice { addr: 0, len: 0 },
+        argv: Slice { addr: 0, len: 0 },
+        envp: Slice { addr: 0, len: 0 },
+        auxv: Slice { addr: 0, len: 0 },
+        nofile: [0; 2],
+        stack_limit: 0,
+        can_set_tid: 0,
+        trace: 0,
+        fault: 0,
+        fault_at: 0,
+        plant: 0,
+        pid: 0,
+        arena_free: 0,
+        sigmask: 0,
+    };
+}

@@ -1,0 +1,204 @@
+//! The image of a run in Rio, and its first two pages.
+//!
+//! ```text
+//! offset        what                                       survives by
+//! 0x0000_0000   Header: magic, version, geometry, command  written once
+//! 0x0000_1000   Live: published, status, counters          single stores
+//! 0x0000_2000   path of the run's directory            written once
+//! 0x0001_0000   journal of the interval                    tagged tail word
+//! 0x1001_0000   frame table: {page, seq} a frame           ordered stores
+//! 0x3001_0000   frames of 4096 bytes, growing              named by the table
+//! ```
+//!
+//! `published` is the commit: one aligned 8-byte store makes a new state the
+//! newest. A frame counts if its sequence number is not above it; the journal
+//! counts if its tag is the next number. Nothing else needs to be cleared, so
+//! a commit has no second step that a crash could separate from the first.
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+pub const MAGIC: [u8; 8] = *b"DCIMAGE\x01";
+/// Raised whenever the layout of image or state changes.
+pub const VERSION: u32 = 1;
+
+pub const LIVE_OFFSET: usize = 0x1000;
+/// Whose image this is, ended by NUL: an image in memory has no other link back.
+pub const OWNER_OFFSET: usize = 0x2000;
+pub const JOURNAL_OFFSET: usize = 0x1_0000;
+pub const JOURNAL_LEN: usize = 256 << 20;
+pub const TABLE_OFFSET: usize = JOURNAL_OFFSET + JOURNAL_LEN;
+/// Frames an image can hold at the most (128 GiB of pages).
+pub const FRAME_MAX: usize = 32 << 20;
+pub const FRAMES_OFFSET: usize = TABLE_OFFSET + FRAME_MAX * 16;
+/// Bytes of address space that an image can take.
+pub const IMAGE_MAX: usize = FRAMES_OFFSET + FRAME_MAX * crate::window::PAGE;
+
+/// What a run is doing, as `ps` shows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Status {
+    /// Made, but nothing committed yet.
+    New = 0,
+    Running = 1,
+    Recovering = 2,
+    /// The program has exited; `exit_code` holds.
+    Done = 3,
+    /// The runtime gave up; `fatal` holds the reason. Resumable.
+    Stopped = 4,
+}
+
+impl Status {
+    pub const fn from_u32(v: u32) -> Option<Status> {
+        Some(match v {
+            0 => Status::New,
+            1 => Status::Running,
+            2 => Status::Recovering,
+            3 => Status::Done,
+            4 => Status::Stopped,
+            _ => return None,
+        })
+    }
+}
+
+/// Why the runtime stopped a program at its last commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum FatalCode {
+    None = 0,
+    /// The runtime itself failed: a bug, with its message.
+    Internal = 1,
+    /// The storage behind Rio has no room for another commit.
+    RioFull = 2,
+    /// The image was written by another version.
+    OtherVersion = 3,
+    /// The image contradicts itself.
+    Corrupt = 4,
+    /// A program file changed since the commit.
+    FileChanged = 5,
+    /// Something that the state needs cannot be made again.
+    CannotRestore = 6,
+    /// The program cannot be loaded; `exit_code` is 126 or 127.
+    CannotLoad = 7,
+}
+
+/// First page: written by the keeper when the run is made, then only read.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Header {
+    pub magic: [u8; 8],
+    pub version: u32,
+    /// `size_of` of the state root, so that a rebuilt runtime is told apart.
+    pub state_layout: u32,
+    pub owner_uid: u32,
+    pub protocol: u32,
+    /// Checksum (FNV-1a) of the bytes before this field.
+    pub checksum: u64,
+}
+
+/// Second page: what changes outside of commits.
+#[repr(C)]
+pub struct Live {
+    /// Number of the newest commit; 0 is none. Storing it is the commit.
+    pub published: AtomicU64,
+    _line0: [u64; 7],
+    /// (published + 1) in the high half, bytes of journal in the low half.
+    pub journal: AtomicU64,
+    /// Frames ever handed out; only these are looked at by recovery.
+    pub frame_limit: AtomicU64,
+    /// Bytes that this worker has read and written so far, as proc(5) counts them.
+    pub rchar: AtomicU64,
+    pub wchar: AtomicU64,
+    /// An input or output call under way: see [`Inflight`].
+    pub input: Inflight,
+    pub output: Inflight,
+    /// [`Status`].
+    pub status: AtomicU32,
+    pub exit_code: AtomicU32,
+    /// Signal that ended the program, 0 if it exited.
+    pub exit_signal: AtomicU32,
+    /// [`FatalCode`].
+    pub fatal: AtomicU32,
+    /// errno or other detail of `fatal`.
+    pub fatal_detail: AtomicU64,
+    pub worker_pid: AtomicU32,
+    pub keeper_pid: AtomicU32,
+    pub recoveries: AtomicU64,
+    /// Crashes in a row from the same commit, and that commit.
+    pub crashes: AtomicU64,
+    pub crash_commit: AtomicU64,
+    /// Commits, pages copied and ns spent in commits since the run began.
+    pub commits: AtomicU64,
+    pub pages_copied: AtomicU64,
+    pub commit_ns: AtomicU64,
+    /// Dirty pages that came from the hot set.
+    pub pages_hot: AtomicU64,
+    /// System calls dispatched, and those that came by SIGSYS.
+    pub calls: AtomicU64,
+    pub calls_trapped: AtomicU64,
+    pub visible_events: AtomicU64,
+    pub nd_events: AtomicU64,
+    /// Bytes ever appended to the journal.
+    pub journal_bytes: AtomicU64,
+    /// Frames in use at the last commit.
+    pub frames_used: AtomicU64,
+    /// CLOCK_MONOTONIC ns when the last recovery began (set by the keeper right
+    /// after the death was seen) and when the program ran again.
+    pub recovery_begin_ns: AtomicU64,
+    pub recovery_end_ns: AtomicU64,
+    /// Ring of the last recovery times, ns: that of the Nth recovery, which
+    /// `recoveries` counts, is at N modulo the length. 0 until it has ended.
+    pub recovery_ns: [AtomicU64; 64],
+    /// Message that belongs to `fatal`, UTF-8, NUL-terminated.
+    pub message: [u8; 512],
+    /// Pid of the first worker: the one the program knows, whatever later
+    /// workers get. Written by the keeper.
+    pub program_pid: AtomicU32,
+    /// Nonzero: `dcrun kill` wants the next death of the worker to be final.
+    pub kill_requested: AtomicU32,
+    /// Pid of the process that shares the worker's memory and does nothing: its
+    /// companion, which lets the worker die without taking that memory apart.
+    pub companion_pid: AtomicU32,
+    /// Raised by each worker once it has settled what the one before left under
+    /// way. Calls under way belong to the generation that they are noted in.
+    pub generation: AtomicU64,
+    /// Bytes that the worker of `dead_generation` had read and written when it
+    /// died, as proc(5) counts them. Written by the keeper, once a generation:
+    /// a worker that dies while it recovers must not hide the counts of the
+    /// one before.
+    pub dead_rchar: AtomicU64,
+    pub dead_wchar: AtomicU64,
+    pub dead_generation: AtomicU64,
+}
+
+/// The call that the worker is in the middle of. After a death the keeper
+/// compares `before` with what the kernel counted, and so learns whether the
+/// call happened (design: the zombie's /proc/PID/io is exact).
+#[repr(C)]
+pub struct Inflight {
+    /// 1 while the call is under way.
+    pub active: AtomicU32,
+    pub fd: AtomicU32,
+    /// Bytes asked for.
+    pub len: AtomicU64,
+    /// `Live::rchar` or `Live::wchar` before the call.
+    pub before: AtomicU64,
+    /// Slot of the thread that makes the call.
+    pub thread: AtomicU32,
+    _pad: u32,
+    /// Checksum of the bytes written.
+    pub sum: AtomicU64,
+}
+
+const _: () = assert!(size_of::<Header>() <= 4096);
+const _: () = assert!(size_of::<Live>() <= 4096);
+
+/// FNV-1a, 64 bits: enough to tell a damaged header, small enough for no_std.
+pub const fn checksum(bytes: &[u8]) -> u64 {
+    let mut h = 0xcbf2_9ce4_8422_2325u64;
+    let mut i = 0;
+    while i < bytes.len() {
+        h = (h ^ bytes[i] as u64).wrapping_mul(0x100_0000_01b3);
+        i += 1;
+    }
+    h
+}

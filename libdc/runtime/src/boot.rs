@@ -1,0 +1,300 @@
+//! How a worker starts: alone in its address space, armed, then either with a
+//! fresh program or with the state of the last commit.
+
+use crate::engine::{engine, state};
+use crate::machine::entry;
+use crate::machine::sys::failed;
+use crate::machine::vector;
+use crate::state::State;
+use crate::{commit, fatal, load, recover, signal, sys, thread, uffd};
+use core::sync::atomic::Ordering::*;
+use dc_image::boot::high_fd;
+use dc_image::header::{self, Live};
+use dc_image::window::*;
+use dc_image::{BootInfo, FatalCode, Mode, Status};
+use protocols::{Machine, Protocol};
+use vista_core::journal::Journal;
+use vista_core::pages::{PageStore, Place};
+
+const PROT_RW: usize = 3;
+const MAP_PRIVATE: usize = 2;
+const MAP_SHARED: usize = 1;
+const MAP_FIXED: usize = 0x10;
+const MAP_ANONYMOUS: usize = 0x20;
+const MAP_NORESERVE: usize = 0x4000;
+
+/// First Rust code of a worker.
+pub extern "C" fn main(info: *const BootInfo) -> ! {
+    // SAFETY: the keeper put it into the arena.
+    let boot = unsafe { *info };
+    let e = engine();
+    e.boot = boot;
+    e.arena.init(boot.arena_free as usize);
+    unmap_keeper();
+    map_rio();
+    let live = e.live();
+    start_counters(live);
+    live.worker_pid.store(sys!(GETPID) as u32, Relaxed);
+    if !vector::detect() {
+        fatal::stop(
+            FatalCode::Internal,
+            0,
+            format_args!("this processor's vector state is larger than the runtime keeps"),
+        );
+    }
+    // SAFETY: the keeper put the vector into the arena.
+    let auxv = unsafe {
+        core::slice::from_raw_parts(boot.auxv.addr as *const [u64; 2], boot.auxv.len as usize)
+    };
+    const AT_HWCAP2: u64 = 26;
+    vector::allow_fsgsbase(auxv.iter().find(|a| a[0] == AT_HWCAP2).map_or(0, |a| a[1]));
+    map_tables();
+    if let Err(r) = uffd::open() {
+        fatal::stop(
+            FatalCode::Internal,
+            r,
+            format_args!(
+                "cannot track memory (userfaultfd, pagemap): error {}; see `dcrun doctor`",
+                -r
+            ),
+        );
+    }
+    if !uffd::track(STATE_BASE, STATE_BASE + STATE_LEN) {
+        fatal::stop(
+            FatalCode::Internal,
+            0,
+            format_args!("cannot track memory (UFFDIO_REGISTER); see `dcrun doctor`"),
+        );
+    }
+    signal::install_own();
+    // A fault of the runtime's own copies is handled, not fatal.
+    let faults = signal::bit(signal::SIGSEGV) | signal::bit(signal::SIGBUS);
+    sys!(RT_SIGPROCMASK, 1, &raw const faults, 0, 8);
+    if boot.mode == Mode::Fresh as u32 {
+        fresh()
+    } else {
+        recover::recover(boot.mode == Mode::Warm as u32)
+    }
+}
+
+/// Everything but the runtime's half: the keeper's copy, its stack, the vDSO.
+fn unmap_keeper() {
+    let lower = LOWER_HALF;
+    sys!(MUNMAP, 0x1000, lower.start - 0x1000);
+    sys!(MUNMAP, lower.end, USER_END - lower.end);
+}
+
+fn map_rio() {
+    let e = engine();
+    let fd = e.high_fd(high_fd::RIO);
+    let r = sys!(
+        MMAP,
+        RIO_BASE,
+        header::IMAGE_MAX,
+        PROT_RW,
+        MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
+        fd,
+        0
+    );
+    if failed(r) {
+        fatal::stop(
+            FatalCode::Internal,
+            r,
+            format_args!("map the image: error {}", -r),
+        );
+    }
+    e.live = (RIO_BASE + header::LIVE_OFFSET) as *mut Live;
+    let live = e.live();
+    // SAFETY: the image is mapped, the keeper has checked its header.
+    e.journal = unsafe {
+        Journal::new(
+            (RIO_BASE + header::JOURNAL_OFFSET) as *mut u8,
+            header::JOURNAL_LEN,
+            &raw const live.journal,
+            &raw const live.published,
+        )
+    };
+}
+
+/// The kernel's counts of this process begin where the keeper's child has
+/// brought them; from here on the runtime keeps up with them.
+fn start_counters(live: &Live) {
+    let mut text = [0u8; 256];
+    let fd = sys!(OPEN, c"/proc/self/io".as_ptr(), 0);
+    let n = sys!(READ, fd, text.as_mut_ptr(), text.len());
+    sys!(CLOSE, fd);
+    let number = |key: &[u8]| {
+        let text = &text[..n.max(0) as usize];
+        let at = text.windows(key.len()).position(|w| w == key)? + key.len();
+        Some(
+            text[at..]
+                .iter()
+                .take_while(|b| b.is_ascii_digit())
+                .fold(0u64, |v, b| v * 10 + (b - b'0') as u64),
+        )
+    };
+    live.rchar
+        .store(number(b"rchar: ").unwrap_or(0) + n.max(0) as u64, Relaxed);
+    live.wchar.store(number(b"wchar: ").unwrap_or(0), Relaxed);
+}
+
+fn map_tables() {
+    let e = engine();
+    let flags = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_NORESERVE;
+    sys!(MMAP, STATE_BASE, STATE_LEN, PROT_RW, flags, -1isize, 0);
+    e.extra = e.arena.alloc(crate::engine::EXTRA_MAX * 8).cast();
+    e.regions = e
+        .arena
+        .alloc(uffd::REGIONS * size_of::<uffd::PageRegion>())
+        .cast();
+    e.pieces.init(&mut e.arena);
+    let live = e.live();
+    let place = Place {
+        table: (RIO_BASE + header::TABLE_OFFSET) as *mut _,
+        frames: (RIO_BASE + header::FRAMES_OFFSET) as *mut u8,
+        frame_max: header::FRAME_MAX,
+        published: &raw const live.published,
+        limit: &raw const live.frame_limit,
+    };
+    let rio_fd = e.high_fd(high_fd::RIO);
+    let mut supply = crate::engine::Supplier {
+        arena: &mut e.arena,
+        rio_fd,
+    };
+    // SAFETY: the image is mapped for the life of the worker.
+    match unsafe { PageStore::open(place, &mut supply) } {
+        Ok(store) => e.store = store,
+        Err(full) => fatal::stop(
+            FatalCode::RioFull,
+            full.0,
+            format_args!("open the page store: no memory"),
+        ),
+    }
+}
+
+fn fresh() -> ! {
+    let e = engine();
+    let boot = e.boot;
+    e.live().generation.fetch_add(1, SeqCst);
+    let s = state();
+    s.root.layout = size_of::<State>() as u64;
+    let protocol = Protocol::from_u8(boot.protocol as u8).unwrap_or(Protocol::Cbndvs);
+    s.root.machine = Machine::new(protocol);
+    s.root.pid = sys!(GETPID) as i32;
+    s.root.nofile = boot.nofile;
+    let umask = sys!(UMASK, 0);
+    sys!(UMASK, umask);
+    s.root.umask = umask as u32;
+    crate::object::process::note_cwd();
+    read_dispositions();
+    let Some(l) = thread::new_local() else {
+        panic!("no memory for the first thread")
+    };
+    l.tid = s.root.pid;
+    let mut mask = 0u64;
+    sys!(RT_SIGPROCMASK, 0, 0, &raw mut mask, 8);
+    s.threads[l.slot as usize].used = 1;
+    s.threads[l.slot as usize].tid = l.tid;
+    s.threads[l.slot as usize].altstack = [0, 2, 0];
+    // gs must be set before anything can look for the thread's block.
+    thread::arm(l);
+    crate::object::descriptor::adopt_inherited();
+    match load::program() {
+        Ok((rip, sp)) => {
+            l.frame.rip = rip;
+            l.frame.rsp = sp;
+        }
+        Err((code, why)) => {
+            e.live().exit_code.store(code as u32, Relaxed);
+            fatal::stop(
+                FatalCode::CannotLoad,
+                0,
+                format_args!("the program file {why}"),
+            );
+        }
+    }
+    set_name();
+    signal::set_mask(l, mask);
+    initial_vectors(l);
+    {
+        let _guard = e.lock.acquire(l);
+        commit::commit(l);
+    }
+    e.live().status.store(Status::Running as u32, SeqCst);
+    start_clock();
+    thread::restore_registers(l);
+    // SAFETY: the frame is complete.
+    unsafe { entry::leave() }
+}
+
+/// The vector state of a fresh process: all initial.
+fn initial_vectors(l: &mut crate::machine::frame::Local) {
+    l.xsave.bytes.fill(0);
+    // MXCSR and the x87 control word as the kernel sets them.
+    l.xsave.bytes[0..2].copy_from_slice(&0x37fu16.to_le_bytes());
+    l.xsave.bytes[24..28].copy_from_slice(&0x1f80u32.to_le_bytes());
+    // SAFETY: a valid standard-format area in which nothing is present.
+    unsafe { vector::load(l.xsave.bytes.as_ptr()) };
+}
+
+/// Signals that were ignored when dcrun was started stay ignored.
+fn read_dispositions() {
+    for sig in 1..=64 {
+        if signal::RESERVED & signal::bit(sig) != 0 {
+            continue;
+        }
+        let mut act = [0usize; 4];
+        sys!(RT_SIGACTION, sig, 0, &raw mut act, 8);
+        if act[0] == signal::SIG_IGN {
+            state().root.actions[sig as usize].handler = signal::SIG_IGN;
+        } else if act[0] != signal::SIG_DFL {
+            let dfl = [0usize; 4];
+            sys!(RT_SIGACTION, sig, &raw const dfl, 0, 8);
+        }
+    }
+}
+
+/// The name that ps(1) shows: the program's, as execve sets it.
+fn set_name() {
+    let exe = &state().root.exe;
+    let end = exe.iter().position(|&b| b == 0).unwrap_or(0);
+    let start = exe[..end]
+        .iter()
+        .rposition(|&b| b == b'/')
+        .map_or(0, |i| i + 1);
+    let mut name = [0u8; 16];
+    let n = (end - start).min(15);
+    name[..n].copy_from_slice(&exe[start..start + n]);
+    const PR_SET_NAME: usize = 15;
+    sys!(PRCTL, PR_SET_NAME, name.as_ptr());
+    state().root.comm = name;
+}
+
+/// `--interval`: a timer that ticks with the runtime's own signal.
+pub fn start_clock() {
+    let ms = engine().boot.interval_ms;
+    if ms == 0 {
+        return;
+    }
+    let mut sigevent = [0u8; 64];
+    sigevent[8..12].copy_from_slice(&signal::STOP.to_le_bytes());
+    let mut id = 0i32;
+    sys!(TIMER_CREATE, 1, sigevent.as_ptr(), &raw mut id);
+    let t = [ms / 1000, ms % 1000 * 1_000_000];
+    let spec = [t[0], t[1], t[0], t[1]];
+    sys!(TIMER_SETTIME, id, 0, &raw const spec, 0);
+}
+
+/// In a child of the program: Rio belongs to the parent.
+pub fn make_private() {
+    let flags = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_NORESERVE;
+    sys!(
+        MMAP,
+        RIO_BASE,
+        header::IMAGE_MAX,
+        PROT_RW,
+        flags,
+        -1isize,
+        0
+    );
+}

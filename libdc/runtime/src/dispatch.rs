@@ -1,0 +1,135 @@
+//! The three ways in: a system call, an interruption, and the way out.
+
+use crate::engine::engine;
+use crate::machine::frame::*;
+use crate::machine::sys::errno::EFAULT;
+use crate::table::{self, How};
+use crate::{commit, event, signal, thread};
+use core::sync::atomic::Ordering::*;
+
+/// A system call of the program. Its registers are in the frame.
+pub extern "C" fn on_call(l: &'static mut Local) {
+    l.state.store(RUNTIME, Relaxed);
+    l.again = true;
+    l.interrupted = false;
+    l.commit_after = false;
+    if l.trapped {
+        l.trapped = false;
+        let _guard = engine().lock.acquire(l);
+        crate::patch::consider(l);
+    }
+    let row = table::row(l.frame.nr);
+    let args = l.frame.args();
+    let ret = match row.how {
+        How::Pass => {
+            // SAFETY: the program's own call with its own arguments.
+            let r = awake(&args, || unsafe {
+                crate::machine::sys::raw6(l.frame.nr, args)
+            });
+            classify(l, row);
+            r
+        }
+        How::Wait => {
+            let nr = l.frame.nr;
+            let r = awake(&args, || thread::wait_or_signal(l, nr, args));
+            classify(l, row);
+            r
+        }
+        How::Locked(f) => {
+            let _guard = engine().lock.acquire(l);
+            let r = awake(&args, || f(l, args));
+            if row.class == table::Class::NonDeterministic {
+                event::non_deterministic(l);
+            }
+            r
+        }
+        How::Free(f) => {
+            let r = awake(&args, || f(l, args));
+            classify(l, row);
+            r
+        }
+        How::Refuse(errno, why) => refuse(l, row, errno, why),
+        How::Unknown => table::unknown(l, args),
+    };
+    l.frame.rax = ret as usize;
+    l.again = false;
+    if l.commit_after {
+        l.commit_after = false;
+        let _guard = engine().lock.acquire(l);
+        commit::commit(l);
+    }
+}
+
+/// Makes a call; where it met sleeping memory, wakes that and makes it again.
+/// (A call that takes something away has woken its buffers before.)
+#[inline(always)]
+fn awake(args: &[usize; 6], mut call: impl FnMut() -> isize) -> isize {
+    let r = call();
+    if r == -EFAULT && engine().pieces.any() {
+        awake_slowly(args, call)
+    } else {
+        r
+    }
+}
+
+#[cold]
+fn awake_slowly(args: &[usize; 6], mut call: impl FnMut() -> isize) -> isize {
+    let mut any = false;
+    for &a in args {
+        any |= engine().pieces.wake(a, a.saturating_add(4096));
+    }
+    if any { call() } else { -EFAULT }
+}
+
+/// Tells the protocol of a call that needed no lock otherwise.
+#[inline(always)]
+fn classify(l: &mut Local, row: &table::Row) {
+    if row.class == table::Class::NonDeterministic && !engine().nd_cheap.load(Relaxed) {
+        let _guard = engine().lock.acquire(l);
+        event::non_deterministic(l);
+    }
+}
+
+#[cold]
+fn refuse(_l: &mut Local, row: &table::Row, errno: isize, why: &str) -> isize {
+    // Without a reason it is one that every program is ready for.
+    if !why.is_empty() && table::first_time(row.nr) {
+        crate::say!("{} is refused: {}", row.name, why);
+    }
+    -errno
+}
+
+/// The program was interrupted outside of a call.
+pub extern "C" fn on_async(l: &'static mut Local) {
+    l.state.store(RUNTIME, Relaxed);
+    l.again = false;
+    l.interrupted = false;
+    l.commit_after = false;
+}
+
+/// Before every return to the program, and again as long as something wants
+/// attention.
+pub extern "C" fn on_leave(l: &'static mut Local) {
+    loop {
+        l.state.store(RUNTIME, SeqCst);
+        let attention = l.attention.load(SeqCst);
+        if attention == 0 {
+            return;
+        }
+        if attention & ATTENTION_STOP != 0 {
+            thread::pause_for_stop(l);
+            if engine().tick.swap(false, Relaxed) {
+                let _guard = engine().lock.acquire(l);
+                commit::commit(l);
+            }
+        }
+        if l.attention.load(SeqCst) & ATTENTION_SIGNAL != 0 {
+            let _guard = engine().lock.acquire(l);
+            signal::deliver::deliver_pending(l);
+            if l.commit_after {
+                l.commit_after = false;
+                commit::commit(l);
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What the runtime knows and a rollback does not touch.
+//!
+//! One value for the whole worker. The big lock guards all of it and the
+//! state; what threads read without the lock is atomic.
+
+use crate::arena::Arena;
+use crate::machine::frame::Local;
+use crate::state::State;
+use crate::thread::Lock;
+use core::sync::atomic::{AtomicBool, AtomicU32};
+use dc_image::header::{self, Live};
+use dc_image::{BootInfo, window};
+use vista_core::journal::Journal;
+use vista_core::pages::{PageStore, Supply};
+
+pub const MAX_THREADS: usize = 512;
+
+/// Pages that always go into the next commit, found by no scan.
+pub const EXTRA_MAX: usize = 1 << 16;
+
+pub struct Engine {
+    pub boot: BootInfo,
+    pub live: *mut Live,
+    pub arena: Arena,
+    pub store: PageStore,
+    pub journal: Journal,
+    pub lock: Lock,
+    /// Nonzero while a commit stops all other threads; a futex.
+    pub stopping: AtomicU32,
+    pub threads: [*mut Local; MAX_THREADS],
+    pub thread_count: AtomicU32,
+    pub uffd: i32,
+    pub pagemap: i32,
+    pub mem: i32,
+    /// Text pages changed by patching since the last commit.
+    pub extra: *mut usize,
+    pub extra_len: usize,
+    pub hot: crate::commit::hot::HotSet,
+    pub pieces: crate::commit::sleep::Pieces,
+    pub regions: *mut crate::uffd::PageRegion,
+    /// True if re-execution may meet output that was already made.
+    pub replay: crate::object::output::Replay,
+    pub limbo: crate::object::descriptor::Limbo,
+    pub undo: crate::object::undo::Pending,
+    pub stubs: crate::patch::StubPools,
+    /// The protocol's flag is set and no commit follows an event: calls whose
+    /// only effect would be to set it may skip the lock.
+    pub nd_cheap: AtomicBool,
+    /// A tick of `--interval` is due.
+    pub tick: AtomicBool,
+    pub fault_count: u64,
+    /// This is a child of the program: nothing of it is committed.
+    pub alone: bool,
+}
+
+// SAFETY: guarded by the big lock, see the module.
+unsafe impl Sync for Engine {}
+
+static mut ENGINE: Engine = Engine {
+    boot: BootInfo::ZERO,
+    live: core::ptr::null_mut(),
+    arena: Arena::new(),
+    store: PageStore::closed(),
+    journal: Journal::closed(),
+    lock: Lock::new(),
+    stopping: AtomicU32::new(0),
+    threads: [core::ptr::null_mut(); MAX_THREADS],
+    thread_count: AtomicU32::new(0),
+    uffd: -1,
+    pagemap: -1,
+    mem: -1,
+    extra: core::ptr::null_mut(),
+    extra_len: 0,
+    hot: crate::commit::hot::HotSet::new(),
+    pieces: crate::commit::sleep::Pieces::new(),
+    regions: core::ptr::null_mut(),
+    replay: crate::object::output::Replay::new(),
+    limbo: crate::object::descriptor::Limbo::new(),
+    undo: crate::object::undo::Pending::new(),
+    stubs: crate::patch::StubPools::new(),
+    nd_cheap: AtomicBool::new(false),
+    tick: AtomicBool::new(false),
+    fault_count: 0,
+    alone: false,
+};
+
+/// The engine. Callers hold the big lock, or touch atomics only.
+#[inline(always)]
+pub fn engine() -> &'static mut Engine {
+    // SAFETY: the big lock serialises all users of non-atomic fields.
+    unsafe { &mut *(&raw mut ENGINE) }
+}
+
+/// The state: everything in it is rolled back. Callers hold the big lock.
+#[inline(always)]
+pub fn state() -> &'static mut State {
+    // SAFETY: mapped for the life of the worker; the big lock serialises.
+    unsafe { &mut *(window::STATE_BASE as *mut State) }
+}
+
+impl Engine {
+    #[inline(always)]
+    pub fn live(&self) -> &'static Live {
+        // SAFETY: mapped for the life of the worker; all fields are atomics
+        // or written by a dying worker.
+        unsafe { &*self.live }
+    }
+
+    pub fn high_fd(&self, which: i32) -> i32 {
+        self.boot.fd_base + which
+    }
+}
+
+/// What the page store needs from the runtime.
+pub struct Supplier<'a> {
+    pub arena: &'a mut Arena,
+    pub rio_fd: i32,
+}
+
+/// Frames are made usable in steps of this many (8 MiB).
+const GROW_FRAMES: usize = 2048;
+
+impl Supply for Supplier<'_> {
+    fn alloc(&mut self, bytes: usize) -> *mut u8 {
+        self.arena.alloc(bytes)
+    }
+
+    fn grow(&mut self, from: usize) -> Result<usize, isize> {
+        let at = header::FRAMES_OFFSET + from * window::PAGE;
+        // The storage is asked for the room now, so that a store can never
+        // find it missing (that would be a SIGBUS).
+        let mut frames = GROW_FRAMES;
+        loop {
+            let r = crate::sys!(FALLOCATE, self.rio_fd, 0, at, frames * window::PAGE);
+            if !crate::machine::sys::failed(r) {
+                let table = header::TABLE_OFFSET + from * 16;
+                let r = crate::sys!(FALLOCATE, self.rio_fd, 0, table, frames * 16);
+                if crate::machine::sys::failed(r) {
+                    return Err(r);
+                }
+                break;
+            }
+            if frames <= 64 {
+                return Err(r);
+            }
+            frames /= 2;
+        }
+        const MADV_POPULATE_WRITE: usize = 23;
+        crate::sys!(
+            MADVISE,
+            window::RIO_BASE + at,
+            frames * window::PAGE,
+            MADV_POPULATE_WRITE
+        );
+        Ok(from + frames)
+    }
+}
+
+/// Splits the engine into the page store and its supplier.
+pub fn store_and_supply() -> (&'static mut PageStore, Supplier<'static>) {
+    let e = engine();
+    let rio_fd = e.high_fd(dc_image::boot::high_fd::RIO);
+    (
+        &mut e.store,
+        Supplier {
+            arena: &mut e.arena,
+            rio_fd,
+        },
+    )
+}

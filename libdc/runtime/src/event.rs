@@ -1,0 +1,57 @@
+//! Telling the protocol what happens, and committing when it asks.
+//!
+//! `protocols` decides, this file acts. Callers hold the big lock.
+
+use crate::commit;
+use crate::engine::{engine, state};
+use crate::machine::frame::Local;
+use core::sync::atomic::Ordering::*;
+use protocols::{Decision, Event};
+
+/// A non-deterministic result is known and the program has not seen it yet.
+pub fn non_deterministic(local: &mut Local) {
+    engine().live().nd_events.fetch_add(1, Relaxed);
+    let d = state()
+        .root
+        .machine
+        .step(Event::NonDeterministic { loggable: false });
+    after(local, d);
+}
+
+/// Something is about to become visible; commits first if it must.
+pub fn visible(local: &mut Local) {
+    engine().live().visible_events.fetch_add(1, Relaxed);
+    let d = state().root.machine.step(Event::Visible);
+    if d.commit_before && engine().boot.plant != dc_image::boot::plant::SKIP_COMMIT {
+        commit::commit(local);
+    }
+    after(local, d);
+}
+
+/// A call nobody has classified: committed around, on both sides.
+pub fn unknown(local: &mut Local) {
+    let d = state().root.machine.step(Event::Unknown);
+    if d.commit_before {
+        commit::commit(local);
+    }
+    after(local, d);
+}
+
+fn after(local: &mut Local, d: Decision) {
+    if d.commit_after {
+        local.commit_after = true;
+    } else {
+        engine()
+            .nd_cheap
+            .store(state().root.machine.flag(), Relaxed);
+    }
+}
+
+/// Sets the flag without an event of its own: what happened before may not
+/// repeat itself.
+pub fn mark(_local: &mut Local) {
+    state()
+        .root
+        .machine
+        .step(Event::NonDeterministic { loggable: false });
+}

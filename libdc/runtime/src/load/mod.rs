@@ -1,0 +1,35 @@
+//! Loading a program, as execve would.
+
+pub mod elf;
+pub mod stack;
+
+use crate::engine::{engine, state};
+use dc_image::window;
+
+/// Loads the program of the boot block; returns its entry and stack pointer.
+pub fn program() -> Result<(usize, usize), (i32, &'static str)> {
+    let boot = engine().boot;
+    // SAFETY: the boot block lies in the arena and ends in NUL.
+    let path = unsafe {
+        core::slice::from_raw_parts(
+            boot.program.addr as *const u8,
+            boot.program.len as usize + 1,
+        )
+    };
+    let root = &mut state().root;
+    root.exe[..path.len()].copy_from_slice(path);
+    let main = elf::load(path, window::PIE_BASE)?;
+    let mut entry = main.entry;
+    let mut base = 0;
+    if main.interp_len > 0 {
+        let at = crate::space::find_free(4 << 20, window::MMAP_TOP as u64, window::USER_MIN as u64)
+            .ok_or((126, "no room for the dynamic loader"))?;
+        let interp = elf::load(&main.interp[..main.interp_len + 1], at as usize)?;
+        entry = interp.entry;
+        base = interp.base;
+    }
+    root.brk_start = main.end.next_multiple_of(window::PAGE) as u64;
+    root.brk_now = root.brk_start;
+    let sp = stack::build(&main, base)?;
+    Ok((entry, sp))
+}

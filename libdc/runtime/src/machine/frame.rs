@@ -1,0 +1,127 @@
+//! What the runtime knows about a thread that has entered it.
+//!
+//! ```text
+//! gs:0     Local: pointers that entry and exit need
+//! gs:Frame the program's general registers and xmm0-15
+//! ```
+//!
+//! The runtime has no thread-local storage of its own, because `fs` is the
+//! program's; `gs` is free in Linux programs and points here.
+
+use core::sync::atomic::AtomicU32;
+
+/// The program's registers. `rip` and `rax` together say whether the context
+/// is "after the call" or "call again": see [`Frame::call_again`].
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Frame {
+    pub r15: usize,
+    pub r14: usize,
+    pub r13: usize,
+    pub r12: usize,
+    pub rbp: usize,
+    pub rbx: usize,
+    pub r11: usize,
+    pub r10: usize,
+    pub r9: usize,
+    pub r8: usize,
+    pub rax: usize,
+    pub rcx: usize,
+    pub rdx: usize,
+    pub rsi: usize,
+    pub rdi: usize,
+    pub rip: usize,
+    pub rflags: usize,
+    pub rsp: usize,
+    pub fs_base: usize,
+    /// Number of the system call, -1 for an asynchronous entry.
+    pub nr: usize,
+    _pad: [usize; 4],
+    pub xmm: [[u64; 2]; 16],
+}
+
+impl Frame {
+    pub const ZERO: Frame = Frame {
+        r15: 0,
+        r14: 0,
+        r13: 0,
+        r12: 0,
+        rbp: 0,
+        rbx: 0,
+        r11: 0,
+        r10: 0,
+        r9: 0,
+        r8: 0,
+        rax: 0,
+        rcx: 0,
+        rdx: 0,
+        rsi: 0,
+        rdi: 0,
+        rip: 0,
+        rflags: 0x202,
+        rsp: 0,
+        fs_base: 0,
+        nr: 0,
+        _pad: [0; 4],
+        xmm: [[0; 2]; 16],
+    };
+
+    pub fn args(&self) -> [usize; 6] {
+        [self.rdi, self.rsi, self.rdx, self.r10, self.r8, self.r9]
+    }
+
+    /// The context in which the program makes this call once more: the
+    /// `syscall` instruction is two bytes long and always still in place.
+    pub fn call_again(&mut self) {
+        self.rip -= 2;
+        self.rax = self.nr;
+    }
+}
+
+/// Bits of [`Local::attention`].
+pub const ATTENTION_SIGNAL: u32 = 1;
+pub const ATTENTION_STOP: u32 = 1 << 8;
+
+/// States of a thread, in [`Local::state`].
+pub const PROGRAM: u32 = 1;
+pub const RUNTIME: u32 = 2;
+/// In a kernel call that may last, or waiting for a lock or the end of a
+/// commit. Its context in `frame` is complete: a commit need not wait for it.
+pub const STOPPED: u32 = 3;
+
+/// Offsets that the entry code uses; the order is asserted below.
+#[repr(C, align(64))]
+pub struct Local {
+    pub this: *mut Local,
+    pub stack_top: usize,
+    /// Where patched sites jump to.
+    pub entry: usize,
+    pub state: AtomicU32,
+    pub attention: AtomicU32,
+    pub frame: Frame,
+    /// Slot in the state's table of threads.
+    pub slot: u32,
+    pub tid: i32,
+    /// Where `frame` stands: true if the call of `frame` has not taken effect.
+    pub again: bool,
+    /// The protocol wants a commit once the call has taken effect.
+    pub commit_after: bool,
+    /// The call was broken off by a signal (it answered EINTR).
+    pub interrupted: bool,
+    /// This call came by SIGSYS: its site may be patched.
+    pub trapped: bool,
+    /// `xsave` holds registers to load before the thread first runs.
+    pub has_vectors: bool,
+    /// A futex: the creator has entered the thread into the tables.
+    pub ready: AtomicU32,
+    /// The kernel clears this when the thread is gone (set_tid_address).
+    pub gone: AtomicU32,
+    pub queue: crate::signal::queue::Queue,
+    pub xsave: crate::machine::vector::XsaveArea,
+}
+
+pub const LOCAL_STACK_TOP: usize = core::mem::offset_of!(Local, stack_top);
+pub const LOCAL_ENTRY: usize = core::mem::offset_of!(Local, entry);
+pub const LOCAL_STATE: usize = core::mem::offset_of!(Local, state);
+pub const LOCAL_ATTENTION: usize = core::mem::offset_of!(Local, attention);
+pub const LOCAL_FRAME: usize = core::mem::offset_of!(Local, frame);

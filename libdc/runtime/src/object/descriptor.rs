@@ -1,0 +1,383 @@
+//! Descriptors and open file descriptions.
+//!
+//! Keeper and worker share one descriptor table in the kernel, so descriptors
+//! outlive the worker. The state has its own table: what each number meant at
+//! the last commit. A number that is closed or replaced since is kept aside
+//! ("limbo") until the next commit, unless it came into being since.
+//!
+//! Warm: limbo moves back, newer numbers are closed, flags are set again.
+//! Cold: every description is made again by the file of its kind.
+
+use super::record;
+use crate::engine::{engine, state};
+use crate::event;
+use crate::machine::frame::Local;
+use crate::machine::sys::{errno::*, failed};
+use crate::object::stat::*;
+use crate::state::*;
+use crate::sys;
+use dc_image::boot::high_fd;
+
+pub const O_ACCMODE: usize = 3;
+pub const O_RDWR: usize = 2;
+pub const O_CREAT: usize = 0o100;
+pub const O_EXCL: usize = 0o200;
+pub const O_NOCTTY: usize = 0o400;
+pub const O_TRUNC: usize = 0o1000;
+pub const O_APPEND: usize = 0o2000;
+pub const O_NONBLOCK: usize = 0o4000;
+pub const O_CLOEXEC: usize = 0o2000000;
+pub const O_TMPFILE: usize = 0o20000000;
+
+/// Descriptors put aside in this interval, and those made in it.
+pub struct Limbo {
+    len: i32,
+    fresh: [u64; MAX_FDS / 64],
+    any_fresh: bool,
+}
+
+impl Limbo {
+    pub const fn new() -> Limbo {
+        Limbo {
+            len: 0,
+            fresh: [0; MAX_FDS / 64],
+            any_fresh: false,
+        }
+    }
+    fn is_fresh(&self, fd: i32) -> bool {
+        self.fresh[fd as usize / 64] & (1 << (fd % 64)) != 0
+    }
+    fn set_fresh(&mut self, fd: i32) {
+        self.fresh[fd as usize / 64] |= 1 << (fd % 64);
+        self.any_fresh = true;
+    }
+    fn clear_fresh(&mut self, fd: i32) {
+        self.fresh[fd as usize / 64] &= !(1 << (fd % 64));
+    }
+}
+
+/// The open file behind a descriptor (index + 1).
+#[inline]
+pub fn file_of(fd: i32) -> Option<u32> {
+    if fd < 0 || fd >= engine().boot.fd_base || fd as usize >= MAX_FDS {
+        return None;
+    }
+    let f = state().fds[fd as usize].file as u32;
+    (f != 0).then_some(f)
+}
+
+/// The open file itself.
+#[inline]
+pub fn open_file(file: u32) -> &'static mut OpenFile {
+    &mut state().files[file as usize - 1]
+}
+
+pub fn hold(file: u32) {
+    state().file_refs[file as usize - 1] += 1;
+}
+
+pub fn release(file: u32) {
+    let refs = &mut state().file_refs[file as usize - 1];
+    *refs -= 1;
+    if *refs == 0 {
+        let f = open_file(file);
+        if f.kind == Kind::Regular && f.unlinked != 0 {
+            super::undo::close_name(f.ino);
+        }
+        f.kind = Kind::None;
+        super::input::forget(file);
+        super::epoll::forget(file);
+    }
+}
+
+/// A free record, with one reference.
+pub fn new_file(kind: Kind) -> Option<u32> {
+    static mut HINT: usize = 0;
+    let refs = &mut state().file_refs;
+    // SAFETY: under the big lock.
+    let hint = unsafe { &mut *(&raw mut HINT) };
+    for k in 0..MAX_FILES {
+        let i = (*hint + k) % MAX_FILES;
+        if refs[i] == 0 {
+            // The lowest free one next time: few pages in use.
+            *hint = if k == 0 { 0 } else { i + 1 };
+            refs[i] = 1;
+            let f = &mut state().files[i];
+            f.kind = kind;
+            f.flags = 0;
+            f.mode = 0;
+            (f.dev, f.ino, f.offset) = (0, 0, 0);
+            (f.inherited, f.touched, f.unlinked, f.peer) = (0, 0, 0, 0);
+            f.words = [0; 16];
+            f.termios_set = 0;
+            f.path_len = 0;
+            return Some(i as u32 + 1);
+        }
+    }
+    None
+}
+
+/// Enters a descriptor that the kernel just made.
+pub fn enter(fd: i32, file: u32, cloexec: bool) {
+    let d = &mut state().fds[fd as usize];
+    if d.file != 0 {
+        // Cannot be: the kernel gives free numbers only.
+        release(d.file as u32);
+    }
+    *d = Descriptor {
+        file: file as u16,
+        cloexec: cloexec as u8,
+        _pad: 0,
+    };
+    let high = &mut state().root.fd_high;
+    *high = (*high).max(fd as u32 + 1);
+    engine().limbo.set_fresh(fd);
+}
+
+/// Finds out what a descriptor is, and enters it. `path` is absolute or empty.
+pub fn adopt(fd: i32, flags: usize, path: &[u8], inherited: bool) -> isize {
+    let Ok(st) = Stat::of_fd(fd) else {
+        return -EBADF;
+    };
+    let kind = match st.kind() {
+        _ if path.starts_with(b"/proc/") || path.starts_with(b"/sys/") => Kind::Other,
+        S_IFREG => Kind::Regular,
+        S_IFDIR => Kind::Directory,
+        S_IFIFO => Kind::Pipe,
+        S_IFSOCK => Kind::Socket,
+        S_IFCHR if super::tty::is_tty(fd) => Kind::Tty,
+        S_IFCHR => Kind::Device,
+        _ => Kind::Other,
+    };
+    let Some(file) = new_file(kind) else {
+        sys!(CLOSE, fd);
+        return -EMFILE;
+    };
+    let f = open_file(file);
+    f.flags = (flags & !(O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC)) as u32;
+    f.mode = st.mode;
+    (f.dev, f.ino) = (st.dev, st.ino);
+    f.inherited = inherited as u32;
+    if inherited && kind == Kind::Regular {
+        f.offset = sys!(LSEEK, fd, 0, 1).max(0) as u64;
+    }
+    set_path(f, path);
+    enter(fd, file, flags & O_CLOEXEC != 0);
+    fd as isize
+}
+
+pub fn set_path(f: &mut OpenFile, path: &[u8]) {
+    let n = path.len().min(f.path.len() - 1);
+    f.path[..n].copy_from_slice(&path[..n]);
+    f.path[n] = 0;
+    f.path_len = n as u32;
+}
+
+/// The descriptors the program starts with.
+pub fn adopt_inherited() {
+    for fd in 0..engine().boot.fd_base.min(1024) {
+        const F_GETFL: usize = 3;
+        let flags = sys!(FCNTL, fd, F_GETFL, 0);
+        if failed(flags) {
+            continue;
+        }
+        let mut path = [0u8; 512];
+        let n = super::process::fd_path(fd, &mut path);
+        let path = if n > 0 && path[0] == b'/' {
+            &path[..n]
+        } else {
+            &path[..0]
+        };
+        // Two numbers of one terminal or pipe are one description, as a rule.
+        if let Some(same) = same_description(fd) {
+            hold(same);
+            enter(fd, same, false);
+            continue;
+        }
+        adopt(fd, flags as usize, path, true);
+    }
+}
+
+fn same_description(fd: i32) -> Option<u32> {
+    const KCMP_FILE: usize = 0;
+    let pid = sys!(GETPID);
+    (0..fd).find_map(|other| {
+        let file = file_of(other)?;
+        (sys!(KCMP, pid, pid, KCMP_FILE, fd, other) == 0).then_some(file)
+    })
+}
+
+/// Takes a number out of the table, so that a rollback can give it back.
+fn put_aside(l: &mut Local, fd: i32) {
+    let e = engine();
+    let file = state().fds[fd as usize].file as u32;
+    let last = state().file_refs[file as usize - 1] == 1;
+    let peers_notice =
+        last && matches!(open_file(file).kind, Kind::Pipe | Kind::Socket | Kind::Tty);
+    if e.limbo.is_fresh(fd) || peers_notice || e.alone {
+        // A rollback has no use for it, or the close is itself an output.
+        e.limbo.clear_fresh(fd);
+        sys!(CLOSE, fd);
+    } else {
+        if e.limbo.len == high_fd::LIMBO_COUNT {
+            crate::commit::commit(l);
+        }
+        let to = e.high_fd(high_fd::LIMBO) + e.limbo.len;
+        record::append(record::LIMBO, &[&fd.to_le_bytes(), &to.to_le_bytes()]);
+        e.limbo.len += 1;
+        sys!(DUP3, fd, to, O_CLOEXEC);
+        sys!(CLOSE, fd);
+    }
+    state().fds[fd as usize] = Descriptor::default();
+    release(file);
+}
+
+/// After a commit: closes are final.
+pub fn close_limbo() {
+    let e = engine();
+    let limbo = &mut e.limbo;
+    if limbo.len > 0 {
+        let first = e.boot.fd_base + high_fd::LIMBO;
+        sys!(CLOSE_RANGE, first, first + limbo.len - 1, 0);
+        limbo.len = 0;
+    }
+    if limbo.any_fresh {
+        limbo.fresh = [0; MAX_FDS / 64];
+        limbo.any_fresh = false;
+    }
+}
+
+/// Whether closing this number is seen outside (a hang-up, an end of file).
+fn announce(l: &mut Local, fd: i32) {
+    if let Some(file) = file_of(fd) {
+        let shared = state().file_refs[file as usize - 1] > 1;
+        if !shared && matches!(open_file(file).kind, Kind::Pipe | Kind::Socket) {
+            event::visible(l);
+        }
+    }
+}
+
+pub fn close(l: &mut Local, a: [usize; 6]) -> isize {
+    let _guard = engine().lock.acquire(l);
+    let fd = a[0] as i32;
+    if file_of(fd).is_none() {
+        return -EBADF;
+    }
+    announce(l, fd);
+    put_aside(l, fd);
+    0
+}
+
+pub fn close_range(l: &mut Local, a: [usize; 6]) -> isize {
+    const CLOEXEC: usize = 4;
+    let _guard = engine().lock.acquire(l);
+    let (first, last) = (
+        a[0],
+        a[1].min(engine().boot.fd_base as usize - 1)
+            .min(MAX_FDS - 1),
+    );
+    if a[0] > a[1] || a[2] & !6 != 0 {
+        return -EINVAL;
+    }
+    for fd in first..(last + 1).min(state().root.fd_high as usize) {
+        if file_of(fd as i32).is_some() {
+            if a[2] & CLOEXEC != 0 {
+                state().fds[fd].cloexec = 1;
+                sys!(FCNTL, fd, 2, 1);
+            } else {
+                announce(l, fd as i32);
+                put_aside(l, fd as i32);
+            }
+        }
+    }
+    0
+}
+
+pub fn dup(_l: &mut Local, a: [usize; 6]) -> isize {
+    let Some(file) = file_of(a[0] as i32) else {
+        return -EBADF;
+    };
+    let r = sys!(DUP, a[0]);
+    entered_dup(r, file, false)
+}
+
+fn entered_dup(r: isize, file: u32, cloexec: bool) -> isize {
+    if failed(r) {
+        return r;
+    }
+    if r as i32 >= engine().boot.fd_base || r as usize >= MAX_FDS {
+        sys!(CLOSE, r);
+        return -EMFILE;
+    }
+    hold(file);
+    enter(r as i32, file, cloexec);
+    r
+}
+
+pub fn dup2(l: &mut Local, a: [usize; 6]) -> isize {
+    if a[0] as i32 == a[1] as i32 {
+        return if file_of(a[0] as i32).is_some() {
+            a[0] as isize
+        } else {
+            -EBADF
+        };
+    }
+    dup3(l, [a[0], a[1], 0, 0, 0, 0])
+}
+
+pub fn dup3(l: &mut Local, a: [usize; 6]) -> isize {
+    let (old, new, flags) = (a[0] as i32, a[1] as i32, a[2]);
+    let _guard = engine().lock.acquire(l);
+    let Some(file) = file_of(old) else {
+        return -EBADF;
+    };
+    if old == new {
+        return -EINVAL;
+    }
+    if new < 0 || new >= engine().boot.fd_base || new as usize >= MAX_FDS {
+        return -EBADF;
+    }
+    if file_of(new).is_some() {
+        announce(l, new);
+        put_aside(l, new);
+    }
+    let r = sys!(DUP3, old, new, flags);
+    entered_dup(r, file, flags & O_CLOEXEC != 0)
+}
+
+pub fn fcntl(l: &mut Local, a: [usize; 6]) -> isize {
+    const F_DUPFD: usize = 0;
+    const F_SETFD: usize = 2;
+    const F_SETFL: usize = 4;
+    const F_SETLKW: usize = 7;
+    const F_OFD_SETLKW: usize = 38;
+    const F_DUPFD_CLOEXEC: usize = 1030;
+    let (fd, cmd, arg) = (a[0] as i32, a[1], a[2]);
+    if matches!(cmd, F_SETLKW | F_OFD_SETLKW) {
+        return crate::thread::wait_or_signal(l, crate::machine::nr::FCNTL, a);
+    }
+    let _guard = engine().lock.acquire(l);
+    let Some(file) = file_of(fd) else {
+        return -EBADF;
+    };
+    let r = sys!(FCNTL, fd, cmd, arg);
+    match cmd {
+        F_DUPFD | F_DUPFD_CLOEXEC => return entered_dup(r, file, cmd == F_DUPFD_CLOEXEC),
+        F_SETFD if !failed(r) => state().fds[fd as usize].cloexec = (arg & 1) as u8,
+        F_SETFL if !failed(r) => {
+            let f = open_file(file);
+            let settable = O_APPEND | O_NONBLOCK | 0o40000;
+            f.flags = (f.flags & !(settable as u32)) | (arg & settable) as u32;
+        }
+        _ => {}
+    }
+    r
+}
+
+/// The lowest descriptor of an open file.
+pub fn any_fd(file: u32) -> Option<i32> {
+    let fds = &state().fds;
+    (0..state().root.fd_high as usize)
+        .find(|&fd| fds[fd].file as u32 == file)
+        .map(|fd| fd as i32)
+}

@@ -1,0 +1,129 @@
+//! eventfd: a counter in the kernel, mirrored in the state.
+//!
+//! state:    words[0] the counter, words[1] EFD_SEMAPHORE
+//! restore:  warm: drained and set; cold: made anew
+//! survives: warm and cold
+
+use super::descriptor::*;
+use super::output::Call;
+use super::poll;
+use crate::engine::engine;
+use crate::machine::frame::Local;
+use crate::machine::sys::{errno::*, failed};
+use crate::machine::{nr, user};
+use crate::state::Kind;
+use crate::sys;
+
+const EFD_SEMAPHORE: usize = 1;
+
+pub fn eventfd(l: &mut Local, a: [usize; 6]) -> isize {
+    eventfd2(l, [a[0], 0, 0, 0, 0, 0])
+}
+
+pub fn eventfd2(_l: &mut Local, a: [usize; 6]) -> isize {
+    let r = sys!(EVENTFD2, a[0] as u32, a[1]);
+    if failed(r) {
+        return r;
+    }
+    let Some(file) = new_file(Kind::EventFd) else {
+        return -EMFILE;
+    };
+    let f = open_file(file);
+    f.flags = (a[1] & O_NONBLOCK) as u32 | 2;
+    f.words[0] = a[0] as u32 as u64;
+    f.words[1] = (a[1] & EFD_SEMAPHORE != 0) as u64;
+    enter(r as i32, file, a[1] & O_CLOEXEC != 0);
+    r
+}
+
+/// Adds; waits without the lock if the counter is at its end.
+pub fn write(l: &mut Local, fd: i32, c: Call) -> isize {
+    if c.nr != nr::WRITE || c.len < 8 {
+        return -EINVAL;
+    }
+    let Some(v) = user::read::<u64>(c.args[1]) else {
+        return -EFAULT;
+    };
+    loop {
+        let guard = engine().lock.acquire(l);
+        let Some(file) = file_of(fd) else {
+            return -EBADF;
+        };
+        let f = open_file(file);
+        if v == u64::MAX || poll::ready_now(fd, poll::POLLOUT) || f.flags as usize & O_NONBLOCK != 0
+        {
+            let r = sys!(WRITE, fd, &raw const v, 8);
+            if !failed(r) {
+                crate::fatal::count_written(engine().live(), 8);
+                f.words[0] = f.words[0].saturating_add(v);
+            }
+            return r;
+        }
+        drop(guard);
+        if let Err(e) = poll::wait_for(l, fd, poll::POLLOUT) {
+            return e;
+        }
+    }
+}
+
+pub fn read(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
+    if len < 8 {
+        return -EINVAL;
+    }
+    loop {
+        let guard = engine().lock.acquire(l);
+        let Some(file) = file_of(fd) else {
+            return -EBADF;
+        };
+        let f = open_file(file);
+        if poll::ready_now(fd, poll::POLLIN) || f.flags as usize & O_NONBLOCK != 0 {
+            let mut v = 0u64;
+            let r = sys!(READ, fd, &raw mut v, 8);
+            super::input::count_read(r);
+            crate::event::non_deterministic(l);
+            if failed(r) {
+                return r;
+            }
+            f.words[0] = if f.words[1] != 0 {
+                f.words[0].saturating_sub(1)
+            } else {
+                0
+            };
+            return if user::write(addr, &v) { 8 } else { -EFAULT };
+        }
+        drop(guard);
+        if let Err(e) = poll::wait_for(l, fd, poll::POLLIN) {
+            return e;
+        }
+    }
+}
+
+/// At warm recovery: the counter of the last commit.
+pub fn restore_warm(file: u32, fd: i32) {
+    let f = open_file(file);
+    const F_SETFL: usize = 4;
+    sys!(FCNTL, fd, F_SETFL, O_NONBLOCK);
+    let mut v = 0u64;
+    while sys!(READ, fd, &raw mut v, 8) == 8 {
+        super::input::count_read(8);
+    }
+    let v = f.words[0];
+    if v > 0 {
+        sys!(WRITE, fd, &raw const v, 8);
+        crate::fatal::count_written(engine().live(), 8);
+    }
+    sys!(FCNTL, fd, F_SETFL, f.flags as usize & O_NONBLOCK);
+}
+
+/// At cold recovery.
+pub fn remake(file: u32) -> isize {
+    let f = open_file(file);
+    let flags = f.flags as usize & O_NONBLOCK | f.words[1] as usize & EFD_SEMAPHORE;
+    let r = sys!(EVENTFD2, 0, flags);
+    if !failed(r) && f.words[0] > 0 {
+        let v = f.words[0];
+        sys!(WRITE, r, &raw const v, 8);
+        crate::fatal::count_written(engine().live(), 8);
+    }
+    r
+}

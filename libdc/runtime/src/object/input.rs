@@ -1,0 +1,373 @@
+//! Input: never lost as long as the keeper lives.
+//!
+//! What a terminal, pipe or socket gives is gone from the kernel, so it is
+//! read straight into the journal, and only then handed to the program. After
+//! a crash everything consumed since the last commit is fed again, before
+//! anything new: the *pushback*, a part of the state.
+//!
+//! Reading a file of the program's own is deterministic: its offset is rolled
+//! back, its contents too.
+
+use super::record::{self, IoHead};
+use super::{descriptor, poll, regular};
+use crate::commit::fault_point;
+use crate::engine::{engine, state};
+use crate::event;
+use crate::machine::frame::{ATTENTION_SIGNAL, Local};
+use crate::machine::sys::errno::*;
+use crate::machine::{entry, nr, user};
+use crate::state::Kind;
+use crate::thread;
+use core::sync::atomic::Ordering::*;
+use dc_image::boot::{fault, plant};
+
+/// The most that one call takes from a stream.
+const STREAM_MAX: usize = 64 << 10;
+
+pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
+    let [fd, addr, len, ..] = a;
+    let fd = fd as i32;
+    let guard = engine().lock.acquire(l);
+    let Some(file) = descriptor::file_of(fd) else {
+        return -EBADF;
+    };
+    let f = descriptor::open_file(file);
+    engine().pieces.wake(addr, addr.saturating_add(len));
+    match f.kind {
+        Kind::Regular | Kind::MemFd | Kind::Directory if regular::rewinds(f) => {
+            // SAFETY: the program's own call with its own arguments.
+            let r = unsafe { crate::machine::sys::raw6(nr::READ, a) };
+            count_read(r);
+            regular::after_transfer(fd, file, None, r);
+            r
+        }
+        Kind::EventFd => {
+            drop(guard);
+            super::eventfd::read(l, fd, addr, len)
+        }
+        Kind::Device | Kind::Other => {
+            // SAFETY: as above.
+            let r = unsafe { crate::machine::sys::raw6(nr::READ, a) };
+            count_read(r);
+            regular::after_transfer(fd, file, None, r);
+            event::non_deterministic(l);
+            r
+        }
+        _ => {
+            drop(guard);
+            stream(l, fd, addr, len)
+        }
+    }
+}
+
+/// Into several buffers: streams fill the first one that has room, files all.
+pub fn readv(l: &mut Local, a: [usize; 6]) -> isize {
+    let fd = a[0] as i32;
+    let kind = {
+        let _guard = engine().lock.acquire(l);
+        let Some(file) = descriptor::file_of(fd) else {
+            return -EBADF;
+        };
+        descriptor::open_file(file).kind
+    };
+    if matches!(
+        kind,
+        Kind::Regular | Kind::MemFd | Kind::Directory | Kind::Device | Kind::Other
+    ) {
+        let _guard = engine().lock.acquire(l);
+        wake_vectors(a);
+        // SAFETY: the program's own call with its own arguments.
+        let r = unsafe { crate::machine::sys::raw6(nr::READV, a) };
+        count_read(r);
+        if let Some(file) = descriptor::file_of(fd) {
+            regular::after_transfer(fd, file, None, r);
+        }
+        if matches!(kind, Kind::Device | Kind::Other) {
+            event::non_deterministic(l);
+        }
+        return r;
+    }
+    for i in 0..a[2].min(1024) {
+        let Some(v) = user::read::<[usize; 2]>(a[1] + i * 16) else {
+            return -EFAULT;
+        };
+        if v[1] > 0 {
+            return read(l, [a[0], v[0], v[1], 0, 0, 0]);
+        }
+    }
+    0
+}
+
+pub fn pread(l: &mut Local, a: [usize; 6]) -> isize {
+    let _guard = engine().lock.acquire(l);
+    let Some(file) = descriptor::file_of(a[0] as i32) else {
+        return -EBADF;
+    };
+    // SAFETY: the program's own call with its own arguments.
+    let r = unsafe { crate::machine::sys::raw6(l.frame.nr, a) };
+    count_read(r);
+    if !matches!(
+        descriptor::open_file(file).kind,
+        Kind::Regular | Kind::MemFd
+    ) {
+        event::non_deterministic(l);
+    }
+    r
+}
+
+/// The kernel would stop a read at the first sleeping page of its buffers.
+fn wake_vectors(a: [usize; 6]) {
+    if engine().pieces.any() {
+        for i in 0..a[2].min(1024) {
+            let Some(v) = user::read::<[usize; 2]>(a[1] + i * 16) else {
+                return;
+            };
+            engine().pieces.wake(v[0], v[0].saturating_add(v[1]));
+        }
+    }
+}
+
+/// Keeps `Live::rchar` equal to what the kernel counts for this process.
+pub fn count_read(r: isize) {
+    if r > 0 {
+        engine().live().rchar.fetch_add(r as u64, Relaxed);
+    }
+}
+
+/// A read that consumes.
+fn stream(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
+    loop {
+        let guard = engine().lock.acquire(l);
+        let Some(file) = descriptor::file_of(fd) else {
+            return -EBADF;
+        };
+        if let Some(r) = feed(l, file, addr, len) {
+            return r;
+        }
+        let f = descriptor::open_file(file);
+        let blocking = f.flags as usize & descriptor::O_NONBLOCK == 0;
+        if blocking && engine().thread_count.load(Relaxed) > 1 {
+            // Wait without the lock, consume with it: one consumer at a time
+            // is under way when a crash comes.
+            drop(guard);
+            if let Err(e) = poll::wait_for(l, fd, poll::POLLIN) {
+                return e;
+            }
+            let _guard = engine().lock.acquire(l);
+            if poll::ready_now(fd, poll::POLLIN) {
+                return consume(l, fd, addr, len);
+            }
+            continue;
+        }
+        return consume(l, fd, addr, len);
+    }
+}
+
+fn consume(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
+    if let Some(file) = descriptor::file_of(fd) {
+        super::pipe::touch(file);
+    }
+    let e = engine();
+    let live = e.live();
+    let before = live.rchar.load(Relaxed);
+    let (room, room_len) = e.journal.room();
+    let head_len = size_of::<IoHead>();
+    let len = len.min(STREAM_MAX).min(room_len.saturating_sub(head_len));
+    // SAFETY: the journal has room for the head.
+    let data = unsafe { room.add(head_len) };
+    let flight = &live.input;
+    flight.fd.store(fd as u32, Relaxed);
+    flight.len.store(len as u64, Relaxed);
+    flight.before.store(before, Relaxed);
+    flight.thread.store(l.slot, Relaxed);
+    flight.active.store(1, Release);
+    let args = [fd as usize, data as usize, len, 0, 0, 0];
+    let r = loop {
+        // SAFETY: the buffer is the journal's free room.
+        let r = unsafe { entry::interruptible(nr::READ, &args) };
+        if r == -EINTR {
+            if thread::signal_waits(l) {
+                l.interrupted = true;
+                break r;
+            }
+            l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
+            if e.tick.swap(false, Relaxed) {
+                l.attention
+                    .fetch_and(!crate::machine::frame::ATTENTION_STOP, SeqCst);
+                // The journal's room moves with a commit: begin again.
+                flight.active.store(0, Release);
+                crate::commit::commit(l);
+                return consume(l, fd, addr, len);
+            }
+            continue;
+        }
+        break r;
+    };
+    fault_point(fault::AFTER_READ);
+    if r > 0 {
+        note(fd, l.slot, before, r as u64);
+        count_read(r);
+    }
+    flight.active.store(0, Release);
+    event::non_deterministic(l);
+    if r > 0 {
+        // SAFETY: the kernel wrote r bytes there.
+        let bytes = unsafe { core::slice::from_raw_parts(data, r as usize) };
+        if !user::write_bytes(addr, bytes) {
+            return -EFAULT;
+        }
+    }
+    r
+}
+
+/// Makes a record of the bytes that lie in the journal's room already.
+fn note(fd: i32, thread: u32, before: u64, n: u64) {
+    let e = engine();
+    let (room, _) = e.journal.room();
+    let head = IoHead {
+        fd,
+        thread,
+        mark: record::mark(before),
+        ret: n,
+        sum: 0,
+    };
+    // SAFETY: the room begins with space for the head.
+    unsafe { room.cast::<IoHead>().write_unaligned(head) };
+    let len = size_of::<IoHead>() + n as usize;
+    e.live().journal_bytes.fetch_add(len as u64, Relaxed);
+    if e.journal.append_in_place(record::INPUT, len).is_err() {
+        unreachable!("the length was limited to the room");
+    }
+}
+
+// The pushback: records of (file u32, len u32, bytes) in the state.
+
+/// Gives the program what was consumed from this file before the crash.
+fn feed(l: &mut Local, file: u32, addr: usize, len: usize) -> Option<isize> {
+    let root = &mut state().root;
+    let total = root.pushback_len as usize;
+    let mut at = 0;
+    while at < total {
+        let owner = u32_at(&root.pushback, at);
+        let n = u32_at(&root.pushback, at + 4) as usize;
+        if owner != file {
+            at += 8 + n;
+            continue;
+        }
+        let take = n.min(len);
+        if !user::write_bytes(addr, &root.pushback[at + 8..at + 8 + take]) {
+            return Some(-EFAULT);
+        }
+        if take == n {
+            root.pushback.copy_within(at + 8 + n..total, at);
+            root.pushback_len -= 8 + n as u64;
+        } else {
+            root.pushback.copy_within(at + 8 + take..total, at + 8);
+            root.pushback_len -= take as u64;
+            root.pushback[at + 4..at + 8].copy_from_slice(&((n - take) as u32).to_le_bytes());
+        }
+        event::non_deterministic(l);
+        return Some(take as isize);
+    }
+    None
+}
+
+fn u32_at(b: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
+}
+
+/// Whether a read of this descriptor would be fed.
+pub fn has_pushback(fd: i32) -> bool {
+    let root = &state().root;
+    if root.pushback_len == 0 {
+        return false;
+    }
+    let Some(file) = descriptor::file_of(fd) else {
+        return false;
+    };
+    let mut at = 0;
+    while at < root.pushback_len as usize {
+        if u32_at(&root.pushback, at) == file {
+            return true;
+        }
+        at += 8 + u32_at(&root.pushback, at + 4) as usize;
+    }
+    false
+}
+
+/// Whether anything at all waits to be fed.
+pub fn any_pushback() -> bool {
+    state().root.pushback_len != 0
+}
+
+/// The file is gone: so is what was to be fed from it.
+pub fn forget(file: u32) {
+    let root = &mut state().root;
+    let mut at = 0;
+    while at < root.pushback_len as usize {
+        let n = 8 + u32_at(&root.pushback, at + 4) as usize;
+        if u32_at(&root.pushback, at) == file {
+            let total = root.pushback_len as usize;
+            root.pushback.copy_within(at + n..total, at);
+            root.pushback_len -= n as u64;
+        } else {
+            at += n;
+        }
+    }
+}
+
+/// At recovery: a read under way at the crash consumed what the kernel says.
+pub fn settle(dead_rchar: u64) {
+    let e = engine();
+    let flight = &e.live().input;
+    if flight.active.load(Acquire) == 0 {
+        return;
+    }
+    let before = flight.before.load(Relaxed);
+    if super::output::last_mark(record::INPUT) != Some(record::mark(before)) && dead_rchar > before
+    {
+        let n = (dead_rchar - before).min(flight.len.load(Relaxed));
+        note(
+            flight.fd.load(Relaxed) as i32,
+            flight.thread.load(Relaxed),
+            before,
+            n,
+        );
+    }
+    flight.active.store(0, Release);
+}
+
+/// At recovery: what was consumed since the last commit is fed again.
+pub fn restore(warm: bool) {
+    let e = engine();
+    if e.boot.plant == plant::LOSE_READ {
+        return;
+    }
+    let root = &mut state().root;
+    for r in e.journal.records(0) {
+        if r.kind != record::INPUT {
+            continue;
+        }
+        let Some(head) = record::value_of::<IoHead>(r.payload) else {
+            continue;
+        };
+        // A descriptor that came into being since the commit is not there any
+        // more; what it gave cannot be fed.
+        let Some(file) = descriptor::file_of(head.fd) else {
+            continue;
+        };
+        if !warm && super::pipe::is_own(head.fd) {
+            continue;
+        }
+        let bytes = &r.payload[size_of::<IoHead>()..];
+        let at = root.pushback_len as usize;
+        if at + 8 + bytes.len() > root.pushback.len() {
+            crate::say!("more input since the last commit than can be fed again; the rest is lost");
+            return;
+        }
+        root.pushback[at..at + 4].copy_from_slice(&file.to_le_bytes());
+        root.pushback[at + 4..at + 8].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
+        root.pushback[at + 8..at + 8 + bytes.len()].copy_from_slice(bytes);
+        root.pushback_len += 8 + bytes.len() as u64;
+    }
+}

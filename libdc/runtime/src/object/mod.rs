@@ -1,0 +1,37 @@
+//! Kernel objects: one file for each kind, reading state, intercept, save and
+//! restore, and how it survives.
+//!
+//! | kind | warm | cold |
+//! |---|---|---|
+//! | regular file, directory | offset and contents rolled back | reopened by name, the same |
+//! | tty | lives; termios set again | the new command's terminal, termios set |
+//! | pipe | lives; input fed again, output not repeated | both ends of our own: remade empty |
+//! | eventfd | counter set again | made again |
+//! | timerfd, timers | armed again | made and armed again |
+//! | epoll | made again from the table | the same |
+//! | signalfd, memfd, inotify | lives | made again; a memfd loses its contents |
+//! | socket | lives | lost: the program sees a closed peer |
+//! | child process | lives | lost |
+
+pub mod api;
+pub mod children;
+pub mod descriptor;
+pub mod epoll;
+pub mod eventfd;
+pub mod inotify;
+pub mod input;
+pub mod memfd;
+pub mod output;
+pub mod pipe;
+pub mod poll;
+pub mod process;
+pub mod record;
+pub mod regular;
+pub mod signalfd;
+pub mod socket;
+pub mod stat;
+pub mod timerfd;
+pub mod timers;
+pub mod tree;
+pub mod tty;
+pub mod undo;

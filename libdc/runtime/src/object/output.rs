@@ -1,0 +1,331 @@
+//! Output: visible events, made exactly once as long as the keeper lives.
+//!
+//! A write to anything but a file of the program's own is visible. The
+//! protocol may want a commit before it; then the call is performed and noted
+//! in the journal. After a crash the program runs again from its last commit
+//! and makes the same calls in the same order: those that the journal has are
+//! answered with their recorded result and not performed. The one call that
+//! was under way is settled by the keeper's count of the bytes that the dead
+//! worker wrote.
+
+use super::record::{self, IoHead};
+use super::{descriptor, regular};
+use crate::commit::fault_point;
+use crate::engine::engine;
+use crate::event;
+use crate::fatal;
+use crate::machine::frame::Local;
+use crate::machine::sys::{errno::*, failed};
+use crate::machine::{nr, user};
+use crate::state::Kind;
+use crate::thread;
+use core::sync::atomic::Ordering::*;
+use dc_image::boot::{fault, plant};
+use dc_image::{FatalCode, header::checksum};
+
+/// Where re-execution stands in the record of output already made.
+pub struct Replay {
+    /// Offset in the journal of the next record to match.
+    next: usize,
+    active: bool,
+    /// Our own pipes were made anew, as of the commit: what went into them
+    /// since does not count.
+    cold: bool,
+}
+
+impl Replay {
+    pub const fn new() -> Replay {
+        Replay {
+            next: 0,
+            active: false,
+            cold: false,
+        }
+    }
+
+    /// After a recovery: output on record is not to be made again.
+    pub fn begin(&mut self, warm: bool) {
+        self.next = 0;
+        self.cold = !warm;
+        self.active = engine().boot.plant != plant::REPEAT_WRITE;
+    }
+
+    /// A commit voids the journal.
+    pub fn end(&mut self) {
+        self.active = false;
+    }
+
+    /// The recorded result of the output call that thread `slot` makes now.
+    fn take(&mut self, slot: u32, fd: i32, sum: u64, len: u64) -> Option<isize> {
+        if !self.active || (self.cold && super::pipe::is_own(fd)) {
+            return None;
+        }
+        for r in engine().journal.records(self.next) {
+            if r.kind != record::OUTPUT {
+                continue;
+            }
+            let Some(head) = record::value_of::<IoHead>(r.payload) else {
+                continue;
+            };
+            if head.thread != slot || (self.cold && super::pipe::is_own(head.fd)) {
+                continue;
+            }
+            if head.fd != fd || (head.sum != sum && head.ret == len) {
+                fatal::stop(
+                    FatalCode::Internal,
+                    0,
+                    format_args!(
+                        "the program does not repeat itself: it wrote {} bytes to descriptor {} before the \
+                         crash, and {len} other bytes to {fd} after it (an unseen source of chance)",
+                        head.ret, head.fd
+                    ),
+                );
+            }
+            self.next = r.offset + record_len(r.payload.len());
+            return Some(head.ret as isize);
+        }
+        self.active = false;
+        None
+    }
+}
+
+fn record_len(payload: usize) -> usize {
+    vista_core::journal::RECORD_HEAD + payload.next_multiple_of(8)
+}
+
+/// One buffer or several, as the program gave them.
+#[derive(Clone, Copy)]
+pub struct Call {
+    pub nr: usize,
+    pub args: [usize; 6],
+    pub len: usize,
+}
+
+pub fn write(l: &mut Local, a: [usize; 6]) -> isize {
+    perform(
+        l,
+        Call {
+            nr: nr::WRITE,
+            args: a,
+            len: a[2],
+        },
+        None,
+    )
+}
+
+pub fn writev(l: &mut Local, a: [usize; 6]) -> isize {
+    match vector_len(a) {
+        Ok(len) => perform(
+            l,
+            Call {
+                nr: nr::WRITEV,
+                args: a,
+                len,
+            },
+            None,
+        ),
+        Err(e) => e,
+    }
+}
+
+pub fn pwrite(l: &mut Local, a: [usize; 6]) -> isize {
+    perform(
+        l,
+        Call {
+            nr: nr::PWRITE64,
+            args: a,
+            len: a[2],
+        },
+        Some(a[3] as u64),
+    )
+}
+
+pub fn pwritev(l: &mut Local, a: [usize; 6]) -> isize {
+    match vector_len(a) {
+        Ok(len) => {
+            let at = if l.frame.nr == nr::PWRITEV2 && a[3] as isize == -1 {
+                None
+            } else {
+                Some(a[3] as u64)
+            };
+            perform(
+                l,
+                Call {
+                    nr: l.frame.nr,
+                    args: a,
+                    len,
+                },
+                at,
+            )
+        }
+        Err(e) => e,
+    }
+}
+
+/// Bytes named by an iovec array.
+pub fn vector_len(a: [usize; 6]) -> Result<usize, isize> {
+    if a[2] > 1024 {
+        return Err(-EINVAL);
+    }
+    let mut sum = 0usize;
+    for i in 0..a[2] {
+        let Some(v) = user::read::<[usize; 2]>(a[1] + i * 16) else {
+            return Err(-EFAULT);
+        };
+        sum = sum.saturating_add(v[1]);
+    }
+    Ok(sum)
+}
+
+fn perform(l: &mut Local, c: Call, at: Option<u64>) -> isize {
+    let fd = c.args[0] as i32;
+    let guard = engine().lock.acquire(l);
+    let Some(file) = descriptor::file_of(fd) else {
+        return -EBADF;
+    };
+    let f = descriptor::open_file(file);
+    match f.kind {
+        Kind::Regular | Kind::MemFd if f.inherited == 0 => {
+            regular::before_write(l, fd, file, at, c.len);
+            let r = raw(l, &c);
+            regular::after_transfer(fd, file, at, r);
+            r
+        }
+        Kind::EventFd => {
+            drop(guard);
+            super::eventfd::write(l, fd, c)
+        }
+        Kind::Device | Kind::Directory | Kind::Other if !is_device_visible(f) => raw(l, &c),
+        _ => {
+            if engine().thread_count.load(Relaxed) > 1
+                && f.flags as usize & descriptor::O_NONBLOCK == 0
+            {
+                drop(guard);
+                if let Err(e) = super::poll::wait_for(l, fd, super::poll::POLLOUT) {
+                    return e;
+                }
+                let _guard = engine().lock.acquire(l);
+                visible(l, fd, &c)
+            } else {
+                visible(l, fd, &c)
+            }
+        }
+    }
+}
+
+/// Output that somebody sees. /dev/null and its like show nothing.
+fn is_device_visible(f: &crate::state::OpenFile) -> bool {
+    f.kind == Kind::Other || !f.path[..f.path_len as usize].starts_with(b"/dev/")
+}
+
+fn raw(_l: &mut Local, c: &Call) -> isize {
+    // SAFETY: the program's own call with its own arguments.
+    let r = unsafe { crate::machine::sys::raw6(c.nr, c.args) };
+    if r > 0 {
+        fatal::count_written(engine().live(), r as usize);
+    }
+    r
+}
+
+fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
+    let sum = contents_sum(c);
+    let slot = l.slot;
+    if let Some(file) = descriptor::file_of(fd) {
+        super::pipe::touch(file);
+    }
+    if let Some(ret) = engine().replay.take(slot, fd, sum, c.len as u64) {
+        return ret;
+    }
+    event::visible(l);
+    let e = engine();
+    let live = e.live();
+    let before = live.wchar.load(Relaxed);
+    let flight = &live.output;
+    flight.fd.store(fd as u32, Relaxed);
+    flight.len.store(c.len as u64, Relaxed);
+    flight.before.store(before, Relaxed);
+    flight.thread.store(slot, Relaxed);
+    flight.sum.store(sum, Relaxed);
+    flight.active.store(1, Release);
+    let r = loop {
+        // SAFETY: the program's own call with its own arguments.
+        let r = unsafe { crate::machine::entry::interruptible(c.nr, &c.args) };
+        if r == -EINTR && !thread::signal_waits(l) {
+            l.attention
+                .fetch_and(!crate::machine::frame::ATTENTION_SIGNAL, SeqCst);
+            continue;
+        }
+        break r;
+    };
+    if r == -EINTR {
+        l.interrupted = true;
+    }
+    fault_point(fault::AFTER_VISIBLE);
+    if !failed(r) {
+        let head = IoHead {
+            fd,
+            thread: slot,
+            mark: record::mark(before),
+            ret: r as u64,
+            sum,
+        };
+        record::append(record::OUTPUT, &[record::bytes_of(&head)]);
+        fatal::count_written(live, r as usize);
+    }
+    flight.active.store(0, Release);
+    if failed(r) || r as usize != c.len {
+        // How much the kernel took, or why it did not, is chance.
+        event::non_deterministic(l);
+    }
+    r
+}
+
+/// Tells one output from another after a crash.
+fn contents_sum(c: &Call) -> u64 {
+    let mut buf = [0u8; 256];
+    let (addr, len) = match c.nr {
+        nr::WRITE | nr::PWRITE64 => (c.args[1], c.args[2]),
+        _ => match user::read::<[usize; 2]>(c.args[1]) {
+            Some(v) => (v[0], v[1]),
+            None => return 0,
+        },
+    };
+    let n = len.min(buf.len());
+    if user::read_bytes(addr, &mut buf[..n]) {
+        checksum(&buf[..n])
+    } else {
+        0
+    }
+}
+
+/// At recovery: a call under way at the crash counts if the kernel counted it.
+pub fn settle(dead_wchar: u64) {
+    let e = engine();
+    let flight = &e.live().output;
+    if flight.active.load(Acquire) == 0 {
+        return;
+    }
+    let before = flight.before.load(Relaxed);
+    let recorded = last_mark(record::OUTPUT) == Some(record::mark(before));
+    if !recorded && dead_wchar > before {
+        let head = IoHead {
+            fd: flight.fd.load(Relaxed) as i32,
+            thread: flight.thread.load(Relaxed),
+            mark: record::mark(before),
+            ret: (dead_wchar - before).min(flight.len.load(Relaxed)),
+            sum: flight.sum.load(Relaxed),
+        };
+        record::append(record::OUTPUT, &[record::bytes_of(&head)]);
+    }
+    flight.active.store(0, Release);
+}
+
+/// The mark of the last record of a kind.
+pub fn last_mark(kind: u32) -> Option<u64> {
+    engine()
+        .journal
+        .records(0)
+        .filter(|r| r.kind == kind)
+        .last()
+        .and_then(|r| record::value_of::<IoHead>(r.payload))
+        .map(|h| h.mark)
+}

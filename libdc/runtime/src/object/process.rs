@@ -1,0 +1,289 @@
+//! What belongs to the process as a whole: directory, umask, limits, its end.
+//!
+//! save:     in the state, as the calls change it
+//! restore:  chdir, umask; limits as far as they were set
+//! survives: warm and cold; credentials and namespaces are not kept
+
+use super::descriptor::*;
+use crate::engine::{engine, state};
+use crate::event;
+use crate::machine::frame::Local;
+use crate::machine::sys::{errno::*, failed};
+use crate::machine::{nr, user};
+use crate::{signal, sys};
+use core::sync::atomic::Ordering::*;
+use dc_image::Status;
+
+const AT_FDCWD: i32 = -100;
+
+/// exit_group(2): the last visible event.
+pub fn exit_group(l: &mut Local, a: [usize; 6]) -> isize {
+    let _guard = engine().lock.acquire(l);
+    event::visible(l);
+    let live = engine().live();
+    live.exit_code.store(a[0] as u32 & 0xff, Relaxed);
+    live.exit_signal.store(0, Relaxed);
+    live.status.store(Status::Done as u32, SeqCst);
+    super::undo::forget();
+    loop {
+        sys!(EXIT_GROUP, a[0]);
+    }
+}
+
+/// kill, tkill, tgkill and their queueing forms.
+pub fn send_signal(l: &mut Local, a: [usize; 6]) -> isize {
+    let n = l.frame.nr;
+    let pid = state().root.pid as isize;
+    let own = match n {
+        nr::TGKILL | nr::RT_TGSIGQUEUEINFO | nr::KILL | nr::RT_SIGQUEUEINFO => {
+            a[0] as i32 as isize == pid
+        }
+        nr::TKILL => a[0] as i32 == l.tid,
+        _ => false,
+    };
+    let sig = match n {
+        nr::TGKILL | nr::RT_TGSIGQUEUEINFO => a[2],
+        _ => a[1],
+    };
+    if sig == signal::STOP as usize && own {
+        return -EINVAL;
+    }
+    if !own && sig != 0 {
+        let _guard = engine().lock.acquire(l);
+        event::visible(l);
+        event::non_deterministic(l);
+    }
+    let mut a = a;
+    if own {
+        // Ids may have changed with a recovery that could not keep them.
+        match n {
+            nr::TGKILL | nr::RT_TGSIGQUEUEINFO => {
+                (a[0], a[1]) = (sys!(GETPID) as usize, real(l, a[1]))
+            }
+            nr::KILL | nr::RT_SIGQUEUEINFO => a[0] = sys!(GETPID) as usize,
+            _ => a[0] = real(l, a[0]),
+        }
+    }
+    // SAFETY: the program's own call with its own arguments.
+    unsafe { crate::machine::sys::raw6(n, a) }
+}
+
+fn real(l: &mut Local, tid: usize) -> usize {
+    let _guard = engine().lock.acquire(l);
+    crate::thread::real_tid(tid as i32) as usize
+}
+
+/// The process id that the program knows.
+pub fn getpid(_l: &mut Local, _a: [usize; 6]) -> isize {
+    state().root.pid as isize
+}
+
+pub fn arch_prctl(_l: &mut Local, a: [usize; 6]) -> isize {
+    const ARCH_SET_GS: usize = 0x1001;
+    const ARCH_GET_GS: usize = 0x1004;
+    const ARCH_CET_STATUS: usize = 0x3001;
+    match a[0] {
+        ARCH_SET_GS | ARCH_GET_GS => {
+            crate::say!("this program uses the gs register, which the runtime needs for itself");
+            -EPERM
+        }
+        ARCH_CET_STATUS..=0x3fff | 0x5001..=0x5005 => -EINVAL,
+        _ => sys!(ARCH_PRCTL, a[0], a[1]),
+    }
+}
+
+pub fn prctl(l: &mut Local, a: [usize; 6]) -> isize {
+    const PR_SET_PDEATHSIG: usize = 1;
+    const PR_SET_DUMPABLE: usize = 4;
+    const PR_SET_NAME: usize = 15;
+    const PR_SET_SECCOMP: usize = 22;
+    const PR_SET_MM: usize = 35;
+    const PR_SET_SYSCALL_USER_DISPATCH: usize = 59;
+    match a[0] {
+        PR_SET_PDEATHSIG | PR_SET_DUMPABLE => 0,
+        PR_SET_SECCOMP | PR_SET_MM | PR_SET_SYSCALL_USER_DISPATCH => -EINVAL,
+        PR_SET_NAME => {
+            let r = sys!(PRCTL, a[0], a[1], a[2], a[3], a[4]);
+            if !failed(r) {
+                let name = &mut state().threads[l.slot as usize].name;
+                sys!(PRCTL, 16, name.as_mut_ptr());
+            }
+            r
+        }
+        _ => sys!(PRCTL, a[0], a[1], a[2], a[3], a[4]),
+    }
+}
+
+pub fn execve(_l: &mut Local, _a: [usize; 6]) -> isize {
+    if crate::table::first_time(nr::EXECVE as u16) {
+        crate::say!("execve of a recoverable process is not supported yet");
+    }
+    -ENOSYS
+}
+
+pub fn chdir(l: &mut Local, a: [usize; 6]) -> isize {
+    // SAFETY: the program's own call with its own arguments.
+    let r = unsafe { crate::machine::sys::raw6(l.frame.nr, a) };
+    if !failed(r) {
+        note_cwd();
+    }
+    r
+}
+
+pub fn note_cwd() {
+    let cwd = &mut state().root.cwd;
+    let n = sys!(GETCWD, cwd.as_mut_ptr(), cwd.len());
+    if failed(n) {
+        cwd[0] = 0;
+    }
+}
+
+pub fn umask(_l: &mut Local, a: [usize; 6]) -> isize {
+    state().root.umask = a[0] as u32 & 0o777;
+    sys!(UMASK, a[0])
+}
+
+/// The program's own view of its limits: the descriptors above ours are not
+/// its business.
+pub fn rlimit(l: &mut Local, a: [usize; 6]) -> isize {
+    const RLIMIT_NOFILE: usize = 7;
+    let (resource, new, old) = match l.frame.nr {
+        nr::GETRLIMIT => (a[0], 0, a[1]),
+        nr::SETRLIMIT => (a[0], a[1], 0),
+        _ if a[0] != 0 && a[0] as i32 != state().root.pid => {
+            // SAFETY: the program's own call with its own arguments.
+            return unsafe { crate::machine::sys::raw6(nr::PRLIMIT64, a) };
+        }
+        _ => (a[1], a[2], a[3]),
+    };
+    if resource != RLIMIT_NOFILE {
+        // SAFETY: as above.
+        return unsafe { crate::machine::sys::raw6(l.frame.nr, a) };
+    }
+    let current = state().root.nofile;
+    if new != 0 {
+        let Some(want) = user::read::<[u64; 2]>(new) else {
+            return -EFAULT;
+        };
+        if want[0] > want[1] {
+            return -EINVAL;
+        }
+        if want[1] > current[1] {
+            return -EPERM;
+        }
+        // More than lies below the reserved numbers cannot be had.
+        state().root.nofile = [want[0].min(engine().boot.fd_base as u64), want[1]];
+    }
+    if old != 0 && !user::write(old, &current) {
+        return -EFAULT;
+    }
+    0
+}
+
+/// Reads a path of the program, made absolute, NUL-terminated.
+pub fn absolute(dir: i32, at: usize, out: &mut [u8; 4096]) -> Result<usize, isize> {
+    let n = user::read_cstr(at, out)?;
+    if n == 0 {
+        return Err(-ENOENT);
+    }
+    if out[0] == b'/' {
+        return Ok(n);
+    }
+    let mut base = [0u8; 4096];
+    let b = if dir == AT_FDCWD {
+        let cwd = &state().root.cwd;
+        let b = cwd.iter().position(|&c| c == 0).unwrap_or(0);
+        base[..b].copy_from_slice(&cwd[..b]);
+        b
+    } else {
+        fd_path(dir, &mut base)
+    };
+    // `.` at the start is common and only makes paths longer.
+    let skip = if n > 2 && out[0] == b'.' && out[1] == b'/' {
+        2
+    } else {
+        0
+    };
+    let len = b + 1 + n - skip;
+    if len + 1 > out.len() {
+        return Err(-ENAMETOOLONG);
+    }
+    out.copy_within(skip..n + 1, b + 1);
+    out[..b].copy_from_slice(&base[..b]);
+    out[b] = b'/';
+    Ok(len)
+}
+
+/// What /proc says a descriptor is; its length.
+pub fn fd_path(fd: i32, out: &mut [u8]) -> usize {
+    let mut link = [0u8; 40];
+    let head = b"/proc/self/fd/";
+    link[..head.len()].copy_from_slice(head);
+    let mut digits = [0u8; 10];
+    let mut n = fd as u32;
+    let mut k = 10;
+    loop {
+        k -= 1;
+        digits[k] = b'0' + (n % 10) as u8;
+        n /= 10;
+        if n == 0 {
+            break;
+        }
+    }
+    link[head.len()..head.len() + 10 - k].copy_from_slice(&digits[k..]);
+    let r = sys!(READLINK, link.as_ptr(), out.as_mut_ptr(), out.len());
+    if failed(r) { 0 } else { r as usize }
+}
+
+/// Files that tell the program about itself: the kernel would tell it about
+/// the runtime. An answer, or None for an ordinary file.
+pub fn open_special(path: &[u8], flags: usize) -> Option<isize> {
+    if path != b"/proc/self/exe" {
+        return None;
+    }
+    let exe = &state().root.exe;
+    let n = exe.iter().position(|&c| c == 0).unwrap_or(0);
+    let r = sys!(OPEN, exe.as_ptr(), flags);
+    if failed(r) {
+        return Some(r);
+    }
+    let mut own = [0u8; 4096];
+    own[..n].copy_from_slice(&exe[..n]);
+    Some(adopt(r as i32, flags, &own[..n], false))
+}
+
+pub fn readlink(_l: &mut Local, a: [usize; 6]) -> isize {
+    let mut path = [0u8; 32];
+    if let Ok(n) = user::read_cstr(a[0], &mut path)
+        && is_own_exe(&path[..n])
+    {
+        let exe = &state().root.exe;
+        let n = exe.iter().position(|&c| c == 0).unwrap_or(0).min(a[2]);
+        return if user::write_bytes(a[1], &exe[..n]) {
+            n as isize
+        } else {
+            -EFAULT
+        };
+    }
+    sys!(READLINK, a[0], a[1], a[2])
+}
+
+fn is_own_exe(path: &[u8]) -> bool {
+    if path == b"/proc/self/exe" {
+        return true;
+    }
+    let mut own = crate::fatal::Text::<32>::new();
+    let _ = core::fmt::Write::write_fmt(&mut own, format_args!("/proc/{}/exe", state().root.pid));
+    own.as_bytes() == path
+}
+
+/// At recovery.
+pub fn restore() {
+    let root = &state().root;
+    let r = sys!(CHDIR, root.cwd.as_ptr());
+    if failed(r) {
+        let cwd = core::str::from_utf8(&root.cwd[..64]).unwrap_or("?");
+        crate::say!("cannot go back to the directory {cwd} (error {})", -r);
+    }
+    sys!(UMASK, root.umask);
+}

@@ -1,0 +1,107 @@
+//! The records of the journal, and how they look in it.
+//!
+//! Records about files come *before* the deed, so that a rollback knows what
+//! to undo whatever moment the crash chose; records about input and output
+//! come after it, and [`dc_image::header::Inflight`] covers the gap.
+
+use crate::engine::engine;
+use crate::fatal;
+use dc_image::FatalCode;
+
+/// Input consumed: [`IoHead`], then the bytes.
+pub const INPUT: u32 = 1;
+/// Output made: [`IoHead`].
+pub const OUTPUT: u32 = 2;
+/// A descriptor was moved aside: fd i32, limbo i32.
+pub const LIMBO: u32 = 3;
+/// Undo: a file had this size: [`FileHead`] with `at` = size, path.
+pub const FILE_SIZE: u32 = 4;
+/// Undo: bytes of a file: [`FileHead`], path, bytes.
+pub const FILE_BYTES: u32 = 5;
+/// Undo: a name came into being: path (to be removed).
+pub const CREATED: u32 = 6;
+/// Undo: a directory came into being: path.
+pub const MADE_DIR: u32 = 7;
+/// Undo: a name went away, its file is kept under another: path, kept path.
+pub const UNLINKED: u32 = 8;
+/// Undo: a directory went away: mode in `at`, path.
+pub const REMOVED_DIR: u32 = 9;
+/// Undo: renamed: from, to.
+pub const RENAMED: u32 = 10;
+/// Undo: mode, owner or times: [`MetaHead`], path.
+pub const META: u32 = 11;
+/// Undo: terminal settings changed: fd u32, termios (60 bytes).
+pub const TERMIOS: u32 = 12;
+
+/// The entries of an epoll set change: open file u32.
+pub const EPOLL_CHANGED: u32 = 13;
+/// An edge or single shot was reported: open file u32, fd i32.
+pub const EPOLL_REPORTED: u32 = 14;
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct IoHead {
+    pub fd: i32,
+    pub thread: u32,
+    /// [`mark`] of the call, to tell a recorded call from an unrecorded one.
+    pub mark: u64,
+    pub ret: u64,
+    pub sum: u64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct FileHead {
+    pub dev: u64,
+    pub ino: u64,
+    pub at: u64,
+    pub path_len: u32,
+    pub other_len: u32,
+}
+
+/// What tells one call from every other of this interval: the generation of
+/// the worker, whose counters begin at zero, and its counter before the call.
+pub fn mark(before: u64) -> u64 {
+    let generation = engine()
+        .live()
+        .generation
+        .load(core::sync::atomic::Ordering::Relaxed);
+    generation << 44 | before & ((1 << 44) - 1)
+}
+
+/// The bytes of a plain value.
+pub fn bytes_of<T>(v: &T) -> &[u8] {
+    // SAFETY: records are plain repr(C) data without padding that matters.
+    unsafe { core::slice::from_raw_parts((v as *const T).cast::<u8>(), size_of::<T>()) }
+}
+
+/// A plain value from the start of a payload.
+pub fn value_of<T: Copy>(bytes: &[u8]) -> Option<T> {
+    if bytes.len() < size_of::<T>() {
+        return None;
+    }
+    // SAFETY: enough bytes, any bits are valid.
+    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
+/// Appends a record; a journal that is full stops the program at its last
+/// commit, for nothing may happen that cannot be undone.
+pub fn append(kind: u32, parts: &[&[u8]]) {
+    let e = engine();
+    let len: usize = parts.iter().map(|p| p.len()).sum();
+    e.live()
+        .journal_bytes
+        .fetch_add(len as u64 + 8, core::sync::atomic::Ordering::Relaxed);
+    if e.journal.append(kind, parts).is_err() {
+        fatal::stop(
+            FatalCode::RioFull,
+            0,
+            format_args!(
+                "the journal of this interval is full; use --interval to commit more often"
+            ),
+        );
+    }
+    if e.boot.durable != 0 && (FILE_SIZE..=META).contains(&kind) {
+        crate::sys!(FDATASYNC, e.high_fd(dc_image::boot::high_fd::RIO));
+    }
+}

@@ -1,0 +1,110 @@
+//! Sockets: live through a warm recovery, because the keeper holds them.
+//!
+//! What was sent and received since the last commit is not rolled back, so
+//! every call on a socket is committed around. Cold they are lost.
+
+use super::descriptor::*;
+use crate::engine::engine;
+use crate::event;
+use crate::machine::frame::Local;
+use crate::machine::nr;
+use crate::machine::sys::{errno::*, failed};
+use crate::machine::user;
+use crate::state::Kind;
+use crate::sys;
+use crate::thread;
+
+const SOCK_NONBLOCK: usize = 0o4000;
+const SOCK_CLOEXEC: usize = 0o2000000;
+
+fn once() {
+    if crate::table::first_time(nr::SOCKET as u16) {
+        crate::say!("sockets survive the death of the program, but not that of dcrun itself");
+    }
+}
+
+/// socket, socketpair, accept.
+pub fn make(l: &mut Local, a: [usize; 6]) -> isize {
+    let n = l.frame.nr;
+    let r = match n {
+        nr::ACCEPT | nr::ACCEPT4 => {
+            let r = thread::wait_or_signal(l, n, a);
+            if !failed(r) {
+                l.commit_after = true;
+            }
+            r
+        }
+        // SAFETY: the program's own call with its own arguments.
+        _ => unsafe { crate::machine::sys::raw6(n, a) },
+    };
+    if failed(r) {
+        return r;
+    }
+    let _guard = engine().lock.acquire(l);
+    if matches!(n, nr::ACCEPT | nr::ACCEPT4) {
+        once();
+    }
+    let flags = match n {
+        nr::ACCEPT4 => a[3],
+        nr::ACCEPT => 0,
+        _ => a[1],
+    };
+    let new = |fd: i32| {
+        let file = new_file(Kind::Socket)?;
+        open_file(file).flags = (flags & SOCK_NONBLOCK) as u32 | 2;
+        enter(fd, file, flags & SOCK_CLOEXEC != 0);
+        Some(())
+    };
+    if n == nr::SOCKETPAIR {
+        let Some(fds) = user::read::<[i32; 2]>(a[3]) else {
+            return -EFAULT;
+        };
+        if fds.into_iter().all(|fd| new(fd).is_some()) {
+            r
+        } else {
+            -EMFILE
+        }
+    } else if new(r as i32).is_some() {
+        r
+    } else {
+        sys!(CLOSE, r);
+        -EMFILE
+    }
+}
+
+/// Whatever a peer may notice.
+pub fn send_like(l: &mut Local, a: [usize; 6]) -> isize {
+    {
+        let _guard = engine().lock.acquire(l);
+        event::visible(l);
+    }
+    wake_buffers(l.frame.nr, &a);
+    let r = thread::wait_or_signal(l, l.frame.nr, a);
+    if !failed(r) {
+        l.commit_after = true;
+        if l.frame.nr == nr::CONNECT {
+            once();
+        }
+    }
+    r
+}
+
+/// What a receive takes from the socket must find its place awake.
+fn wake_buffers(n: usize, a: &[usize; 6]) {
+    let pieces = &mut engine().pieces;
+    if !pieces.any() {
+        return;
+    }
+    match n {
+        nr::RECVFROM => {
+            pieces.wake(a[1], a[1].saturating_add(a[2]));
+            pieces.wake(a[4], a[4].saturating_add(256));
+            pieces.wake(a[5], a[5].saturating_add(8));
+        }
+        // Wherever the parts of a message lie.
+        nr::RECVMSG | nr::RECVMMSG => {
+            pieces.wake(0, usize::MAX);
+        }
+        _ => {}
+    }
+}

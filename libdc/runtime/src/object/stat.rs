@@ -1,0 +1,111 @@
+//! The few fields of `struct stat` that the runtime looks at.
+
+use crate::machine::sys::failed;
+use crate::sys;
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Stat {
+    pub dev: u64,
+    pub ino: u64,
+    pub nlink: u64,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    _pad: u32,
+    pub rdev: u64,
+    pub size: u64,
+    pub blksize: u64,
+    pub blocks: u64,
+    pub atime: [u64; 2],
+    pub mtime: [u64; 2],
+    pub ctime: [u64; 2],
+    _unused: [u64; 3],
+}
+
+pub const S_IFMT: u32 = 0o170000;
+pub const S_IFREG: u32 = 0o100000;
+pub const S_IFDIR: u32 = 0o040000;
+pub const S_IFCHR: u32 = 0o020000;
+pub const S_IFIFO: u32 = 0o010000;
+pub const S_IFSOCK: u32 = 0o140000;
+
+impl Stat {
+    const ZERO: Stat = Stat {
+        dev: 0,
+        ino: 0,
+        nlink: 0,
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        _pad: 0,
+        rdev: 0,
+        size: 0,
+        blksize: 0,
+        blocks: 0,
+        atime: [0; 2],
+        mtime: [0; 2],
+        ctime: [0; 2],
+        _unused: [0; 3],
+    };
+
+    pub fn of_fd(fd: i32) -> Result<Stat, isize> {
+        let mut s = Stat::ZERO;
+        let r = sys!(FSTAT, fd, &raw mut s);
+        if failed(r) { Err(r) } else { Ok(s) }
+    }
+
+    /// Of a path that ends in NUL, not following a final link.
+    pub fn of_path(path: *const u8) -> Result<Stat, isize> {
+        let mut s = Stat::ZERO;
+        let r = sys!(LSTAT, path, &raw mut s);
+        if failed(r) { Err(r) } else { Ok(s) }
+    }
+
+    pub fn kind(&self) -> u32 {
+        self.mode & S_IFMT
+    }
+}
+
+/// stat and its relatives: the names that we keep do not count.
+pub fn call(l: &mut crate::machine::frame::Local, a: [usize; 6]) -> isize {
+    use crate::machine::{nr, user};
+    // SAFETY: the program's own call with its own arguments.
+    let r = unsafe { crate::machine::sys::raw6(l.frame.nr, a) };
+    if failed(r) || !super::undo::any_second_names() {
+        return r;
+    }
+    let at = match l.frame.nr {
+        nr::STAT | nr::LSTAT | nr::FSTAT => a[1],
+        nr::NEWFSTATAT => a[2],
+        _ => return statx(a[4], r),
+    };
+    if let Some(mut st) = user::read::<Stat>(at) {
+        let ours = super::undo::second_names(st.dev, st.ino);
+        if ours > 0 {
+            st.nlink = st.nlink.saturating_sub(ours);
+            user::write(at, &st);
+        }
+    }
+    r
+}
+
+/// `struct statx`: nlink at 16, ino at 32, device major and minor at 136.
+fn statx(at: usize, r: isize) -> isize {
+    use crate::machine::user;
+    let (Some(ino), Some(dev)) = (user::read::<u64>(at + 32), user::read::<[u32; 2]>(at + 136))
+    else {
+        return r;
+    };
+    // The kernel's encoding of a device number for user space.
+    let (major, minor) = (dev[0] as u64, dev[1] as u64);
+    let dev =
+        (major & 0xfff) << 8 | (minor & 0xff) | (minor & !0xff) << 12 | (major & !0xfff) << 32;
+    let ours = super::undo::second_names(dev, ino) as u32;
+    if ours > 0
+        && let Some(n) = user::read::<u32>(at + 16)
+    {
+        user::write(at + 16, &n.saturating_sub(ours));
+    }
+    r
+}

@@ -1,0 +1,178 @@
+//! Interval timers and POSIX timers: armed again at recovery.
+//!
+//! state:    what was set, and when
+//! restore:  setitimer with what is left; timer_create under the old id
+//!           (PR_TIMER_CREATE_RESTORE_IDS, Linux 6.15)
+//! survives: warm and cold
+
+use super::timerfd::left;
+use crate::commit::now_ns;
+use crate::engine::state;
+use crate::machine::frame::Local;
+use crate::machine::sys::{errno::*, failed};
+use crate::machine::user;
+use crate::state::{ITimer, PosixTimer};
+use crate::sys;
+
+pub fn alarm(l: &mut Local, a: [usize; 6]) -> isize {
+    let mut old = [0u64; 4];
+    let new = [0u64, 0, a[0] as u32 as u64, 0];
+    sys!(SETITIMER, 0, &raw const new, &raw mut old);
+    note_itimer(0, new);
+    let _ = l;
+    (old[2] + (old[3] > 0) as u64) as isize
+}
+
+pub fn setitimer(_l: &mut Local, a: [usize; 6]) -> isize {
+    let r = sys!(SETITIMER, a[0], a[1], a[2]);
+    if !failed(r) && a[0] < 3 {
+        let spec = if a[1] == 0 {
+            [0; 4]
+        } else {
+            user::read::<[u64; 4]>(a[1]).unwrap_or([0; 4])
+        };
+        note_itimer(a[0], spec);
+    }
+    r
+}
+
+fn note_itimer(which: usize, spec: [u64; 4]) {
+    let value = spec[2] * 1_000_000 + spec[3];
+    state().root.itimers[which] = ITimer {
+        interval_us: spec[0] * 1_000_000 + spec[1],
+        deadline_ns: if value == 0 { 0 } else { now_ns() },
+        remaining_us: value,
+    };
+}
+
+pub fn create(_l: &mut Local, a: [usize; 6]) -> isize {
+    let slot = state().root.timers.iter().position(|t| t.used == 0);
+    let Some(i) = slot else { return -EAGAIN };
+    let mut sigevent = [0u8; 64];
+    if a[1] != 0 && !user::read_bytes(a[1], &mut sigevent) {
+        return -EFAULT;
+    }
+    let mut real = sigevent;
+    translate(&mut real);
+    let event = if a[1] == 0 { 0 } else { real.as_ptr() as usize };
+    let r = sys!(TIMER_CREATE, a[0], event, a[2]);
+    if failed(r) {
+        return r;
+    }
+    let Some(id) = user::read::<i32>(a[2]) else {
+        return -EFAULT;
+    };
+    if a[1] == 0 {
+        sigevent[8..12].copy_from_slice(&14i32.to_le_bytes());
+        sigevent[..4].copy_from_slice(&id.to_le_bytes());
+    }
+    state().root.timers[i] = PosixTimer {
+        used: 1,
+        clock: a[0] as u32,
+        id,
+        abs: 0,
+        sigevent,
+        spec: [0; 4],
+        set_at_ns: 0,
+    };
+    r
+}
+
+/// SIGEV_THREAD_ID names a thread by the id that the program knows.
+fn translate(sigevent: &mut [u8; 64]) {
+    const SIGEV_THREAD_ID: i32 = 4;
+    let at = |b: &[u8; 64], i: usize| i32::from_le_bytes([b[i], b[i + 1], b[i + 2], b[i + 3]]);
+    if at(sigevent, 12) == SIGEV_THREAD_ID {
+        let tid = crate::thread::real_tid(at(sigevent, 16));
+        sigevent[16..20].copy_from_slice(&tid.to_le_bytes());
+    }
+}
+
+fn timer(id: usize) -> Option<&'static mut PosixTimer> {
+    state()
+        .root
+        .timers
+        .iter_mut()
+        .find(|t| t.used != 0 && t.id == id as i32)
+}
+
+pub fn settime(_l: &mut Local, a: [usize; 6]) -> isize {
+    let r = sys!(TIMER_SETTIME, a[0], a[1], a[2], a[3]);
+    if !failed(r)
+        && let (Some(t), Some(spec)) = (timer(a[0]), user::read::<[u64; 4]>(a[2]))
+    {
+        t.abs = a[1] as u32;
+        t.spec = spec;
+        t.set_at_ns = now_ns();
+    }
+    r
+}
+
+pub fn delete(_l: &mut Local, a: [usize; 6]) -> isize {
+    let r = sys!(TIMER_DELETE, a[0]);
+    if let Some(t) = timer(a[0]) {
+        t.used = 0;
+    }
+    r
+}
+
+/// At recovery: the new process has none of them.
+pub fn restore() {
+    for which in 0..3 {
+        let t = state().root.itimers[which];
+        if t.deadline_ns == 0 {
+            continue;
+        }
+        let mut spec = [0, t.interval_us * 1000, 0, t.remaining_us * 1000];
+        spec = [
+            spec[1] / 1_000_000_000,
+            spec[1] % 1_000_000_000,
+            spec[3] / 1_000_000_000,
+            spec[3] % 1_000_000_000,
+        ];
+        if which == 0 {
+            left(&mut spec, t.deadline_ns);
+        }
+        let tv = [spec[0], spec[1] / 1000, spec[2], (spec[3] / 1000).max(1)];
+        sys!(SETITIMER, which, &raw const tv, 0);
+    }
+    const PR_TIMER_CREATE_RESTORE_IDS: usize = 77;
+    let exact = !failed(sys!(PRCTL, PR_TIMER_CREATE_RESTORE_IDS, 1, 0, 0, 0));
+    for i in 0..state().root.timers.len() {
+        let t = state().root.timers[i];
+        if t.used != 0 {
+            create_again(&t, exact);
+        }
+    }
+    if exact {
+        sys!(PRCTL, PR_TIMER_CREATE_RESTORE_IDS, 0, 0, 0, 0);
+    }
+}
+
+fn create_again(t: &PosixTimer, exact: bool) {
+    let mut id = t.id;
+    let mut real = t.sigevent;
+    translate(&mut real);
+    let r = sys!(TIMER_CREATE, t.clock, real.as_ptr(), &raw mut id);
+    if failed(r) || id != t.id {
+        let why = if exact {
+            ""
+        } else {
+            " (this kernel cannot give a timer its old number)"
+        };
+        crate::say!(
+            "timer {} cannot be made again: error {}{}",
+            t.id,
+            -r.min(0),
+            why
+        );
+        return;
+    }
+    if t.spec[2] | t.spec[3] != 0 {
+        let mut spec = t.spec;
+        if t.abs & 1 == 0 {
+            left(&mut spec, t.set_at_ns);
+        }
+        sys!(TIMER_SETTIME, id, t.abs, &raw const spec, 0);
+    }
+}

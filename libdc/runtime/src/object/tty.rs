@@ -1,0 +1,152 @@
+//! Terminals: settings, foreground group, and the other ioctls.
+//!
+//! state:     the settings that this process has set
+//! intercept: TCSETS* (noted, so that a rollback sets them again), TIOCSPGRP
+//! restore:   warm and cold: the settings of the last commit
+//! survives:  the terminal belongs to the keeper's session and lives on
+
+use super::descriptor::*;
+use super::record;
+use crate::engine::{engine, state};
+use crate::event;
+use crate::machine::frame::Local;
+use crate::machine::sys::{errno::*, failed};
+use crate::machine::user;
+use crate::state::Kind;
+use crate::sys;
+
+const TCGETS: usize = 0x5401;
+const TCSETS: usize = 0x5402;
+const TCSETSF: usize = 0x5404;
+const TIOCSTI: usize = 0x5412;
+const TIOCGWINSZ: usize = 0x5413;
+const TCGETS2: usize = 0x802c_542a;
+const TCSETS2: usize = 0x402c_542b;
+const TCSETSF2: usize = 0x402c_542d;
+const FIONREAD: usize = 0x541b;
+const FIONBIO: usize = 0x5421;
+const FICLONE: usize = 0x4004_9409;
+const FICLONERANGE: usize = 0x4020_940d;
+const FIOCLEX: usize = 0x5451;
+const FIONCLEX: usize = 0x5450;
+/// `struct termios2` of the kernel.
+const TERMIOS2_LEN: usize = 44;
+
+pub fn is_tty(fd: i32) -> bool {
+    let mut t = [0u8; 64];
+    !failed(sys!(IOCTL, fd, TCGETS, t.as_mut_ptr()))
+}
+
+pub fn ioctl(l: &mut Local, a: [usize; 6]) -> isize {
+    let (fd, cmd, arg) = (a[0] as i32, a[1] & 0xffff_ffff, a[2]);
+    let _guard = engine().lock.acquire(l);
+    let Some(file) = file_of(fd) else {
+        return -EBADF;
+    };
+    let kind = open_file(file).kind;
+    match cmd {
+        TCSETS..=TCSETSF | TCSETS2..=TCSETSF2 if kind == Kind::Tty => set(l, fd, file, a),
+        FIONREAD if super::input::has_pushback(fd) => {
+            let n = 1i32;
+            if user::write(arg, &n) { 0 } else { -EFAULT }
+        }
+        FIOCLEX | FIONCLEX => {
+            state().fds[fd as usize].cloexec = (cmd == FIOCLEX) as u8;
+            sys!(IOCTL, fd, cmd, arg)
+        }
+        FIONBIO => {
+            let r = sys!(IOCTL, fd, cmd, arg);
+            if !failed(r) {
+                let on = user::read::<i32>(arg).is_some_and(|v| v != 0);
+                let f = open_file(file);
+                f.flags = f.flags & !(O_NONBLOCK as u32) | if on { O_NONBLOCK as u32 } else { 0 };
+            }
+            r
+        }
+        FICLONE | FICLONERANGE => -95, // EOPNOTSUPP: programs then copy
+        TIOCSTI => -EIO,
+        _ => {
+            let r = sys!(IOCTL, fd, cmd, arg);
+            if cmd == TIOCGWINSZ && kind == Kind::Tty && !failed(r) {
+                let size = user::read::<u64>(arg).unwrap_or(0);
+                let f = open_file(file);
+                (f.words[0], f.words[1]) = (size, 1);
+            }
+            event::non_deterministic(l);
+            r
+        }
+    }
+}
+
+/// At recovery: the window was resized while the program was dead, and its
+/// SIGWINCH with it.
+pub fn notice_size(main: &mut Local) {
+    const SIGWINCH: i32 = 28;
+    for fd in 0..state().root.fd_high as i32 {
+        let Some(file) = file_of(fd) else { continue };
+        let f = open_file(file);
+        if f.kind != Kind::Tty || f.words[1] == 0 || any_fd(file) != Some(fd) {
+            continue;
+        }
+        let mut size = 0u64;
+        if !failed(sys!(IOCTL, fd, TIOCGWINSZ, &raw mut size)) && size != f.words[0] {
+            let pid = sys!(GETPID);
+            sys!(TGKILL, pid, main.tid, SIGWINCH);
+            return;
+        }
+    }
+}
+
+fn set(l: &mut Local, fd: i32, file: u32, a: [usize; 6]) -> isize {
+    let f = open_file(file);
+    if f.termios_set == 0 {
+        // Settings of before this process: a rollback to a commit before the
+        // first change needs them.
+        let mut was = [0u8; 64];
+        sys!(IOCTL, fd, TCGETS2, was.as_mut_ptr());
+        record::append(record::TERMIOS, &[&fd.to_le_bytes(), &[0; 4], &was]);
+    }
+    // SAFETY: the program's own call with its own arguments; it may wait for
+    // output to drain.
+    let r = unsafe { crate::machine::entry::interruptible(crate::machine::nr::IOCTL, &a) };
+    if !failed(r) {
+        sys!(IOCTL, fd, TCGETS2, f.termios.as_mut_ptr());
+        f.termios_set = 1;
+    } else if r == -EINTR {
+        l.interrupted = true;
+    }
+    r
+}
+
+/// At recovery: the settings as of the last commit.
+pub fn restore(file: u32, fd: i32) {
+    let f = open_file(file);
+    if f.termios_set != 0 {
+        apply(fd, f.termios.as_ptr());
+    }
+}
+
+/// At warm recovery: the first change of settings since the last commit is
+/// taken back.
+pub fn roll_back() {
+    for r in engine().journal.records(0) {
+        if r.kind == record::TERMIOS && r.payload.len() >= 8 + TERMIOS2_LEN {
+            let Some(fd) = record::value_of::<i32>(r.payload) else {
+                continue;
+            };
+            let Some(file) = file_of(fd) else { continue };
+            if open_file(file).termios_set == 0 {
+                apply(fd, r.payload[8..].as_ptr());
+            }
+        }
+    }
+}
+
+fn apply(fd: i32, termios: *const u8) {
+    // A background process would be stopped for this.
+    let block = crate::signal::bit(22);
+    let mut old = 0u64;
+    sys!(RT_SIGPROCMASK, 0, &raw const block, &raw mut old, 8);
+    sys!(IOCTL, fd, TCSETS2, termios);
+    sys!(RT_SIGPROCMASK, 2, &raw const old, 0, 8);
+}

@@ -1,0 +1,643 @@
+//! Undoing what the program did to files since the last commit.
+//!
+//! File content is process state: before a change its before-image goes into
+//! the journal, and a rollback plays the images back, newest first. Every
+//! step may be repeated: a crash in the middle of a rollback is harmless.
+//!
+//! A file that is unlinked keeps a second name in the run's directory until
+//! the next commit; if that lies on another file system, in its own directory
+//! under a name that starts with `.dcrun-`.
+
+use super::descriptor::*;
+use super::record::{self, FileHead, bytes_of, value_of};
+use super::stat::*;
+use crate::engine::{engine, state};
+use crate::machine::sys::{errno::*, failed};
+use crate::sys;
+use dc_image::boot::high_fd;
+
+const MAX_SIZES: usize = 64;
+const MAX_KEPT: usize = 256;
+/// Bytes copied at a time.
+const CHUNK: usize = 64 << 10;
+
+#[derive(Clone, Copy)]
+struct Size {
+    dev: u64,
+    ino: u64,
+    size: u64,
+}
+
+/// What this interval has recorded already.
+pub struct Pending {
+    sizes: [Size; MAX_SIZES],
+    len: usize,
+    /// Kept second names to remove at the commit: offsets are not needed, the
+    /// names are numbered.
+    kept: usize,
+    /// Names kept beside their files: count, for the message only.
+    beside: [[u8; 256]; 16],
+    beside_len: usize,
+    /// The files of the kept names: device, inode.
+    files: [(u64, u64); MAX_KEPT],
+    /// Open files may have names of ours.
+    open_names: bool,
+    /// Inodes whose names of ours go with the next commit.
+    closed: [u64; 64],
+    closed_len: usize,
+}
+
+impl Pending {
+    pub const fn new() -> Pending {
+        Pending {
+            sizes: [Size {
+                dev: 0,
+                ino: 0,
+                size: 0,
+            }; MAX_SIZES],
+            len: 0,
+            kept: 0,
+            beside: [[0; 256]; 16],
+            beside_len: 0,
+            files: [(0, 0); MAX_KEPT],
+            open_names: false,
+            closed: [0; 64],
+            closed_len: 0,
+        }
+    }
+}
+
+/// After a commit: nothing of the past will be undone. A second name goes,
+/// unless the file has no other and is still open: then a cold recovery needs
+/// it for as long as that lasts.
+pub fn forget() {
+    let p = &mut engine().undo;
+    p.len = 0;
+    let dir = engine().high_fd(high_fd::RUN_DIR);
+    for i in 0..p.kept {
+        let (dev, ino) = p.files[i];
+        if open_without_name(dev, ino).is_some() {
+            p.open_names = true;
+        } else {
+            sys!(UNLINKAT, dir, kept_name(ino).as_ptr(), 0);
+        }
+    }
+    p.kept = 0;
+    for i in 0..p.beside_len {
+        sys!(UNLINK, p.beside[i].as_ptr());
+    }
+    p.beside_len = 0;
+    for i in 0..p.closed_len {
+        sys!(UNLINKAT, dir, kept_name(p.closed[i]).as_ptr(), 0);
+    }
+    p.closed_len = 0;
+}
+
+fn open_without_name(dev: u64, ino: u64) -> Option<u32> {
+    (ino != 0).then_some(())?;
+    (0..state().root.fd_high as i32)
+        .filter_map(file_of)
+        .find(|&file| {
+            let f = open_file(file);
+            f.unlinked != 0 && (f.dev, f.ino) == (dev, ino)
+        })
+}
+
+/// The name by which the run's directory keeps a file: its inode.
+pub fn kept_name(ino: u64) -> [u8; 32] {
+    let mut name = [0u8; 32];
+    name[..5].copy_from_slice(b"kept-");
+    let mut n = ino;
+    for i in (5..25).rev() {
+        name[i] = b'0' + (n % 10) as u8;
+        n /= 10;
+    }
+    name
+}
+
+/// An open file is closed for good: with the next commit its name goes.
+pub fn close_name(ino: u64) {
+    let p = &mut engine().undo;
+    if p.closed_len < p.closed.len() {
+        p.closed[p.closed_len] = ino;
+        p.closed_len += 1;
+    }
+}
+
+/// How many of a file's names are ours, not the program's: none or one.
+pub fn second_names(dev: u64, ino: u64) -> u64 {
+    let p = &engine().undo;
+    (p.files[..p.kept].contains(&(dev, ino)) || open_without_name(dev, ino).is_some()) as u64
+}
+
+/// Whether any file has a second name.
+pub fn any_second_names() -> bool {
+    let p = &engine().undo;
+    p.kept != 0 || p.open_names
+}
+
+/// At recovery: whether files have names of ours is not remembered elsewhere.
+pub fn restore() {
+    engine().undo.open_names = true;
+}
+
+/// The path in a record always ends in NUL.
+fn append_path(kind: u32, head: &FileHead, path: &[u8], other: &[u8]) {
+    let mut h = *head;
+    h.path_len = path.len() as u32;
+    h.other_len = other.len() as u32;
+    record::append(kind, &[bytes_of(&h), path, b"\0", other, b"\0"]);
+}
+
+const NO_HEAD: FileHead = FileHead {
+    dev: 0,
+    ino: 0,
+    at: 0,
+    path_len: 0,
+    other_len: 0,
+};
+
+/// Before bytes `at..at+len` of an open file are written (`u64::MAX`: appended).
+pub fn before_change(fd: i32, file: u32, at: u64, len: u64) {
+    let f = open_file(file);
+    let (dev, ino) = (f.dev, f.ino);
+    let base = match base_size(dev, ino) {
+        Some(size) => size,
+        None => {
+            let Ok(st) = Stat::of_fd(fd) else { return };
+            remember(&st, &f.path[..f.path_len as usize]);
+            st.size
+        }
+    };
+    if at < base {
+        save_bytes(fd, file, at, at.saturating_add(len).min(base));
+    }
+}
+
+fn base_size(dev: u64, ino: u64) -> Option<u64> {
+    let p = &engine().undo;
+    p.sizes[..p.len]
+        .iter()
+        .find(|s| s.dev == dev && s.ino == ino)
+        .map(|s| s.size)
+}
+
+fn remember(st: &Stat, path: &[u8]) {
+    let head = FileHead {
+        dev: st.dev,
+        ino: st.ino,
+        at: st.size,
+        ..NO_HEAD
+    };
+    append_path(record::FILE_SIZE, &head, path, bytes_of(&st.mtime));
+    let p = &mut engine().undo;
+    if p.len < MAX_SIZES {
+        p.sizes[p.len] = Size {
+            dev: st.dev,
+            ino: st.ino,
+            size: st.size,
+        };
+        p.len += 1;
+    }
+}
+
+/// A file shrank: bytes behind its new end are new when it grows again.
+fn shrink_base(dev: u64, ino: u64, size: u64) {
+    let p = &mut engine().undo;
+    let n = p.len;
+    if let Some(s) = p.sizes[..n]
+        .iter_mut()
+        .find(|s| s.dev == dev && s.ino == ino)
+    {
+        s.size = s.size.min(size);
+    }
+}
+
+fn save_bytes(fd: i32, file: u32, from: u64, to: u64) {
+    let f = open_file(file);
+    let scratch = engine().high_fd(high_fd::SCRATCH);
+    let mut reader = fd;
+    if f.flags as usize & O_ACCMODE == 1 {
+        // Opened for writing only: read through another description.
+        let mut link = *b"/proc/self/fd/0000000000\0";
+        let mut n = fd as u32;
+        for i in (14..24).rev() {
+            link[i] = b'0' + (n % 10) as u8;
+            n /= 10;
+        }
+        let mut first = 14;
+        while first < 23 && link[first] == b'0' {
+            first += 1;
+        }
+        link.copy_within(first..25, 14);
+        let r = sys!(OPEN, link.as_ptr(), O_CLOEXEC);
+        if failed(r) {
+            crate::say!(
+                "a file opened for writing only cannot be read (error {}); its change is not undone",
+                -r
+            );
+            return;
+        }
+        sys!(DUP3, r, scratch, O_CLOEXEC);
+        sys!(CLOSE, r);
+        reader = scratch;
+    }
+    let mut at = from;
+    while at < to {
+        let head = FileHead {
+            dev: f.dev,
+            ino: f.ino,
+            at,
+            path_len: f.path_len,
+            other_len: 0,
+        };
+        let path = &f.path[..f.path_len as usize];
+        let (room, room_len) = engine().journal.room();
+        let lead = size_of::<FileHead>() + path.len() + 1;
+        let want = ((to - at) as usize).min(CHUNK);
+        if lead + want > room_len {
+            panic!("the change of one call is too large for the journal");
+        }
+        // SAFETY: the journal has this room.
+        let n = unsafe {
+            let mut h = head;
+            let n = sys!(PREAD64, reader, room.add(lead), want, at);
+            h.other_len = n.max(0) as u32;
+            core::ptr::copy_nonoverlapping(bytes_of(&h).as_ptr(), room, size_of::<FileHead>());
+            core::ptr::copy_nonoverlapping(
+                path.as_ptr(),
+                room.add(size_of::<FileHead>()),
+                path.len(),
+            );
+            room.add(lead - 1).write(0);
+            n
+        };
+        super::input::count_read(n);
+        if n <= 0 {
+            break;
+        }
+        let _ = engine()
+            .journal
+            .append_in_place(record::FILE_BYTES, lead + n as usize);
+        if engine().boot.durable != 0 {
+            sys!(FDATASYNC, engine().high_fd(high_fd::RIO));
+        }
+        at += n as u64;
+    }
+    if reader == scratch {
+        sys!(CLOSE, scratch);
+    }
+}
+
+/// Before open creates or truncates: `path` is absolute.
+pub fn before_open(path: &[u8], flags: usize) {
+    let mut z = [0u8; 4096];
+    z[..path.len()].copy_from_slice(path);
+    let mut st = [0u64; 18];
+    let r = sys!(STAT, z.as_ptr(), &raw mut st);
+    if failed(r) {
+        if flags & O_CREAT != 0 && r == -ENOENT {
+            append_path(record::CREATED, &NO_HEAD, path, b"");
+        }
+        return;
+    }
+    let mode = st[3] as u32;
+    if flags & O_TRUNC != 0 && flags & O_ACCMODE != 0 && mode & S_IFMT == S_IFREG {
+        before_truncate_path(&z, path, 0);
+    }
+}
+
+/// Before a file named by path is cut to `size`.
+pub fn before_truncate_path(z: &[u8], path: &[u8], size: u64) {
+    let r = sys!(OPEN, z.as_ptr(), O_CLOEXEC);
+    if failed(r) {
+        return;
+    }
+    let fd = r as i32;
+    if let Some(file) = new_file(crate::state::Kind::Regular) {
+        if let Ok(st) = Stat::of_fd(fd) {
+            let f = open_file(file);
+            (f.dev, f.ino) = (st.dev, st.ino);
+            set_path(f, path);
+            f.flags = 0;
+            before_truncate(fd, file, size);
+        }
+        release(file);
+    }
+    sys!(CLOSE, fd);
+}
+
+/// Before an open file is cut (or grown) to `size`.
+pub fn before_truncate(fd: i32, file: u32, size: u64) {
+    before_change(fd, file, size, u64::MAX - size);
+    let f = open_file(file);
+    shrink_base(f.dev, f.ino, size);
+}
+
+/// Before a directory entry comes into being.
+pub fn before_create(path: &[u8], is_dir: bool) {
+    append_path(
+        if is_dir {
+            record::MADE_DIR
+        } else {
+            record::CREATED
+        },
+        &NO_HEAD,
+        path,
+        b"",
+    );
+}
+
+pub fn before_rename(from: &[u8], to: &[u8]) {
+    append_path(record::RENAMED, &NO_HEAD, from, to);
+}
+
+pub fn before_rmdir(path: &[u8], mode: u32) {
+    append_path(
+        record::REMOVED_DIR,
+        &FileHead {
+            at: mode as u64,
+            ..NO_HEAD
+        },
+        path,
+        b"",
+    );
+}
+
+/// Before mode, owner or times of a path change.
+pub fn before_meta(path: &[u8], st: &Stat) {
+    let times: [u64; 5] = [
+        st.mode as u64,
+        (st.uid as u64) << 32 | st.gid as u64,
+        st.atime[0],
+        st.mtime[0],
+        st.mtime[1],
+    ];
+    let mut h = NO_HEAD;
+    h.path_len = path.len() as u32;
+    record::append(record::META, &[bytes_of(&h), path, b"\0", bytes_of(&times)]);
+}
+
+/// Before the last name of a file may go: gives it a second one.
+pub fn keep(path: &[u8], z: &[u8]) {
+    let Ok(st) = Stat::of_path(z.as_ptr()) else {
+        return;
+    };
+    let p = &mut engine().undo;
+    if st.kind() == S_IFDIR {
+        return;
+    }
+    if p.kept == MAX_KEPT {
+        crate::commit::commit(crate::machine::entry::local());
+    }
+    let dir = engine().high_fd(high_fd::RUN_DIR);
+    let head = FileHead {
+        dev: st.dev,
+        ino: st.ino,
+        ..NO_HEAD
+    };
+    append_path(record::UNLINKED, &head, path, b"");
+    const AT_FDCWD: isize = -100;
+    let r = sys!(
+        LINKAT,
+        AT_FDCWD,
+        z.as_ptr(),
+        dir,
+        kept_name(st.ino).as_ptr(),
+        0
+    );
+    if !failed(r) || r == -EEXIST {
+        p.files[p.kept] = (st.dev, st.ino);
+        p.kept += 1;
+    } else {
+        keep_beside(path, z, &st);
+    }
+}
+
+/// The run's directory is on another file system: a hidden name beside.
+fn keep_beside(path: &[u8], z: &[u8], st: &Stat) {
+    let p = &mut engine().undo;
+    if p.beside_len == p.beside.len() {
+        crate::commit::commit(crate::machine::entry::local());
+    }
+    let mut name = [0u8; 256];
+    let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0) + 1;
+    let tag = b".dcrun-";
+    let number = kept_name(p.beside_len as u64);
+    let pid = kept_name(state().root.pid as u64);
+    if slash + 40 > 255 {
+        return;
+    }
+    let mut at = 0;
+    for part in [
+        &path[..slash],
+        &tag[..],
+        &pid[15..25],
+        b"-",
+        &number[19..25],
+    ] {
+        name[at..at + part.len()].copy_from_slice(part);
+        at += part.len();
+    }
+    const AT_FDCWD: isize = -100;
+    append_path(
+        record::UNLINKED,
+        &FileHead {
+            dev: st.dev,
+            ino: st.ino,
+            at: u64::MAX,
+            ..NO_HEAD
+        },
+        path,
+        &name[..at],
+    );
+    let r = sys!(LINKAT, AT_FDCWD, z.as_ptr(), AT_FDCWD, name.as_ptr(), 0);
+    if failed(r) {
+        crate::say!(
+            "a file that is removed cannot be kept for a rollback (error {})",
+            -r
+        );
+        return;
+    }
+    p.beside[p.beside_len] = name;
+    p.beside_len += 1;
+}
+
+/// At recovery: plays the images back, newest first.
+pub fn roll_back() {
+    // Offsets of the records, to walk them backwards.
+    let (room, room_len) = engine().journal.room();
+    // SAFETY: the free part of the journal serves as scratch memory.
+    let offsets = unsafe {
+        core::slice::from_raw_parts_mut(
+            room.next_multiple_of_8(),
+            (room_len / 4).saturating_sub(4).min(1 << 22),
+        )
+    };
+    let mut n = 0;
+    for r in engine().journal.records(0) {
+        if (record::FILE_SIZE..=record::META).contains(&r.kind) && n < offsets.len() {
+            offsets[n] = r.offset as u32;
+            n += 1;
+        }
+    }
+    for i in (0..n).rev() {
+        if let Some(r) = engine().journal.records(offsets[i] as usize).next() {
+            undo_one(r.kind, r.payload);
+        }
+    }
+    drop_kept_names();
+}
+
+trait Align8 {
+    fn next_multiple_of_8(self) -> *mut u32;
+}
+impl Align8 for *mut u8 {
+    fn next_multiple_of_8(self) -> *mut u32 {
+        (self as usize).next_multiple_of(8) as *mut u32
+    }
+}
+
+fn undo_one(kind: u32, payload: &[u8]) {
+    let Some(h) = value_of::<FileHead>(payload) else {
+        return;
+    };
+    let at = size_of::<FileHead>();
+    let path = &payload[at..at + h.path_len as usize + 1];
+    let rest = &payload[at + h.path_len as usize + 1..];
+    match kind {
+        record::CREATED => {
+            sys!(UNLINK, path.as_ptr());
+        }
+        record::MADE_DIR => {
+            sys!(RMDIR, path.as_ptr());
+        }
+        record::REMOVED_DIR => {
+            sys!(MKDIR, path.as_ptr(), h.at & 0o7777);
+        }
+        record::RENAMED
+            // Undone already if the old name exists.
+            if Stat::of_path(path.as_ptr()).is_err() => {
+                sys!(RENAME, rest.as_ptr(), path.as_ptr());
+            }
+        record::UNLINKED => relink(&h, path, rest),
+        record::META => {
+            if let Some(m) = value_of::<[u64; 5]>(rest) {
+                sys!(LCHOWN, path.as_ptr(), m[1] >> 32, m[1] as u32);
+                sys!(CHMOD, path.as_ptr(), m[0] & 0o7777);
+                let ts = [m[2], 0, m[3], m[4]];
+                const AT_FDCWD: isize = -100;
+                sys!(UTIMENSAT, AT_FDCWD, path.as_ptr(), &raw const ts, 0);
+            }
+        }
+        record::FILE_SIZE | record::FILE_BYTES => restore_content(kind, &h, path, rest),
+        _ => {}
+    }
+}
+
+fn relink(h: &FileHead, path: &[u8], rest: &[u8]) {
+    const AT_FDCWD: isize = -100;
+    if Stat::of_path(path.as_ptr()).is_ok_and(|st| (st.dev, st.ino) == (h.dev, h.ino)) {
+        return; // the name is there (again)
+    }
+    if h.at == u64::MAX {
+        sys!(LINKAT, AT_FDCWD, rest.as_ptr(), AT_FDCWD, path.as_ptr(), 0);
+        sys!(UNLINK, rest.as_ptr());
+    } else {
+        let dir = engine().high_fd(high_fd::RUN_DIR);
+        sys!(
+            LINKAT,
+            dir,
+            kept_name(h.ino).as_ptr(),
+            AT_FDCWD,
+            path.as_ptr(),
+            0
+        );
+    }
+}
+
+/// At the end of a rollback: files that have their names again need ours no
+/// longer.
+fn drop_kept_names() {
+    let dir = engine().high_fd(high_fd::RUN_DIR);
+    for r in engine().journal.records(0) {
+        if r.kind == record::UNLINKED
+            && let Some(h) = value_of::<FileHead>(r.payload)
+            && open_without_name(h.dev, h.ino).is_none()
+        {
+            sys!(UNLINKAT, dir, kept_name(h.ino).as_ptr(), 0);
+        }
+    }
+}
+
+fn restore_content(kind: u32, h: &FileHead, path: &[u8], data: &[u8]) {
+    let Some(fd) = open_same(h, path) else { return };
+    if kind == record::FILE_SIZE {
+        sys!(FTRUNCATE, fd, h.at);
+        // The oldest record of a file, so the last to be undone: programs ask
+        // for the time to see whether somebody else has changed their file.
+        if let Some(mtime) = value_of::<[u64; 2]>(data) {
+            const UTIME_OMIT: u64 = 0x3fff_fffe;
+            let times = [0, UTIME_OMIT, mtime[0], mtime[1]];
+            sys!(UTIMENSAT, fd, 0, &raw const times, 0);
+        }
+    } else {
+        let data = &data[..(h.other_len as usize).min(data.len())];
+        let mut done = 0;
+        while done < data.len() {
+            let n = sys!(
+                PWRITE64,
+                fd,
+                data[done..].as_ptr(),
+                data.len() - done,
+                h.at + done as u64
+            );
+            if n <= 0 {
+                crate::say!("undo of a write failed (error {})", -n);
+                break;
+            }
+            crate::fatal::count_written(engine().live(), n as usize);
+            done += n as usize;
+        }
+    }
+    sys!(CLOSE, fd);
+}
+
+/// The file that a record means: by its name, else by an open descriptor.
+fn open_same(h: &FileHead, path: &[u8]) -> Option<i32> {
+    let same = |fd: isize| {
+        if failed(fd) {
+            return None;
+        }
+        let fd = fd as i32;
+        if Stat::of_fd(fd).is_ok_and(|st| (st.dev, st.ino) == (h.dev, h.ino)) {
+            return Some(fd);
+        }
+        sys!(CLOSE, fd);
+        None
+    };
+    if path.len() > 1
+        && let Some(fd) = same(sys!(OPEN, path.as_ptr(), O_CLOEXEC | O_RDWR))
+    {
+        return Some(fd);
+    }
+    let e = engine();
+    let dir = e.high_fd(high_fd::RUN_DIR);
+    if let Some(fd) = same(sys!(
+        OPENAT,
+        dir,
+        kept_name(h.ino).as_ptr(),
+        O_CLOEXEC | O_RDWR
+    )) {
+        return Some(fd);
+    }
+    let low = 0..state().root.fd_high as i32;
+    let limbo = e.high_fd(high_fd::LIMBO)..e.high_fd(high_fd::LIMBO) + high_fd::LIMBO_COUNT;
+    for fd in low.chain(limbo) {
+        if Stat::of_fd(fd).is_ok_and(|st| (st.dev, st.ino) == (h.dev, h.ino)) {
+            // A duplicate: its access mode may not do, then there is no way.
+            return same(sys!(DUP, fd));
+        }
+    }
+    None
+}

@@ -1,0 +1,136 @@
+//! Memory: every area at its address, every committed page in it.
+
+use crate::engine::{engine, state};
+use crate::machine::{sys::failed, user};
+use crate::object::{descriptor, regular};
+use crate::space::{self, MAP_ANONYMOUS, MAP_FIXED, MAP_POPULATE, PROT_WRITE};
+use crate::state::Vma;
+use crate::{fatal, sys, uffd};
+use dc_image::FatalCode;
+use dc_image::window::{self, PAGE};
+
+pub fn restore() {
+    let e = engine();
+    for i in 0..state().root.vma_count as usize {
+        let v = state().vmas[i];
+        map(&v);
+        let writable = v.prot | PROT_WRITE;
+        let mut any = false;
+        e.store
+            .for_each(v.start as usize, v.end as usize, |page, bytes| {
+                if !any && v.prot & PROT_WRITE == 0 {
+                    sys!(MPROTECT, v.start, v.end - v.start, writable & 3);
+                }
+                any = true;
+                // SAFETY: the area is mapped writable, the frame is a whole page. A
+                // page behind the end of a file that was cut short cannot be
+                // written; the program could not use it either.
+                unsafe { user::try_copy(page as *mut u8, bytes, PAGE) };
+            });
+        if any && v.prot & PROT_WRITE == 0 {
+            sys!(MPROTECT, v.start, v.end - v.start, v.prot);
+        }
+        if v.tracked != 0 && !uffd::track(v.start as usize, v.end as usize) {
+            cannot(&v, 0);
+        }
+    }
+    e.stubs.restore();
+    // All of it is as committed: nothing is dirty.
+    let mut at = window::USER_MIN;
+    while at < window::USER_END {
+        match uffd::scan(at, window::USER_END, e.regions) {
+            Ok((_, walked)) if walked > at => at = walked,
+            _ => break,
+        }
+    }
+}
+
+fn map(v: &Vma) {
+    let len = v.end - v.start;
+    let flags = (v.flags & !MAP_POPULATE) | MAP_FIXED;
+    if v.file == 0 {
+        let r = sys!(
+            MMAP,
+            v.start,
+            len,
+            v.prot,
+            flags | MAP_ANONYMOUS,
+            -1isize,
+            0
+        );
+        if failed(r) {
+            cannot(v, r);
+        }
+        return;
+    }
+    let f = descriptor::open_file(v.file);
+    let shared_write = v.flags & 3 != space::MAP_PRIVATE && v.prot & PROT_WRITE != 0;
+    let mut fd = sys!(OPEN, f.path.as_ptr(), if shared_write { 2 } else { 0 });
+    let must_be_same = v.flags & 3 == space::MAP_PRIVATE && !own_work(v);
+    if failed(fd) || (must_be_same && !regular::unchanged(v.file, fd as i32)) {
+        // Perhaps a descriptor of it is still open.
+        if !failed(fd) {
+            sys!(CLOSE, fd);
+        }
+        fd = match descriptor::any_fd(v.file) {
+            Some(open) if regular::unchanged(v.file, open) => sys!(DUP, open),
+            _ => changed(v),
+        };
+    }
+    let r = sys!(
+        MMAP,
+        v.start,
+        len,
+        v.prot,
+        flags & !MAP_ANONYMOUS,
+        fd,
+        v.offset
+    );
+    sys!(CLOSE, fd);
+    if failed(r) {
+        cannot(v, r);
+    }
+}
+
+/// Whether the program itself writes this file: then that it changed says
+/// nothing, and its rollback has brought it back.
+fn own_work(v: &Vma) -> bool {
+    let f = descriptor::open_file(v.file);
+    let same = |file: u32| {
+        let o = descriptor::open_file(file);
+        (o.dev, o.ino) == (f.dev, f.ino)
+    };
+    let opened = (0..state().root.fd_high as i32)
+        .filter_map(descriptor::file_of)
+        .any(|file| {
+            same(file) && descriptor::open_file(file).flags as usize & descriptor::O_ACCMODE != 0
+        });
+    opened
+        || space::areas().iter().any(|o| {
+            o.file != 0
+                && o.flags & 3 != space::MAP_PRIVATE
+                && o.prot & PROT_WRITE != 0
+                && same(o.file)
+        })
+}
+
+fn changed(v: &Vma) -> ! {
+    let f = descriptor::open_file(v.file);
+    let path = core::str::from_utf8(&f.path[..f.path_len as usize]).unwrap_or("?");
+    fatal::stop(
+        FatalCode::FileChanged,
+        0,
+        format_args!(
+            "restore memory: {path} changed since the last commit, and parts of it are not in memory; \
+             put the old file back, or begin anew with --fresh"
+        ),
+    )
+}
+
+fn cannot(v: &Vma, r: isize) -> ! {
+    fatal::stop(
+        FatalCode::CannotRestore,
+        r,
+        format_args!("restore memory {:#x}-{:#x}: error {}", v.start, v.end, -r),
+    )
+}

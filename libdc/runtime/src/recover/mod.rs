@@ -1,0 +1,105 @@
+//! Recovery: the state of the last commit in a fresh worker.
+//!
+//! 1. the state's own pages, and what was discarded with them;
+//! 2. the call that was under way at the crash is settled;
+//! 3. files are rolled back, newest change first;
+//! 4. descriptors; 5. memory; 6. timers, signals, threads;
+//! 7. input that was consumed since the commit is fed again, output on record
+//!    is not made again.
+//!
+//! Nothing here changes Rio except by records that only add, so a crash in the
+//! middle of it leads to the same recovery once more.
+
+pub mod descriptors;
+pub mod memory;
+pub mod threads;
+
+use crate::commit::now_ns;
+use crate::engine::{engine, state};
+use crate::object::{input, output, process, timers, tty, undo};
+use crate::state::State;
+use crate::{boot, commit, fatal, signal};
+use core::sync::atomic::Ordering::*;
+use dc_image::boot::fault;
+use dc_image::window::{PAGE, STATE_BASE, STATE_LEN};
+use dc_image::{FatalCode, Status};
+use protocols::Event;
+
+pub fn recover(warm: bool) -> ! {
+    let e = engine();
+    let live = e.live();
+    live.status.store(Status::Recovering as u32, SeqCst);
+    load_state();
+    let generation = live.generation.load(Relaxed);
+    if live.dead_generation.load(Acquire) == generation {
+        input::settle(live.dead_rchar.load(Relaxed));
+        output::settle(live.dead_wchar.load(Relaxed));
+    } else {
+        live.input.active.store(0, SeqCst);
+        live.output.active.store(0, SeqCst);
+    }
+    live.generation.store(generation + 1, SeqCst);
+    descriptors::undo_limbo(warm);
+    undo::restore();
+    undo::roll_back();
+    commit::fault_point(fault::IN_RECOVERY);
+    descriptors::restore(warm);
+    if warm {
+        tty::roll_back();
+    }
+    let main = threads::first();
+    memory::restore();
+    process::restore();
+    restore_dispositions();
+    input::restore(warm);
+    state().root.machine.step(Event::RolledBack);
+    e.nd_cheap.store(state().root.machine.flag(), Relaxed);
+    e.replay.begin(warm);
+    threads::restore(main);
+    timers::restore();
+    tty::notice_size(main);
+    live.status.store(Status::Running as u32, SeqCst);
+    boot::start_clock();
+    let end = now_ns();
+    live.recovery_end_ns.store(end, Relaxed);
+    let n = live.recoveries.load(Relaxed) as usize;
+    let took = end.saturating_sub(live.recovery_begin_ns.load(Relaxed));
+    live.recovery_ns[n % live.recovery_ns.len()].store(took, Relaxed);
+    threads::go(main)
+}
+
+/// The tables of the last commit.
+fn load_state() {
+    let e = engine();
+    e.store
+        .for_each(STATE_BASE, STATE_BASE + STATE_LEN, |page, bytes| {
+            // SAFETY: both are whole pages of mapped memory.
+            unsafe { core::ptr::copy_nonoverlapping(bytes, page as *mut u8, PAGE) };
+        });
+    let root = &mut state().root;
+    if root.layout != size_of::<State>() as u64 {
+        fatal::stop(
+            FatalCode::OtherVersion,
+            0,
+            format_args!(
+                "the image was written by another version of dcrun (its state has {} bytes, ours {})",
+                root.layout,
+                size_of::<State>()
+            ),
+        );
+    }
+    let n = (root.discard_count as usize).min(root.discards.len());
+    for d in &root.discards[..n] {
+        e.store.forget_older(d.from as usize, d.to as usize, d.seq);
+    }
+    root.discard_count = 0;
+}
+
+fn restore_dispositions() {
+    for sig in 1..=64 {
+        let act = state().root.actions[sig as usize];
+        if signal::RESERVED & signal::bit(sig) == 0 && act.handler != signal::SIG_DFL {
+            signal::calls::install_for(sig, &act);
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Handing a signal to the program: the frame on its stack, as the kernel
+//! would have built it, and the way back through rt_sigreturn.
+//!
+//! ```text
+//! high   xsave area, 64-aligned, then FP_XSTATE_MAGIC2
+//!        siginfo (128)
+//!        ucontext (304)
+//! low    address of the program's restorer      <- rsp at the handler
+//! ```
+
+use super::queue::SigInfo;
+use super::*;
+use crate::event;
+use crate::machine::sys::errno::EINTR;
+use crate::machine::{user, vector};
+
+const FRAME_LEN: usize = 8 + size_of::<UContext>() + 128;
+const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
+const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
+const SS_DISABLE: usize = 2;
+/// UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
+const UC_FLAGS: u64 = 7;
+
+/// Delivers what can be delivered now. Under the big lock.
+pub fn deliver_pending(l: &mut Local) {
+    loop {
+        let mask = mask_of(l);
+        let Some(info) = l.queue.take(!mask | forced(l)) else {
+            // What remains is blocked; set_mask looks again.
+            l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
+            if l.queue.pending() & !mask_of(l) == 0 {
+                restore_saved_mask(l);
+                return;
+            }
+            l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
+            continue;
+        };
+        deliver(l, &info);
+    }
+}
+
+/// Synchronous faults cannot stay blocked.
+fn forced(l: &Local) -> u64 {
+    l.queue.pending() & (bit(4) | bit(5) | bit(7) | bit(8) | bit(11))
+}
+
+/// sigsuspend and its like give the old mask back after the handler's frame
+/// was built with it, or here if there was no handler.
+fn restore_saved_mask(l: &mut Local) {
+    let r = &mut state().threads[l.slot as usize];
+    if r.has_saved_mask != 0 {
+        r.has_saved_mask = 0;
+        let m = r.saved_mask;
+        set_mask(l, m);
+    }
+}
+
+fn deliver(l: &mut Local, info: &SigInfo) {
+    let sig = info.signo;
+    let act = state().root.actions[sig as usize];
+    match act.handler {
+        SIG_IGN if info.code <= 0 || !matches!(sig, 4 | 5 | 7 | 8 | 11) => return,
+        SIG_DFL | SIG_IGN => match sig {
+            17 | 18 | 23 | 28 => return,
+            _ => die_of(sig),
+        },
+        _ => {}
+    }
+    event::non_deterministic(l);
+    restart_call(l, &act);
+    let record = &mut state().threads[l.slot as usize];
+    let old_mask = if record.has_saved_mask != 0 {
+        record.saved_mask
+    } else {
+        record.sigmask
+    };
+    record.has_saved_mask = 0;
+    if !build_frame(l, info, &act, old_mask) {
+        die_of(SIGSEGV);
+    }
+    let mut mask = state().threads[l.slot as usize].sigmask | act.mask;
+    if act.flags & SA_NODEFER == 0 {
+        mask |= bit(sig);
+    }
+    set_mask(l, mask);
+    if act.flags & SA_RESETHAND != 0 {
+        state().root.actions[sig as usize].handler = SIG_DFL;
+        let dfl = [
+            SIG_DFL,
+            SA_RESTORER,
+            entry::sigreturn as *const () as usize,
+            0,
+        ];
+        if RESERVED & bit(sig) == 0 {
+            sys!(RT_SIGACTION, sig, &raw const dfl, 0, 8);
+        }
+    }
+}
+
+/// A call that the signal broke off is made again after the handler, if the
+/// handler says so and the call is of that kind.
+fn restart_call(l: &mut Local, act: &crate::state::SigAction) {
+    if l.interrupted && l.frame.rax as isize == -EINTR && act.flags & SA_RESTART != 0 {
+        let row = crate::table::row(l.frame.nr);
+        if row.restarts {
+            l.frame.call_again();
+        }
+    }
+    l.interrupted = false;
+}
+
+/// Makes the thread run `function(arg)` of the program before it goes on, on
+/// its own stack, like a handler; `back` ends in rt_sigreturn.
+pub fn call_function(l: &mut Local, function: usize, arg: usize, back: usize) {
+    let info = SigInfo { signo: 0, errno: 0, code: 0, rest: [0; 116] };
+    let act = crate::state::SigAction { handler: function, flags: 0, restorer: back, mask: 0 };
+    let mask = mask_of(l);
+    if build_frame(l, &info, &act, mask) {
+        l.frame.rdi = arg;
+    }
+}
+
+fn build_frame(
+    l: &mut Local,
+    info: &SigInfo,
+    act: &crate::state::SigAction,
+    old_mask: u64,
+) -> bool {
+    let record = &state().threads[l.slot as usize];
+    let [alt_sp, alt_flags, alt_len] = record.altstack;
+    let f = &l.frame;
+    let on_alt =
+        alt_flags & SS_DISABLE == 0 && alt_len != 0 && f.rsp.wrapping_sub(alt_sp) <= alt_len;
+    let mut sp =
+        if act.flags & SA_ONSTACK != 0 && alt_flags & SS_DISABLE == 0 && alt_len != 0 && !on_alt {
+            alt_sp + alt_len
+        } else {
+            f.rsp - 128
+        };
+    let xsave_len = vector::standard_size();
+    sp -= xsave_len + 4;
+    sp &= !63;
+    let fpstate = sp;
+    sp = ((sp - FRAME_LEN + 8) & !15) - 8;
+    let uc = UContext {
+        flags: UC_FLAGS,
+        link: 0,
+        stack: record.altstack,
+        r8: f.r8,
+        r9: f.r9,
+        r10: f.r10,
+        r11: f.r11,
+        r12: f.r12,
+        r13: f.r13,
+        r14: f.r14,
+        r15: f.r15,
+        rdi: f.rdi,
+        rsi: f.rsi,
+        rbp: f.rbp,
+        rbx: f.rbx,
+        rdx: f.rdx,
+        rax: f.rax,
+        rcx: f.rcx,
+        rsp: f.rsp,
+        rip: f.rip,
+        rflags: f.rflags,
+        segments: [0x33, 0, 0, 0x2b],
+        err: 0,
+        trapno: if info.signo == SIGSEGV { 14 } else { 0 },
+        oldmask: old_mask as usize,
+        cr2: if info.signo == SIGSEGV {
+            usize::from_le_bytes(info.rest[4..12].try_into().unwrap_or([0; 8]))
+        } else {
+            0
+        },
+        fpstate,
+        reserved: [0; 8],
+        sigmask: old_mask,
+    };
+    let xmm = f.xmm;
+    // The vector state, in the standard format with the kernel's marks.
+    let area = &mut l.xsave.bytes;
+    // SAFETY: the thread's own area; xmm0-15 are put in from the frame.
+    unsafe {
+        vector::save_standard(area.as_mut_ptr());
+        vector::set_xmm(area.as_mut_ptr(), &xmm);
+    }
+    let marks: [u32; 5] = [
+        FP_XSTATE_MAGIC1,
+        (xsave_len + 4) as u32,
+        vector::mask() as u32,
+        (vector::mask() >> 32) as u32,
+        xsave_len as u32,
+    ];
+    for (i, m) in marks.iter().enumerate() {
+        area[464 + i * 4..468 + i * 4].copy_from_slice(&m.to_le_bytes());
+    }
+    area[484..512].fill(0);
+    let ok = user::write_bytes(fpstate, &area[..xsave_len])
+        && user::write(fpstate + xsave_len, &FP_XSTATE_MAGIC2)
+        && user::write(sp, &act.restorer)
+        && user::write(sp + 8, &uc)
+        && user::write(sp + 8 + size_of::<UContext>(), info);
+    if !ok {
+        return false;
+    }
+    let f = &mut l.frame;
+    f.rip = act.handler;
+    f.rsp = sp;
+    f.rdi = info.signo as usize;
+    f.rsi = sp + 8 + size_of::<UContext>();
+    f.rdx = sp + 8;
+    f.rax = 0;
+    f.rflags &= !(1 << 10 | 1 << 8);
+    l.again = false;
+    true
+}
+
+/// rt_sigreturn: the registers, mask and vector state of the frame that the
+/// program's stack pointer shows.
+pub fn sigreturn(l: &mut Local) -> isize {
+    let at = l.frame.rsp;
+    let Some(uc) = user::read::<UContext>(at) else {
+        die_of(SIGSEGV)
+    };
+    let f = &mut l.frame;
+    (f.r8, f.r9, f.r10, f.r11) = (uc.r8, uc.r9, uc.r10, uc.r11);
+    (f.r12, f.r13, f.r14, f.r15) = (uc.r12, uc.r13, uc.r14, uc.r15);
+    (f.rdi, f.rsi, f.rbp, f.rbx) = (uc.rdi, uc.rsi, uc.rbp, uc.rbx);
+    (f.rdx, f.rax, f.rcx, f.rsp) = (uc.rdx, uc.rax, uc.rcx, uc.rsp);
+    f.rip = uc.rip;
+    f.rflags = (uc.rflags & 0xcd5) | 0x202;
+    f.nr = usize::MAX;
+    if uc.fpstate != 0 {
+        load_vectors(l, uc.fpstate);
+    }
+    l.again = false;
+    l.interrupted = false;
+    set_mask(l, uc.sigmask);
+    l.frame.rax as isize
+}
+
+fn load_vectors(l: &mut Local, fpstate: usize) {
+    let len = vector::standard_size();
+    let Some(magic) = user::read::<u32>(fpstate + 464) else {
+        die_of(SIGSEGV)
+    };
+    let want = if magic == FP_XSTATE_MAGIC1 { len } else { 512 };
+    if !user::read_bytes(fpstate, &mut l.xsave.bytes[..want]) {
+        die_of(SIGSEGV);
+    }
+    let area = &mut l.xsave.bytes;
+    if want == 512 {
+        area[512..576].fill(0);
+        area[512] = 3;
+    } else {
+        // Only what we know, and no reserved bits: xrstor would fault.
+        let bv = u64::from_le_bytes(area[512..520].try_into().unwrap_or([0; 8])) & vector::mask();
+        area[512..520].copy_from_slice(&bv.to_le_bytes());
+        area[520..576].fill(0);
+    }
+    // MXCSR's reserved bits.
+    let mxcsr = u32::from_le_bytes(area[24..28].try_into().unwrap_or([0; 4])) & 0xffff;
+    area[24..28].copy_from_slice(&mxcsr.to_le_bytes());
+    // SAFETY: an area of the standard format, made harmless above.
+    unsafe {
+        l.frame.xmm = vector::get_xmm(area.as_ptr());
+        vector::load(area.as_ptr());
+    }
+}

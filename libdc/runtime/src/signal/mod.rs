@@ -1,0 +1,232 @@
+//! Signals, virtualised: the kernel delivers to the runtime, the runtime to
+//! the program.
+//!
+//! The runtime's handler never runs anything of the program and takes no lock.
+//! It queues the signal and turns the interrupted thread towards a place where
+//! it can be delivered: from the program's code straight into the runtime
+//! ([`crate::machine::entry::async_entry`]), from the runtime's exit back to
+//! its beginning, from before a long kernel call to its abort.
+
+pub mod calls;
+pub mod deliver;
+pub mod queue;
+
+use crate::engine::{engine, state};
+use crate::machine::entry::{self, local, redirect};
+use crate::machine::frame::{ATTENTION_SIGNAL, Local};
+use crate::machine::sys::failed;
+use crate::machine::user;
+use crate::{fatal, sys};
+use core::sync::atomic::Ordering::*;
+use dc_image::window::{RUNTIME_BASE, RUNTIME_END};
+use queue::SigInfo;
+
+/// Reserved for the runtime: stops threads for a commit, ticks the interval.
+pub const STOP: i32 = 64;
+pub const SIGSYS: i32 = 31;
+pub const SIGKILL: i32 = 9;
+pub const SIGSEGV: i32 = 11;
+pub const SIGBUS: i32 = 7;
+
+pub const SA_SIGINFO: usize = 4;
+pub const SA_ONSTACK: usize = 0x0800_0000;
+pub const SA_RESTART: usize = 0x1000_0000;
+pub const SA_NODEFER: usize = 0x4000_0000;
+pub const SA_RESETHAND: usize = 0x8000_0000;
+pub const SA_RESTORER: usize = 0x0400_0000;
+pub const SA_NOCLDSTOP: usize = 1;
+pub const SA_NOCLDWAIT: usize = 2;
+pub const SIG_DFL: usize = 0;
+pub const SIG_IGN: usize = 1;
+
+pub const fn bit(sig: i32) -> u64 {
+    1 << (sig - 1)
+}
+
+/// Never blocked for real: without them the runtime could not work.
+pub const RESERVED: u64 = bit(SIGSYS) | bit(STOP) | bit(SIGSEGV) | bit(SIGBUS);
+
+/// `struct ucontext` as the kernel lays it out in a signal frame.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct UContext {
+    pub flags: u64,
+    pub link: usize,
+    pub stack: [usize; 3],
+    pub r8: usize,
+    pub r9: usize,
+    pub r10: usize,
+    pub r11: usize,
+    pub r12: usize,
+    pub r13: usize,
+    pub r14: usize,
+    pub r15: usize,
+    pub rdi: usize,
+    pub rsi: usize,
+    pub rbp: usize,
+    pub rbx: usize,
+    pub rdx: usize,
+    pub rax: usize,
+    pub rcx: usize,
+    pub rsp: usize,
+    pub rip: usize,
+    pub rflags: usize,
+    pub segments: [u16; 4],
+    pub err: usize,
+    pub trapno: usize,
+    pub oldmask: usize,
+    pub cr2: usize,
+    pub fpstate: usize,
+    pub reserved: [usize; 8],
+    pub sigmask: u64,
+}
+
+/// Installs the runtime's handler in the kernel.
+pub fn install(sig: i32, extra_flags: usize) -> isize {
+    let act = [
+        handler as *const () as usize,
+        SA_SIGINFO | SA_ONSTACK | SA_RESTORER | extra_flags,
+        entry::sigreturn as *const () as usize,
+        usize::MAX,
+    ];
+    sys!(RT_SIGACTION, sig, &raw const act, 0, 8)
+}
+
+/// The handlers that the runtime needs whatever the program does.
+pub fn install_own() {
+    for sig in [SIGSYS, STOP, SIGSEGV, SIGBUS] {
+        install(sig, 0);
+    }
+}
+
+fn in_runtime(rip: usize) -> bool {
+    (RUNTIME_BASE..RUNTIME_END).contains(&rip)
+}
+
+/// The one handler for every signal.
+extern "C" fn handler(sig: i32, info: *mut SigInfo, uc: *mut UContext) {
+    // SAFETY: the kernel passes pointers into the frame it built for us.
+    let (info, uc) = unsafe { (&mut *info, &mut *uc) };
+    const SYS_USER_DISPATCH: i32 = 2;
+    if sig == SIGSYS && info.code == SYS_USER_DISPATCH {
+        // An unpatched site: go the way of the patched ones.
+        engine().live().calls_trapped.fetch_add(1, Relaxed);
+        uc.rcx = uc.rip;
+        local().trapped = true;
+        uc.rip = entry::syscall_entry as *const () as usize;
+        return;
+    }
+    let l = local();
+    let fault = info.code > 0 && matches!(sig, 4 | 5 | 7 | 8 | 11);
+    if fault {
+        if sig == SIGSEGV && uc.err & 2 != 0 && engine().pieces.fault(uc.cr2) {
+            return;
+        }
+        if let Some(to) = user::fixup(uc.rip) {
+            uc.rip = to;
+            return;
+        }
+        if in_runtime(uc.rip) {
+            fatal::stop(
+                dc_image::FatalCode::Internal,
+                sig as isize,
+                format_args!(
+                    "the runtime failed: signal {sig} at {:#x}, address {:#x}",
+                    uc.rip, uc.cr2
+                ),
+            );
+        }
+    }
+    if sig != STOP {
+        l.queue.push(info);
+        l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
+    } else if info.code == -2 {
+        // SI_TIMER: the clock of --interval.
+        engine().tick.store(true, Relaxed);
+        l.attention
+            .fetch_or(crate::machine::frame::ATTENTION_STOP, SeqCst);
+    }
+    if in_runtime(uc.rip) {
+        if let Some(to) = redirect(uc.rip) {
+            uc.rip = to;
+        }
+    } else if engine().stubs.contains(uc.rip) {
+        // On its way into the runtime already.
+    } else {
+        enter_from(l, uc);
+    }
+}
+
+/// The program was interrupted between two instructions: into the runtime
+/// with all its registers.
+fn enter_from(l: &mut Local, uc: &mut UContext) {
+    let f = &mut l.frame;
+    (f.r15, f.r14, f.r13, f.r12) = (uc.r15, uc.r14, uc.r13, uc.r12);
+    (f.rbp, f.rbx, f.r11, f.r10) = (uc.rbp, uc.rbx, uc.r11, uc.r10);
+    (f.r9, f.r8, f.rax, f.rcx) = (uc.r9, uc.r8, uc.rax, uc.rcx);
+    (f.rdx, f.rsi, f.rdi, f.rip) = (uc.rdx, uc.rsi, uc.rdi, uc.rip);
+    (f.rflags, f.rsp) = (uc.rflags, uc.rsp);
+    f.nr = usize::MAX;
+    l.again = false;
+    uc.rip = entry::async_entry as *const () as usize;
+    uc.rflags &= !(1 << 10 | 1 << 8);
+}
+
+/// The signals that the program wants blocked in this thread.
+pub fn mask_of(l: &Local) -> u64 {
+    state().threads[l.slot as usize].sigmask
+}
+
+/// Sets the thread's mask, for the program and for the kernel.
+pub fn set_mask(l: &mut Local, mask: u64) {
+    let mask = mask & !(bit(SIGKILL) | bit(19));
+    state().threads[l.slot as usize].sigmask = mask;
+    let real = mask & !RESERVED;
+    sys!(RT_SIGPROCMASK, 2, &raw const real, 0, 8);
+    if l.queue.pending() & !mask != 0 {
+        l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
+    }
+}
+
+/// Before a commit: signals that wait in the kernel because the program blocks
+/// them would die with the worker, so they move into the queue. A signalfd
+/// reads from the kernel, so its signals stay there.
+pub fn collect_blocked(l: &mut Local) {
+    let mask = mask_of(l) & !RESERVED & !crate::object::signalfd::masks();
+    if mask == 0 {
+        return;
+    }
+    let zero = [0usize; 2];
+    let mut info = SigInfo {
+        signo: 0,
+        errno: 0,
+        code: 0,
+        rest: [0; 116],
+    };
+    while !failed(sys!(
+        RT_SIGTIMEDWAIT,
+        &raw const mask,
+        &raw mut info,
+        &raw const zero,
+        8
+    )) {
+        l.queue.push(&info);
+    }
+}
+
+/// A fatal signal of the program: dies of it for real.
+pub fn die_of(sig: i32) -> ! {
+    let act = [
+        SIG_DFL,
+        SA_RESTORER,
+        entry::sigreturn as *const () as usize,
+        0,
+    ];
+    sys!(RT_SIGACTION, sig, &raw const act, 0, 8);
+    let unblock = bit(sig);
+    sys!(RT_SIGPROCMASK, 1, &raw const unblock, 0, 8);
+    let (pid, tid) = (sys!(GETPID), sys!(GETTID));
+    let r = sys!(TGKILL, pid, tid, sig);
+    debug_assert!(!failed(r));
+    fatal::die()
+}

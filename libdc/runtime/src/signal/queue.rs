@@ -1,0 +1,96 @@
+//! Signals that have arrived and are not delivered yet, a queue per thread.
+//!
+//! The kernel's own queue ends at our handler; from there on a signal is the
+//! runtime's to keep. Only the thread itself touches its queue (its handlers
+//! interrupt it, but fill a slot before they count it).
+
+use core::sync::atomic::{AtomicU64, Ordering::*, compiler_fence};
+
+pub const QUEUE_LEN: usize = 32;
+
+/// `siginfo_t`.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub struct SigInfo {
+    pub signo: i32,
+    pub errno: i32,
+    pub code: i32,
+    pub rest: [u8; 116],
+}
+
+#[repr(C)]
+pub struct Queue {
+    /// One bit for each used entry.
+    used: u64,
+    entries: [SigInfo; QUEUE_LEN],
+    order: [u32; QUEUE_LEN],
+    next: u32,
+    pub lost: u32,
+}
+
+impl Clone for Queue {
+    fn clone(&self) -> Queue {
+        *self
+    }
+}
+impl Copy for Queue {}
+
+impl Queue {
+    fn bits(&self) -> &AtomicU64 {
+        // SAFETY: a plain aligned u64 seen as an atomic one.
+        unsafe { &*(&raw const self.used).cast::<AtomicU64>() }
+    }
+
+    /// Adds a signal. Standard signals do not queue twice.
+    pub fn push(&mut self, info: &SigInfo) {
+        let used = self.bits().load(Relaxed);
+        if info.signo < 32 {
+            for i in 0..QUEUE_LEN {
+                if used & (1 << i) != 0 && self.entries[i].signo == info.signo {
+                    return;
+                }
+            }
+        }
+        let i = used.trailing_ones() as usize;
+        if i >= QUEUE_LEN {
+            self.lost += 1;
+            return;
+        }
+        self.entries[i] = *info;
+        self.order[i] = self.next;
+        self.next = self.next.wrapping_add(1);
+        compiler_fence(SeqCst);
+        self.bits().fetch_or(1 << i, SeqCst);
+    }
+
+    /// Takes the oldest signal that is in `set` (bit signo-1).
+    pub fn take(&mut self, set: u64) -> Option<SigInfo> {
+        let i = self.oldest(set)?;
+        let info = self.entries[i];
+        self.bits().fetch_and(!(1 << i), SeqCst);
+        Some(info)
+    }
+
+    fn oldest(&self, set: u64) -> Option<usize> {
+        let used = self.bits().load(SeqCst);
+        (0..QUEUE_LEN)
+            .filter(|&i| used & (1 << i) != 0 && set & (1 << (self.entries[i].signo - 1)) != 0)
+            .min_by_key(|&i| {
+                // Synchronous faults first, then in order of arrival.
+                let sync = matches!(self.entries[i].signo, 4 | 5 | 7 | 8 | 11);
+                (!sync, self.order[i].wrapping_sub(self.next))
+            })
+    }
+
+    /// Signals waiting, as a mask.
+    pub fn pending(&self) -> u64 {
+        let used = self.bits().load(SeqCst);
+        (0..QUEUE_LEN)
+            .filter(|&i| used & (1 << i) != 0)
+            .fold(0, |m, i| m | 1 << (self.entries[i].signo - 1))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bits().load(Relaxed) == 0
+    }
+}

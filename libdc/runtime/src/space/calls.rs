@@ -1,0 +1,297 @@
+//! mmap, munmap, mremap, mprotect, madvise, brk.
+//!
+//! Each does what the kernel would, at an address of our choosing, and keeps
+//! the table; writable private memory is registered for tracking as it comes.
+
+use super::*;
+use crate::machine::sys::{errno::*, failed};
+use crate::object::descriptor;
+use dc_image::window::PAGE;
+
+fn up(len: usize) -> usize {
+    len.next_multiple_of(PAGE)
+}
+
+pub fn mmap(a: [usize; 6]) -> isize {
+    let [addr, len, prot, flags, fd, offset] = a;
+    let (prot, flags) = (prot as u32, flags as u32);
+    if len == 0 || offset % PAGE != 0 || len > isize::MAX as usize - PAGE {
+        return -EINVAL;
+    }
+    let len = up(len);
+    let at = match place(addr, len, flags) {
+        Ok(at) => at,
+        Err(e) => return -e,
+    };
+    let file = if flags & MAP_ANONYMOUS == 0 {
+        match descriptor::file_of(fd as i32) {
+            Some(file) => file,
+            None => return -EBADF,
+        }
+    } else {
+        0
+    };
+    let shared = flags & 3 != MAP_PRIVATE;
+    let real = (flags & !(MAP_FIXED_NOREPLACE | MAP_32BIT)) | MAP_FIXED;
+    let r = sys!(MMAP, at, len, prot, real, fd, offset);
+    if failed(r) {
+        return r;
+    }
+    if file != 0 {
+        descriptor::hold(file);
+        crate::object::regular::note_mapped(file, fd as i32);
+        if shared && prot & PROT_WRITE != 0 {
+            crate::object::regular::warn_shared_mapping(file);
+        }
+    }
+    let mut v = Vma {
+        start: at as u64,
+        end: (at + len) as u64,
+        prot,
+        flags: flags & !(MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_POPULATE),
+        file,
+        tracked: 0,
+        offset: offset as u64,
+    };
+    // Anonymous memory in any case (a later mprotect needs no call then);
+    // of files only private copies, once they can be written.
+    let anonymous = file == 0;
+    if (anonymous || (!shared && prot & PROT_WRITE != 0)) && flags & MAP_HUGETLB == 0 {
+        v.tracked = crate::uffd::track(at, at + len) as u32;
+    }
+    insert(v);
+    at as isize
+}
+
+/// Where an area of this length goes.
+fn place(addr: usize, len: usize, flags: u32) -> Result<usize, isize> {
+    if flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0 {
+        if !addr.is_multiple_of(PAGE) {
+            return Err(EINVAL);
+        }
+        if !allowed(addr, len) {
+            return Err(ENOMEM);
+        }
+        if flags & MAP_FIXED_NOREPLACE != 0 && !is_free(addr, len) {
+            return Err(EEXIST);
+        }
+        return Ok(addr);
+    }
+    if flags & MAP_32BIT != 0 {
+        return find_free(len as u64, 0x8000_0000, 0x4000_0000)
+            .map(|a| a as usize)
+            .ok_or(ENOMEM);
+    }
+    let hint = addr & !(PAGE - 1);
+    if hint != 0 && allowed(hint, len) && is_free(hint, len) {
+        return Ok(hint);
+    }
+    // Large areas on a huge-page boundary, so that the kernel can use them.
+    let align = if len >= 2 << 20 { 2 << 20 } else { PAGE };
+    let top = window::MMAP_TOP as u64;
+    let found = find_free((len + align - PAGE) as u64, top, window::USER_MIN as u64);
+    found
+        .map(|a| {
+            if align == PAGE {
+                a as usize
+            } else {
+                (a as usize).next_multiple_of(align)
+            }
+        })
+        .ok_or(ENOMEM)
+}
+
+fn is_free(addr: usize, len: usize) -> bool {
+    areas()
+        .get(first_above(addr as u64))
+        .is_none_or(|v| v.start >= (addr + len) as u64)
+}
+
+pub fn munmap(a: [usize; 6]) -> isize {
+    let (addr, len) = (a[0], a[1]);
+    if addr % PAGE != 0 || len == 0 || !allowed(addr, up(len)) {
+        return -EINVAL;
+    }
+    let r = sys!(MUNMAP, addr, up(len));
+    if !failed(r) {
+        remove(addr as u64, (addr + up(len)) as u64);
+    }
+    r
+}
+
+pub fn mprotect(a: [usize; 6]) -> isize {
+    let (addr, len, prot) = (a[0], up(a[1]), a[2] as u32);
+    if addr % PAGE != 0 || !allowed(addr, len) {
+        return if addr % PAGE != 0 { -EINVAL } else { -ENOMEM };
+    }
+    if len == 0 {
+        return 0;
+    }
+    engine().pieces.wake(addr, addr + len);
+    engine().pieces.forget(addr, addr + len);
+    let r = sys!(MPROTECT, addr, len, prot);
+    if failed(r) {
+        return r;
+    }
+    update(addr as u64, (addr + len) as u64, |v| {
+        if v.prot & PROT_WRITE != 0 && prot & PROT_WRITE == 0 && v.tracked != 0 {
+            engine().pieces.look_once(v.start as usize, v.end as usize);
+        }
+        v.prot = prot;
+        let private = v.flags & 3 == MAP_PRIVATE;
+        if prot & PROT_WRITE != 0 && v.tracked == 0 && private {
+            v.tracked = crate::uffd::track(v.start as usize, v.end as usize) as u32;
+        }
+    });
+    r
+}
+
+pub fn mremap(a: [usize; 6]) -> isize {
+    let [old, old_len, new_len, flags, wish, _] = a;
+    const MAYMOVE: usize = 1;
+    const FIXED: usize = 2;
+    const DONTUNMAP: usize = 4;
+    let (old_len, new_len) = (up(old_len), up(new_len));
+    if old % PAGE != 0 || new_len == 0 || !allowed(old, old_len.max(PAGE)) {
+        return -EINVAL;
+    }
+    let Some(&mut v) = find(old as u64) else {
+        return -EFAULT;
+    };
+    if flags & (FIXED | DONTUNMAP) == 0 && new_len <= old_len {
+        if new_len < old_len {
+            let r = munmap([old + new_len, old_len - new_len, 0, 0, 0, 0]);
+            if failed(r) {
+                return r;
+            }
+        }
+        return old as isize;
+    }
+    let grow = new_len.saturating_sub(old_len);
+    // In place, if nothing follows.
+    if flags & FIXED == 0 && flags & DONTUNMAP == 0 && v.end == (old + old_len) as u64 {
+        let next_free = is_free(old + old_len, grow) && allowed(old, new_len);
+        if next_free {
+            let r = sys!(MREMAP, old, old_len, new_len, 0, 0);
+            if !failed(r) {
+                return grown(old, old_len, new_len, v, r);
+            }
+        }
+    }
+    if flags & MAYMOVE == 0 {
+        return -ENOMEM;
+    }
+    let to = if flags & FIXED != 0 {
+        if wish % PAGE != 0 || !allowed(wish, new_len) {
+            return -EINVAL;
+        }
+        wish
+    } else {
+        match place(0, new_len, 0) {
+            Ok(to) => to,
+            Err(e) => return -e,
+        }
+    };
+    // Write tracking does not move along: end it before, begin it after.
+    if v.tracked != 0 {
+        crate::uffd::untrack(old, old + old_len);
+        engine().hot.forget(old, old + old_len);
+    }
+    let r = sys!(
+        MREMAP,
+        old,
+        old_len,
+        new_len,
+        (flags & DONTUNMAP) | MAYMOVE | FIXED,
+        to
+    );
+    if failed(r) {
+        if v.tracked != 0 {
+            crate::uffd::track(old, old + old_len);
+        }
+        return r;
+    }
+    if v.file != 0 {
+        descriptor::hold(v.file);
+    }
+    if flags & DONTUNMAP == 0 {
+        remove(old as u64, (old + old_len) as u64);
+    } else {
+        discard(old, old + old_len);
+        if v.tracked != 0 {
+            crate::uffd::track(old, old + old_len);
+        }
+    }
+    let mut moved = v;
+    moved.offset += old as u64 - v.start;
+    moved.start = to as u64;
+    moved.end = (to + new_len) as u64;
+    if v.tracked != 0 {
+        moved.tracked = crate::uffd::track(to, to + new_len) as u32;
+        if v.prot & PROT_WRITE == 0 {
+            engine().pieces.look_once(to, to + new_len);
+        }
+    }
+    insert(moved);
+    r
+}
+
+fn grown(old: usize, old_len: usize, new_len: usize, v: Vma, r: isize) -> isize {
+    let mut tail = v;
+    tail.offset += (old + old_len) as u64 - v.start;
+    tail.start = (old + old_len) as u64;
+    tail.end = (old + new_len) as u64;
+    if v.tracked != 0 {
+        tail.tracked = crate::uffd::track(tail.start as usize, tail.end as usize) as u32;
+    }
+    if tail.file != 0 {
+        descriptor::hold(tail.file);
+    }
+    insert(tail);
+    r
+}
+
+pub fn madvise(a: [usize; 6]) -> isize {
+    let (addr, len, advice) = (a[0], up(a[1]), a[2]);
+    const DONTNEED: usize = 4;
+    const FREE: usize = 8;
+    const REMOVE: usize = 9;
+    const DONTNEED_LOCKED: usize = 24;
+    const GUARD_INSTALL: usize = 102;
+    if !allowed(addr, len.max(PAGE)) {
+        return -EINVAL;
+    }
+    // Freed pages would vanish at a moment of the kernel's choosing.
+    let advice = if advice == FREE { DONTNEED } else { advice };
+    if advice == GUARD_INSTALL {
+        return -EINVAL;
+    }
+    let r = sys!(MADVISE, addr, len, advice);
+    if !failed(r) && matches!(advice, DONTNEED | REMOVE | DONTNEED_LOCKED) {
+        // Pages of a private file mapping become the file's again, which is
+        // what an absent page means at recovery.
+        discard(addr, addr + len);
+    }
+    r
+}
+
+pub fn brk(a: [usize; 6]) -> isize {
+    let root = &mut state().root;
+    let (start, now, want) = (root.brk_start as usize, root.brk_now as usize, a[0]);
+    if want < start {
+        return now as isize;
+    }
+    let (have, need) = (up(now), up(want));
+    if need > have {
+        if !is_free(have, need - have) || !allowed(have, need - have) {
+            return now as isize;
+        }
+        if failed(map_anonymous(have, need - have, 3, 0)) {
+            return now as isize;
+        }
+    } else if need < have {
+        munmap([need, have - need, 0, 0, 0, 0]);
+    }
+    root.brk_now = want as u64;
+    want as isize
+}

@@ -1,0 +1,218 @@
+//! The state that a rollback restores, besides the program's pages.
+//!
+//! It lies in its own window, is tracked and committed page by page like the
+//! program's memory, and so needs no calls that announce a change. All zero
+//! bytes is the empty state. Plain data only: no pointer into the runtime.
+//!
+//! ```text
+//! Root | threads | descriptors | mappings | open files
+//! ```
+
+use crate::engine::MAX_THREADS;
+use crate::machine::frame::Frame;
+use crate::machine::vector::XsaveArea;
+use dc_image::window;
+
+pub const MAX_FDS: usize = 1 << 14;
+pub const MAX_VMAS: usize = 1 << 15;
+pub const MAX_FILES: usize = 1 << 12;
+pub const MAX_DISCARDS: usize = 120;
+pub const MAX_EPOLL: usize = 1024;
+
+#[repr(C)]
+pub struct State {
+    pub root: Root,
+    pub threads: [ThreadRecord; MAX_THREADS],
+    pub epoll: [EpollEntry; MAX_EPOLL],
+    pub fds: [Descriptor; MAX_FDS],
+    pub vmas: [Vma; MAX_VMAS],
+    /// How many descriptors and mappings refer to each open file; 0 is free.
+    pub file_refs: [u32; MAX_FILES],
+    pub files: [OpenFile; MAX_FILES],
+}
+
+const _: () = assert!(size_of::<State>() <= window::STATE_LEN);
+
+#[repr(C, align(4096))]
+pub struct Root {
+    /// `size_of::<State>()`: another layout is another version.
+    pub layout: u64,
+    pub machine: protocols::Machine,
+    pub vma_count: u32,
+    pub discard_count: u32,
+    pub pid: i32,
+    pub umask: u32,
+    /// One above the highest descriptor ever used.
+    pub fd_high: u32,
+    pub _pad: u32,
+    /// Emulated heap: start, current end.
+    pub brk_start: u64,
+    pub brk_now: u64,
+    /// Where the last search for a free area ended.
+    pub mmap_hint: u64,
+    pub nofile: [u64; 2],
+    pub actions: [SigAction; 65],
+    pub discards: [Discard; MAX_DISCARDS],
+    pub itimers: [ITimer; 3],
+    pub timers: [PosixTimer; 32],
+    /// Bytes in `pushback` that the program has yet to read again.
+    pub pushback_len: u64,
+    /// Records: fd u32, len u32, bytes (see object::input).
+    pub pushback: [u8; 1 << 20],
+    /// What lies in the program's own pipes (see object::pipe).
+    pub pipe_data_len: u64,
+    pub pipe_data: [u8; 256 << 10],
+    /// Function to run at recovery, and its argument (libdc).
+    pub at_recovery: [usize; 2],
+    /// Where that function returns to: a stub that ends in rt_sigreturn.
+    pub recovery_return: usize,
+    pub comm: [u8; 16],
+    pub cwd: [u8; 4096],
+    /// Absolute path of the program file, for /proc/self/exe.
+    pub exe: [u8; 4096],
+}
+
+/// `struct sigaction` as the kernel has it.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct SigAction {
+    pub handler: usize,
+    pub flags: usize,
+    pub restorer: usize,
+    pub mask: u64,
+}
+
+/// Pages of a range that ceased to be state with commit `seq`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Discard {
+    pub from: u64,
+    pub to: u64,
+    pub seq: u64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct ITimer {
+    pub interval_us: u64,
+    /// CLOCK_MONOTONIC deadline, ns, 0 is disarmed.
+    pub deadline_ns: u64,
+    pub remaining_us: u64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct PosixTimer {
+    pub used: u32,
+    pub clock: u32,
+    pub id: i32,
+    pub abs: u32,
+    pub sigevent: [u8; 64],
+    pub spec: [u64; 4],
+    /// When `spec` was set, CLOCK_MONOTONIC ns.
+    pub set_at_ns: u64,
+}
+
+#[repr(C)]
+pub struct ThreadRecord {
+    pub used: u32,
+    pub tid: i32,
+    pub frame: Frame,
+    pub sigmask: u64,
+    pub altstack: [usize; 3],
+    pub clear_tid: usize,
+    pub robust_list: [usize; 2],
+    pub rseq: [usize; 3],
+    /// Mask to return to after sigsuspend, ppoll and the like.
+    pub saved_mask: u64,
+    pub has_saved_mask: u32,
+    pub name: [u8; 16],
+    pub queue: crate::signal::queue::Queue,
+    pub xsave: XsaveArea,
+}
+
+/// One descriptor in an epoll set.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct EpollEntry {
+    /// The set's open file, 0 if the entry is free.
+    pub epoll: u32,
+    pub target: u32,
+    pub fd: i32,
+    pub events: u32,
+    pub data: u64,
+}
+
+/// One descriptor number.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Descriptor {
+    /// Index into `files` + 1; 0 is closed.
+    pub file: u16,
+    pub cloexec: u8,
+    pub _pad: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Kind {
+    None = 0,
+    Regular,
+    Directory,
+    Tty,
+    Pipe,
+    Socket,
+    EventFd,
+    TimerFd,
+    SignalFd,
+    Epoll,
+    Inotify,
+    MemFd,
+    /// Character and block devices without state (null, zero, urandom).
+    Device,
+    /// Files of proc and sys, and whatever cannot be told.
+    Other,
+}
+
+/// An open file description, shared by the descriptors that `dup` made.
+#[repr(C, align(4096))]
+pub struct OpenFile {
+    pub kind: Kind,
+    /// Flags of open(2) without O_CREAT, O_EXCL and O_TRUNC.
+    pub flags: u32,
+    pub mode: u32,
+    pub _pad: u32,
+    pub dev: u64,
+    pub ino: u64,
+    pub offset: u64,
+    /// Inherited from dcrun's parent: belongs to others too, is not rewound.
+    pub inherited: u32,
+    /// The offset may have changed since the last commit.
+    pub touched: u32,
+    /// No name leads to it any more.
+    pub unlinked: u32,
+    /// Both ends of a pipe are this process's: index + 1 of the other one.
+    pub peer: u32,
+    /// eventfd: counter and flags; timerfd: clock; memory of each kind.
+    pub words: [u64; 16],
+    pub termios_set: u32,
+    pub termios: [u8; 64],
+    pub path_len: u32,
+    pub path: [u8; 3072],
+}
+
+/// One area of the program's address space.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Vma {
+    pub start: u64,
+    pub end: u64,
+    pub prot: u32,
+    /// MAP_* as given (without MAP_FIXED).
+    pub flags: u32,
+    /// Index into `files` + 1; 0 is anonymous.
+    pub file: u32,
+    /// Registered for write tracking.
+    pub tracked: u32,
+    pub offset: u64,
+}

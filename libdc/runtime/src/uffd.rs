@@ -1,0 +1,126 @@
+//! Finding written pages: userfaultfd WP_ASYNC and PAGEMAP_SCAN.
+//!
+//! Constants from linux/userfaultfd.h and linux/fs.h; the crates that wrap
+//! them either lack these two features or need std.
+
+use crate::engine::engine;
+use crate::machine::sys::failed;
+use crate::sys;
+use dc_image::boot::high_fd;
+
+const UFFDIO_API: usize = 0xc018_aa3f;
+const UFFDIO_REGISTER: usize = 0xc020_aa00;
+const UFFDIO_UNREGISTER: usize = 0x8010_aa01;
+const UFFD_API: u64 = 0xaa;
+const FEATURE_WP_ASYNC: u64 = 1 << 15;
+const FEATURE_WP_HUGETLBFS_SHMEM: u64 = 1 << 12;
+const REGISTER_MODE_WP: u64 = 2;
+const PAGEMAP_SCAN: usize = 0xc060_6610;
+const PM_SCAN_WP_MATCHING: u64 = 1;
+
+pub const PAGE_IS_WRITTEN: u64 = 1 << 1;
+pub const PAGE_IS_PRESENT: u64 = 1 << 3;
+pub const PAGE_IS_SWAPPED: u64 = 1 << 4;
+pub const PAGE_IS_PFNZERO: u64 = 1 << 5;
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct PageRegion {
+    pub start: u64,
+    pub end: u64,
+    pub categories: u64,
+}
+
+/// How many regions one scan call may return: a page of them, because the
+/// kernel allocates as much for each call.
+pub const REGIONS: usize = 170;
+
+/// Moves a fresh low descriptor to its reserved number.
+pub fn move_high(fd: isize, which: i32) -> i32 {
+    let to = engine().high_fd(which);
+    const O_CLOEXEC: usize = 0o2000000;
+    sys!(DUP3, fd, to, O_CLOEXEC);
+    sys!(CLOSE, fd);
+    to
+}
+
+/// Opens the tracking descriptors of this process.
+pub fn open() -> Result<(), isize> {
+    const O_CLOEXEC: usize = 0o2000000;
+    const O_NONBLOCK: usize = 0o4000;
+    const UFFD_USER_MODE_ONLY: usize = 1;
+    let fd = sys!(USERFAULTFD, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+    if failed(fd) {
+        return Err(fd);
+    }
+    let mut api = [UFFD_API, FEATURE_WP_ASYNC | FEATURE_WP_HUGETLBFS_SHMEM, 0];
+    let r = sys!(IOCTL, fd, UFFDIO_API, &raw mut api);
+    if failed(r) {
+        return Err(r);
+    }
+    engine().uffd = move_high(fd, high_fd::UFFD);
+    let fd = sys!(OPEN, c"/proc/self/pagemap".as_ptr(), O_CLOEXEC);
+    if failed(fd) {
+        return Err(fd);
+    }
+    engine().pagemap = move_high(fd, high_fd::PAGEMAP);
+    let fd = sys!(OPEN, c"/proc/self/mem".as_ptr(), O_CLOEXEC | 2);
+    if failed(fd) {
+        return Err(fd);
+    }
+    engine().mem = move_high(fd, high_fd::MEM);
+    Ok(())
+}
+
+/// Tracks writes to a range of private or anonymous memory.
+pub fn track(from: usize, to: usize) -> bool {
+    let mut arg = [from as u64, (to - from) as u64, REGISTER_MODE_WP, 0];
+    !failed(sys!(IOCTL, engine().uffd, UFFDIO_REGISTER, &raw mut arg))
+}
+
+/// Stops tracking: the pages become plain memory, never write-protected.
+pub fn untrack(from: usize, to: usize) -> bool {
+    let mut arg = [from as u64, (to - from) as u64];
+    !failed(sys!(IOCTL, engine().uffd, UFFDIO_UNREGISTER, &raw mut arg))
+}
+
+#[repr(C)]
+struct ScanArg {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+/// One step of a scan: written pages of `from..to`, write-protected again.
+/// Returns how many regions were filled and where to go on.
+pub fn scan(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, usize), isize> {
+    let mut arg = ScanArg {
+        size: size_of::<ScanArg>() as u64,
+        flags: PM_SCAN_WP_MATCHING,
+        start: from as u64,
+        end: to as u64,
+        walk_end: 0,
+        vec: out as u64,
+        vec_len: REGIONS as u64,
+        max_pages: 0,
+        category_inverted: 0,
+        category_mask: PAGE_IS_WRITTEN,
+        category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+        return_mask: PAGE_IS_WRITTEN | PAGE_IS_PFNZERO,
+    };
+    let n = sys!(IOCTL, engine().pagemap, PAGEMAP_SCAN, &raw mut arg);
+    if failed(n) {
+        Err(n)
+    } else {
+        Ok((n as usize, arg.walk_end as usize))
+    }
+}

@@ -1,0 +1,374 @@
+//! Page slots: recoverable memory with pages as its ranges.
+//!
+//! A range that grows to a whole page needs no before-image of its own: the
+//! newest committed copy *is* one. So a page that changed is copied into a free
+//! frame, tagged with the number of the commit to come, and one store of that
+//! number publishes all of them together. Until then the frame that the page
+//! had stays what recovery finds; after it that frame is free again.
+//!
+//! ```text
+//! table:   [ page | seq ] [ page | seq ] ...     16 bytes a frame
+//! frames:  [ 4096 bytes ] [ 4096 bytes ] ...
+//!
+//! a frame is   current   its seq is the newest not above `published` for its page
+//!              staged    its seq is published + 1
+//!              free      its seq is 0, or a newer frame of its page is current
+//! ```
+//!
+//! One copy a page, no redo log, no second step after the publishing store.
+//! The order of the stores is what makes it safe: a frame's seq is cleared
+//! before its page is changed, and set after (x86-64 keeps stores in order for
+//! every observer; storage that needs more flushes before publishing).
+//!
+//! The index from pages to frames is volatile and made again from the table.
+#![allow(unsafe_code)] // Raw mapped memory is this module's subject.
+
+use core::sync::atomic::{AtomicU64, Ordering::*};
+
+pub const PAGE: usize = 4096;
+
+/// What the table says of one frame.
+#[repr(C)]
+pub struct FrameEntry {
+    /// Address of the page, a multiple of 4096.
+    pub page: AtomicU64,
+    /// Commit that wrote it; 0 is none.
+    pub seq: AtomicU64,
+}
+
+/// Memory for the volatile index, and more frames: what the surroundings give.
+pub trait Supply {
+    /// Zeroed memory that is never given back; null if there is none left.
+    fn alloc(&mut self, bytes: usize) -> *mut u8;
+    /// Makes frames `from..` usable; the new limit, or an error number.
+    fn grow(&mut self, from: usize) -> Result<usize, isize>;
+}
+
+/// What the index knows of a page: its current frame and how often it changes.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Slot {
+    /// Frame number + 1; 0 is none.
+    frame: u32,
+    /// Commits in a row that found the page dirty (saturating), for the caller.
+    pub heat: u8,
+    pub flags: u8,
+    /// Low bits of the commit that last staged it.
+    pub last: u16,
+}
+
+const LEAF: usize = 1 << 12;
+const MID: usize = 1 << 12;
+const ROOT: usize = 1 << 12;
+
+/// Where the parts of the store lie in mapped memory.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub table: *mut FrameEntry,
+    pub frames: *mut u8,
+    pub frame_max: usize,
+    pub published: *const AtomicU64,
+    /// Frames ever handed out; recovery looks at no others.
+    pub limit: *const AtomicU64,
+}
+
+/// The page slots of one image.
+pub struct PageStore {
+    at: Place,
+    root: *mut *mut *mut Slot,
+    free: *mut u32,
+    free_len: usize,
+    retired: *mut u32,
+    retired_len: usize,
+    usable: usize,
+}
+
+/// There is no room for another frame (error number of the storage).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Full(pub isize);
+
+impl PageStore {
+    /// An unopened store; every use before [`PageStore::open`] is a bug.
+    pub const fn closed() -> PageStore {
+        use core::ptr::null_mut;
+        PageStore {
+            at: Place {
+                table: null_mut(),
+                frames: null_mut(),
+                frame_max: 0,
+                published: core::ptr::null(),
+                limit: core::ptr::null(),
+            },
+            root: null_mut(),
+            free: null_mut(),
+            free_len: 0,
+            retired: null_mut(),
+            retired_len: 0,
+            usable: 0,
+        }
+    }
+
+    /// Opens the store and does its recovery: finds the newest committed frame
+    /// of every page and clears all others. Idempotent.
+    ///
+    /// # Safety
+    /// `at` describes mapped memory of `frame_max` entries, of which those
+    /// below the limit are backed, and which nobody else changes.
+    pub unsafe fn open(at: Place, supply: &mut impl Supply) -> Result<PageStore, Full> {
+        let mut s = PageStore::closed();
+        s.at = at;
+        s.root = supply.alloc(ROOT * 8).cast();
+        s.free = supply.alloc(at.frame_max * 4).cast();
+        s.retired = supply.alloc(at.frame_max * 4).cast();
+        if s.root.is_null() || s.free.is_null() || s.retired.is_null() {
+            return Err(Full(-12));
+        }
+        let limit = s.limit().load(Relaxed) as usize;
+        s.usable = limit;
+        let published = s.published();
+        for n in 0..limit {
+            let (page, seq) = (s.entry(n).page.load(Relaxed), s.entry(n).seq.load(Relaxed));
+            if seq == 0 || seq > published {
+                s.release(n);
+                continue;
+            }
+            let slot = s.slot_or_new(page as usize, supply)?;
+            // SAFETY: slots live as long as the store; no other reference exists.
+            let slot = unsafe { &mut *slot };
+            let old = slot.frame;
+            if old == 0 || s.entry(old as usize - 1).seq.load(Relaxed) < seq {
+                slot.frame = n as u32 + 1;
+                if old != 0 {
+                    s.release(old as usize - 1);
+                }
+            } else {
+                s.release(n);
+            }
+        }
+        Ok(s)
+    }
+
+    pub fn published(&self) -> u64 {
+        // SAFETY: `open`'s promise.
+        unsafe { (*self.at.published).load(Acquire) }
+    }
+
+    fn limit(&self) -> &AtomicU64 {
+        // SAFETY: `open`'s promise.
+        unsafe { &*self.at.limit }
+    }
+
+    fn entry(&self, frame: usize) -> &FrameEntry {
+        debug_assert!(frame < self.at.frame_max);
+        // SAFETY: callers pass numbers below the limit.
+        unsafe { &*self.at.table.add(frame) }
+    }
+
+    /// Address of a frame's bytes.
+    pub fn frame_bytes(&self, frame: usize) -> *mut u8 {
+        // SAFETY: within the mapping by `open`'s promise.
+        unsafe { self.at.frames.add(frame * PAGE) }
+    }
+
+    fn release(&mut self, frame: usize) {
+        self.entry(frame).seq.store(0, Release);
+        // SAFETY: there is room for every frame once, and no frame is free twice.
+        unsafe { self.free.add(self.free_len).write(frame as u32) };
+        self.free_len += 1;
+    }
+
+    fn take(&mut self, supply: &mut impl Supply) -> Result<usize, Full> {
+        if self.free_len > 0 {
+            self.free_len -= 1;
+            // SAFETY: below free_len entries are initialised.
+            return Ok(unsafe { self.free.add(self.free_len).read() } as usize);
+        }
+        let next = self.limit().load(Relaxed) as usize;
+        if next >= self.usable {
+            if next >= self.at.frame_max {
+                return Err(Full(-28));
+            }
+            self.usable = supply.grow(next).map_err(Full)?;
+        }
+        self.limit().store(next as u64 + 1, Release);
+        Ok(next)
+    }
+
+    /// The index entry of a page, if anything was ever staged near it.
+    #[inline]
+    pub fn slot(&mut self, page: usize) -> Option<&mut Slot> {
+        // SAFETY: tables are complete when linked, never freed, and `self` is
+        // the only way to them.
+        self.find(page).map(|slot| unsafe { &mut *slot })
+    }
+
+    #[inline]
+    fn find(&self, page: usize) -> Option<*mut Slot> {
+        let n = page / PAGE;
+        // SAFETY: tables are complete when linked, and never freed.
+        unsafe {
+            let mid = *self.root.add((n >> 24) & (ROOT - 1));
+            if mid.is_null() {
+                return None;
+            }
+            let leaf = *mid.add((n >> 12) & (MID - 1));
+            if leaf.is_null() {
+                None
+            } else {
+                Some(leaf.add(n & (LEAF - 1)))
+            }
+        }
+    }
+
+    #[inline]
+    fn slot_or_new(&mut self, page: usize, supply: &mut impl Supply) -> Result<*mut Slot, Full> {
+        let n = page / PAGE;
+        // SAFETY: as `slot`; new tables are zeroed, which is their empty state.
+        unsafe {
+            let mid = self.root.add((n >> 24) & (ROOT - 1));
+            if (*mid).is_null() {
+                *mid = supply.alloc(MID * 8).cast();
+                if (*mid).is_null() {
+                    return Err(Full(-12));
+                }
+            }
+            let leaf = (*mid).add((n >> 12) & (MID - 1));
+            if (*leaf).is_null() {
+                *leaf = supply.alloc(LEAF * size_of::<Slot>()).cast();
+                if (*leaf).is_null() {
+                    return Err(Full(-12));
+                }
+            }
+            Ok((*leaf).add(n & (LEAF - 1)))
+        }
+    }
+
+    /// Stages the contents of a page for the next commit. `copy(dst)` fills the
+    /// frame and says whether it could.
+    #[inline]
+    pub fn stage(
+        &mut self,
+        page: usize,
+        supply: &mut impl Supply,
+        copy: impl FnOnce(*mut u8) -> bool,
+    ) -> Result<&mut Slot, Full> {
+        let seq = self.published() + 1;
+        let slot = self.slot_or_new(page, supply)?;
+        // SAFETY: slots live as long as the store.
+        let slot = unsafe { &mut *slot };
+        if slot.frame != 0 && self.entry(slot.frame as usize - 1).seq.load(Relaxed) == seq {
+            // Staged twice in one commit: the frame is still ours to change.
+            copy(self.frame_bytes(slot.frame as usize - 1));
+            return Ok(slot);
+        }
+        let frame = self.take(supply)?;
+        if !copy(self.frame_bytes(frame)) {
+            self.release(frame);
+            return Ok(slot);
+        }
+        let entry = self.entry(frame);
+        entry.page.store(page as u64, Release);
+        entry.seq.store(seq, Release);
+        if slot.frame != 0 {
+            self.retire(slot.frame as usize - 1);
+        }
+        slot.frame = frame as u32 + 1;
+        Ok(slot)
+    }
+
+    fn retire(&mut self, frame: usize) {
+        // SAFETY: there is room for every frame once.
+        unsafe { self.retired.add(self.retired_len).write(frame as u32) };
+        self.retired_len += 1;
+    }
+
+    /// The page is gone as of the next commit. (That it is gone must itself be
+    /// part of the committed state: see [`PageStore::forget_older`].)
+    pub fn drop_range(&mut self, from: usize, to: usize) {
+        let mut page = from;
+        while page < to {
+            let Some(slot) = self.slot(page) else {
+                // Skip what one leaf would cover.
+                page = (page / (LEAF * PAGE) + 1) * (LEAF * PAGE);
+                continue;
+            };
+            let frame = slot.frame;
+            *slot = Slot::default();
+            if frame != 0 {
+                self.retire(frame as usize - 1);
+            }
+            page += PAGE;
+        }
+    }
+
+    /// At recovery: pages of `from..to` that were written before commit `seq`
+    /// are not part of the state.
+    pub fn forget_older(&mut self, from: usize, to: usize, seq: u64) {
+        let mut page = from;
+        while page < to {
+            let Some(slot) = self.find(page) else {
+                page = (page / (LEAF * PAGE) + 1) * (LEAF * PAGE);
+                continue;
+            };
+            // SAFETY: as `slot`; no other reference exists.
+            let slot = unsafe { &mut *slot };
+            if slot.frame != 0 {
+                let frame = slot.frame as usize - 1;
+                if self.entry(frame).seq.load(Relaxed) < seq {
+                    slot.frame = 0;
+                    self.release(frame);
+                }
+            }
+            page += PAGE;
+        }
+    }
+
+    /// Commits: everything staged becomes the state, by one store.
+    #[inline]
+    pub fn publish(&mut self) -> u64 {
+        let seq = self.published() + 1;
+        // SAFETY: `open`'s promise.
+        unsafe { (*self.at.published).store(seq, SeqCst) };
+        seq
+    }
+
+    /// After [`PageStore::publish`]: what the commit replaced is free again.
+    #[inline]
+    pub fn reclaim(&mut self) {
+        for i in 0..self.retired_len {
+            // SAFETY: below retired_len entries are initialised.
+            let frame = unsafe { self.retired.add(i).read() } as usize;
+            self.release(frame);
+        }
+        self.retired_len = 0;
+    }
+
+    /// The committed bytes of a page.
+    pub fn committed(&self, page: usize) -> Option<*const u8> {
+        // SAFETY: as `slot`, for reading.
+        let slot = unsafe { *self.find(page)? };
+        (slot.frame != 0).then(|| self.frame_bytes(slot.frame as usize - 1).cast_const())
+    }
+
+    /// Calls `f(page, bytes)` for every committed page of `from..to`, upward.
+    pub fn for_each(&self, from: usize, to: usize, mut f: impl FnMut(usize, *const u8)) {
+        let mut page = from;
+        while page < to {
+            let Some(slot) = self.find(page) else {
+                page = (page / (LEAF * PAGE) + 1) * (LEAF * PAGE);
+                continue;
+            };
+            // SAFETY: as `slot`, for reading.
+            let frame = unsafe { (*slot).frame };
+            if frame != 0 {
+                f(page, self.frame_bytes(frame as usize - 1));
+            }
+            page += PAGE;
+        }
+    }
+
+    /// Frames that hold something.
+    pub fn used(&self) -> usize {
+        self.limit().load(Relaxed) as usize - self.free_len
+    }
+}
