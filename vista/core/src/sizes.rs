@@ -1,0 +1,63 @@
+//! The size classes of the heap: which block a request gets, and how many of them a span holds.
+
+use crate::layout::SPAN;
+
+/// Four steps to a doubling keep the waste under a quarter; above the last, whole spans are given.
+const CLASSES: [u32; COUNT - 1] = [
+    16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024,
+    1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096, 5120, 6144, 7168, 8192, 10240, 12288, 14336,
+    16384, 20480, 24576, 28672, 32768,
+];
+/// One past the last class; class 0 means "no class".
+pub const COUNT: usize = 41;
+
+/// The class for a request, 1-based, or none if it needs whole spans.
+#[inline]
+pub fn class_for(size: usize) -> Option<usize> {
+    if size <= 128 {
+        return Some(size.saturating_sub(1) / 16 + 1);
+    }
+    if size > 32768 {
+        return None;
+    }
+    // Four classes to each power of two: the two bits below the top one choose among them.
+    let log = (size - 1).ilog2() as usize;
+    Some(8 + (log - 7) * 4 + ((size - 1) >> (log - 2) & 3) + 1)
+}
+
+/// The bytes of a block of this class; 0 for a class that does not exist.
+#[inline]
+pub fn block_len(class: usize) -> usize {
+    match class {
+        1..COUNT => CLASSES[class - 1] as usize,
+        _ => 0,
+    }
+}
+
+#[inline]
+pub fn blocks_in_span(class: usize) -> usize {
+    match block_len(class) {
+        0 => 0,
+        len => SPAN / len,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_size_gets_the_smallest_class_that_holds_it() {
+        for size in 0..=32768 {
+            let class = class_for(size).unwrap();
+            assert!(block_len(class) >= size, "{size} in class {class}");
+            assert!(
+                class == 1 || block_len(class - 1) < size,
+                "{size} in class {class}"
+            );
+        }
+        assert_eq!(class_for(32769), None);
+        assert_eq!(block_len(0), 0);
+        assert_eq!(block_len(COUNT), 0);
+    }
+}
