@@ -59,6 +59,9 @@ impl Keeper {
         } else {
             self.begin_recovery(process::monotonic_ns());
         }
+        // If all died at once, nobody has counted what the last worker did; the
+        // counts of the next one must not be taken for its.
+        self.note_counts(Some((0, 0)));
         let mut missed = Missed::default();
         loop {
             let pid = self.starter.start(start)?;

@@ -142,6 +142,8 @@ pub struct EpollEntry {
     pub fd: i32,
     pub events: u32,
     pub data: u64,
+    /// Its input that is fed again has been reported, as an edge is: once.
+    pub fed: u64,
 }
 
 /// One descriptor number.

@@ -1,8 +1,8 @@
 //! epoll: the interest list is kept in the state and made again at recovery.
 //!
 //! state:    entries of (epoll file, fd, events, data)
-//! restore:  warm: the instance lives; edges reported since the commit are armed
-//!           again. Cold, or if entries changed since: a new instance with
+//! restore:  warm: the instance lives; changes since the commit are taken back,
+//!           edges reported since are armed again. Cold: a new instance with
 //!           every entry of the commit, in which an edge may be reported twice
 //! survives: warm and cold
 
@@ -22,6 +22,7 @@ const EPOLLONESHOT: u32 = 1 << 30;
 const EPOLLET: u32 = 1 << 31;
 /// Bits that stay when a one-shot entry has fired.
 const PRIVATE: u32 = 0xf << 28;
+const CTL_ADD: usize = 1;
 const CTL_DEL: usize = 2;
 const CTL_MOD: usize = 3;
 
@@ -46,25 +47,21 @@ pub fn create1(_l: &mut Local, a: [usize; 6]) -> isize {
 }
 
 pub fn ctl(_l: &mut Local, a: [usize; 6]) -> isize {
-    const ADD: usize = 1;
-    const DEL: usize = 2;
+    let fd = a[2] as i32;
+    let (epoll, target) = match (file_of(a[0] as i32), file_of(fd)) {
+        (Some(epoll), Some(target)) => (epoll, target),
+        _ => return -EBADF,
+    };
+    let list = &mut state().epoll;
+    let known = list
+        .iter()
+        .position(|e| e.epoll == epoll && e.fd == fd && e.target == target);
+    note_change(epoll, fd, known.map(|i| list[i]));
     let r = sys!(EPOLL_CTL, a[0], a[1], a[2], a[3]);
     if failed(r) {
         return r;
     }
-    let Some(epoll) = file_of(a[0] as i32) else {
-        return r;
-    };
-    let Some(target) = file_of(a[2] as i32) else {
-        return r;
-    };
-    let list = &mut state().epoll;
-    let fd = a[2] as i32;
-    record::append(record::EPOLL_CHANGED, &[&epoll.to_le_bytes(), &[0; 4]]);
-    let known = list
-        .iter()
-        .position(|e| e.epoll == epoll && e.fd == fd && e.target == target);
-    if a[1] == DEL {
+    if a[1] == CTL_DEL {
         if let Some(i) = known {
             list[i].epoll = 0;
         }
@@ -73,11 +70,7 @@ pub fn ctl(_l: &mut Local, a: [usize; 6]) -> isize {
     let Some((events, data)) = event_at(a[3]) else {
         return -EFAULT;
     };
-    let slot = if a[1] == ADD {
-        list.iter().position(|e| e.epoll == 0)
-    } else {
-        known
-    };
+    let slot = known.or_else(|| list.iter().position(|e| e.epoll == 0));
     let Some(i) = slot else {
         panic!("more than {} epoll entries", state().epoll.len())
     };
@@ -89,8 +82,26 @@ pub fn ctl(_l: &mut Local, a: [usize; 6]) -> isize {
         fd,
         events,
         data,
+        fed: 0,
     };
     r
+}
+
+/// An entry of a set changes: what it was goes into the journal.
+fn note_change(epoll: u32, fd: i32, old: Option<EpollEntry>) {
+    let had = old.is_some();
+    let old = old.unwrap_or(EpollEntry {
+        epoll,
+        target: 0,
+        fd,
+        events: 0,
+        data: 0,
+        fed: 0,
+    });
+    record::append(
+        record::EPOLL_CHANGED,
+        &[record::bytes_of(&old), &(had as u32).to_le_bytes(), &[0; 4]],
+    );
 }
 
 /// `struct epoll_event` is packed: events u32, data u64.
@@ -160,14 +171,25 @@ fn fed(l: &mut Local, a: &[usize; 6]) -> Option<isize> {
     let _guard = engine().lock.acquire(l);
     let epoll = file_of(a[0] as i32)?;
     let mut n = 0;
-    for e in state().epoll.iter().filter(|e| e.epoll == epoll) {
-        if e.events & EPOLLIN != 0 && input::has_pushback(e.fd) && n < a[2] {
-            let mut b = [0u8; 12];
-            b[..4].copy_from_slice(&EPOLLIN.to_le_bytes());
-            b[4..].copy_from_slice(&e.data.to_le_bytes());
-            user::write_bytes(a[1] + n * 12, &b);
-            n += 1;
+    let high = state().root.epoll_high as usize;
+    for i in 0..high {
+        let e = state().epoll[i];
+        if e.epoll != epoll || e.events & EPOLLIN == 0 || n >= a[2] || !input::has_pushback(e.fd) {
+            continue;
         }
+        if e.events & EPOLLET != 0 && e.fed != 0 {
+            continue;
+        }
+        let e = &mut state().epoll[i];
+        e.fed = 1;
+        let mut b = [0u8; 12];
+        b[..4].copy_from_slice(&EPOLLIN.to_le_bytes());
+        b[4..].copy_from_slice(&e.data.to_le_bytes());
+        if e.events & EPOLLONESHOT != 0 {
+            e.events &= PRIVATE;
+        }
+        user::write_bytes(a[1] + n * 12, &b);
+        n += 1;
     }
     (n > 0).then_some(n as isize)
 }
@@ -191,11 +213,38 @@ pub fn forget(file: u32) {
     }
 }
 
-/// At recovery: whether the kernel's set is not that of the last commit.
-pub fn changed(file: u32) -> bool {
-    engine().journal.records(0).any(|r| {
-        r.kind == record::EPOLL_CHANGED && record::value_of::<u32>(r.payload) == Some(file)
-    })
+/// At warm recovery: the changes since the commit are taken back, newest
+/// first, so that entries that did not change keep their edges.
+pub fn roll_back() {
+    let journal = &engine().journal;
+    let count = journal
+        .records(0)
+        .filter(|r| r.kind == record::EPOLL_CHANGED)
+        .count();
+    for k in (0..count).rev() {
+        let Some(r) = journal
+            .records(0)
+            .filter(|r| r.kind == record::EPOLL_CHANGED)
+            .nth(k)
+        else {
+            continue;
+        };
+        let Some(old) = record::value_of::<EpollEntry>(r.payload) else {
+            continue;
+        };
+        let had = r
+            .payload
+            .get(size_of::<EpollEntry>())
+            .is_some_and(|&b| b != 0);
+        let Some(epfd) = any_fd(old.epoll) else {
+            continue;
+        };
+        if !had {
+            sys!(EPOLL_CTL, epfd, CTL_DEL, old.fd, 0);
+        } else if failed(control(epfd, CTL_MOD, &old)) {
+            control(epfd, CTL_ADD, &old);
+        }
+    }
 }
 
 /// At recovery: a new instance, to be put on the file's descriptors.
@@ -203,16 +252,22 @@ pub fn remake(_file: u32) -> isize {
     sys!(EPOLL_CREATE1, 0)
 }
 
-/// At recovery, for a new instance, when every descriptor is in place.
-pub fn fill(file: u32) {
-    const ADD: usize = 1;
-    let Some(epfd) = any_fd(file) else { return };
-    for e in state().epoll.iter().filter(|e| e.epoll == file) {
-        control(epfd, ADD, e);
+/// At recovery: input that is fed again is an edge again.
+pub fn forget_fed() {
+    for e in state().epoll.iter_mut().filter(|e| e.fed != 0) {
+        e.fed = 0;
     }
 }
 
-fn control(epfd: i32, op: usize, e: &EpollEntry) {
+/// At recovery, for a new instance, when every descriptor is in place.
+pub fn fill(file: u32) {
+    let Some(epfd) = any_fd(file) else { return };
+    for e in state().epoll.iter().filter(|e| e.epoll == file) {
+        control(epfd, CTL_ADD, e);
+    }
+}
+
+fn control(epfd: i32, op: usize, e: &EpollEntry) -> isize {
     let mut b = [0u8; 12];
     b[..4].copy_from_slice(&e.events.to_le_bytes());
     b[4..].copy_from_slice(&e.data.to_le_bytes());
@@ -222,7 +277,7 @@ fn control(epfd: i32, op: usize, e: &EpollEntry) {
     } else {
         any_fd(e.target).unwrap_or(-1)
     };
-    sys!(EPOLL_CTL, epfd, op, fd, b.as_ptr());
+    sys!(EPOLL_CTL, epfd, op, fd, b.as_ptr())
 }
 
 /// At warm recovery: what was reported since the commit may be reported again.

@@ -33,7 +33,7 @@ pub const META: u32 = 11;
 /// Undo: terminal settings changed: fd u32, termios (60 bytes).
 pub const TERMIOS: u32 = 12;
 
-/// The entries of an epoll set change: open file u32.
+/// Undo: an entry of an epoll set changes: the old entry, whether there was one.
 pub const EPOLL_CHANGED: u32 = 13;
 /// An edge or single shot was reported: open file u32, fd i32.
 pub const EPOLL_REPORTED: u32 = 14;

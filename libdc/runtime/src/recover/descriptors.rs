@@ -56,7 +56,7 @@ pub fn restore(warm: bool) {
         }
         let kind = open_file(file).kind;
         if kind == Kind::Epoll {
-            if !warm || epoll::changed(file) {
+            if !warm {
                 install(file, epoll::remake(file), fd as i32);
             }
             continue;
@@ -80,7 +80,7 @@ pub fn restore(warm: bool) {
         if file != 0
             && any_fd(file) == Some(fd as i32)
             && open_file(file).kind == Kind::Epoll
-            && (!warm || epoll::changed(file))
+            && !warm
         {
             epoll::fill(file);
         }
@@ -89,6 +89,7 @@ pub fn restore(warm: bool) {
         pipe::refill();
     }
     if warm {
+        epoll::roll_back();
         epoll::arm_reported();
     }
 }

@@ -52,6 +52,7 @@ pub fn recover(warm: bool) -> ! {
     process::restore();
     restore_dispositions();
     input::restore(warm);
+    crate::object::epoll::forget_fed();
     state().root.machine.step(Event::RolledBack);
     e.nd_cheap.store(state().root.machine.flag(), Relaxed);
     e.replay.begin(warm);
