@@ -109,6 +109,11 @@ impl<'a> Run<'a> {
         self.ask(&["stats", &self.name, "--json"])
     }
 
+    /// Where dcrun writes what it runs; there from soon after the start.
+    pub fn record(&self) -> std::path::PathBuf {
+        self.bench.file("state").join(&self.name).join("run.json")
+    }
+
     /// The pid of the worker that lives now.
     pub fn worker(&self) -> Outcome<Pid> {
         let runs = self.ask(&["ps", "--json"])?;

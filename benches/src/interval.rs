@@ -7,6 +7,8 @@
 //! time and by processor time; what the runtime itself counted inside commits
 //! stands beside them, because it knows nothing of other programs' noise.
 
+use std::time::Duration;
+
 use crate::bench::Bench;
 use crate::chart::{Axis, Chart};
 use crate::failure::Outcome;
@@ -14,10 +16,10 @@ use crate::hosted::{Run, Under, spent};
 use crate::report::{Cell, Report, Table};
 use crate::sample::Sample;
 use crate::scale::Kind;
+use crate::watcher::Watcher;
 use crate::workload::{Workload, workloads};
 
 const KB: f64 = 1024.0;
-const PAGE: f64 = 4096.0;
 /// A run shall have room for so many intervals.
 const INTERVALS_LEAST: f64 = 3.0;
 /// On a log scale; below it a difference of wall times means nothing.
@@ -62,7 +64,9 @@ pub fn measure(bench: &Bench) -> Outcome<Report> {
             workload.name,
             line(|point, sweep| point.wall_over(sweep).max(LEAST_SHOWN)),
         );
-        logs.line(workload.name, line(|point, _| point.kb_each));
+        logs.line(workload.name, line(|point, _| point.kb_each.mean()));
+        let most = format!("{}, largest", workload.name);
+        logs.line(most, line(|point, _| point.kb_each.max()));
         for (ms, percent) in TARGETS {
             let point = sweep.points.iter().find(|p| p.interval_ms == Some(ms));
             let measured = point.map_or(f64::NAN, |point| point.wall_over_hosted(&sweep));
@@ -93,8 +97,8 @@ struct Point {
     /// % of the wall time.
     in_commits: f64,
     commits: f64,
-    pages_each: f64,
-    kb_each: f64,
+    /// What a commit wrote to Rio, without the first.
+    kb_each: Sample,
     rio_mb: f64,
 }
 
@@ -158,7 +162,6 @@ impl Sweep {
         for (units, intervals_ms) in groups {
             let rounds = match length.seconds(units) {
                 ..6.0 => bench.either(1, 3),
-                ..15.0 => bench.either(1, 2),
                 _ => 1,
             };
             sweep.group(bench, workload, units, &intervals_ms, rounds)?;
@@ -215,8 +218,8 @@ impl Sweep {
                 "wall over hosted without clock %",
                 "inside commits %",
                 "commits",
-                "pages a commit",
                 "KB a commit",
+                "largest KB",
                 "Rio MB",
             ],
         );
@@ -232,8 +235,8 @@ impl Sweep {
                 Cell::Figure(point.wall_over_hosted(self), 1),
                 Cell::Figure(point.in_commits, 2),
                 Cell::Figure(point.commits, 0),
-                Cell::Figure(point.pages_each, 1),
-                Cell::Figure(point.kb_each, 1),
+                Cell::Figure(point.kb_each.mean(), 1),
+                Cell::Figure(point.kb_each.max(), 1),
                 Cell::Figure(point.rio_mb, 1),
             ]);
         }
@@ -276,12 +279,20 @@ struct Taken {
     wall_s: Vec<f64>,
     processor_s: Vec<f64>,
     stats: Vec<serde_json::Value>,
+    kb_each: Vec<f64>,
 }
 
 impl Taken {
     fn add(&mut self, bench: &Bench, workload: &Workload, under: Under, units: u32) -> Outcome<()> {
         let run = Run::new(bench, under);
+        let watcher = match under {
+            Under::Interval(ms) => Some(Watcher::start(run.record(), Duration::from_millis(ms))),
+            _ => None,
+        };
         let (_, spent) = spent(|| workload.run(&run, units))?;
+        if let Some(watcher) = watcher {
+            self.kb_each.extend(watcher.finish().values());
+        }
         self.wall_s.push(spent.wall.as_secs_f64());
         self.processor_s.push(spent.processor.as_secs_f64());
         if under != Under::Nothing {
@@ -295,7 +306,6 @@ impl Taken {
             Sample::new(self.stats.iter().map(of).collect()).median()
         };
         let count = |stats: &serde_json::Value, key: &str| stats[key].as_f64().unwrap_or(f64::NAN);
-        let each = |stats: &serde_json::Value, total: f64| total / count(stats, "commits");
         let shares = self.stats.iter().zip(&self.wall_s);
         let shares = shares.map(|(stats, wall_s)| count(stats, "commit_total_us") / wall_s / 1e4);
         Point {
@@ -303,13 +313,7 @@ impl Taken {
             units,
             in_commits: Sample::new(shares.collect()).median(),
             commits: median(&|s| count(s, "commits")),
-            pages_each: median(&|s| each(s, count(s, "pages_copied"))),
-            kb_each: median(&|s| {
-                each(
-                    s,
-                    count(s, "pages_copied") * PAGE + count(s, "journal_bytes"),
-                ) / KB
-            }),
+            kb_each: Sample::new(self.kb_each),
             rio_mb: median(&|s| count(s, "image_bytes") / KB / KB),
             wall_s: Sample::new(self.wall_s),
             processor_s: Sample::new(self.processor_s),

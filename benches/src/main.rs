@@ -27,6 +27,7 @@ mod scale;
 mod sqlite;
 mod startup;
 mod surroundings;
+mod watcher;
 mod workload;
 
 use std::path::{Path, PathBuf};

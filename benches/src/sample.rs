@@ -2,7 +2,7 @@
 //!
 //! The minimum says what the work costs, the median what it costs on this
 //! machine today. Means are not used: one descheduling outweighs a thousand
-//! good samples.
+//! good samples. (Sizes, which nobody deschedules, may have a mean.)
 
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
@@ -26,6 +26,18 @@ impl Sample {
 
     pub fn p99(&self) -> f64 {
         self.quantile(0.99)
+    }
+
+    pub fn max(&self) -> f64 {
+        self.sorted.last().copied().unwrap_or(f64::NAN)
+    }
+
+    pub fn mean(&self) -> f64 {
+        self.sorted.iter().sum::<f64>() / self.sorted.len() as f64
+    }
+
+    pub fn values(&self) -> impl Iterator<Item = f64> {
+        self.sorted.iter().copied()
     }
 
     pub fn len(&self) -> usize {
