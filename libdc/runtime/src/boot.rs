@@ -228,7 +228,7 @@ fn fresh() -> ! {
 }
 
 /// The vector state of a fresh process: all initial.
-fn initial_vectors(l: &mut crate::machine::frame::Local) {
+pub fn initial_vectors(l: &mut crate::machine::frame::Local) {
     l.xsave.bytes.fill(0);
     // MXCSR and the x87 control word as the kernel sets them.
     l.xsave.bytes[0..2].copy_from_slice(&0x37fu16.to_le_bytes());
@@ -255,7 +255,7 @@ fn read_dispositions() {
 }
 
 /// The name that ps(1) shows: the program's, as execve sets it.
-fn set_name() {
+pub fn set_name() {
     let exe = &state().root.exe;
     let end = exe.iter().position(|&b| b == 0).unwrap_or(0);
     let start = exe[..end]

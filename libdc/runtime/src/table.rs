@@ -197,7 +197,7 @@ static ROWS: &[Row] = &[
     r(56, "clone", Free(thread::clone), D, false, ""),
     r(57, "fork", Free(object::children::fork_call), D, false, ""),
     r(58, "vfork", Free(object::children::fork_call), D, false, ""),
-    r(59, "execve", Free(object::process::execve), D, false, ""),
+    r(59, "execve", Free(object::exec::execve), D, false, ""),
     r(60, "exit", Free(thread::exit), D, false, ""),
     r(61, "wait4", Free(object::children::wait_child), N, true, "a child is reaped: committed around"),
     r(62, "kill", Free(object::process::send_signal), D, false, "to itself: its own; to others: a send"),

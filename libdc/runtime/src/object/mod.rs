@@ -18,6 +18,7 @@ pub mod children;
 pub mod descriptor;
 pub mod epoll;
 pub mod eventfd;
+pub mod exec;
 pub mod inotify;
 pub mod input;
 pub mod memfd;

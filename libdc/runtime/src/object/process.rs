@@ -114,13 +114,6 @@ pub fn prctl(l: &mut Local, a: [usize; 6]) -> isize {
     }
 }
 
-pub fn execve(_l: &mut Local, _a: [usize; 6]) -> isize {
-    if crate::table::first_time(nr::EXECVE as u16) {
-        crate::say!("execve of a recoverable process is not supported yet");
-    }
-    -ENOSYS
-}
-
 pub fn chdir(l: &mut Local, a: [usize; 6]) -> isize {
     // SAFETY: the program's own call with its own arguments.
     let r = unsafe { crate::machine::sys::raw6(l.frame.nr, a) };

@@ -116,6 +116,14 @@ pub fn delete(_l: &mut Local, a: [usize; 6]) -> isize {
     r
 }
 
+/// An exec takes POSIX timers away; interval timers stay.
+pub fn delete_all() {
+    for t in state().root.timers.iter_mut().filter(|t| t.used != 0) {
+        sys!(TIMER_DELETE, t.id);
+        t.used = 0;
+    }
+}
+
 /// At recovery: the new process has none of them.
 pub fn restore() {
     for which in 0..3 {
