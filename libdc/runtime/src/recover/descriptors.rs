@@ -2,7 +2,7 @@
 
 use crate::engine::{engine, state};
 use crate::machine::sys::failed;
-use crate::object::descriptor::{any_fd, open_file};
+use crate::object::descriptor::{self, any_fd, open_file};
 use crate::object::*;
 use crate::state::Kind;
 use crate::{fatal, sys};
@@ -64,6 +64,22 @@ pub fn restore(warm: bool) {
         let given = open_file(file).inherited != 0 && is_open(fd as i32);
         if !(warm || given) {
             remake(file, fd as i32);
+        }
+        if !warm && given {
+            // This dcrun's own: as it was given, but for what the program asked.
+            const F_GETFL: usize = 3;
+            const F_SETFL: usize = 4;
+            let nonblock = open_file(file).flags as usize & descriptor::O_NONBLOCK;
+            let flags = sys!(FCNTL, fd, F_GETFL, 0);
+            if nonblock != 0 && !failed(flags) {
+                sys!(FCNTL, fd, F_SETFL, flags as usize | nonblock);
+            }
+            if kind == Kind::Tty {
+                tty::restore(file, fd as i32);
+            } else if regular::rewinds(open_file(file)) {
+                sys!(LSEEK, fd, open_file(file).offset, 0);
+            }
+            continue;
         }
         match kind {
             Kind::Regular | Kind::Directory | Kind::MemFd | Kind::Pipe => {
