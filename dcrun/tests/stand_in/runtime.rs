@@ -82,6 +82,9 @@ unsafe extern "C" fn begin(info: &'static BootInfo) -> ! {
             let took = now_ns - live.recovery_begin_ns.load(Relaxed);
             live.recovery_ns[nth as usize].store(took, Relaxed);
         }
+        if info.mode == 0 {
+            live.generation.fetch_add(1, Relaxed);
+        }
         live.status.store(Status::Running as u32, Release);
         loop {
             let at = live.commits.load(Acquire);
@@ -158,11 +161,14 @@ unsafe fn step(info: &BootInfo, live: &Live, word: &str) {
                      wchar={} fault={}:{} plant={} pid={} same_pid={} program={} executed={} \
                      nofile={}:{} arena={}",
                     info.mode, info.protocol, info.fd_base, info.durable, info.interval_ms,
-                    info.dead_known, info.dead_rchar, info.dead_wchar, info.fault, info.fault_at,
+                    (live.dead_generation.load(Relaxed) == live.generation.load(Relaxed)) as u32,
+                    live.dead_rchar.load(Relaxed), live.dead_wchar.load(Relaxed),
+                    info.fault, info.fault_at,
                     info.plant, info.pid, info.pid as u64 == own, string(info.program.addr),
                     string(executed), info.nofile[0], info.nofile[1],
                     info.arena_free as usize > ARENA_BASE,
                 );
+                live.generation.fetch_add(1, Relaxed);
             }
             _ => end(live, 98),
         }
