@@ -16,6 +16,7 @@
 #![deny(unsafe_code)]
 
 mod boot_block;
+mod check;
 mod cli;
 mod control;
 mod doctor;
@@ -39,7 +40,7 @@ mod verdict;
 mod victims;
 mod worker;
 
-use message::{Failure, OWN_FAULT};
+use message::OWN_FAULT;
 
 /// The whole program; returns its exit status.
 fn run(arguments: Vec<std::ffi::OsString>) -> u8 {
@@ -48,10 +49,7 @@ fn run(arguments: Vec<std::ffi::OsString>) -> u8 {
         Ok(cli::Command::Resume(options)) => launch::resume(&options),
         Ok(cli::Command::Kill { name }) => control::kill(&name),
         Ok(cli::Command::Rm { name }) => control::remove(&name),
-        Ok(cli::Command::Check { trace }) => Err(Failure::own(format!(
-            "check {}: this build has no trace checker; it comes with the crate `protocols-check`",
-            trace.display()
-        ))),
+        Ok(cli::Command::Check { trace }) => check::check(&trace),
         Ok(cli::Command::Ps { json }) => ps::show(json),
         Ok(cli::Command::Stats { name, json }) => stats::show(&name, json),
         Ok(cli::Command::Doctor { json }) => doctor::show(json),

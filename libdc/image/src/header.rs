@@ -168,6 +168,8 @@ pub struct Live {
     pub dead_rchar: AtomicU64,
     pub dead_wchar: AtomicU64,
     pub dead_generation: AtomicU64,
+    /// Lines of the trace so far.
+    pub trace_sequence: AtomicU64,
 }
 
 /// The call that the worker is in the middle of. After a death the keeper

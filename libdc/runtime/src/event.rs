@@ -2,15 +2,17 @@
 //!
 //! `protocols` decides, this file acts. Callers hold the big lock.
 
-use crate::commit;
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
+use crate::{commit, trace};
 use core::sync::atomic::Ordering::*;
+use protocols::trace::Class;
 use protocols::{Decision, Event};
 
 /// A non-deterministic result is known and the program has not seen it yet.
 pub fn non_deterministic(local: &mut Local) {
     engine().live().nd_events.fetch_add(1, Relaxed);
+    trace::event(local, Class::NonDeterministic);
     let d = state()
         .root
         .machine
@@ -25,6 +27,7 @@ pub fn visible(local: &mut Local) {
     if d.commit_before && engine().boot.plant != dc_image::boot::plant::SKIP_COMMIT {
         commit::commit(local);
     }
+    trace::event(local, Class::Visible);
     after(local, d);
 }
 

@@ -37,6 +37,7 @@ mod space;
 mod state;
 mod table;
 mod thread;
+mod trace;
 mod uffd;
 
 /// Entry: the keeper's child jumps here with the address of its BootInfo.

@@ -15,7 +15,7 @@ use crate::engine::{engine, state, store_and_supply};
 use crate::machine::frame::Local;
 use crate::machine::{sys::failed, user, vector};
 use crate::uffd::{self, PAGE_IS_PFNZERO};
-use crate::{fatal, object, signal, sys, thread};
+use crate::{fatal, object, signal, sys, thread, trace};
 use core::sync::atomic::Ordering::*;
 use dc_image::boot::{fault, plant};
 use dc_image::window::{self, PAGE};
@@ -36,6 +36,7 @@ pub fn commit(local: &mut Local) {
     save_threads(local);
     object::regular::save_offsets();
     object::pipe::save_contents();
+    trace::before_commit();
     let mut copied = 0;
     if let Err(full) = copy_pages(&mut copied) {
         rio_full(full);
@@ -46,6 +47,7 @@ pub fn commit(local: &mut Local) {
     fault_point(fault::BEFORE_PUBLISH);
     e.store.publish();
     sync_rio();
+    trace::committed();
     live.commits.fetch_add(1, Relaxed);
     live.pages_copied.fetch_add(copied, Relaxed);
     fault_point(fault::AFTER_COMMIT);

@@ -53,6 +53,7 @@ pub fn recover(warm: bool) -> ! {
     restore_dispositions();
     input::restore(warm);
     crate::object::epoll::forget_fed();
+    crate::trace::recovered();
     state().root.machine.step(Event::RolledBack);
     e.nd_cheap.store(state().root.machine.flag(), Relaxed);
     e.replay.begin(warm);
