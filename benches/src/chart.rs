@@ -25,6 +25,9 @@ pub struct Axis {
 pub struct Line {
     pub name: String,
     pub points: Vec<(f64, f64)>,
+    colour: &'static str,
+    /// Attributes of a line that belongs to the one before it.
+    dashes: &'static str,
 }
 
 /// Told apart by those who see colours differently, too (Okabe and Ito).
@@ -51,9 +54,22 @@ impl Chart {
     }
 
     pub fn line(&mut self, name: impl Into<String>, points: Vec<(f64, f64)>) {
+        let own = self.lines.iter().filter(|line| line.dashes.is_empty());
         self.lines.push(Line {
             name: name.into(),
             points,
+            colour: COLOURS[own.count() % COLOURS.len()],
+            dashes: "",
+        });
+    }
+
+    /// In the colour of the line before, dashed.
+    pub fn line_beside(&mut self, name: impl Into<String>, points: Vec<(f64, f64)>) {
+        self.lines.push(Line {
+            name: name.into(),
+            points,
+            colour: self.lines.last().map_or(COLOURS[0], |line| line.colour),
+            dashes: " stroke-dasharray=\"5 4\"",
         });
     }
 
@@ -78,7 +94,7 @@ impl Chart {
         );
         self.grid(&mut svg, &x, &y);
         for (nth, line) in self.lines.iter().enumerate() {
-            draw(&mut svg, line, COLOURS[nth % COLOURS.len()], &x, &y);
+            draw(&mut svg, line, &x, &y);
             legend(&mut svg, nth, line);
         }
         svg += "</svg>\n";
@@ -134,7 +150,8 @@ fn down(share: f64) -> f64 {
     HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 }
 
-fn draw(svg: &mut String, line: &Line, colour: &str, x: &Scale, y: &Scale) {
+fn draw(svg: &mut String, line: &Line, x: &Scale, y: &Scale) {
+    let (colour, dashes) = (line.colour, line.dashes);
     let places: Vec<(f64, f64)> = line
         .points
         .iter()
@@ -146,7 +163,7 @@ fn draw(svg: &mut String, line: &Line, colour: &str, x: &Scale, y: &Scale) {
         .collect();
     let _ = writeln!(
         svg,
-        "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+        "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"{dashes}/>",
         path.join(" ")
     );
     for (x, y) in places {
@@ -158,12 +175,12 @@ fn draw(svg: &mut String, line: &Line, colour: &str, x: &Scale, y: &Scale) {
 }
 
 fn legend(svg: &mut String, nth: usize, line: &Line) {
-    let colour = COLOURS[nth % COLOURS.len()];
+    let (colour, dashes) = (line.colour, line.dashes);
     let x = LEFT + (nth % 2) as f64 * (WIDTH - LEFT - RIGHT) / 2.0;
     let y = HEIGHT + (nth / 2) as f64 * LEGEND_ROW;
     let _ = writeln!(
         svg,
-        "<path d=\"M{x} {y}h24\" stroke=\"{colour}\" stroke-width=\"2\"/>\
+        "<path d=\"M{x} {y}h24\" stroke=\"{colour}\" stroke-width=\"2\"{dashes}/>\
          <circle cx=\"{}\" cy=\"{y}\" r=\"3\" fill=\"{colour}\"/>",
         x + 12.0
     );

@@ -60,7 +60,7 @@ pub fn measure(bench: &Bench) -> Outcome<Report> {
         }
         slopes[nth] = slope(&overhead);
         chart.line(format!("{}, with its faults", kind.name()), overhead);
-        chart.line(format!("{}, the checkpoint alone", kind.name()), commits);
+        chart.line_beside(format!("{}, the checkpoint alone", kind.name()), commits);
         report.tables.push(table);
     }
     report.charts.push(chart);
