@@ -45,16 +45,16 @@ impl Place {
         let until = Instant::now() + Duration::from_secs(20);
         loop {
             assert!(Instant::now() < until, "{name} made no {commits} commits");
-            if let Some(run) = self.about(name) {
-                if run["commits"].as_u64() >= Some(commits) {
-                    for pid in ["keeper_pid", "worker_pid"] {
-                        let pid = run[pid].as_i64().unwrap_or(0) as i32;
-                        assert!(pid > 1);
-                        let pid = nix::unistd::Pid::from_raw(pid);
-                        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-                    }
-                    return;
+            if let Some(run) = self.about(name)
+                && run["commits"].as_u64() >= Some(commits)
+            {
+                for pid in ["keeper_pid", "worker_pid"] {
+                    let pid = run[pid].as_i64().unwrap_or(0) as i32;
+                    assert!(pid > 1);
+                    let pid = nix::unistd::Pid::from_raw(pid);
+                    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
                 }
+                return;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
