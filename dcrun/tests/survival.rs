@@ -118,7 +118,11 @@ fn programs_survive_the_death_of_keeper_and_worker() {
         kills: 5,
         ..options()
     };
-    play("all killed", named(PROGRAMS), Mode::KillAll, &options, 25);
+    // A ^C typed at a terminal at which nothing runs is lost, and python-repl
+    // types one: when everything is dead, that is nobody's fault.
+    let mut programs = named(PROGRAMS);
+    programs.retain(|session| session.name != "python-repl");
+    play("all killed", programs, Mode::KillAll, &options, 25);
 }
 
 #[test]
