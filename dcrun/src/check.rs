@@ -14,6 +14,11 @@ pub fn check(path: &Path) -> Outcome<u8> {
     let file = File::open(path).map_err(|error| says(format!("open it: {error}")))?;
     let report = protocols_check::check(Traces::one(BufReader::new(file)))
         .map_err(|error| says(error.to_string()))?;
+    if report.events == 0 {
+        return Err(says(
+            "there is no event in it; `dcrun --trace FILE` writes one".to_owned(),
+        ));
+    }
     print!("{report}");
     Ok(u8::from(!report.is_consistent()))
 }
