@@ -437,7 +437,7 @@ fn refuses_with_the_documented_statuses() {
         ("resume nothing", 125, "no run"),
         ("rm nothing", 125, "no run"),
         ("stats nothing", 125, "no run"),
-        ("check /dev/null", 125, "protocols-check"),
+        ("check /dev/null", 125, "no event"),
     ] {
         let (found, _, complaints) = finish(state.dcrun(line));
         assert_eq!(found, status, "{line}: {complaints}");
