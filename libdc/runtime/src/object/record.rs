@@ -38,6 +38,9 @@ pub const EPOLL_CHANGED: u32 = 13;
 /// An edge or single shot was reported: open file u32, fd i32.
 pub const EPOLL_REPORTED: u32 = 14;
 
+/// A signal from outside was delivered: thread u32, pad, siginfo.
+pub const SIGNAL: u32 = 15;
+
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct IoHead {

@@ -44,9 +44,7 @@ pub fn recover(warm: bool) -> ! {
     undo::roll_back();
     commit::fault_point(fault::IN_RECOVERY);
     descriptors::restore(warm);
-    if warm {
-        tty::roll_back();
-    }
+    tty::roll_back();
     let main = threads::first();
     memory::restore();
     process::restore();
@@ -60,6 +58,7 @@ pub fn recover(warm: bool) -> ! {
     threads::restore(main);
     timers::restore();
     tty::notice_size(main);
+    signal::deliver::restore_delivered(main.slot);
     live.status.store(Status::Running as u32, SeqCst);
     boot::start_clock();
     let end = now_ns();

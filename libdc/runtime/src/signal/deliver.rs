@@ -13,6 +13,7 @@ use super::*;
 use crate::event;
 use crate::machine::sys::errno::EINTR;
 use crate::machine::{user, vector};
+use crate::object::record;
 
 const FRAME_LEN: usize = 8 + size_of::<UContext>() + 128;
 const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
@@ -66,6 +67,12 @@ fn deliver(l: &mut Local, info: &SigInfo) {
         },
         _ => {}
     }
+    if from_outside(info) {
+        record::append(
+            record::SIGNAL,
+            &[&l.slot.to_le_bytes(), &[0; 4], record::bytes_of(info)],
+        );
+    }
     event::non_deterministic(l);
     restart_call(l, &act);
     let record = &mut state().threads[l.slot as usize];
@@ -93,6 +100,44 @@ fn deliver(l: &mut Local, info: &SigInfo) {
         ];
         if RESERVED & bit(sig) == 0 {
             sys!(RT_SIGACTION, sig, &raw const dfl, 0, 8);
+        }
+    }
+}
+
+/// Whether nobody would send this signal again after a rollback: what the
+/// terminal or another process sent is input, and as little to be lost. Timers
+/// are armed again, faults and the program's own signals repeat themselves.
+fn from_outside(info: &SigInfo) -> bool {
+    const SI_USER: i32 = 0;
+    const SI_KERNEL: i32 = 0x80;
+    let sender = i32::from_le_bytes([info.rest[4], info.rest[5], info.rest[6], info.rest[7]]);
+    let terminal = info.code == SI_KERNEL && matches!(info.signo, 1 | 2 | 3 | 20 | 28);
+    let other = info.code == SI_USER && sender != sys!(GETPID) as i32;
+    info.signo < 32 && (terminal || other)
+}
+
+/// At recovery: signals delivered since the commit are delivered again.
+pub fn restore_delivered(main: u32) {
+    let e = engine();
+    for r in e.journal.records(0) {
+        let (Some(slot), Some(info)) = (
+            record::value_of::<u32>(r.payload),
+            r.payload.get(8..).and_then(record::value_of::<SigInfo>),
+        ) else {
+            continue;
+        };
+        if r.kind != record::SIGNAL {
+            continue;
+        }
+        let thread = [slot, main]
+            .into_iter()
+            .map(|s| e.threads[s as usize])
+            .find(|p| !p.is_null());
+        if let Some(p) = thread {
+            // SAFETY: the threads wait for the end of the recovery.
+            let t = unsafe { &mut *p };
+            t.queue.push(&info);
+            t.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
         }
     }
 }
