@@ -33,7 +33,6 @@ pub struct HotSet {
     /// Candidates of this commit: tracked pages that have become hot.
     fresh: [usize; CAP],
     fresh_len: usize,
-    pub overflow: bool,
 }
 
 impl HotSet {
@@ -43,7 +42,6 @@ impl HotSet {
             len: 0,
             fresh: [0; CAP],
             fresh_len: 0,
-            overflow: false,
         }
     }
 

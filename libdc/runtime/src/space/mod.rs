@@ -167,10 +167,7 @@ pub fn discard(from: usize, to: usize) {
         return;
     }
     if n == root.discards.len() {
-        // Too many holes to remember: one range over all of them would void
-        // live pages, so the rest of this interval joins the widest entry by
-        // restaging. Simplest that is right: commit soon.
-        e.hot.overflow = true;
+        // Too many holes to remember one by one.
         widen(from, to, seq);
         return;
     }
