@@ -170,6 +170,10 @@ pub struct Live {
     pub dead_generation: AtomicU64,
     /// Lines of the trace so far.
     pub trace_sequence: AtomicU64,
+    /// Signals from outside that a worker's runtime has ever taken from the
+    /// kernel, by number. The state counts those that were delivered; the
+    /// difference died in the queue of a dead worker.
+    pub signals_taken: [AtomicU32; 32],
 }
 
 /// The call that the worker is in the middle of. After a death the keeper

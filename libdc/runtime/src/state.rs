@@ -53,6 +53,9 @@ pub struct Root {
     pub mmap_hint: u64,
     pub nofile: [u64; 2],
     pub actions: [SigAction; 65],
+    /// Signals from outside that were delivered, by number: see
+    /// `Live::signals_taken`.
+    pub signals_delivered: [u32; 32],
     pub discards: [Discard; MAX_DISCARDS],
     pub itimers: [ITimer; 3],
     pub timers: [PosixTimer; 32],

@@ -35,7 +35,10 @@ pub fn python_repl() -> Session {
             "    mode[3] = mode[3] | termios.ECHO if on else mode[3] & ~termios.ECHO",
             r"\.\.\. ",
         )
-        .line("    termios.tcsetattr(0, termios.TCSANOW, mode)", r"\.\.\. ")
+        .line(
+            "    termios.tcsetattr(0, termios.TCSANOW, mode)",
+            r"\.\.\. ",
+        )
         .line("", ">>> ");
     session = session
         .line("class Node:", r"\.\.\. ")

@@ -42,6 +42,16 @@ macro_rules! probe {
     };
 }
 
+/// Must be what the program counts to.
+const INTERRUPTS: usize = 24;
+
+fn interrupts() -> Session {
+    let session = probe!("terminal-interrupt", "each ^C arrives once").channel(Channel::Pty);
+    (1..=INTERRUPTS).fold(session, |session, number| {
+        session.expect(format!("ready {number}\\b")).send("\x03")
+    })
+}
+
 pub fn all() -> Vec<Session> {
     vec![
         probe!("counter", "a counter to a pipe and to a file, with fsync"),
@@ -101,6 +111,7 @@ pub fn all() -> Vec<Session> {
             .resize(50, 80)
             .expect("size 6: 50 80")
             .resize(24, 80),
+        interrupts(),
         probe!("map-churn", "mmap, munmap, mremap, mprotect, madvise with checksums"),
         probe!("brk-growth", "brk up and down"),
         probe!("registers-avx", "ymm registers held across system calls", COMPILER_AVX),

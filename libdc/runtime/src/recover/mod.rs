@@ -58,7 +58,7 @@ pub fn recover(warm: bool) -> ! {
     threads::restore(main);
     timers::restore();
     tty::notice_size(main);
-    signal::deliver::restore_delivered(main.slot);
+    signal::outside::restore(main.slot);
     live.status.store(Status::Running as u32, SeqCst);
     boot::start_clock();
     let end = now_ns();

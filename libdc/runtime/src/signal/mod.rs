@@ -9,6 +9,7 @@
 
 pub mod calls;
 pub mod deliver;
+pub mod outside;
 pub mod queue;
 
 use crate::engine::{engine, state};
@@ -138,7 +139,7 @@ extern "C" fn handler(sig: i32, info: *mut SigInfo, uc: *mut UContext) {
         }
     }
     if sig != STOP {
-        l.queue.push(info);
+        outside::take(l, info);
         l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
     } else if info.code == -2 {
         // SI_TIMER: the clock of --interval.
@@ -210,7 +211,7 @@ pub fn collect_blocked(l: &mut Local) {
         &raw const zero,
         8
     )) {
-        l.queue.push(&info);
+        outside::take(l, &info);
     }
 }
 
