@@ -9,11 +9,13 @@ use super::descriptor::*;
 use super::record;
 use crate::engine::{engine, state};
 use crate::event;
-use crate::machine::frame::Local;
+use crate::log::replay;
+use crate::machine::frame::{ATTENTION_SIGNAL, Local};
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::user;
 use crate::state::Kind;
 use crate::sys;
+use core::sync::atomic::Ordering::SeqCst;
 
 const TCGETS: usize = 0x5401;
 const TCSETS: usize = 0x5402;
@@ -72,13 +74,19 @@ pub fn ioctl(l: &mut Local, a: [usize; 6]) -> isize {
         FICLONE | FICLONERANGE => -95, // EOPNOTSUPP: programs then copy
         TIOCSTI => -EIO,
         _ => {
-            let r = sys!(IOCTL, fd, cmd, arg);
+            let r = match replay::answer(l) {
+                Some(r) => r,
+                None => {
+                    let r = sys!(IOCTL, fd, cmd, arg);
+                    event::non_deterministic(l);
+                    r
+                }
+            };
             if cmd == TIOCGWINSZ && kind == Kind::Tty && !failed(r) {
                 let size = user::read::<u64>(arg).unwrap_or(0);
                 let f = open_file(file);
                 (f.words[0], f.words[1]) = (size, 1);
             }
-            event::non_deterministic(l);
             r
         }
     }
@@ -112,9 +120,19 @@ fn set(l: &mut Local, fd: i32, file: u32, a: [usize; 6]) -> isize {
         sys!(IOCTL, fd, TCGETS2, was.as_mut_ptr());
         record::append(record::TERMIOS, &[&fd.to_le_bytes(), &[0; 4], &was]);
     }
-    // SAFETY: the program's own call with its own arguments; it may wait for
-    // output to drain.
-    let r = unsafe { crate::machine::entry::interruptible(crate::machine::nr::IOCTL, &a) };
+    let mut a = a;
+    a[1] = replay::without_flush(a[1]);
+    let r = loop {
+        // SAFETY: the program's own call with its own arguments; it may wait
+        // for output to drain.
+        let r = unsafe { crate::machine::entry::interruptible(crate::machine::nr::IOCTL, &a) };
+        if r == -EINTR && engine().log.replay.is_active() {
+            // Signals wait until the log is at its end.
+            l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
+            continue;
+        }
+        break r;
+    };
     if !failed(r) {
         sys!(IOCTL, fd, TCGETS2, f.termios.as_mut_ptr());
         f.termios_set = 1;

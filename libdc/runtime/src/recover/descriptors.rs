@@ -17,8 +17,15 @@ pub fn undo_limbo(warm: bool) {
     if !warm {
         return;
     }
-    // Newest last; each number was moved aside at most once as an old one.
-    for r in e.journal.records(0) {
+    // Of the last attempt: an earlier recovery has taken back what was before
+    // it. Newest last; each number was moved aside at most once as an old one.
+    let since = e
+        .journal
+        .records(0)
+        .filter(|r| r.kind == record::RECOVERED)
+        .last()
+        .map_or(0, |r| r.offset);
+    for r in e.journal.records(since) {
         if r.kind != record::LIMBO {
             continue;
         }
