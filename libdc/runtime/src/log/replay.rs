@@ -60,6 +60,12 @@ impl Replay {
         self.active && self.cold
     }
 
+    /// After the last record was used: what came of it is to be made so, unless
+    /// it is so still.
+    pub fn has_just_ended(&self) -> bool {
+        !self.active && (self.closed || self.cold)
+    }
+
     fn is_part(&self, r: &Record) -> bool {
         match r.kind {
             record::DETERMINANT => true,
@@ -81,13 +87,20 @@ impl Replay {
     }
 }
 
+/// At recovery, when the tables are the last commit's: whether the journal is a
+/// log, to be replayed when all else is restored.
+pub fn is_due() -> bool {
+    let mut machine = state().root.machine;
+    machine.step(Event::RolledBack);
+    machine.protocol().logs() && !machine.flag()
+}
+
 /// At recovery, when the state is the last commit's: whether there is a log to
 /// replay, or one that was closed at once. If not, what the journal holds of
 /// input and output is the business of those who wrote it.
 pub fn begin(warm: bool, main: &mut Local) -> bool {
     let e = engine();
-    let machine = &state().root.machine;
-    if !machine.protocol().logs() || machine.flag() {
+    if !is_due() {
         return false;
     }
     let closed = e.journal.records(0).find(|r| r.kind == record::LOG_CLOSED);
@@ -128,6 +141,10 @@ fn end(l: &mut Local) {
         // What came behind is not in the log, so nothing more can be: the next
         // visible event commits first.
         event::tell(Event::NonDeterministic { loggable: false }, 0);
+    }
+    if closed || cold {
+        // Otherwise they are as the last record left them.
+        tty::settle();
     }
     tty::notice_size(l);
     if thread::signal_waits(l) {
@@ -344,17 +361,6 @@ fn stop(what: core::fmt::Arguments) -> ! {
             engine().log.replay.taken + 1
         ),
     )
-}
-
-/// A call that a terminal is told with, as it is to be made in a replay: what
-/// was typed meanwhile must not be thrown away with what was thrown away then.
-pub fn without_flush(command: usize) -> usize {
-    const TCSETSF: usize = 0x5404;
-    const TCSETSF2: usize = 0x402c_542d;
-    match command {
-        TCSETSF | TCSETSF2 if engine().log.replay.active => command - 1,
-        other => other,
-    }
 }
 
 /// Whether a call number stands for reading at a file's own position.

@@ -232,6 +232,8 @@ fn of_ioctl(command: usize) -> Option<Shape> {
         0x540f | 0x5411 | 0x5415 | 0x541b | 0x5424 | 0x5429 | 0x8905 => fed(3, &[Bytes(2, 4)]),
         // TIOCGPTN, TIOCGPTLCK
         0x8004_5430 | 0x8004_5439 => fed(3, &[Bytes(2, 4)]),
+        // TCSETS, TCSETSW, TCSETSF, and the same of TCSETS2
+        0x5402..=0x5404 | 0x402c_542b..=0x402c_542d => fed(3, &[]),
         // TCSBRK, TCXONC, TCFLSH, TIOCSPGRP, TIOCSWINSZ, TCSBRKP
         0x5409..=0x540b | 0x5410 | 0x5414 | 0x5425 => fed(3, &[]),
         _ => None,

@@ -10,12 +10,11 @@ use super::record;
 use crate::engine::{engine, state};
 use crate::event;
 use crate::log::replay;
-use crate::machine::frame::{ATTENTION_SIGNAL, Local};
+use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::user;
-use crate::state::Kind;
+use crate::state::{Kind, OpenFile};
 use crate::sys;
-use core::sync::atomic::Ordering::SeqCst;
 
 const TCGETS: usize = 0x5401;
 const TCSETS: usize = 0x5402;
@@ -113,6 +112,17 @@ pub fn notice_size(main: &mut Local) {
 
 fn set(l: &mut Local, fd: i32, file: u32, a: [usize; 6]) -> isize {
     let f = open_file(file);
+    if let Some(r) = replay::answer(l) {
+        // The terminal is as the crash has left it: what somebody types now
+        // must not be echoed as it would have been long before.
+        if !failed(r) {
+            note_settings(f, fd, &a);
+        }
+        if engine().log.replay.has_just_ended() {
+            settle();
+        }
+        return r;
+    }
     if f.termios_set == 0 {
         // Settings of before this process: a rollback to a commit before the
         // first change needs them.
@@ -120,26 +130,47 @@ fn set(l: &mut Local, fd: i32, file: u32, a: [usize; 6]) -> isize {
         sys!(IOCTL, fd, TCGETS2, was.as_mut_ptr());
         record::append(record::TERMIOS, &[&fd.to_le_bytes(), &[0; 4], &was]);
     }
-    let mut a = a;
-    a[1] = replay::without_flush(a[1]);
-    let r = loop {
-        // SAFETY: the program's own call with its own arguments; it may wait
-        // for output to drain.
-        let r = unsafe { crate::machine::entry::interruptible(crate::machine::nr::IOCTL, &a) };
-        if r == -EINTR && engine().log.replay.is_active() {
-            // Signals wait until the log is at its end.
-            l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
-            continue;
-        }
-        break r;
-    };
+    // SAFETY: the program's own call with its own arguments; it may wait for
+    // output to drain.
+    let r = unsafe { crate::machine::entry::interruptible(crate::machine::nr::IOCTL, &a) };
     if !failed(r) {
         sys!(IOCTL, fd, TCGETS2, f.termios.as_mut_ptr());
         f.termios_set = 1;
     } else if r == -EINTR {
         l.interrupted = true;
     }
+    if state().root.machine.protocol().logs() {
+        // Whether it was done; nothing else about it is chance.
+        event::non_deterministic(l);
+    }
     r
+}
+
+/// In a replay: settings that the program asks for, and the kernel is not. Both
+/// forms begin alike; the older one leaves the speeds as they are.
+fn note_settings(f: &mut OpenFile, fd: i32, a: &[usize; 6]) {
+    const TERMIOS_LEN: usize = 36;
+    if f.termios_set == 0 {
+        sys!(IOCTL, fd, TCGETS2, f.termios.as_mut_ptr());
+    }
+    let len = match a[1] & 0xffff_ffff {
+        TCSETS..=TCSETSF => TERMIOS_LEN,
+        _ => TERMIOS2_LEN,
+    };
+    if user::read_bytes(a[2], &mut f.termios[..len]) {
+        f.termios_set = 1;
+    }
+}
+
+/// At the end of a replay: the terminals as the program believes them to be.
+pub fn settle() {
+    for fd in 0..state().root.fd_high as i32 {
+        let Some(file) = file_of(fd) else { continue };
+        if open_file(file).kind == Kind::Tty && any_fd(file) == Some(fd) {
+            restore(file, fd);
+        }
+    }
+    roll_back();
 }
 
 /// At recovery: the settings as of the last commit.

@@ -81,9 +81,7 @@ pub fn restore(warm: bool) {
             if nonblock != 0 && !failed(flags) {
                 sys!(FCNTL, fd, F_SETFL, flags as usize | nonblock);
             }
-            if kind == Kind::Tty {
-                tty::restore(file, fd as i32);
-            } else if regular::rewinds(open_file(file)) {
+            if regular::rewinds(open_file(file)) {
                 sys!(LSEEK, fd, open_file(file).offset, 0);
             }
             continue;
@@ -94,7 +92,6 @@ pub fn restore(warm: bool) {
             }
             Kind::EventFd if warm => eventfd::restore_warm(file, fd as i32),
             Kind::TimerFd => timerfd::restore(file, fd as i32),
-            Kind::Tty => tty::restore(file, fd as i32),
             _ => {}
         }
     }

@@ -44,7 +44,10 @@ pub fn recover(warm: bool) -> ! {
     undo::roll_back();
     commit::fault_point(fault::IN_RECOVERY);
     descriptors::restore(warm);
-    tty::roll_back();
+    // A log tells what the terminals are to be; until then they stay.
+    if !crate::log::replay::is_due() {
+        tty::settle();
+    }
     let main = threads::first();
     memory::restore();
     process::restore();
