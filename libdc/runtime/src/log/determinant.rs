@@ -28,7 +28,8 @@ pub struct Head {
     /// [`Shape::sum`] of the arguments.
     pub sum: u64,
     pub ret: i64,
-    /// Where the file stood after the call, or [`NOWHERE`].
+    /// Where the file stood after the call, when a timer was set (CLOCK_MONOTONIC
+    /// ns), or [`NOWHERE`].
     pub position: u64,
 }
 

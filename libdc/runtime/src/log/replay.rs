@@ -15,7 +15,7 @@ use crate::machine::frame::{ATTENTION_SIGNAL, ATTENTION_STOP, Local};
 use crate::machine::sys::errno::EFAULT;
 use crate::machine::{nr, user};
 use crate::object::record::{self, IoHead};
-use crate::object::{epoll, input, tty};
+use crate::object::{epoll, input, timers, tty};
 use crate::{event, fatal, recover, sys, table, thread, trace};
 use core::sync::atomic::Ordering::*;
 use dc_image::FatalCode;
@@ -245,6 +245,9 @@ pub fn verify(l: &mut Local, args: &[usize; 6], ret: isize) -> isize {
         Way::AgainFed => {
             if !determinant::give_back(r.payload, &head, &shape, args) {
                 diverged(l)
+            }
+            if head.position != NOWHERE && head.ret >= 0 {
+                timers::was_set_at(l.frame.nr, args, head.position);
             }
         }
         _ if head.ret == ret as i64 => {}

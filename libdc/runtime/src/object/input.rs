@@ -153,7 +153,7 @@ fn stream(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
         let Some(file) = descriptor::file_of(fd) else {
             return -EBADF;
         };
-        if let Some(r) = feed(l, file, addr, len) {
+        if let Some(r) = feed(l, file, fd, addr, len) {
             return r;
         }
         if pipe::is_private(file) && pipe::holds_data(fd)
@@ -166,7 +166,11 @@ fn stream(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
             return r;
         }
         if engine().log.replay.is_active() {
-            return replay::input(l, fd, arguments_sum(fd, len), addr, len);
+            let r = replay::input(l, fd, arguments_sum(fd, len), addr, len);
+            if r > 0 {
+                super::timerfd::was_read(file, fd, true);
+            }
+            return r;
         }
         let f = descriptor::open_file(file);
         let blocking = f.flags as usize & descriptor::O_NONBLOCK == 0;
@@ -241,6 +245,9 @@ fn consume(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
         event::count_message(nr::READ, r);
     }
     if r > 0 {
+        if let Some(file) = descriptor::file_of(fd) {
+            super::timerfd::was_read(file, fd, false);
+        }
         event::input(l, head_len + r as usize);
     } else {
         event::non_deterministic(l);
@@ -278,7 +285,7 @@ fn note(fd: i32, thread: u32, sum: u64, before: u64, n: u64) {
 // The pushback: records of (file u32, len u32, bytes) in the state.
 
 /// Gives the program what was consumed from this file before the crash.
-fn feed(l: &mut Local, file: u32, addr: usize, len: usize) -> Option<isize> {
+fn feed(l: &mut Local, file: u32, fd: i32, addr: usize, len: usize) -> Option<isize> {
     let root = &mut state().root;
     let total = root.pushback_len as usize;
     let mut at = 0;
@@ -301,6 +308,7 @@ fn feed(l: &mut Local, file: u32, addr: usize, len: usize) -> Option<isize> {
             root.pushback_len -= take as u64;
             root.pushback[at + 4..at + 8].copy_from_slice(&((n - take) as u32).to_le_bytes());
         }
+        super::timerfd::was_read(file, fd, true);
         // What waits here is part of the state: fed again, it is fed alike.
         if !engine().log.wanted {
             event::non_deterministic(l);

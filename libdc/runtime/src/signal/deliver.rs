@@ -65,6 +65,7 @@ fn restore_saved_mask(l: &mut Local) {
 fn deliver(l: &mut Local, info: &SigInfo) {
     let sig = info.signo;
     let act = state().root.actions[sig as usize];
+    crate::object::timers::rang(info);
     match act.handler {
         SIG_IGN if info.code <= 0 || !matches!(sig, 4 | 5 | 7 | 8 | 11) => return,
         SIG_DFL | SIG_IGN => match sig {
