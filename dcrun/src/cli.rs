@@ -8,10 +8,9 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use protocols::Protocol;
 
+use crate::chosen::Chosen;
 use crate::message::{self, OWN_FAULT};
 
 #[derive(Parser, Debug)]
@@ -65,9 +64,9 @@ pub enum Command {
 
 #[derive(Args, Debug)]
 pub struct RunOptions {
-    /// When to commit; cbndvs if not given
-    #[arg(long, value_parser = protocol_parser())]
-    pub protocol: Option<Protocol>,
+    /// When to commit; cbndvs if not given. auto moves to what costs least
+    #[arg(long, value_parser = Chosen::parser())]
+    pub protocol: Option<Chosen>,
     /// Where commits go: tmpfs (if not given), disk or pmem, each with an optional :PATH
     #[arg(long, value_name = "KIND[:PATH]", value_parser = parse_rio)]
     pub rio: Option<Rio>,
@@ -103,11 +102,6 @@ pub struct ResumeOptions {
     /// Say so at every recovery
     #[arg(short, long)]
     pub verbose: bool,
-}
-
-fn protocol_parser() -> impl TypedValueParser<Value = Protocol> {
-    PossibleValuesParser::new(Protocol::ALL.map(Protocol::name))
-        .map(|name| Protocol::from_name(&name).expect("only names of protocols are possible"))
 }
 
 /// Where the image of a run lies.
@@ -259,7 +253,7 @@ mod tests {
     #[test]
     fn options_end_at_the_program() {
         let options = run("dcrun --protocol cand --name x -v ./app --name y -v -- z");
-        assert_eq!(options.protocol, Some(Protocol::Cand));
+        assert_eq!(options.protocol, Chosen::from_name("cand"));
         assert_eq!(options.name.as_deref(), Some("x"));
         assert!(options.verbose);
         assert_eq!(options.command, ["./app", "--name", "y", "-v", "--", "z"]);
@@ -285,9 +279,10 @@ mod tests {
             "cbndvs-log",
             "cpv-2pc",
             "cbndv-2pc",
+            "auto",
         ] {
             let options = run(&format!("dcrun --protocol {name} app"));
-            assert_eq!(options.protocol.map(Protocol::name), Some(name));
+            assert_eq!(options.protocol.map(Chosen::name), Some(name));
         }
     }
 

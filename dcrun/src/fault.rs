@@ -1,12 +1,16 @@
-//! Named faults and planted bugs, for tests: DCRUN_FAULT=name:count and
-//! DCRUN_PLANT=name.
+//! What tests ask for in the environment: named faults (DCRUN_FAULT=name:count),
+//! planted bugs (DCRUN_PLANT=name), and another bound of the log
+//! (DCRUN_LOG_LIMIT=bytes).
 
-use dc_image::boot::{fault, plant};
+use dc_image::boot::{LOG_LIMIT, fault, plant};
 
 use crate::message::{Failure, Outcome};
 
 pub const FAULT_VARIABLE: &str = "DCRUN_FAULT";
 pub const PLANT_VARIABLE: &str = "DCRUN_PLANT";
+pub const LOG_LIMIT_VARIABLE: &str = "DCRUN_LOG_LIMIT";
+/// What the program does not get to see.
+pub const VARIABLES: [&str; 3] = [FAULT_VARIABLE, PLANT_VARIABLE, LOG_LIMIT_VARIABLE];
 
 /// A crash point and its count; each run crashes there once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +44,18 @@ pub fn parse_plant(text: Option<&str>) -> Outcome<u32> {
     })
 }
 
+/// Bytes that the log of an interval may have.
+pub fn parse_log_limit(text: Option<&str>) -> Outcome<u64> {
+    let Some(text) = text else {
+        return Ok(LOG_LIMIT);
+    };
+    text.parse().map_err(|_| {
+        Failure::own(format!(
+            "{LOG_LIMIT_VARIABLE}={text}: it is no number of bytes"
+        ))
+    })
+}
+
 fn number_of(variable: &str, name: &str, table: &[(&str, u32)]) -> Outcome<u32> {
     table
         .iter()
@@ -70,6 +86,9 @@ mod tests {
         assert_eq!(parse_fault(Some("after-commit:7")), after(7));
         assert_eq!(parse_fault(Some("after-commit")), after(1));
         assert_eq!(parse_plant(Some("lose-read")), Ok(plant::LOSE_READ));
+        assert_eq!(parse_log_limit(None), Ok(LOG_LIMIT));
+        assert_eq!(parse_log_limit(Some("4096")), Ok(4096));
+        assert!(parse_log_limit(Some("4k")).is_err());
     }
 
     #[test]

@@ -17,8 +17,7 @@ use dc_image::{FatalCode, Status};
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::boot_block::{self, Contents};
-use protocols::Protocol;
-
+use crate::chosen::Chosen;
 use crate::cli::{ResumeOptions, Rio, RioKind, RunOptions};
 use crate::fault::{self, Fault};
 use crate::image;
@@ -52,6 +51,7 @@ struct Session<'a> {
     verbose: bool,
     fault: Fault,
     plant: u32,
+    log_limit: u64,
 }
 
 impl<'a> Session<'a> {
@@ -63,6 +63,7 @@ impl<'a> Session<'a> {
             verbose,
             fault: fault::parse_fault(variable(fault::FAULT_VARIABLE).as_deref())?,
             plant: fault::parse_plant(variable(fault::PLANT_VARIABLE).as_deref())?,
+            log_limit: fault::parse_log_limit(variable(fault::LOG_LIMIT_VARIABLE).as_deref())?,
         })
     }
 }
@@ -135,7 +136,7 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
             return Err(failure);
         }
     };
-    let file = image::create(&record.image, record.protocol, &run.path)?;
+    let file = image::create(&record.image, record.protocol.first(), &run.path)?;
     run.write_record(&record)?;
     if record.rio.kind != RioKind::Tmpfs {
         image::make_durable(&file, &record.image)?;
@@ -228,7 +229,7 @@ fn new_record(options: &RunOptions, run: &RunDirectory, name: &str, cwd: &Path) 
         path: None,
     });
     let environment = std::env::vars_os()
-        .filter(|(key, _)| key != fault::FAULT_VARIABLE && key != fault::PLANT_VARIABLE)
+        .filter(|(key, _)| !fault::VARIABLES.iter().any(|own| key == own))
         .map(|(mut entry, value)| {
             entry.push("=");
             entry.push(value);
@@ -246,7 +247,7 @@ fn new_record(options: &RunOptions, run: &RunDirectory, name: &str, cwd: &Path) 
         arguments: program.arguments,
         environment,
         directory: cwd.to_owned(),
-        protocol: options.protocol.unwrap_or(Protocol::Cbndvs),
+        protocol: options.protocol.unwrap_or_default(),
         image: image::choose_path(run, &rio)?,
         rio,
         interval_ms: options.interval.unwrap_or(0),
@@ -298,7 +299,9 @@ fn assemble(
     });
 
     let mut info = blank_boot_info();
-    info.protocol = record.protocol as u32;
+    info.protocol = record.protocol.first() as u32;
+    info.auto = u32::from(record.protocol == Chosen::Auto);
+    info.log_limit = session.log_limit;
     info.fd_base = reservation.fd_base;
     info.durable = u32::from(record.rio.kind != RioKind::Tmpfs);
     info.interval_ms = record.interval_ms;

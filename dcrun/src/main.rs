@@ -17,6 +17,7 @@
 
 mod boot_block;
 mod check;
+mod chosen;
 mod cli;
 mod control;
 mod doctor;

@@ -40,6 +40,8 @@ struct Line {
     worker_pid: Option<u32>,
     keeper_pid: Option<i32>,
     commits: u64,
+    /// Results in its log: what a run gets on by when it does not commit.
+    logged_events: u64,
     recoveries: u64,
 }
 
@@ -101,6 +103,10 @@ fn look(run: &RunDirectory, record: Record) -> Line {
         commits: live
             .as_ref()
             .map_or_else(|| of_done("commits"), |live| live.commits.load(Acquire)),
+        logged_events: live.as_ref().map_or_else(
+            || of_done("logged_events"),
+            |live| live.logged_events.load(Acquire),
+        ),
         recoveries: live.as_ref().map_or_else(
             || of_done("recoveries"),
             |live| live.recoveries.load(Acquire),
@@ -118,6 +124,7 @@ impl Line {
             "worker_pid": self.worker_pid,
             "keeper_pid": self.keeper_pid,
             "commits": self.commits,
+            "logged_events": self.logged_events,
             "recoveries": self.recoveries,
             "command": self.record.command_line(),
             "rio": self.record.rio.to_string(),

@@ -10,8 +10,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use protocols::Protocol;
-
+use crate::chosen::Chosen;
 use crate::cli::{self, Rio};
 
 /// Raised when the meaning of a field changes.
@@ -28,7 +27,7 @@ pub struct Record {
     pub arguments: Vec<OsString>,
     pub environment: Vec<OsString>,
     pub directory: PathBuf,
-    pub protocol: Protocol,
+    pub protocol: Chosen,
     pub rio: Rio,
     pub image: PathBuf,
     pub interval_ms: u64,
@@ -77,7 +76,7 @@ impl Record {
             arguments: words("arguments")?,
             environment: words("environment")?,
             directory: path("directory")?,
-            protocol: Protocol::from_name(string("protocol")?).ok_or("protocol")?,
+            protocol: Chosen::from_name(string("protocol")?).ok_or("protocol")?,
             rio: cli::parse_rio(string("rio")?).map_err(|_| "rio")?,
             image: path("image")?,
             interval_ms: value["interval_ms"].as_u64().ok_or("interval_ms")?,
@@ -146,7 +145,7 @@ mod tests {
             arguments: vec!["app".into(), odd.clone()],
             environment: vec!["A=".into(), odd],
             directory: "/".into(),
-            protocol: Protocol::CandLog,
+            protocol: Chosen::Auto,
             rio: cli::parse_rio("disk:/tmp/x").unwrap(),
             image: "/tmp/x".into(),
             interval_ms: 10,

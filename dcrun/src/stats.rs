@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use dc_image::Status;
 use dc_image::header::Live;
+use dc_image::window::PAGE;
+use protocols::Protocol;
 use serde_json::{Value, json};
 
 use crate::image;
@@ -91,11 +93,15 @@ pub fn counters(record: &Record, live: &Live) -> Value {
         .map(|time_ns| time_ns as f64 / 1000.0)
         .collect();
     let (image_bytes, image_len_bytes) = image::size(&record.image).unwrap_or((0, 0));
+    let in_force = Protocol::from_u8(live.protocol_now.load(Relaxed) as u8);
     let mean_us =
         |total_ns: u64, count: u64| (count > 0).then(|| total_ns as f64 / count as f64 / 1000.0);
     json!({
         "name": record.name,
         "protocol": record.protocol.name(),
+        "protocol_now": in_force.map(Protocol::name),
+        "protocol_moves": live.protocol_moves.load(Relaxed),
+        "protocol_reason": reason(live),
         "rio": record.rio.to_string(),
         "published": live.published.load(Relaxed),
         "commits": commits,
@@ -110,8 +116,16 @@ pub fn counters(record: &Record, live: &Live) -> Value {
         "image_len_bytes": image_len_bytes,
         "calls": live.calls.load(Relaxed),
         "calls_trapped": live.calls_trapped.load(Relaxed),
-        "visible_events": live.visible_events.load(Relaxed),
         "nd_events": live.nd_events.load(Relaxed),
+        "logged_events": live.logged_events.load(Relaxed),
+        "visible_events": live.visible_events.load(Relaxed),
+        "send_events": live.send_events.load(Relaxed),
+        "receive_events": live.receive_events.load(Relaxed),
+        "logged_bytes": live.logged_bytes.load(Relaxed),
+        "committed_bytes": live.pages_copied.load(Relaxed) * PAGE as u64,
+        "replayed_events": live.replayed_events.load(Relaxed),
+        "log_flushes": live.log_flushes.load(Relaxed),
+        "log_bound_commits": live.log_bound_commits.load(Relaxed),
         "read_bytes": live.rchar.load(Relaxed),
         "written_bytes": live.wchar.load(Relaxed),
         "recoveries": recoveries,
@@ -119,6 +133,12 @@ pub fn counters(record: &Record, live: &Live) -> Value {
         "crashes_in_a_row": live.crashes.load(Relaxed),
         "crash_commit": live.crash_commit.load(Relaxed),
     })
+}
+
+/// Why the protocol was changed last, if it was.
+fn reason(live: &Live) -> Option<String> {
+    let text = live.protocol_reason.split(|&b| b == 0).next()?;
+    (!text.is_empty()).then(|| String::from_utf8_lossy(text).into_owned())
 }
 
 #[cfg(test)]

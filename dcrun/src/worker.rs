@@ -1,6 +1,6 @@
 //! Workers of one run: what each is told, and how it is started.
 
-use dc_image::boot::{BootInfo, Mode, Slice, fault, plant};
+use dc_image::boot::{BootInfo, LOG_LIMIT, Mode, Slice, fault, plant};
 use nix::errno::Errno;
 
 use crate::machine::jump::{self, Plan};
@@ -68,5 +68,7 @@ pub fn blank_boot_info() -> BootInfo {
         pid: 0,
         arena_free: 0,
         sigmask: 0,
+        auto: 0,
+        log_limit: LOG_LIMIT,
     }
 }

@@ -26,6 +26,9 @@ pub struct RunInfo {
     pub keeper_pid: Option<i32>,
     #[serde(default)]
     pub commits: u64,
+    /// Under a protocol with a log a run gets on without commits.
+    #[serde(default)]
+    pub logged_events: u64,
     #[serde(default)]
     pub recoveries: u64,
 }
@@ -37,6 +40,14 @@ pub struct Stats {
     pub commits: Option<u64>,
     #[serde(default)]
     pub recoveries: Option<u64>,
+    #[serde(default)]
+    pub logged_events: Option<u64>,
+    #[serde(default)]
+    pub replayed_events: Option<u64>,
+    #[serde(default)]
+    pub log_bound_commits: Option<u64>,
+    #[serde(default)]
+    pub protocol_moves: Option<u64>,
     /// Fractions of a microsecond, and only the last so many.
     #[serde(default)]
     pub recovery_us: Vec<f64>,

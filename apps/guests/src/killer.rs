@@ -86,8 +86,10 @@ impl<'a> Killer<'a> {
                 sleep(Duration::from_millis(1));
                 continue;
             };
-            if run.commits != last.0 {
-                last = (run.commits, 0);
+            // What is in the log is as good as committed.
+            let progress = run.commits + run.logged_events;
+            if progress != last.0 {
+                last = (progress, 0);
             }
             if last.1 >= KILLS_AT_ONE_COMMIT || self.stopped() {
                 sleep(Duration::from_millis(1));

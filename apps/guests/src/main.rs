@@ -37,6 +37,9 @@ enum Verb {
         /// The most kills in one run.
         #[arg(long, default_value_t = 10)]
         kills: usize,
+        /// The most places that an every-place run visits.
+        #[arg(long, default_value_t = 100_000)]
+        places: u64,
         /// Repeat with the next seeds.
         #[arg(long, default_value_t = 1)]
         times: u64,
@@ -127,6 +130,7 @@ fn main() -> ExitCode {
             mode,
             fault,
             kills,
+            places,
             times,
             hosting,
         } => {
@@ -138,6 +142,7 @@ fn main() -> ExitCode {
                     let options = Options {
                         seed,
                         kills,
+                        places,
                         ..hosting.options()
                     };
                     sum.absorb(run_against(session, &reference, mode, &options)?);

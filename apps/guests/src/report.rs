@@ -14,6 +14,12 @@ pub struct Report {
     /// Runs that somebody could tell from a native one.
     pub failed_runs: usize,
     pub commits: u64,
+    /// Results that went to the log, were given back from it, and commits that its bound made.
+    pub logged: u64,
+    pub replayed: u64,
+    pub bound_commits: u64,
+    /// Times that `auto` changed the protocol.
+    pub protocol_moves: u64,
     pub kills: usize,
     pub recoveries: usize,
     pub lost: usize,
@@ -77,6 +83,10 @@ impl Report {
         self.runs += other.runs;
         self.failed_runs += other.failed_runs;
         self.commits += other.commits;
+        self.logged += other.logged;
+        self.replayed += other.replayed;
+        self.bound_commits += other.bound_commits;
+        self.protocol_moves += other.protocol_moves;
         self.kills += other.kills;
         self.recoveries += other.recoveries;
         self.lost += other.lost;
@@ -124,6 +134,12 @@ impl fmt::Display for Report {
             " ({}, {} runs, {} commits",
             self.mode, self.runs, self.commits
         )?;
+        if self.logged > 0 {
+            write!(f, ", {} logged, {} replayed", self.logged, self.replayed)?;
+        }
+        if self.protocol_moves > 0 {
+            write!(f, ", {} changes of protocol", self.protocol_moves)?;
+        }
         if self.allowed_repeats > 0 {
             write!(f, ", {} repeats at cold restarts", self.allowed_repeats)?;
         }

@@ -340,6 +340,10 @@ impl Hosting<'_> {
                 .collect();
         }
         report.commits += stats.commits.unwrap_or(0);
+        report.logged += stats.logged_events.unwrap_or(0);
+        report.replayed += stats.replayed_events.unwrap_or(0);
+        report.bound_commits += stats.log_bound_commits.unwrap_or(0);
+        report.protocol_moves += stats.protocol_moves.unwrap_or(0);
         report.add_kills(kills);
     }
 }

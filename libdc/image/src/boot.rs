@@ -95,7 +95,14 @@ pub struct BootInfo {
     /// with everything blocked, so that no signal meets a program that has no
     /// handlers yet: the runtime sets the program's mask when it is ready.
     pub sigmask: u64,
+    /// Nonzero: the protocol is chosen, and changed, by what things cost here.
+    pub auto: u32,
+    /// Bytes that the log of an interval may have; one that has more commits.
+    pub log_limit: u64,
 }
+
+/// [`BootInfo::log_limit`] unless somebody says otherwise.
+pub const LOG_LIMIT: u64 = 4 << 20;
 
 /// Crash points, chosen from the environment (`DCRUN_FAULT=name:count`).
 pub mod fault {
@@ -126,11 +133,14 @@ pub mod plant {
     pub const SKIP_COMMIT: u32 = 2;
     pub const REPEAT_WRITE: u32 = 3;
     pub const LOSE_READ: u32 = 4;
+    /// Every fifth determinant is left out of the log.
+    pub const SKIP_RECORD: u32 = 5;
     pub const NAMES: &[(&str, u32)] = &[
         ("skip-page", SKIP_PAGE),
         ("skip-commit", SKIP_COMMIT),
         ("repeat-write", REPEAT_WRITE),
         ("lose-read", LOSE_READ),
+        ("skip-record", SKIP_RECORD),
     ];
 }
 
@@ -191,5 +201,7 @@ impl BootInfo {
         pid: 0,
         arena_free: 0,
         sigmask: 0,
+        auto: 0,
+        log_limit: LOG_LIMIT,
     };
 }

@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 pub const MAGIC: [u8; 8] = *b"DCIMAGE\x01";
 /// Raised whenever the layout of image or state changes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 pub const LIVE_OFFSET: usize = 0x1000;
 /// Whose image this is, ended by NUL: an image in memory has no other link back.
@@ -79,6 +79,8 @@ pub enum FatalCode {
     CannotRestore = 6,
     /// The program cannot be loaded; `exit_code` is 126 or 127.
     CannotLoad = 7,
+    /// Re-execution took another path than the log.
+    Diverged = 8,
 }
 
 /// First page: written by the keeper when the run is made, then only read.
@@ -174,6 +176,25 @@ pub struct Live {
     /// kernel, by number. The state counts those that were delivered; the
     /// difference died in the queue of a dead worker.
     pub signals_taken: [AtomicU32; 32],
+    /// Of `nd_events` those whose results went to the log, the bytes of it, and
+    /// those whose results were fed from it again.
+    pub logged_events: AtomicU64,
+    pub logged_bytes: AtomicU64,
+    pub replayed_events: AtomicU64,
+    /// Messages: of `visible_events` those that left through a socket, of
+    /// `nd_events` those that came in through one.
+    pub send_events: AtomicU64,
+    pub receive_events: AtomicU64,
+    /// Times that the log had to be made durable before an event.
+    pub log_flushes: AtomicU64,
+    /// Commits because the log had reached its bound.
+    pub log_bound_commits: AtomicU64,
+    /// `protocols::Protocol as u8` of the protocol in force, and how often it
+    /// was changed.
+    pub protocol_now: AtomicU32,
+    pub protocol_moves: AtomicU32,
+    /// Why it was changed last, UTF-8, NUL-terminated.
+    pub protocol_reason: [u8; 320],
 }
 
 /// The call that the worker is in the middle of. After a death the keeper

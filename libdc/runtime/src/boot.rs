@@ -180,6 +180,7 @@ fn fresh() -> ! {
     s.root.layout = size_of::<State>() as u64;
     let protocol = Protocol::from_u8(boot.protocol as u8).unwrap_or(Protocol::Cbndvs);
     s.root.machine = Machine::new(protocol);
+    crate::log::begin();
     s.root.pid = sys!(GETPID) as i32;
     s.root.nofile = boot.nofile;
     let umask = sys!(UMASK, 0);

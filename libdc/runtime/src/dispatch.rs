@@ -13,6 +13,7 @@ pub extern "C" fn on_call(l: &'static mut Local) {
     l.again = true;
     l.interrupted = false;
     l.commit_after = false;
+    l.chance = false;
     if l.trapped {
         l.trapped = false;
         let _guard = engine().lock.acquire(l);
@@ -22,6 +23,13 @@ pub extern "C" fn on_call(l: &'static mut Local) {
     calls.store(calls.load(Relaxed) + 1, Relaxed);
     let row = table::row(l.frame.nr);
     let args = l.frame.args();
+    if engine().log.replay.is_active()
+        && let Some(ret) = crate::log::replay::instead(l, row, &args)
+    {
+        l.frame.rax = ret as usize;
+        l.again = false;
+        return;
+    }
     let ret = match row.how {
         How::Pass => {
             // SAFETY: the program's own call with its own arguments.
@@ -55,6 +63,9 @@ pub extern "C" fn on_call(l: &'static mut Local) {
     };
     l.frame.rax = ret as usize;
     l.again = false;
+    if l.chance || l.interrupted {
+        settle(l, &args, ret);
+    }
     if l.commit_after {
         l.commit_after = false;
         let _guard = engine().lock.acquire(l);
@@ -86,9 +97,27 @@ fn awake_slowly(args: &[usize; 6], mut call: impl FnMut() -> isize) -> isize {
 /// Tells the protocol of a call that needed no lock otherwise.
 #[inline(always)]
 fn classify(l: &mut Local, row: &table::Row) {
-    if row.class == table::Class::NonDeterministic && !engine().nd_cheap.load(Relaxed) {
-        let _guard = engine().lock.acquire(l);
+    if row.class != table::Class::NonDeterministic {
+        return;
+    }
+    let e = engine();
+    if e.nd_cheap.load(Relaxed) {
+        event::count(&e.live().nd_events);
+    } else if e.log.wanted {
+        l.chance = true;
+    } else {
+        let _guard = e.lock.acquire(l);
         event::non_deterministic(l);
+    }
+}
+
+/// The end of a call whose result is chance, where results may be logged. One
+/// that a signal broke off is, whatever it says of itself.
+#[cold]
+fn settle(l: &mut Local, args: &[usize; 6], ret: isize) {
+    if l.chance || engine().log.wanted {
+        let _guard = engine().lock.acquire(l);
+        l.frame.rax = event::settle(l, args, ret) as usize;
     }
 }
 
@@ -120,7 +149,8 @@ pub extern "C" fn on_leave(l: &'static mut Local) {
         }
         if attention & ATTENTION_STOP != 0 {
             thread::pause_for_stop(l);
-            if engine().tick.swap(false, Relaxed) {
+            // What is still to be replayed must not be voided by a commit.
+            if !engine().log.replay.is_active() && engine().tick.swap(false, Relaxed) {
                 let _guard = engine().lock.acquire(l);
                 commit::commit(l);
             }

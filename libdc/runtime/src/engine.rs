@@ -40,6 +40,7 @@ pub struct Engine {
     pub regions: *mut crate::uffd::PageRegion,
     /// True if re-execution may meet output that was already made.
     pub replay: crate::object::output::Replay,
+    pub log: crate::log::Log,
     pub limbo: crate::object::descriptor::Limbo,
     pub undo: crate::object::undo::Pending,
     pub stubs: crate::patch::StubPools,
@@ -75,6 +76,7 @@ static mut ENGINE: Engine = Engine {
     pieces: crate::commit::sleep::Pieces::new(),
     regions: core::ptr::null_mut(),
     replay: crate::object::output::Replay::new(),
+    log: crate::log::Log::new(),
     limbo: crate::object::descriptor::Limbo::new(),
     undo: crate::object::undo::Pending::new(),
     stubs: crate::patch::StubPools::new(),

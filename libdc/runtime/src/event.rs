@@ -3,37 +3,182 @@
 //! `protocols` decides, this file acts. Callers hold the big lock.
 
 use crate::engine::{engine, state};
+use crate::log::{self, determinant, replay, shapes};
 use crate::machine::frame::Local;
+use crate::machine::nr;
+use crate::object::{descriptor, undo};
+use crate::state::Kind;
 use crate::{commit, trace};
 use core::sync::atomic::Ordering::*;
-use protocols::trace::Class;
+use dc_image::boot::plant;
+use protocols::trace::{Class, Fate};
 use protocols::{Decision, Event};
 
+/// The machine is told, and the log and `auto` with it. `bytes` is what it
+/// takes to log the event.
+pub fn tell(event: Event, bytes: usize) -> Decision {
+    let e = engine();
+    let machine = &mut state().root.machine;
+    let open = machine.flag();
+    let d = machine.step(event);
+    if e.log.wanted {
+        if !open && machine.flag() && machine.protocol().logs() {
+            log::close();
+        }
+        e.log.chooser.watch(event, bytes);
+    }
+    d
+}
+
 /// A non-deterministic result is known and the program has not seen it yet.
-pub fn non_deterministic(local: &mut Local) {
-    engine().live().nd_events.fetch_add(1, Relaxed);
-    trace::event(local, Class::NonDeterministic);
-    let d = state()
-        .root
-        .machine
-        .step(Event::NonDeterministic { loggable: false });
-    after(local, d);
+/// Where results may be logged, the protocol is told at the end of the call,
+/// when all of the result is known ([`settle`]).
+pub fn non_deterministic(l: &mut Local) {
+    if engine().log.wanted {
+        l.chance = true;
+        return;
+    }
+    count(&engine().live().nd_events);
+    trace::chance(l, Fate::Open);
+    let d = tell(Event::NonDeterministic { loggable: false }, 0);
+    after(l, d);
+}
+
+/// A signal is about to be delivered. It comes between two instructions, and
+/// no log says between which.
+pub fn signal(l: &mut Local) {
+    count(&engine().live().nd_events);
+    trace::chance(l, Fate::Open);
+    let d = tell(Event::NonDeterministic { loggable: false }, 0);
+    after(l, d);
+}
+
+/// Input was consumed; its record, of so many bytes, is in the journal.
+pub fn input(l: &mut Local, bytes: usize) {
+    if !engine().log.wanted {
+        return non_deterministic(l);
+    }
+    count(&engine().live().nd_events);
+    let d = tell(Event::NonDeterministic { loggable: true }, bytes);
+    logged(l, d, bytes);
+}
+
+/// The end of a call with a non-deterministic result: it is logged, if it can
+/// be and the protocol wants it. During a replay it is compared. Returns the
+/// result that the program is to see.
+pub fn settle(l: &mut Local, args: &[usize; 6], ret: isize) -> isize {
+    l.chance = false;
+    let e = engine();
+    if e.log.replay.is_active() {
+        return replay::verify(l, args, ret);
+    }
+    count(&e.live().nd_events);
+    if e.nd_cheap.load(Relaxed) {
+        return ret;
+    }
+    let number = l.frame.nr;
+    // A call that was broken off is not logged.
+    let shape = if l.interrupted || undo::shows_in(number, args, ret) {
+        None
+    } else {
+        shapes::of(number, args)
+    };
+    let Some(shape) = shape else {
+        trace::chance(l, Fate::Open);
+        let d = tell(Event::NonDeterministic { loggable: false }, 0);
+        after(l, d);
+        return ret;
+    };
+    let watched = e.log.chooser.is_on();
+    let size = if watched {
+        determinant::size(&shape, args, ret)
+    } else {
+        0
+    };
+    let d = tell(Event::NonDeterministic { loggable: true }, size);
+    let mut bytes = size;
+    // What a commit follows is committed with.
+    if d.log && !l.commit_after {
+        let begin = watched.then(commit::now_ns);
+        bytes = determinant::append(number, &shape, args, ret, position(number, args));
+        if let Some(begin) = begin {
+            e.log.chooser.record_took(commit::now_ns() - begin, bytes);
+        }
+    }
+    logged(l, d, bytes);
+    ret
+}
+
+/// A read that a replay will not make moves its file all the same; a timer that
+/// it sets anew was set long before.
+fn position(number: usize, args: &[usize; 6]) -> u64 {
+    if matches!(
+        number,
+        nr::ALARM | nr::SETITIMER | nr::TIMER_SETTIME | nr::TIMERFD_SETTIME
+    ) {
+        return commit::now_ns();
+    }
+    let fd = args[0] as i32;
+    let moves = replay::reads_at_position(number)
+        && descriptor::file_of(fd).is_some_and(|file| {
+            matches!(
+                descriptor::open_file(file).kind,
+                Kind::Directory | Kind::Device | Kind::Other
+            )
+        });
+    if moves {
+        determinant::position(fd)
+    } else {
+        determinant::NOWHERE
+    }
+}
+
+/// What was decided about a result that can be logged.
+fn logged(l: &mut Local, d: Decision, bytes: usize) {
+    if !d.log {
+        trace::chance(l, Fate::Open);
+        return after(l, d);
+    }
+    // In memory the record is durable already.
+    trace::chance(l, if d.flush { Fate::Log } else { Fate::Queue });
+    log::grew(l, bytes);
+    if d.flush {
+        log::flush();
+    }
+    after(l, d);
 }
 
 /// Something is about to become visible; commits first if it must.
 pub fn visible(local: &mut Local) {
-    engine().live().visible_events.fetch_add(1, Relaxed);
-    let d = state().root.machine.step(Event::Visible);
-    if d.commit_before && engine().boot.plant != dc_image::boot::plant::SKIP_COMMIT {
-        commit::commit(local);
+    if engine().log.replay.is_active() {
+        replay::unexpected("a visible event");
+    }
+    count(&engine().live().visible_events);
+    let d = tell(Event::Visible, 0);
+    if d.commit_before {
+        if engine().boot.plant != plant::SKIP_COMMIT {
+            commit::commit(local);
+        }
+    } else if d.flush || log::must_flush() {
+        log::flush();
     }
     trace::event(local, Class::Visible);
     after(local, d);
 }
 
+/// As [`visible`], for something that a rollback cannot take back and no record
+/// tells of: it is committed before, so that re-execution begins with it.
+pub fn irrevocable(local: &mut Local) {
+    let before = engine().live().commits.load(Relaxed);
+    visible(local);
+    if engine().log.wanted && engine().live().commits.load(Relaxed) == before {
+        commit::commit(local);
+    }
+}
+
 /// A call nobody has classified: committed around, on both sides.
 pub fn unknown(local: &mut Local) {
-    let d = state().root.machine.step(Event::Unknown);
+    let d = tell(Event::Unknown, 0);
     if d.commit_before {
         commit::commit(local);
     }
@@ -41,20 +186,55 @@ pub fn unknown(local: &mut Local) {
 }
 
 fn after(local: &mut Local, d: Decision) {
+    let e = engine();
     if d.commit_after {
         local.commit_after = true;
     } else {
-        engine()
-            .nd_cheap
-            .store(state().root.machine.flag(), Relaxed);
+        // `auto` wants to see every event.
+        let cheap = state().root.machine.flag() && !e.log.chooser.is_on();
+        e.nd_cheap.store(cheap, Relaxed);
     }
+    e.log.chooser.consider(local);
 }
 
 /// Sets the flag without an event of its own: what happened before may not
 /// repeat itself.
 pub fn mark(_local: &mut Local) {
-    state()
-        .root
-        .machine
-        .step(Event::NonDeterministic { loggable: false });
+    tell(Event::NonDeterministic { loggable: false }, 0);
+}
+
+/// Several threads run from now on, or no longer.
+pub fn threads(several: bool) {
+    let e = engine();
+    let machine = &mut state().root.machine;
+    if several && !machine.flag() && machine.protocol().logs() {
+        log::close();
+    }
+    machine.set_always_nd(several);
+    e.log.chooser.set_threads(several);
+    if several {
+        e.nd_cheap.store(true, Relaxed);
+    }
+}
+
+/// One more; where threads race, about one more.
+#[inline(always)]
+pub fn count(counter: &core::sync::atomic::AtomicU64) {
+    counter.store(counter.load(Relaxed) + 1, Relaxed);
+}
+
+/// Counts messages: whatever goes or comes through a socket. They are told as
+/// output and input, because the peer is outside of the computation.
+pub fn count_message(number: usize, ret: isize) {
+    let live = engine().live();
+    match number {
+        _ if ret < 0 => {}
+        nr::SENDTO | nr::SENDMSG | nr::SENDMMSG | nr::WRITE | nr::WRITEV => {
+            count(&live.send_events)
+        }
+        nr::RECVFROM | nr::RECVMSG | nr::RECVMMSG | nr::READ | nr::READV => {
+            count(&live.receive_events)
+        }
+        _ => {}
+    }
 }

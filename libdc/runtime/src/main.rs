@@ -28,6 +28,7 @@ mod engine;
 mod event;
 mod fatal;
 mod load;
+mod log;
 mod machine;
 mod object;
 mod patch;

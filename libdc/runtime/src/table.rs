@@ -1,11 +1,12 @@
 //! Every system call, each in one row.
 //!
 //! A row says what the call is to the theory (its class), how the runtime
-//! treats it, whether it is made again after a handler with SA_RESTART, and a
-//! note. A call without a row of its own, and any number that is not in the
+//! treats it, whether it is made again after a handler with SA_RESTART, how its
+//! result is logged ([`crate::log::shapes`]), and a note. A call without a row of its own, and any number that is not in the
 //! table, is *unknown*: committed around on both sides, with a warning.
 
 use crate::engine::engine;
+use crate::log::shapes::{self, Shape};
 use crate::machine::frame::Local;
 use crate::{event, object, signal, space, thread};
 use core::sync::atomic::{AtomicU64, Ordering::*};
@@ -42,6 +43,8 @@ pub struct Row {
     pub how: How,
     pub class: Class,
     pub restarts: bool,
+    /// How its result is logged, and given back, if it can be.
+    pub log: Option<Shape>,
     #[allow(dead_code)] // read by the documentation made from this table
     pub note: &'static str,
 }
@@ -54,6 +57,7 @@ static UNKNOWN: Row = Row {
     how: How::Unknown,
     class: Class::NonDeterministic,
     restarts: false,
+    log: None,
     note: "",
 };
 
@@ -73,6 +77,7 @@ static API: Row = Row {
     how: How::Free(object::api::call),
     class: Class::Deterministic,
     restarts: false,
+    log: None,
     note: "the reserved call of libdc",
 };
 
@@ -115,6 +120,7 @@ const fn r(
         how,
         class,
         restarts,
+        log: shapes::of_call(nr as usize),
         note,
     }
 }

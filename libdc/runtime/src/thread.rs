@@ -132,7 +132,8 @@ pub fn wait_or_signal(l: &mut Local, nr: usize, args: [usize; 6]) -> isize {
 
 /// Whether a signal waits that this thread will take.
 pub fn signal_waits(l: &Local) -> bool {
-    l.queue.pending() & !signal::mask_of(l) != 0
+    // Signals wait until a replay is over.
+    !engine().log.replay.is_active() && l.queue.pending() & !signal::mask_of(l) != 0
 }
 
 /// Stops every other thread; the caller holds the lock.
@@ -436,8 +437,7 @@ fn birth(l: &mut Local, b: Birth) -> isize {
         user::write(b.child_tid, &(tid as i32));
     }
     // Several threads: their interleaving is non-deterministic from now on.
-    state().root.machine.set_always_nd(true);
-    engine().nd_cheap.store(true, Relaxed);
+    crate::event::threads(true);
     child.ready.store(1, SeqCst);
     sys!(FUTEX, &raw const child.ready, FUTEX_WAKE_PRIVATE, 1);
     tid
@@ -512,7 +512,7 @@ pub fn exit(l: &mut Local, a: [usize; 6]) -> isize {
     e.threads[l.slot as usize] = core::ptr::null_mut();
     let left = e.thread_count.fetch_sub(1, SeqCst) - 1;
     if left == 1 {
-        state().root.machine.set_always_nd(false);
+        crate::event::threads(false);
         // What the others did may matter to the last one.
         crate::event::mark(local());
     }

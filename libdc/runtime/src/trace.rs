@@ -30,13 +30,22 @@ fn call_of(l: &Local) -> &'static str {
 /// An event of a thread's present call.
 pub fn event(l: &Local, class: Class) {
     if wanted() {
-        // What a person typed will be typed again; time will not stand still.
+        write(class, call_of(l), Fate::Open, Note::None);
+    }
+}
+
+/// A non-deterministic result of a thread's present call.
+pub fn chance(l: &Local, fate: Fate) {
+    if wanted() {
         let call = call_of(l);
-        let class = match class {
-            Class::NonDeterministic if matches!(call, "read" | "readv") => Class::Fixed,
-            other => other,
-        };
-        write(class, call, Fate::Open, Note::None);
+        write(crate::log::class_of(call), call, fate, Note::None);
+    }
+}
+
+/// The records that were queued are durable.
+pub fn flushed() {
+    if wanted() {
+        write(Class::Flush, "flush", Fate::Open, Note::None);
     }
 }
 

@@ -36,6 +36,7 @@ pub fn commit(local: &mut Local) {
     save_threads(local);
     object::regular::save_offsets();
     object::pipe::save_contents();
+    crate::log::before_commit();
     trace::before_commit();
     let mut copied = 0;
     if let Err(full) = copy_pages(&mut copied) {
@@ -60,6 +61,7 @@ pub fn commit(local: &mut Local) {
     root.machine.step(Event::Committed);
     e.nd_cheap.store(root.machine.flag(), Relaxed);
     e.replay.end();
+    crate::log::after_commit();
     object::descriptor::close_limbo();
     object::undo::forget();
     thread::resume_others();

@@ -108,6 +108,9 @@ pub struct Local {
     pub commit_after: bool,
     /// The call was broken off by a signal (it answered EINTR).
     pub interrupted: bool,
+    /// The call had a non-deterministic result, which the protocol is told of
+    /// at the end of the call.
+    pub chance: bool,
     /// This call came by SIGSYS: its site may be patched.
     pub trapped: bool,
     /// `xsave` holds registers to load before the thread first runs.

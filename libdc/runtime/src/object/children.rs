@@ -36,6 +36,7 @@ pub fn fork(l: &mut Local, _nr: usize, a: [usize; 6]) -> isize {
     let mut old = 0u64;
     sys!(RT_SIGPROCMASK, 2, &raw const all, &raw mut old, 8);
     let r = sys!(CLONE, flags, 0, a[2], a[3], 0);
+    engine().log.share();
     if r == 0 {
         in_child(l, a[1]);
         sys!(RT_SIGPROCMASK, 2, &raw const old, 0, 8);
@@ -44,6 +45,10 @@ pub fn fork(l: &mut Local, _nr: usize, a: [usize; 6]) -> isize {
     sys!(RT_SIGPROCMASK, 2, &raw const old, 0, 8);
     thread::resume_others();
     event::non_deterministic(l);
+    if engine().log.wanted {
+        // A child cannot be logged, so it begins with a commit.
+        l.commit_after = true;
+    }
     r
 }
 
@@ -69,6 +74,7 @@ fn in_child(l: &mut Local, stack: usize) {
     state().root.pid = sys!(GETPID) as i32;
     l.tid = state().root.pid;
     e.alone = true;
+    crate::log::leave();
     // Dispatch is not inherited; without it every unpatched call goes straight
     // to the kernel, which is what a child wants; patched ones come to us.
     if stack != 0 {

@@ -249,11 +249,21 @@ pub fn close_limbo() {
 
 /// Whether closing this number is seen outside (a hang-up, an end of file).
 fn announce(l: &mut Local, fd: i32) {
-    if let Some(file) = file_of(fd) {
-        let shared = state().file_refs[file as usize - 1] > 1;
-        if !shared && matches!(open_file(file).kind, Kind::Pipe | Kind::Socket) {
+    let Some(file) = file_of(fd) else { return };
+    let shared = state().file_refs[file as usize - 1] > 1;
+    let kind = open_file(file).kind;
+    if shared || !matches!(kind, Kind::Pipe | Kind::Socket | Kind::Tty) {
+        return;
+    }
+    let log = &engine().log;
+    if !log.wanted {
+        if kind != Kind::Tty {
             event::visible(l);
         }
+    } else if !super::pipe::is_private(file) && !log.replay.is_active() {
+        // No log brings back what is closed for good. (In a replay it is the
+        // call that the commit was made for.)
+        event::irrevocable(l);
     }
 }
 

@@ -163,6 +163,28 @@ fn note_reported(l: &mut Local, a: &[usize; 6], n: usize) {
     }
 }
 
+/// In a replay, where epoll_wait is not made: single shots among `n` events at
+/// the program's buffer are over, as they were. (Edges may come once more.)
+pub fn reported_again(a: &[usize; 6], n: usize) {
+    let (Some(epoll), epfd) = (file_of(a[0] as i32), a[0] as i32) else {
+        return;
+    };
+    for i in 0..n {
+        let Some((_, data)) = event_at(a[1] + i * 12) else {
+            return;
+        };
+        let found = state()
+            .epoll
+            .iter_mut()
+            .find(|e| e.epoll == epoll && e.data == data && e.events & EPOLLONESHOT != 0);
+        if let Some(e) = found {
+            e.events &= PRIVATE;
+            let e = *e;
+            control(epfd, CTL_MOD, &e);
+        }
+    }
+}
+
 /// An entry whose input is fed again is ready.
 fn fed(l: &mut Local, a: &[usize; 6]) -> Option<isize> {
     if !input::any_pushback() {

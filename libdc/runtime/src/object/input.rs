@@ -9,10 +9,11 @@
 //! back, its contents too.
 
 use super::record::{self, IoHead};
-use super::{descriptor, poll, regular};
+use super::{descriptor, pipe, poll, regular};
 use crate::commit::fault_point;
 use crate::engine::{engine, state};
 use crate::event;
+use crate::log::replay;
 use crate::machine::frame::{ATTENTION_SIGNAL, Local};
 use crate::machine::sys::errno::*;
 use crate::machine::{entry, nr, user};
@@ -46,6 +47,9 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
             super::eventfd::read(l, fd, addr, len)
         }
         Kind::Device | Kind::Other => {
+            if let Some(r) = replay::answer(l) {
+                return r;
+            }
             // SAFETY: as above.
             let r = unsafe { crate::machine::sys::raw6(nr::READ, a) };
             count_read(r);
@@ -76,13 +80,17 @@ pub fn readv(l: &mut Local, a: [usize; 6]) -> isize {
     ) {
         let _guard = engine().lock.acquire(l);
         wake_vectors(a);
+        let chance = matches!(kind, Kind::Device | Kind::Other);
+        if chance && let Some(r) = replay::answer(l) {
+            return r;
+        }
         // SAFETY: the program's own call with its own arguments.
         let r = unsafe { crate::machine::sys::raw6(nr::READV, a) };
         count_read(r);
         if let Some(file) = descriptor::file_of(fd) {
             regular::after_transfer(fd, file, None, r);
         }
-        if matches!(kind, Kind::Device | Kind::Other) {
+        if chance {
             event::non_deterministic(l);
         }
         return r;
@@ -103,13 +111,17 @@ pub fn pread(l: &mut Local, a: [usize; 6]) -> isize {
     let Some(file) = descriptor::file_of(a[0] as i32) else {
         return -EBADF;
     };
+    let chance = !matches!(
+        descriptor::open_file(file).kind,
+        Kind::Regular | Kind::MemFd
+    );
+    if chance && let Some(r) = replay::answer(l) {
+        return r;
+    }
     // SAFETY: the program's own call with its own arguments.
     let r = unsafe { crate::machine::sys::raw6(l.frame.nr, a) };
     count_read(r);
-    if !matches!(
-        descriptor::open_file(file).kind,
-        Kind::Regular | Kind::MemFd
-    ) {
+    if chance {
         event::non_deterministic(l);
     }
     r
@@ -141,7 +153,23 @@ fn stream(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
         let Some(file) = descriptor::file_of(fd) else {
             return -EBADF;
         };
-        if let Some(r) = feed(l, file, addr, len) {
+        if let Some(r) = feed(l, file, fd, addr, len) {
+            return r;
+        }
+        if pipe::is_private(file) && pipe::holds_data(fd)
+            || pipe::is_own(fd) && engine().log.replay.makes_own_pipes_again()
+        {
+            // SAFETY: the program's own call; there is something to read.
+            let r =
+                unsafe { crate::machine::sys::raw6(nr::READ, [fd as usize, addr, len, 0, 0, 0]) };
+            count_read(r);
+            return r;
+        }
+        if engine().log.replay.is_active() {
+            let r = replay::input(l, fd, arguments_sum(fd, len), addr, len);
+            if r > 0 {
+                super::timerfd::was_read(file, fd, true);
+            }
             return r;
         }
         let f = descriptor::open_file(file);
@@ -165,13 +193,15 @@ fn stream(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
 
 fn consume(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
     if let Some(file) = descriptor::file_of(fd) {
-        super::pipe::touch(file);
+        pipe::touch(file);
     }
     let e = engine();
     let live = e.live();
     let before = live.rchar.load(Relaxed);
     let (room, room_len) = e.journal.room();
     let head_len = size_of::<IoHead>();
+    let sum = arguments_sum(fd, len);
+    let asked = len;
     let len = len.min(STREAM_MAX).min(room_len.saturating_sub(head_len));
     // SAFETY: the journal has room for the head.
     let data = unsafe { room.add(head_len) };
@@ -179,7 +209,9 @@ fn consume(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
     flight.fd.store(fd as u32, Relaxed);
     flight.len.store(len as u64, Relaxed);
     flight.before.store(before, Relaxed);
-    flight.thread.store(l.slot, Relaxed);
+    let thread = l.slot | record::own_pipe(fd);
+    flight.thread.store(thread, Relaxed);
+    flight.sum.store(sum, Relaxed);
     flight.active.store(1, Release);
     let args = [fd as usize, data as usize, len, 0, 0, 0];
     let r = loop {
@@ -197,7 +229,7 @@ fn consume(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
                 // The journal's room moves with a commit: begin again.
                 flight.active.store(0, Release);
                 crate::commit::commit(l);
-                return consume(l, fd, addr, len);
+                return consume(l, fd, addr, asked);
             }
             continue;
         }
@@ -205,11 +237,21 @@ fn consume(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
     };
     fault_point(fault::AFTER_READ);
     if r > 0 {
-        note(fd, l.slot, before, r as u64);
+        note(fd, thread, sum, before, r as u64);
         count_read(r);
     }
     flight.active.store(0, Release);
-    event::non_deterministic(l);
+    if super::socket::is_socket(fd) {
+        event::count_message(nr::READ, r);
+    }
+    if r > 0 {
+        if let Some(file) = descriptor::file_of(fd) {
+            super::timerfd::was_read(file, fd, false);
+        }
+        event::input(l, head_len + r as usize);
+    } else {
+        event::non_deterministic(l);
+    }
     if r > 0 {
         // SAFETY: the kernel wrote r bytes there.
         let bytes = unsafe { core::slice::from_raw_parts(data, r as usize) };
@@ -221,7 +263,7 @@ fn consume(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
 }
 
 /// Makes a record of the bytes that lie in the journal's room already.
-fn note(fd: i32, thread: u32, before: u64, n: u64) {
+fn note(fd: i32, thread: u32, sum: u64, before: u64, n: u64) {
     let e = engine();
     let (room, _) = e.journal.room();
     let head = IoHead {
@@ -229,7 +271,7 @@ fn note(fd: i32, thread: u32, before: u64, n: u64) {
         thread,
         mark: record::mark(before),
         ret: n,
-        sum: 0,
+        sum,
     };
     // SAFETY: the room begins with space for the head.
     unsafe { room.cast::<IoHead>().write_unaligned(head) };
@@ -243,7 +285,7 @@ fn note(fd: i32, thread: u32, before: u64, n: u64) {
 // The pushback: records of (file u32, len u32, bytes) in the state.
 
 /// Gives the program what was consumed from this file before the crash.
-fn feed(l: &mut Local, file: u32, addr: usize, len: usize) -> Option<isize> {
+fn feed(l: &mut Local, file: u32, fd: i32, addr: usize, len: usize) -> Option<isize> {
     let root = &mut state().root;
     let total = root.pushback_len as usize;
     let mut at = 0;
@@ -266,7 +308,11 @@ fn feed(l: &mut Local, file: u32, addr: usize, len: usize) -> Option<isize> {
             root.pushback_len -= take as u64;
             root.pushback[at + 4..at + 8].copy_from_slice(&((n - take) as u32).to_le_bytes());
         }
-        event::non_deterministic(l);
+        super::timerfd::was_read(file, fd, true);
+        // What waits here is part of the state: fed again, it is fed alike.
+        if !engine().log.wanted {
+            event::non_deterministic(l);
+        }
         return Some(take as isize);
     }
     None
@@ -330,6 +376,7 @@ pub fn settle(dead_rchar: u64) {
         note(
             flight.fd.load(Relaxed) as i32,
             flight.thread.load(Relaxed),
+            flight.sum.load(Relaxed),
             before,
             n,
         );
@@ -337,14 +384,20 @@ pub fn settle(dead_rchar: u64) {
     flight.active.store(0, Release);
 }
 
-/// At recovery: what was consumed since the last commit is fed again.
-pub fn restore(warm: bool) {
+/// What a read asks for, to tell it from another.
+fn arguments_sum(fd: i32, len: usize) -> u64 {
+    (fd as u64) << 48 ^ len as u64
+}
+
+/// At recovery: what was consumed since the last commit, or since the end of
+/// the log at that offset of the journal, is fed again.
+pub fn restore(warm: bool, from: usize) {
     let e = engine();
     if e.boot.plant == plant::LOSE_READ {
         return;
     }
     let root = &mut state().root;
-    for r in e.journal.records(0) {
+    for r in e.journal.records(from) {
         if r.kind != record::INPUT {
             continue;
         }
@@ -356,7 +409,7 @@ pub fn restore(warm: bool) {
         let Some(file) = descriptor::file_of(head.fd) else {
             continue;
         };
-        if !warm && super::pipe::is_own(head.fd) {
+        if !warm && pipe::is_own(head.fd) {
             continue;
         }
         let bytes = &r.payload[size_of::<IoHead>()..];

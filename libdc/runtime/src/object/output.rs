@@ -66,7 +66,9 @@ impl Replay {
             let Some(head) = record::value_of::<IoHead>(r.payload) else {
                 continue;
             };
-            if head.thread != slot || (self.cold && super::pipe::is_own(head.fd)) {
+            if head.thread & !record::OWN_PIPE != slot
+                || (self.cold && super::pipe::is_own(head.fd))
+            {
                 continue;
             }
             if head.fd != fd || (head.sum != sum && head.ret == len) {
@@ -190,6 +192,10 @@ fn perform(l: &mut Local, c: Call, at: Option<u64>) -> isize {
             regular::after_transfer(fd, file, at, r);
             r
         }
+        Kind::Pipe if super::pipe::is_private(file) => {
+            super::pipe::touch(file);
+            raw(l, &c)
+        }
         Kind::EventFd => {
             drop(guard);
             super::eventfd::write(l, fd, c)
@@ -232,6 +238,14 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
     if let Some(file) = descriptor::file_of(fd) {
         super::pipe::touch(file);
     }
+    let own_pipe = record::own_pipe(fd);
+    let again = own_pipe != 0 && engine().log.replay.makes_own_pipes_again();
+    if again {
+        return raw(l, c);
+    }
+    if engine().log.replay.is_active() {
+        return crate::log::replay::output(l, fd, sum);
+    }
     if let Some(ret) = engine().replay.take(slot, fd, sum, c.len as u64) {
         return ret;
     }
@@ -243,7 +257,7 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
     flight.fd.store(fd as u32, Relaxed);
     flight.len.store(c.len as u64, Relaxed);
     flight.before.store(before, Relaxed);
-    flight.thread.store(slot, Relaxed);
+    flight.thread.store(slot | own_pipe, Relaxed);
     flight.sum.store(sum, Relaxed);
     flight.active.store(1, Release);
     let r = loop {
@@ -263,17 +277,26 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
     if !failed(r) {
         let head = IoHead {
             fd,
-            thread: slot,
+            thread: slot | own_pipe,
             mark: record::mark(before),
             ret: r as u64,
             sum,
         };
         record::append(record::OUTPUT, &[record::bytes_of(&head)]);
         fatal::count_written(live, r as usize);
+        crate::log::output_recorded();
     }
     flight.active.store(0, Release);
-    if failed(r) || r as usize != c.len {
-        // How much the kernel took, or why it did not, is chance.
+    if super::socket::is_socket(fd) {
+        event::count_message(nr::WRITE, r);
+    }
+    if failed(r) {
+        // Why the kernel did not take it is chance.
+        event::non_deterministic(l);
+    } else if r as usize != c.len && engine().log.wanted {
+        // And so is how much, which the record says already.
+        event::input(l, size_of::<IoHead>());
+    } else if r as usize != c.len {
         event::non_deterministic(l);
     }
     r
@@ -291,7 +314,7 @@ fn contents_sum(c: &Call) -> u64 {
     };
     let n = len.min(buf.len());
     if user::read_bytes(addr, &mut buf[..n]) {
-        checksum(&buf[..n])
+        checksum(&buf[..n]) ^ (c.len as u64) << 20
     } else {
         0
     }

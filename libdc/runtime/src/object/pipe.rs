@@ -6,7 +6,7 @@
 //! survives:  warm and cold; of a pipe shared with others only warm
 
 use super::descriptor::*;
-use crate::engine::state;
+use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::user;
@@ -33,6 +33,7 @@ pub fn pipe2(_l: &mut Local, a: [usize; 6]) -> isize {
         f.flags = (flags & !O_CLOEXEC) as u32 | i as u32;
         f.peer = if i == 0 { y } else { x };
         f.mode = 0o010600;
+        f.words[0] = this_interval();
         enter(fds[i], file, flags & O_CLOEXEC != 0);
     }
     if user::write(a[0], &fds) { 0 } else { -EFAULT }
@@ -47,6 +48,25 @@ pub fn is_own(fd: i32) -> bool {
         let f = open_file(file);
         f.kind == Kind::Pipe && f.peer != 0
     })
+}
+
+fn this_interval() -> u64 {
+    engine().store.published() + 1
+}
+
+/// Whether an end of a pipe is known to nobody but this one thread, and was
+/// made since the commit: a rollback takes it away with what is in it, and what
+/// goes through it is no event.
+pub fn is_private(file: u32) -> bool {
+    let f = open_file(file);
+    f.kind == Kind::Pipe && f.peer != 0 && f.words[0] == this_interval() && engine().log.private()
+}
+
+/// Whether a read of a pipe would not wait.
+pub fn holds_data(fd: i32) -> bool {
+    const FIONREAD: usize = 0x541b;
+    let mut inside = 0i32;
+    !failed(sys!(IOCTL, fd, FIONREAD, &raw mut inside)) && inside > 0
 }
 
 /// Data went through a descriptor.

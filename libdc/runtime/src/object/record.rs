@@ -41,14 +41,31 @@ pub const EPOLL_REPORTED: u32 = 14;
 /// A signal from outside was delivered: thread u32, pad, siginfo.
 pub const SIGNAL: u32 = 15;
 
+/// What a call answered: see [`crate::log::determinant`].
+pub const DETERMINANT: u32 = 16;
+/// A result that could not be logged: the log ends here.
+pub const LOG_CLOSED: u32 = 17;
+/// A rollback has undone a record about files: its offset u32, pad. Without it
+/// the next rollback of the same interval would undo it once more, behind what
+/// the re-execution has done since.
+pub const UNDONE: u32 = 18;
+/// A recovery was made: descriptors are again those of the commit, and records
+/// about moving them aside begin anew.
+pub const RECOVERED: u32 = 19;
+
+/// Bit of [`IoHead::thread`]: through a pipe of the program's own.
+pub const OWN_PIPE: u32 = 1 << 31;
+
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct IoHead {
     pub fd: i32,
+    /// Slot, and [`OWN_PIPE`].
     pub thread: u32,
     /// [`mark`] of the call, to tell a recorded call from an unrecorded one.
     pub mark: u64,
     pub ret: u64,
+    /// Of output its first bytes, of input the arguments.
     pub sum: u64,
 }
 
@@ -70,6 +87,11 @@ pub fn mark(before: u64) -> u64 {
         .generation
         .load(core::sync::atomic::Ordering::Relaxed);
     generation << 44 | before & ((1 << 44) - 1)
+}
+
+/// [`OWN_PIPE`] for a pipe of the program's own.
+pub fn own_pipe(fd: i32) -> u32 {
+    if super::pipe::is_own(fd) { OWN_PIPE } else { 0 }
 }
 
 /// The bytes of a plain value.

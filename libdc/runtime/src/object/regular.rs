@@ -29,7 +29,7 @@ pub fn creat(l: &mut Local, a: [usize; 6]) -> isize {
     )
 }
 
-pub fn openat(_l: &mut Local, a: [usize; 6]) -> isize {
+pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
     let [dir, path_at, flags, mode, ..] = a;
     let mut path = [0u8; 4096];
     let n = match process::absolute(dir as i32, path_at, &mut path) {
@@ -41,9 +41,9 @@ pub fn openat(_l: &mut Local, a: [usize; 6]) -> isize {
         return r;
     }
     let tmpfile = flags & O_TMPFILE == O_TMPFILE;
-    if (flags & O_CREAT != 0 || (flags & O_TRUNC != 0 && writes)) && !tmpfile {
-        undo::before_open(&path[..n], flags);
-    }
+    let changes = (flags & O_CREAT != 0 || (flags & O_TRUNC != 0 && writes))
+        && !tmpfile
+        && undo::before_open(&path[..n], flags);
     let r = sys!(OPENAT, dir, path_at, flags, mode);
     if failed(r) {
         return r;
@@ -54,6 +54,16 @@ pub fn openat(_l: &mut Local, a: [usize; 6]) -> isize {
         return -EMFILE;
     }
     let r = descriptor::adopt(fd, flags, &path[..n], false);
+    if let Some(file) = file_of(fd) {
+        let f = open_file(file);
+        if f.kind == Kind::Pipe && engine().log.wanted {
+            // Others hold its other end: it must outlive a rollback.
+            l.commit_after = true;
+        }
+        if (changes || tmpfile) && f.kind == Kind::Regular {
+            undo::note_changed(f.dev, f.ino);
+        }
+    }
     if tmpfile
         && !failed(r)
         && let Some(file) = file_of(fd)

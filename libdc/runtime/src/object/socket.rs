@@ -4,7 +4,7 @@
 //! every call on a socket is committed around. Cold they are lost.
 
 use super::descriptor::*;
-use crate::engine::engine;
+use crate::engine::{engine, state};
 use crate::event;
 use crate::machine::frame::Local;
 use crate::machine::nr;
@@ -41,6 +41,10 @@ pub fn make(l: &mut Local, a: [usize; 6]) -> isize {
         return r;
     }
     let _guard = engine().lock.acquire(l);
+    if engine().log.wanted {
+        // A socket outlives a rollback, with all that its peer knows of it.
+        l.commit_after = true;
+    }
     if matches!(n, nr::ACCEPT | nr::ACCEPT4) {
         once();
     }
@@ -72,21 +76,64 @@ pub fn make(l: &mut Local, a: [usize; 6]) -> isize {
     }
 }
 
+/// Whether a descriptor is a socket.
+pub fn is_socket(fd: i32) -> bool {
+    file_of(fd).is_some_and(|file| open_file(file).kind == Kind::Socket)
+}
+
 /// Whatever a peer may notice.
 pub fn send_like(l: &mut Local, a: [usize; 6]) -> isize {
-    {
+    let n = l.frame.nr;
+    let receives = matches!(n, nr::RECVFROM | nr::RECVMSG | nr::RECVMMSG);
+    let logged = {
         let _guard = engine().lock.acquire(l);
-        event::visible(l);
-    }
-    wake_buffers(l.frame.nr, &a);
-    let r = thread::wait_or_signal(l, l.frame.nr, a);
+        // What only takes shows nothing; without a log it is committed around.
+        if !(receives && engine().log.wanted) {
+            event::visible(l);
+        }
+        // The log holds what is received, and that something was sent.
+        engine().log.wanted
+            && state().root.machine.protocol().logs()
+            && !state().root.machine.flag()
+            && matches!(n, nr::RECVFROM | nr::RECVMSG | nr::SENDTO | nr::SENDMSG)
+    };
+    wake_buffers(n, &a);
+    let r = thread::wait_or_signal(l, n, a);
+    event::count_message(n, r);
     if !failed(r) {
-        l.commit_after = true;
-        if l.frame.nr == nr::CONNECT {
+        if !logged || (n == nr::RECVMSG && brings_descriptors(a[1])) {
+            l.commit_after = true;
+        }
+        if n == nr::CONNECT {
             once();
         }
+    } else if n == nr::CONNECT && engine().log.wanted {
+        // It may be under way.
+        l.commit_after = true;
     }
     r
+}
+
+/// Whether a received `struct msghdr` has control data of SCM_RIGHTS.
+fn brings_descriptors(at: usize) -> bool {
+    const SOL_SOCKET_RIGHTS: [i32; 2] = [1, 1];
+    let Some([_, _, _, _, control, len, _]) = user::read::<[usize; 7]>(at) else {
+        return false;
+    };
+    let mut offset = 0;
+    while control != 0 && offset + 16 <= len.min(4096) {
+        let (Some(part), Some(kind)) = (
+            user::read::<usize>(control + offset),
+            user::read::<[i32; 2]>(control + offset + 8),
+        ) else {
+            return false;
+        };
+        if kind == SOL_SOCKET_RIGHTS {
+            return true;
+        }
+        offset += part.max(16).next_multiple_of(8);
+    }
+    false
 }
 
 /// What a receive takes from the socket must find its place awake.

@@ -90,6 +90,21 @@ pub fn call(l: &mut crate::machine::frame::Local, a: [usize; 6]) -> isize {
     r
 }
 
+/// Mode, device and inode in a `struct statx` of the program.
+pub fn of_statx(at: usize) -> Option<(u32, u64, u64)> {
+    use crate::machine::user;
+    let mode = user::read::<u16>(at + 28)?;
+    let ino = user::read::<u64>(at + 32)?;
+    let dev = user::read::<[u32; 2]>(at + 136)?;
+    Some((mode.into(), device(dev), ino))
+}
+
+/// The kernel's encoding of a device number for user space.
+fn device([major, minor]: [u32; 2]) -> u64 {
+    let (major, minor) = (major as u64, minor as u64);
+    (major & 0xfff) << 8 | (minor & 0xff) | (minor & !0xff) << 12 | (major & !0xfff) << 32
+}
+
 /// `struct statx`: nlink at 16, ino at 32, device major and minor at 136.
 fn statx(at: usize, r: isize) -> isize {
     use crate::machine::user;
@@ -97,11 +112,7 @@ fn statx(at: usize, r: isize) -> isize {
     else {
         return r;
     };
-    // The kernel's encoding of a device number for user space.
-    let (major, minor) = (dev[0] as u64, dev[1] as u64);
-    let dev =
-        (major & 0xfff) << 8 | (minor & 0xff) | (minor & !0xff) << 12 | (major & !0xfff) << 32;
-    let ours = super::undo::second_names(dev, ino) as u32;
+    let ours = super::undo::second_names(device(dev), ino) as u32;
     if ours > 0
         && let Some(n) = user::read::<u32>(at + 16)
     {

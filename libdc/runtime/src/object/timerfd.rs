@@ -62,6 +62,28 @@ pub fn restore(file: u32, fd: i32) {
     sys!(TIMERFD_SETTIME, fd, f.words[1], &raw const spec, 0);
 }
 
+/// In a replay: it was set at that time, so less of it is left.
+pub fn was_set_at(fd: i32, at_ns: u64) {
+    if let Some(file) = file_of(fd)
+        && open_file(file).kind == Kind::TimerFd
+    {
+        open_file(file).words[6] = at_ns;
+        restore(file, fd);
+    }
+}
+
+/// Its expirations were read. What rings once is over then, and so a recovery
+/// must not have it ring again; `fed` if the kernel does not know of it.
+pub fn was_read(file: u32, fd: i32, fed: bool) {
+    let f = open_file(file);
+    if f.kind == Kind::TimerFd && f.words[2] | f.words[3] == 0 {
+        f.words[7] = 0;
+        if fed {
+            restore(file, fd);
+        }
+    }
+}
+
 /// A relative timer that was set at `set_at`: what is left of it, at least a
 /// nanosecond; of a periodic one, to its next period.
 pub fn left(spec: &mut [u64; 4], set_at: u64) {

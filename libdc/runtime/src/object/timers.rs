@@ -7,10 +7,11 @@
 
 use super::timerfd::left;
 use crate::commit::now_ns;
-use crate::engine::state;
+use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
-use crate::machine::user;
+use crate::machine::{nr, user};
+use crate::signal::queue::SigInfo;
 use crate::state::{ITimer, PosixTimer};
 use crate::sys;
 
@@ -45,7 +46,7 @@ fn note_itimer(which: usize, spec: [u64; 4]) {
     };
 }
 
-pub fn create(_l: &mut Local, a: [usize; 6]) -> isize {
+pub fn create(l: &mut Local, a: [usize; 6]) -> isize {
     let slot = state().root.timers.iter().position(|t| t.used == 0);
     let Some(i) = slot else { return -EAGAIN };
     let mut sigevent = [0u8; 64];
@@ -55,7 +56,16 @@ pub fn create(_l: &mut Local, a: [usize; 6]) -> isize {
     let mut real = sigevent;
     translate(&mut real);
     let event = if a[1] == 0 { 0 } else { real.as_ptr() as usize };
-    let r = sys!(TIMER_CREATE, a[0], event, a[2]);
+    let r = match numbered(a[0], event, i as i32, a[2]) {
+        Some(r) => r,
+        None => {
+            if engine().log.wanted {
+                // The kernel's next number would be another one.
+                l.commit_after = true;
+            }
+            sys!(TIMER_CREATE, a[0], event, a[2])
+        }
+    };
     if failed(r) {
         return r;
     }
@@ -76,6 +86,82 @@ pub fn create(_l: &mut Local, a: [usize; 6]) -> isize {
         set_at_ns: 0,
     };
     r
+}
+
+/// With a log, a timer gets a number of ours, so that re-execution gives it the
+/// same one. None if the kernel knows no numbers but its own.
+fn numbered(clock: usize, event: usize, id: i32, at: usize) -> Option<isize> {
+    if !engine().log.wanted || failed(keep_numbers(true)) {
+        return None;
+    }
+    let mut number = id;
+    let r = sys!(TIMER_CREATE, clock, event, &raw mut number);
+    keep_numbers(false);
+    match r {
+        r if failed(r) => None,
+        _ if user::write(at, &number) => Some(r),
+        _ => Some(-EFAULT),
+    }
+}
+
+/// Whether timer_create takes the number it is given.
+fn keep_numbers(on: bool) -> isize {
+    const PR_TIMER_CREATE_RESTORE_IDS: usize = 77;
+    sys!(PRCTL, PR_TIMER_CREATE_RESTORE_IDS, on, 0, 0, 0)
+}
+
+/// In a replay, after the call that set a timer was made again: it was set at
+/// that time, so less of it is left.
+pub fn was_set_at(number: usize, a: &[usize; 6], at_ns: u64) {
+    match number {
+        nr::ALARM => itimer_was_set_at(0, at_ns),
+        nr::SETITIMER if a[0] < 3 => itimer_was_set_at(a[0], at_ns),
+        nr::TIMER_SETTIME => {
+            if let Some(t) = timer(a[0]) {
+                t.set_at_ns = at_ns;
+                arm_again(t);
+            }
+        }
+        nr::TIMERFD_SETTIME => super::timerfd::was_set_at(a[0] as i32, at_ns),
+        _ => {}
+    }
+}
+
+fn itimer_was_set_at(which: usize, at_ns: u64) {
+    let t = &mut state().root.itimers[which];
+    if t.deadline_ns != 0 {
+        t.deadline_ns = at_ns;
+        arm_itimer(which);
+    }
+}
+
+/// A timer's signal is delivered: one that rings once has rung, and a recovery
+/// must not have it ring again. (A signal that waited while its timer was set
+/// anew says nothing about the new time.)
+pub fn rang(info: &SigInfo) {
+    const SI_KERNEL: i32 = 0x80;
+    const SI_TIMER: i32 = -2;
+    let which = match info.signo {
+        14 => 0,
+        26 => 1,
+        27 => 2,
+        _ => 3,
+    };
+    if info.code == SI_KERNEL && which < 3 {
+        let t = &mut state().root.itimers[which];
+        let due = t.deadline_ns + t.remaining_us * 1000;
+        if t.interval_us == 0 && (which != 0 || due <= now_ns()) {
+            t.deadline_ns = 0;
+        }
+    } else if info.code == SI_TIMER {
+        let id = i32::from_le_bytes([info.rest[4], info.rest[5], info.rest[6], info.rest[7]]);
+        if let Some(t) = timer(id as usize) {
+            let due = t.set_at_ns + t.spec[2] * 1_000_000_000 + t.spec[3];
+            if t.spec[0] | t.spec[1] == 0 && (t.abs & 1 != 0 || due <= now_ns()) {
+                t.spec = [0; 4];
+            }
+        }
+    }
 }
 
 /// SIGEV_THREAD_ID names a thread by the id that the program knows.
@@ -126,26 +212,8 @@ pub fn delete_all() {
 
 /// At recovery: the new process has none of them.
 pub fn restore() {
-    for which in 0..3 {
-        let t = state().root.itimers[which];
-        if t.deadline_ns == 0 {
-            continue;
-        }
-        let mut spec = [0, t.interval_us * 1000, 0, t.remaining_us * 1000];
-        spec = [
-            spec[1] / 1_000_000_000,
-            spec[1] % 1_000_000_000,
-            spec[3] / 1_000_000_000,
-            spec[3] % 1_000_000_000,
-        ];
-        if which == 0 {
-            left(&mut spec, t.deadline_ns);
-        }
-        let tv = [spec[0], spec[1] / 1000, spec[2], (spec[3] / 1000).max(1)];
-        sys!(SETITIMER, which, &raw const tv, 0);
-    }
-    const PR_TIMER_CREATE_RESTORE_IDS: usize = 77;
-    let exact = !failed(sys!(PRCTL, PR_TIMER_CREATE_RESTORE_IDS, 1, 0, 0, 0));
+    (0..3).for_each(arm_itimer);
+    let exact = !failed(keep_numbers(true));
     for i in 0..state().root.timers.len() {
         let t = state().root.timers[i];
         if t.used != 0 {
@@ -153,8 +221,28 @@ pub fn restore() {
         }
     }
     if exact {
-        sys!(PRCTL, PR_TIMER_CREATE_RESTORE_IDS, 0, 0, 0, 0);
+        keep_numbers(false);
     }
+}
+
+/// Sets an interval timer to what is left of it.
+fn arm_itimer(which: usize) {
+    let t = state().root.itimers[which];
+    if t.deadline_ns == 0 {
+        return;
+    }
+    let mut spec = [0, t.interval_us * 1000, 0, t.remaining_us * 1000];
+    spec = [
+        spec[1] / 1_000_000_000,
+        spec[1] % 1_000_000_000,
+        spec[3] / 1_000_000_000,
+        spec[3] % 1_000_000_000,
+    ];
+    if which == 0 {
+        left(&mut spec, t.deadline_ns);
+    }
+    let tv = [spec[0], spec[1] / 1000, spec[2], (spec[3] / 1000).max(1)];
+    sys!(SETITIMER, which, &raw const tv, 0);
 }
 
 fn create_again(t: &PosixTimer, exact: bool) {
@@ -176,11 +264,16 @@ fn create_again(t: &PosixTimer, exact: bool) {
         );
         return;
     }
+    arm_again(t);
+}
+
+/// Sets a POSIX timer to what is left of it.
+fn arm_again(t: &PosixTimer) {
     if t.spec[2] | t.spec[3] != 0 {
         let mut spec = t.spec;
         if t.abs & 1 == 0 {
             left(&mut spec, t.set_at_ns);
         }
-        sys!(TIMER_SETTIME, id, t.abs, &raw const spec, 0);
+        sys!(TIMER_SETTIME, t.id, t.abs, &raw const spec, 0);
     }
 }

@@ -9,10 +9,11 @@ use super::descriptor::*;
 use super::record;
 use crate::engine::{engine, state};
 use crate::event;
+use crate::log::replay;
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::user;
-use crate::state::Kind;
+use crate::state::{Kind, OpenFile};
 use crate::sys;
 
 const TCGETS: usize = 0x5401;
@@ -72,13 +73,19 @@ pub fn ioctl(l: &mut Local, a: [usize; 6]) -> isize {
         FICLONE | FICLONERANGE => -95, // EOPNOTSUPP: programs then copy
         TIOCSTI => -EIO,
         _ => {
-            let r = sys!(IOCTL, fd, cmd, arg);
+            let r = match replay::answer(l) {
+                Some(r) => r,
+                None => {
+                    let r = sys!(IOCTL, fd, cmd, arg);
+                    event::non_deterministic(l);
+                    r
+                }
+            };
             if cmd == TIOCGWINSZ && kind == Kind::Tty && !failed(r) {
                 let size = user::read::<u64>(arg).unwrap_or(0);
                 let f = open_file(file);
                 (f.words[0], f.words[1]) = (size, 1);
             }
-            event::non_deterministic(l);
             r
         }
     }
@@ -105,6 +112,17 @@ pub fn notice_size(main: &mut Local) {
 
 fn set(l: &mut Local, fd: i32, file: u32, a: [usize; 6]) -> isize {
     let f = open_file(file);
+    if let Some(r) = replay::answer(l) {
+        // The terminal is as the crash has left it: what somebody types now
+        // must not be echoed as it would have been long before.
+        if !failed(r) {
+            note_settings(f, fd, &a);
+        }
+        if engine().log.replay.has_just_ended() {
+            settle();
+        }
+        return r;
+    }
     if f.termios_set == 0 {
         // Settings of before this process: a rollback to a commit before the
         // first change needs them.
@@ -121,7 +139,38 @@ fn set(l: &mut Local, fd: i32, file: u32, a: [usize; 6]) -> isize {
     } else if r == -EINTR {
         l.interrupted = true;
     }
+    if state().root.machine.protocol().logs() {
+        // Whether it was done; nothing else about it is chance.
+        event::non_deterministic(l);
+    }
     r
+}
+
+/// In a replay: settings that the program asks for, and the kernel is not. Both
+/// forms begin alike; the older one leaves the speeds as they are.
+fn note_settings(f: &mut OpenFile, fd: i32, a: &[usize; 6]) {
+    const TERMIOS_LEN: usize = 36;
+    if f.termios_set == 0 {
+        sys!(IOCTL, fd, TCGETS2, f.termios.as_mut_ptr());
+    }
+    let len = match a[1] & 0xffff_ffff {
+        TCSETS..=TCSETSF => TERMIOS_LEN,
+        _ => TERMIOS2_LEN,
+    };
+    if user::read_bytes(a[2], &mut f.termios[..len]) {
+        f.termios_set = 1;
+    }
+}
+
+/// At the end of a replay: the terminals as the program believes them to be.
+pub fn settle() {
+    for fd in 0..state().root.fd_high as i32 {
+        let Some(file) = file_of(fd) else { continue };
+        if open_file(file).kind == Kind::Tty && any_fd(file) == Some(fd) {
+            restore(file, fd);
+        }
+    }
+    roll_back();
 }
 
 /// At recovery: the settings as of the last commit.

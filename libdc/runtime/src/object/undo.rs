@@ -13,6 +13,7 @@ use super::record::{self, FileHead, bytes_of, value_of};
 use super::stat::*;
 use crate::engine::{engine, state};
 use crate::machine::sys::{errno::*, failed};
+use crate::machine::{nr, user};
 use crate::sys;
 use dc_image::boot::high_fd;
 
@@ -45,6 +46,13 @@ pub struct Pending {
     /// Inodes whose names of ours go with the next commit.
     closed: [u64; 64],
     closed_len: usize,
+    /// Files whose contents or attributes this interval has changed: device,
+    /// inode; and whether there were more.
+    changed: [(u64, u64); MAX_SIZES],
+    changed_len: usize,
+    changed_many: bool,
+    /// Names came or went.
+    tree_changed: bool,
 }
 
 impl Pending {
@@ -63,8 +71,52 @@ impl Pending {
             open_names: false,
             closed: [0; 64],
             closed_len: 0,
+            changed: [(0, 0); MAX_SIZES],
+            changed_len: 0,
+            changed_many: false,
+            tree_changed: false,
         }
     }
+}
+
+/// The program changes a file itself.
+pub fn note_changed(dev: u64, ino: u64) {
+    let p = &mut engine().undo;
+    if p.changed[..p.changed_len].contains(&(dev, ino)) {
+        return;
+    }
+    if p.changed_len == p.changed.len() {
+        p.changed_many = true;
+    } else {
+        p.changed[p.changed_len] = (dev, ino);
+        p.changed_len += 1;
+    }
+}
+
+/// Whether a call has told the program of what it has done to files since the
+/// commit. Done again, that would have other times and perhaps another inode,
+/// so such an answer cannot be logged: a replay could not keep its word.
+pub fn shows_in(number: usize, args: &[usize; 6], ret: isize) -> bool {
+    let p = &engine().undo;
+    if ret < 0 || (p.changed_len == 0 && !p.tree_changed) {
+        return false;
+    }
+    let is_changed = |mode: u32, dev: u64, ino: u64| match mode & S_IFMT {
+        S_IFDIR => p.tree_changed,
+        S_IFREG => p.changed_many || p.changed[..p.changed_len].contains(&(dev, ino)),
+        _ => false,
+    };
+    let at = match number {
+        nr::STAT | nr::LSTAT | nr::FSTAT => args[1],
+        nr::NEWFSTATAT => args[2],
+        nr::STATX => {
+            return super::stat::of_statx(args[4])
+                .is_some_and(|(mode, dev, ino)| is_changed(mode, dev, ino));
+        }
+        nr::GETDENTS | nr::GETDENTS64 => return p.tree_changed,
+        _ => return false,
+    };
+    user::read::<Stat>(at).is_some_and(|st| is_changed(st.mode, st.dev, st.ino))
 }
 
 /// After a commit: nothing of the past will be undone. A second name goes,
@@ -91,6 +143,9 @@ pub fn forget() {
         sys!(UNLINKAT, dir, kept_name(p.closed[i]).as_ptr(), 0);
     }
     p.closed_len = 0;
+    p.changed_len = 0;
+    p.changed_many = false;
+    p.tree_changed = false;
 }
 
 fn open_without_name(dev: u64, ino: u64) -> Option<u32> {
@@ -143,6 +198,9 @@ pub fn restore() {
 
 /// The path in a record always ends in NUL.
 fn append_path(kind: u32, head: &FileHead, path: &[u8], other: &[u8]) {
+    if kind != record::FILE_SIZE {
+        engine().undo.tree_changed = true;
+    }
     let mut h = *head;
     h.path_len = path.len() as u32;
     h.other_len = other.len() as u32;
@@ -190,6 +248,7 @@ fn remember(st: &Stat, path: &[u8]) {
         ..NO_HEAD
     };
     append_path(record::FILE_SIZE, &head, path, bytes_of(&st.mtime));
+    note_changed(st.dev, st.ino);
     let p = &mut engine().undo;
     if p.len < MAX_SIZES {
         p.sizes[p.len] = Size {
@@ -289,22 +348,25 @@ fn save_bytes(fd: i32, file: u32, from: u64, to: u64) {
     }
 }
 
-/// Before open creates or truncates: `path` is absolute.
-pub fn before_open(path: &[u8], flags: usize) {
+/// Before open creates or truncates: `path` is absolute. Whether it will.
+pub fn before_open(path: &[u8], flags: usize) -> bool {
     let mut z = [0u8; 4096];
     z[..path.len()].copy_from_slice(path);
     let mut st = [0u64; 18];
     let r = sys!(STAT, z.as_ptr(), &raw mut st);
     if failed(r) {
-        if flags & O_CREAT != 0 && r == -ENOENT {
+        let creates = flags & O_CREAT != 0 && r == -ENOENT;
+        if creates {
             append_path(record::CREATED, &NO_HEAD, path, b"");
         }
-        return;
+        return creates;
     }
     let mode = st[3] as u32;
-    if flags & O_TRUNC != 0 && flags & O_ACCMODE != 0 && mode & S_IFMT == S_IFREG {
+    let cuts = flags & O_TRUNC != 0 && flags & O_ACCMODE != 0 && mode & S_IFMT == S_IFREG;
+    if cuts {
         before_truncate_path(&z, path, 0);
     }
+    cuts
 }
 
 /// Before a file named by path is cut to `size`.
@@ -366,6 +428,7 @@ pub fn before_rmdir(path: &[u8], mode: u32) {
 
 /// Before mode, owner or times of a path change.
 pub fn before_meta(path: &[u8], st: &Stat) {
+    note_changed(st.dev, st.ino);
     let times: [u64; 5] = [
         st.mode as u64,
         (st.uid as u64) << 32 | st.gid as u64,
@@ -463,15 +526,18 @@ fn keep_beside(path: &[u8], z: &[u8], st: &Stat) {
     p.beside_len += 1;
 }
 
-/// At recovery: plays the images back, newest first.
+/// At recovery: plays the images back, newest first, and says of each that it
+/// was. A second rollback of the same interval leaves those out: the program
+/// has run again in between, and what it has then done comes first.
 pub fn roll_back() {
     // Offsets of the records, to walk them backwards.
     let (room, room_len) = engine().journal.room();
-    // SAFETY: the free part of the journal serves as scratch memory.
+    // SAFETY: the free part of the journal serves as scratch memory; its first
+    // half stays free for what is appended here.
     let offsets = unsafe {
         core::slice::from_raw_parts_mut(
-            room.next_multiple_of_8(),
-            (room_len / 4).saturating_sub(4).min(1 << 22),
+            room.add(room_len / 2).next_multiple_of_8(),
+            (room_len / 8).saturating_sub(4).min(1 << 22),
         )
     };
     let mut n = 0;
@@ -479,11 +545,17 @@ pub fn roll_back() {
         if (record::FILE_SIZE..=record::META).contains(&r.kind) && n < offsets.len() {
             offsets[n] = r.offset as u32;
             n += 1;
+        } else if r.kind == record::UNDONE
+            && let Some(offset) = value_of::<u32>(r.payload)
+            && let Some(at) = offsets[..n].iter().rposition(|&o| o == offset)
+        {
+            n = at;
         }
     }
     for i in (0..n).rev() {
         if let Some(r) = engine().journal.records(offsets[i] as usize).next() {
             undo_one(r.kind, r.payload);
+            record::append(record::UNDONE, &[&offsets[i].to_le_bytes(), &[0; 4]]);
         }
     }
     drop_kept_names();

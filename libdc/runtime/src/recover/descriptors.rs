@@ -17,8 +17,15 @@ pub fn undo_limbo(warm: bool) {
     if !warm {
         return;
     }
-    // Newest last; each number was moved aside at most once as an old one.
-    for r in e.journal.records(0) {
+    // Of the last attempt: an earlier recovery has taken back what was before
+    // it. Newest last; each number was moved aside at most once as an old one.
+    let since = e
+        .journal
+        .records(0)
+        .filter(|r| r.kind == record::RECOVERED)
+        .last()
+        .map_or(0, |r| r.offset);
+    for r in e.journal.records(since) {
         if r.kind != record::LIMBO {
             continue;
         }
@@ -74,9 +81,7 @@ pub fn restore(warm: bool) {
             if nonblock != 0 && !failed(flags) {
                 sys!(FCNTL, fd, F_SETFL, flags as usize | nonblock);
             }
-            if kind == Kind::Tty {
-                tty::restore(file, fd as i32);
-            } else if regular::rewinds(open_file(file)) {
+            if regular::rewinds(open_file(file)) {
                 sys!(LSEEK, fd, open_file(file).offset, 0);
             }
             continue;
@@ -87,7 +92,6 @@ pub fn restore(warm: bool) {
             }
             Kind::EventFd if warm => eventfd::restore_warm(file, fd as i32),
             Kind::TimerFd => timerfd::restore(file, fd as i32),
-            Kind::Tty => tty::restore(file, fd as i32),
             _ => {}
         }
     }

@@ -5,7 +5,7 @@
 //! 3. files are rolled back, newest change first;
 //! 4. descriptors; 5. memory; 6. timers, signals, threads;
 //! 7. input that was consumed since the commit is fed again, output on record
-//!    is not made again.
+//!    is not made again; of a log, every result that it holds is given back.
 //!
 //! Nothing here changes Rio except by records that only add, so a crash in the
 //! middle of it leads to the same recovery once more.
@@ -44,29 +44,43 @@ pub fn recover(warm: bool) -> ! {
     undo::roll_back();
     commit::fault_point(fault::IN_RECOVERY);
     descriptors::restore(warm);
-    tty::roll_back();
+    // A log tells what the terminals are to be; until then they stay.
+    if !crate::log::replay::is_due() {
+        tty::settle();
+    }
     let main = threads::first();
     memory::restore();
     process::restore();
     restore_dispositions();
-    input::restore(warm);
     crate::object::epoll::forget_fed();
     crate::trace::recovered();
     state().root.machine.step(Event::RolledBack);
     e.nd_cheap.store(state().root.machine.flag(), Relaxed);
-    e.replay.begin(warm);
+    crate::log::begin();
     threads::restore(main);
     timers::restore();
-    tty::notice_size(main);
     signal::outside::restore(main.slot);
+    crate::object::record::append(crate::object::record::RECOVERED, &[]);
+    // A log is replayed by the calls that the program makes, from here on.
+    if !crate::log::replay::begin(warm, main) {
+        input::restore(warm, 0);
+        e.replay.begin(warm);
+        tty::notice_size(main);
+    }
     live.status.store(Status::Running as u32, SeqCst);
     boot::start_clock();
+    note_end();
+    threads::go(main)
+}
+
+/// The program goes on: at once, or when its log is replayed.
+pub fn note_end() {
+    let live = engine().live();
     let end = now_ns();
     live.recovery_end_ns.store(end, Relaxed);
     let n = live.recoveries.load(Relaxed) as usize;
     let took = end.saturating_sub(live.recovery_begin_ns.load(Relaxed));
     live.recovery_ns[n % live.recovery_ns.len()].store(took, Relaxed);
-    threads::go(main)
 }
 
 /// The tables of the last commit.

@@ -25,6 +25,12 @@ const UC_FLAGS: u64 = 7;
 /// Delivers what can be delivered now. Under the big lock.
 pub fn deliver_pending(l: &mut Local) {
     loop {
+        if engine().log.replay.is_active() && forced(l) == 0 {
+            // A signal closes a log, so there is none in the one that is
+            // replayed; those that come meanwhile are delivered at its end.
+            l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
+            return;
+        }
         let mask = mask_of(l);
         let Some(info) = l.queue.take(!mask | forced(l)) else {
             // What remains is blocked; set_mask looks again.
@@ -63,6 +69,7 @@ fn deliver(l: &mut Local, info: &SigInfo) {
     if from_outside {
         outside::count(info);
     }
+    crate::object::timers::rang(info);
     match act.handler {
         SIG_IGN if info.code <= 0 || !matches!(sig, 4 | 5 | 7 | 8 | 11) => return,
         SIG_DFL | SIG_IGN => match sig {
@@ -77,7 +84,7 @@ fn deliver(l: &mut Local, info: &SigInfo) {
             &[&l.slot.to_le_bytes(), &[0; 4], record::bytes_of(info)],
         );
     }
-    event::non_deterministic(l);
+    event::signal(l);
     restart_call(l, &act);
     let record = &mut state().threads[l.slot as usize];
     let old_mask = if record.has_saved_mask != 0 {

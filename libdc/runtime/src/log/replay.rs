@@ -1,0 +1,372 @@
+//! The replay of a log to the program that runs again.
+//!
+//! The next record is the next call's, or the program has taken another path.
+//! Then something decides that the runtime does not see, and to go on would be
+//! to show what no failure-free run shows: the program is stopped, and said to.
+//!
+//! While a replay lasts nothing is committed (that would void what is still to
+//! be replayed), no signal is delivered but a fault (a signal closes a log, so
+//! there is none in it), and no output is made.
+
+use super::determinant::{self, Head, NOWHERE};
+use super::shapes::{self, Also, Shape, Way};
+use crate::engine::{engine, state};
+use crate::machine::frame::{ATTENTION_SIGNAL, ATTENTION_STOP, Local};
+use crate::machine::sys::errno::EFAULT;
+use crate::machine::{nr, user};
+use crate::object::record::{self, IoHead};
+use crate::object::{epoll, input, timers, tty};
+use crate::{event, fatal, recover, sys, table, thread, trace};
+use core::sync::atomic::Ordering::*;
+use dc_image::FatalCode;
+use protocols::Event;
+use protocols::trace::Fate;
+use vista_core::journal::{RECORD_HEAD, Record};
+
+/// Where a replay stands.
+pub struct Replay {
+    active: bool,
+    /// Our own pipes were made anew, as of the commit: what went through them
+    /// since goes through them again.
+    cold: bool,
+    /// The log was closed before the crash.
+    closed: bool,
+    /// Offset of the next record, and of the end of the log.
+    next: usize,
+    end: usize,
+    /// Records given back.
+    taken: u64,
+}
+
+impl Replay {
+    pub const fn new() -> Replay {
+        Replay {
+            active: false,
+            cold: false,
+            closed: false,
+            next: 0,
+            end: 0,
+            taken: 0,
+        }
+    }
+
+    #[inline(always)]
+    pub fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// Calls on our own pipes are made again in this replay.
+    pub fn makes_own_pipes_again(&self) -> bool {
+        self.active && self.cold
+    }
+
+    /// After the last record was used: what came of it is to be made so, unless
+    /// it is so still.
+    pub fn has_just_ended(&self) -> bool {
+        !self.active && (self.closed || self.cold)
+    }
+
+    fn is_part(&self, r: &Record) -> bool {
+        match r.kind {
+            record::DETERMINANT => true,
+            record::INPUT | record::OUTPUT => {
+                !self.cold
+                    || record::value_of::<IoHead>(r.payload)
+                        .is_some_and(|h| h.thread & record::OWN_PIPE == 0)
+            }
+            _ => false,
+        }
+    }
+
+    fn peek(&self) -> Option<Record<'static>> {
+        let journal: &'static _ = &engine().journal;
+        journal
+            .records(self.next)
+            .take_while(|r| r.offset < self.end)
+            .find(|r| self.is_part(r))
+    }
+}
+
+/// At recovery, when the tables are the last commit's: whether the journal is a
+/// log, to be replayed when all else is restored.
+pub fn is_due() -> bool {
+    let mut machine = state().root.machine;
+    machine.step(Event::RolledBack);
+    machine.protocol().logs() && !machine.flag()
+}
+
+/// At recovery, when the state is the last commit's: whether there is a log to
+/// replay, or one that was closed at once. If not, what the journal holds of
+/// input and output is the business of those who wrote it.
+pub fn begin(warm: bool, main: &mut Local) -> bool {
+    let e = engine();
+    if !is_due() {
+        return false;
+    }
+    let closed = e.journal.records(0).find(|r| r.kind == record::LOG_CLOSED);
+    let replay = &mut e.log.replay;
+    *replay = Replay {
+        active: true,
+        cold: !warm,
+        closed: closed.is_some(),
+        end: closed.map_or(e.journal.tail(), |r| r.offset),
+        ..Replay::new()
+    };
+    let records = e
+        .journal
+        .records(0)
+        .take_while(|r| r.offset < replay.end)
+        .filter(|r| replay.is_part(r));
+    let (mut count, mut bytes) = (0, 0);
+    for r in records {
+        count += 1;
+        bytes += r.payload.len() as u64;
+    }
+    (e.log.records, e.log.bytes) = (count, bytes);
+    if count == 0 {
+        end(main);
+    }
+    true
+}
+
+/// All is given back: the program goes on live.
+fn end(l: &mut Local) {
+    let e = engine();
+    e.log.replay.active = false;
+    let Replay {
+        closed, cold, end, ..
+    } = e.log.replay;
+    input::restore(!cold, end);
+    if closed {
+        // What came behind is not in the log, so nothing more can be: the next
+        // visible event commits first.
+        event::tell(Event::NonDeterministic { loggable: false }, 0);
+    }
+    if closed || cold {
+        // Otherwise they are as the last record left them.
+        tty::settle();
+    }
+    tty::notice_size(l);
+    if thread::signal_waits(l) {
+        l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
+    }
+    if e.tick.load(Relaxed) {
+        l.attention.fetch_or(ATTENTION_STOP, SeqCst);
+    }
+    recover::note_end();
+}
+
+/// A record was used; what it told of is determined.
+fn took(l: &mut Local, r: &Record) {
+    let replay = &mut engine().log.replay;
+    replay.next = r.offset + RECORD_HEAD + r.payload.len().next_multiple_of(8);
+    replay.taken += 1;
+    if r.kind != record::OUTPUT {
+        engine().live().replayed_events.fetch_add(1, Relaxed);
+        trace::chance(l, Fate::Replay);
+    }
+    if engine().log.replay.peek().is_none() {
+        end(l);
+    }
+}
+
+/// The record of this call, if the next one is.
+fn matching(l: &Local, shape: &Shape, args: &[usize; 6]) -> Option<(Record<'static>, Head)> {
+    let r = engine().log.replay.peek()?;
+    let head = record::value_of::<Head>(r.payload)?;
+    let same = r.kind == record::DETERMINANT
+        && head.nr as usize == l.frame.nr
+        && head.sum == shape.sum(args);
+    same.then_some((r, head))
+}
+
+/// Before a call whose row says that it is non-deterministic: its answer, if
+/// the log is to give it instead of the kernel.
+pub fn instead(l: &mut Local, row: &table::Row, args: &[usize; 6]) -> Option<isize> {
+    if row.class != table::Class::NonDeterministic {
+        return None;
+    }
+    // What cannot be logged is not in the log; its commit will be noticed.
+    let shape = shapes::of(l.frame.nr, args)?;
+    match shape.way {
+        Way::Fed => Some(feed(l, &shape, args)),
+        Way::Again => {
+            let (r, head) = matching(l, &shape, args)?;
+            if head.ret >= 0 {
+                return None;
+            }
+            took(l, &r);
+            Some(head.ret as isize)
+        }
+        Way::AgainFed => None,
+    }
+}
+
+/// In the middle of a call, where chance comes in: the recorded answer, while a
+/// replay lasts.
+pub fn answer(l: &mut Local) -> Option<isize> {
+    if !engine().log.replay.active {
+        return None;
+    }
+    let args = l.frame.args();
+    match shapes::of(l.frame.nr, &args) {
+        Some(shape) => Some(feed(l, &shape, &args)),
+        None => diverged(l),
+    }
+}
+
+fn feed(l: &mut Local, shape: &Shape, args: &[usize; 6]) -> isize {
+    let Some((r, head)) = matching(l, shape, args) else {
+        diverged(l)
+    };
+    if !determinant::give_back(r.payload, &head, shape, args) {
+        diverged(l)
+    }
+    if head.position != NOWHERE {
+        sys!(LSEEK, args[0], head.position, 0);
+    }
+    if shape.also == Also::Disarm && head.ret > 0 {
+        epoll::reported_again(args, head.ret as usize);
+    }
+    took(l, &r);
+    head.ret as isize
+}
+
+/// After a call that was made again: its answer must be the recorded one, or is
+/// replaced by it.
+pub fn verify(l: &mut Local, args: &[usize; 6], ret: isize) -> isize {
+    let Some(shape) = shapes::of(l.frame.nr, args) else {
+        diverged(l)
+    };
+    let Some((r, head)) = matching(l, &shape, args) else {
+        diverged(l)
+    };
+    match shape.way {
+        Way::AgainFed => {
+            if !determinant::give_back(r.payload, &head, &shape, args) {
+                diverged(l)
+            }
+            if head.position != NOWHERE && head.ret >= 0 {
+                timers::was_set_at(l.frame.nr, args, head.position);
+            }
+        }
+        _ if head.ret == ret as i64 => {}
+        _ => stop(format_args!(
+            "re-executed, {} answers {ret}, and {} before the crash: something outside has changed what it \
+             is about",
+            table::row(l.frame.nr).name,
+            head.ret,
+        )),
+    }
+    took(l, &r);
+    head.ret as isize
+}
+
+/// A read from a stream: what it got before.
+pub fn input(l: &mut Local, fd: i32, sum: u64, addr: usize, len: usize) -> isize {
+    let Some(r) = engine().log.replay.peek() else {
+        diverged(l)
+    };
+    if r.kind != record::INPUT {
+        return answer(l).unwrap_or(0);
+    }
+    let bytes = &r.payload[size_of::<IoHead>().min(r.payload.len())..];
+    match record::value_of::<IoHead>(r.payload) {
+        Some(head) if head.fd == fd && head.sum == sum && bytes.len() <= len => {}
+        _ => diverged(l),
+    }
+    let given = user::write_bytes(addr, bytes);
+    took(l, &r);
+    if given { bytes.len() as isize } else { -EFAULT }
+}
+
+/// Output that was made before: its result.
+pub fn output(l: &mut Local, fd: i32, sum: u64) -> isize {
+    let Some(r) = engine().log.replay.peek() else {
+        diverged(l)
+    };
+    if r.kind != record::OUTPUT {
+        return answer(l).unwrap_or(0);
+    }
+    match record::value_of::<IoHead>(r.payload) {
+        Some(head) if head.fd == fd && head.sum == sum => {
+            took(l, &r);
+            head.ret as isize
+        }
+        _ => diverged(l),
+    }
+}
+
+/// Something happens that a log cannot hold, and it holds more.
+pub fn unexpected(what: &str) -> ! {
+    let mut text = fatal::Text::<160>::new();
+    describe(&mut text);
+    stop(format_args!(
+        "the program comes to {what}, and the log has {}",
+        core::str::from_utf8(text.as_bytes()).unwrap_or("another event")
+    ))
+}
+
+/// The call is not the one that the log has next.
+fn diverged(l: &Local) -> ! {
+    let mut text = fatal::Text::<160>::new();
+    describe(&mut text);
+    let a = l.frame.args();
+    stop(format_args!(
+        "the program calls {}({:#x}, {:#x}, {:#x}), and the log has {}",
+        table::row(l.frame.nr).name,
+        a[0],
+        a[1],
+        a[2],
+        core::str::from_utf8(text.as_bytes()).unwrap_or("another event")
+    ))
+}
+
+/// The next record, for people.
+fn describe(text: &mut fatal::Text<160>) {
+    use core::fmt::Write;
+    let _ = match engine().log.replay.peek() {
+        None => write!(text, "no more records"),
+        Some(r) if r.kind == record::DETERMINANT => match record::value_of::<Head>(r.payload) {
+            Some(h) => write!(
+                text,
+                "{} with the result {} and other arguments or of another time",
+                table::row(h.nr as usize).name,
+                h.ret
+            ),
+            None => write!(text, "a damaged record"),
+        },
+        Some(r) => match record::value_of::<IoHead>(r.payload) {
+            Some(h) => write!(
+                text,
+                "{} of {} bytes, descriptor {}",
+                if r.kind == record::INPUT {
+                    "input"
+                } else {
+                    "output"
+                },
+                h.ret,
+                h.fd
+            ),
+            None => write!(text, "a damaged record"),
+        },
+    };
+}
+
+fn stop(what: core::fmt::Arguments) -> ! {
+    fatal::stop(
+        FatalCode::Diverged,
+        0,
+        format_args!(
+            "the program does not repeat itself: at record {} of the log {what}. Something decides that dcrun \
+             does not see; nothing wrong was shown. A protocol without -log does not need the program to repeat \
+             itself: --fresh --protocol cbndvs",
+            engine().log.replay.taken + 1
+        ),
+    )
+}
+
+/// Whether a call number stands for reading at a file's own position.
+pub fn reads_at_position(number: usize) -> bool {
+    matches!(number, nr::READ | nr::READV | nr::GETDENTS | nr::GETDENTS64)
+}
