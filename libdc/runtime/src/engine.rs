@@ -37,6 +37,7 @@ pub struct Engine {
     pub extra_len: usize,
     pub hot: crate::commit::hot::HotSet,
     pub pieces: crate::commit::sleep::Pieces,
+    pub folded: crate::space::folded::Folded,
     pub regions: *mut crate::uffd::PageRegion,
     /// True if re-execution may meet output that was already made.
     pub replay: crate::object::output::Replay,
@@ -73,6 +74,7 @@ static mut ENGINE: Engine = Engine {
     extra_len: 0,
     hot: crate::commit::hot::HotSet::new(),
     pieces: crate::commit::sleep::Pieces::new(),
+    folded: crate::space::folded::Folded::new(),
     regions: core::ptr::null_mut(),
     replay: crate::object::output::Replay::new(),
     limbo: crate::object::descriptor::Limbo::new(),

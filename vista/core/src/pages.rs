@@ -335,7 +335,9 @@ impl PageStore {
     /// After [`PageStore::publish`]: what the commit replaced is free again.
     #[inline]
     pub fn reclaim(&mut self) {
-        for i in 0..self.retired_len {
+        // The last to go is the first to be taken: pages that were committed in
+        // order find their frames in order again.
+        for i in (0..self.retired_len).rev() {
             // SAFETY: below retired_len entries are initialised.
             let frame = unsafe { self.retired.add(i).read() } as usize;
             self.release(frame);
@@ -364,6 +366,25 @@ impl PageStore {
                 f(page, self.frame_bytes(frame as usize - 1));
             }
             page += PAGE;
+        }
+    }
+
+    /// As [`PageStore::for_each`], but a call covers all pages that follow one
+    /// another in frames that do so too: `f(page, bytes, length)`.
+    pub fn for_each_run(&self, from: usize, to: usize, mut f: impl FnMut(usize, *const u8, usize)) {
+        let (mut start, mut first, mut len) = (0, core::ptr::null::<u8>(), 0);
+        self.for_each(from, to, |page, bytes| {
+            if len > 0 && page == start + len && bytes == first.wrapping_add(len) {
+                len += PAGE;
+                return;
+            }
+            if len > 0 {
+                f(start, first, len);
+            }
+            (start, first, len) = (page, bytes, PAGE);
+        });
+        if len > 0 {
+            f(start, first, len);
         }
     }
 
