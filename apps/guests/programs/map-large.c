@@ -100,15 +100,15 @@ static void punch(int round)
 /* What the kernel reads and writes for a call, and sparse writes among what is only read. */
 static void calls(int round)
 {
-    int ends[2];
-    CHECK(pipe(ends) == 0);
+    int zeros = open("/dev/zero", O_RDONLY), sink = open("/dev/null", O_WRONLY);
+    CHECK(zeros >= 0 && sink >= 0);
     for (int page = 0; page < PAGES; page += 37) {
-        CHECK(write(ends[1], area + page * PAGE + 64, 512) == 512);
-        CHECK(read(ends[0], area + page * PAGE + 2048, 512) == 512);
+        CHECK(write(sink, area + page * PAGE + 64, 512) == 512);
+        CHECK(read(zeros, area + page * PAGE + 2048, 512) == 512);
         area[page * PAGE + PAGE - 1]++;
     }
-    close(ends[0]);
-    close(ends[1]);
+    close(zeros);
+    close(sink);
     show("read and written by calls", round);
 }
 

@@ -64,6 +64,8 @@ pub fn commit(local: &mut Local) {
     object::descriptor::close_limbo();
     object::undo::forget();
     thread::resume_others();
+    let (store, mut supply) = store_and_supply();
+    store.give_back(&mut supply, now_ns);
     live.commit_ns.fetch_add(now_ns() - begin, Relaxed);
 }
 
