@@ -61,36 +61,43 @@ impl FrameSet {
     }
 
     #[inline]
-    fn word(&self, i: usize) -> &mut u64 {
+    fn word(&self, i: usize) -> u64 {
         debug_assert!(i < self.summary_len * BITS);
-        // SAFETY: callers pass indices of words that exist; the set is the only
-        // way to them, and no caller holds two.
-        #[allow(clippy::mut_from_ref)]
-        unsafe {
-            &mut *self.words.add(i)
-        }
+        // SAFETY: callers pass indices of words that exist.
+        unsafe { self.words.add(i).read() }
     }
 
     #[inline]
-    fn summary_word(&self, i: usize) -> &mut u64 {
+    fn summary_word(&self, i: usize) -> u64 {
         debug_assert!(i < self.summary_len);
         // SAFETY: as `word`.
-        #[allow(clippy::mut_from_ref)]
+        unsafe { self.summary.add(i).read() }
+    }
+
+    /// Changes a word, and its bit in the summary.
+    #[inline]
+    fn set_word(&mut self, i: usize, word: u64) {
+        let bit = 1 << (i % BITS);
+        let above = match word {
+            0 => self.summary_word(i / BITS) & !bit,
+            _ => self.summary_word(i / BITS) | bit,
+        };
+        // SAFETY: both words exist, as they were read before.
         unsafe {
-            &mut *self.summary.add(i)
+            self.words.add(i).write(word);
+            self.summary.add(i / BITS).write(above);
         }
     }
 
     pub fn contains(&self, frame: usize) -> bool {
-        *self.word(frame / BITS) >> (frame % BITS) & 1 != 0
+        self.word(frame / BITS) >> (frame % BITS) & 1 != 0
     }
 
     #[inline]
     pub fn insert(&mut self, frame: usize) {
         let i = frame / BITS;
         debug_assert!(!self.contains(frame), "a frame is free once");
-        *self.word(i) |= 1 << (frame % BITS);
-        *self.summary_word(i / BITS) |= 1 << (i % BITS);
+        self.set_word(i, self.word(i) | 1 << (frame % BITS));
         self.low = self.low.min(i / BITS);
         self.high = self.high.max(i / BITS + 1);
         self.len += 1;
@@ -100,11 +107,7 @@ impl FrameSet {
     pub fn remove(&mut self, frame: usize) {
         let i = frame / BITS;
         debug_assert!(self.contains(frame));
-        let word = self.word(i);
-        *word &= !(1 << (frame % BITS));
-        if *word == 0 {
-            *self.summary_word(i / BITS) &= !(1 << (i % BITS));
-        }
+        self.set_word(i, self.word(i) & !(1 << (frame % BITS)));
         self.len -= 1;
     }
 
@@ -114,7 +117,7 @@ impl FrameSet {
         if self.len == 0 {
             return None;
         }
-        while *self.summary_word(self.low) == 0 {
+        while self.summary_word(self.low) == 0 {
             self.low += 1;
         }
         let i = self.low * BITS + self.summary_word(self.low).trailing_zeros() as usize;
@@ -125,7 +128,7 @@ impl FrameSet {
         if self.len == 0 {
             return None;
         }
-        while *self.summary_word(self.high - 1) == 0 {
+        while self.summary_word(self.high - 1) == 0 {
             self.high -= 1;
         }
         let top = self.high - 1;

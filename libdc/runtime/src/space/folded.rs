@@ -389,8 +389,8 @@ fn note_written(from: usize, to: usize, notes: *mut PageRegion) -> usize {
         let Ok((found, walked)) = uffd::scan(at, to, unsafe { notes.add(n) }) else {
             break;
         };
-        let end = n + found;
-        for i in n..end {
+        let (mut i, end) = (n, n + found);
+        while i < end {
             // SAFETY: the kernel filled these.
             let r = unsafe { notes.add(i).read() };
             if r.categories & PAGE_IS_FILE == 0 {
@@ -398,6 +398,7 @@ fn note_written(from: usize, to: usize, notes: *mut PageRegion) -> usize {
                 unsafe { notes.add(n).write(r) };
                 n += 1;
             }
+            i += 1;
         }
         if walked <= at {
             break;
