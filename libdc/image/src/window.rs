@@ -10,6 +10,7 @@
 //! 0x2010_0000_0000  state: tables of kernel objects rolled back
 //! 0x2020_0000_0000  arena: tables of the runtime    never rolled back
 //! 0x2100_0000_0000  Rio: the image, mapped          survives the process
+//! 0x2400_0000_0000  scratch: memory on its way      only inside one call
 //! ```
 //!
 //! The runtime's half lies between what Linux gives to programs at the bottom
@@ -32,6 +33,9 @@ pub const ARENA_BASE: usize = 0x2020_0000_0000;
 pub const ARENA_LEN: usize = 16 << 30;
 
 pub const RIO_BASE: usize = 0x2100_0000_0000;
+
+/// Where memory is made that then moves to its place in the program's half.
+pub const SCRATCH_BASE: usize = 0x2400_0000_0000;
 
 /// First and last address (exclusive) that belong to the runtime's half.
 pub const LOWER_HALF: core::ops::Range<usize> = RUNTIME_BASE..0x2800_0000_0000;

@@ -148,6 +148,7 @@ fn map_tables() {
         .alloc(uffd::REGIONS * size_of::<uffd::PageRegion>())
         .cast();
     e.pieces.init(&mut e.arena);
+    e.folded.init(&mut e.arena);
     let live = e.live();
     let place = Place {
         table: (RIO_BASE + header::TABLE_OFFSET) as *mut _,

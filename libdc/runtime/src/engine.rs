@@ -37,6 +37,7 @@ pub struct Engine {
     pub extra_len: usize,
     pub hot: crate::commit::hot::HotSet,
     pub pieces: crate::commit::sleep::Pieces,
+    pub folded: crate::space::folded::Folded,
     pub regions: *mut crate::uffd::PageRegion,
     /// True if re-execution may meet output that was already made.
     pub replay: crate::object::output::Replay,
@@ -74,6 +75,7 @@ static mut ENGINE: Engine = Engine {
     extra_len: 0,
     hot: crate::commit::hot::HotSet::new(),
     pieces: crate::commit::sleep::Pieces::new(),
+    folded: crate::space::folded::Folded::new(),
     regions: core::ptr::null_mut(),
     replay: crate::object::output::Replay::new(),
     log: crate::log::Log::new(),
@@ -119,19 +121,16 @@ pub struct Supplier<'a> {
     pub rio_fd: i32,
 }
 
-/// Frames are made usable in steps: as many as there are, from 1 to 16 MiB.
-const GROW_FRAMES: core::ops::RangeInclusive<usize> = 256..=4096;
-
 impl Supply for Supplier<'_> {
     fn alloc(&mut self, bytes: usize) -> *mut u8 {
         self.arena.alloc(bytes)
     }
 
-    fn grow(&mut self, from: usize) -> Result<usize, isize> {
+    fn grow(&mut self, from: usize, most: usize) -> Result<usize, isize> {
         let at = header::FRAMES_OFFSET + from * window::PAGE;
         // The storage is asked for the room now, so that a store can never
         // find it missing (that would be a SIGBUS).
-        let mut frames = from.clamp(*GROW_FRAMES.start(), *GROW_FRAMES.end());
+        let mut frames = most;
         loop {
             let r = crate::sys!(FALLOCATE, self.rio_fd, 0, at, frames * window::PAGE);
             if !crate::machine::sys::failed(r) {
@@ -155,6 +154,14 @@ impl Supply for Supplier<'_> {
             MADV_POPULATE_WRITE
         );
         Ok(from + frames)
+    }
+
+    fn give_back(&mut self, from: usize, len: usize) -> bool {
+        const KEEP_SIZE_PUNCH_HOLE: usize = 3;
+        let at = header::FRAMES_OFFSET + from * window::PAGE;
+        let len = len * window::PAGE;
+        let r = crate::sys!(FALLOCATE, self.rio_fd, KEEP_SIZE_PUNCH_HOLE, at, len);
+        !crate::machine::sys::failed(r)
     }
 }
 

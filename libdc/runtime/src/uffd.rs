@@ -19,11 +19,13 @@ const PAGEMAP_SCAN: usize = 0xc060_6610;
 const PM_SCAN_WP_MATCHING: u64 = 1;
 
 pub const PAGE_IS_WRITTEN: u64 = 1 << 1;
+/// A page of a file that the process has no copy of its own of.
+pub const PAGE_IS_FILE: u64 = 1 << 2;
 pub const PAGE_IS_PRESENT: u64 = 1 << 3;
 pub const PAGE_IS_SWAPPED: u64 = 1 << 4;
 pub const PAGE_IS_PFNZERO: u64 = 1 << 5;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub struct PageRegion {
     pub start: u64,
@@ -100,12 +102,46 @@ struct ScanArg {
     return_mask: u64,
 }
 
+/// What a scan looks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Want {
+    /// Written pages, which it protects again.
+    Protect,
+    /// Written pages, left as they are.
+    Written,
+    /// All pages that have contents.
+    Present,
+}
+
 /// One step of a scan: written pages of `from..to`, write-protected again.
 /// Returns how many regions were filled and where to go on.
 pub fn scan(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, usize), isize> {
+    step(from, to, out, Want::Protect)
+}
+
+/// As [`scan`], but nothing is protected: the pages count as written still.
+pub fn look(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, usize), isize> {
+    step(from, to, out, Want::Written)
+}
+
+/// One step through the pages of `from..to` that have contents.
+pub fn present(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, usize), isize> {
+    step(from, to, out, Want::Present)
+}
+
+fn step(from: usize, to: usize, out: *mut PageRegion, want: Want) -> Result<(usize, usize), isize> {
+    // To tell pages of files apart costs a look at each page, so it is asked
+    // for only where there are such pages.
+    let file = match engine().folded.any() || want != Want::Protect {
+        true => PAGE_IS_FILE,
+        false => 0,
+    };
     let mut arg = ScanArg {
         size: size_of::<ScanArg>() as u64,
-        flags: PM_SCAN_WP_MATCHING,
+        flags: match want {
+            Want::Protect => PM_SCAN_WP_MATCHING,
+            _ => 0,
+        },
         start: from as u64,
         end: to as u64,
         walk_end: 0,
@@ -113,9 +149,12 @@ pub fn scan(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, usiz
         vec_len: REGIONS as u64,
         max_pages: 0,
         category_inverted: 0,
-        category_mask: PAGE_IS_WRITTEN,
+        category_mask: match want {
+            Want::Present => 0,
+            _ => PAGE_IS_WRITTEN,
+        },
         category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-        return_mask: PAGE_IS_WRITTEN | PAGE_IS_PFNZERO,
+        return_mask: PAGE_IS_WRITTEN | PAGE_IS_PFNZERO | file,
     };
     let n = sys!(IOCTL, engine().pagemap, PAGEMAP_SCAN, &raw mut arg);
     if failed(n) {

@@ -113,6 +113,8 @@ pub fn all() -> Vec<Session> {
             .resize(24, 80),
         interrupts(),
         probe!("map-churn", "mmap, munmap, mremap, mprotect, madvise with checksums"),
+        probe!("map-large", "large areas: dropped, moved, protected, grown, all after recoveries"),
+        probe!("map-fork", "a child's memory stays while the parent writes and commits"),
         probe!("brk-growth", "brk up and down"),
         probe!("registers-avx", "ymm registers held across system calls", COMPILER_AVX),
         probe!("fpu-control", "rounding in SSE and x87, kept across calls"),

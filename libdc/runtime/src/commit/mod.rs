@@ -14,7 +14,8 @@ pub mod sleep;
 use crate::engine::{engine, state, store_and_supply};
 use crate::machine::frame::Local;
 use crate::machine::{sys::failed, user, vector};
-use crate::uffd::{self, PAGE_IS_PFNZERO};
+use crate::space::folded;
+use crate::uffd::{self, PAGE_IS_FILE, PAGE_IS_PFNZERO};
 use crate::{fatal, object, signal, sys, thread, trace};
 use core::sync::atomic::Ordering::*;
 use dc_image::boot::{fault, plant};
@@ -65,6 +66,8 @@ pub fn commit(local: &mut Local) {
     object::descriptor::close_limbo();
     object::undo::forget();
     thread::resume_others();
+    let (store, mut supply) = store_and_supply();
+    store.give_back(&mut supply, now_ns);
     live.commit_ns.fetch_add(now_ns() - begin, Relaxed);
 }
 
@@ -143,7 +146,10 @@ fn copy_pages(copied: &mut u64) -> Result<(), Full> {
     *copied += hot;
     for i in 0..e.extra_len {
         // SAFETY: below extra_len entries are set.
-        stage(unsafe { e.extra.add(i).read() })?;
+        let page = unsafe { e.extra.add(i).read() };
+        // Found by no scan, so perhaps not written and still the frame itself.
+        folded::own(page);
+        stage(page)?;
         *copied += 1;
     }
     e.extra_len = 0;
@@ -198,8 +204,16 @@ fn scan_range(
             // SAFETY: the kernel filled the first n entries.
             let region = unsafe { *e.regions.add(i) };
             let zero = region.categories & PAGE_IS_PFNZERO != 0;
-            for page in (region.start as usize..region.end as usize).step_by(PAGE) {
+            let file = region.categories & PAGE_IS_FILE != 0;
+            let mut page = region.start as usize;
+            while page < region.end as usize {
+                // Still the frame itself: it was read, not written.
+                if file && let Some(end) = e.folded.end_of(page) {
+                    page = end;
+                    continue;
+                }
                 f(page, zero)?;
+                page += PAGE;
             }
         }
         if walked <= at {

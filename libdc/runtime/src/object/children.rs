@@ -10,6 +10,7 @@ use crate::engine::{engine, state};
 use crate::event;
 use crate::machine::frame::Local;
 use crate::machine::nr;
+use crate::space::folded;
 use crate::sys;
 use crate::thread;
 use core::sync::atomic::Ordering::*;
@@ -30,8 +31,20 @@ pub fn fork(l: &mut Local, _nr: usize, a: [usize; 6]) -> isize {
         crate::say!("child processes are not recoverable yet; a child runs, but does not survive");
     }
     event::visible(l);
-    let flags = a[0] & !(CLONE_VM | CLONE_VFORK | CLONE_FILES);
+    let mut flags = a[0] & !(CLONE_VM | CLONE_VFORK | CLONE_FILES);
     thread::stop_others(l);
+    // A commit changes frames that a child's folded pages would go on to read.
+    // After vfork there is none before the child has other memory.
+    if engine().folded.any() {
+        flags |= a[0] & CLONE_VFORK;
+        if flags & CLONE_VFORK == 0 {
+            let r = folded::gather_all();
+            if crate::machine::sys::failed(r) {
+                thread::resume_others();
+                return r;
+            }
+        }
+    }
     let all = !0u64;
     let mut old = 0u64;
     sys!(RT_SIGPROCMASK, 2, &raw const all, &raw mut old, 8);

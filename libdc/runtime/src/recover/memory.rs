@@ -1,49 +1,22 @@
 //! Memory: every area at its address, every committed page in it.
 
+use super::fill::Fill;
 use crate::engine::{engine, state};
-use crate::machine::{sys::failed, user};
+use crate::machine::sys::failed;
 use crate::object::{descriptor, regular};
 use crate::space::{self, MAP_ANONYMOUS, MAP_FIXED, MAP_POPULATE, PROT_WRITE};
 use crate::state::Vma;
 use crate::{fatal, sys, uffd};
-use core::sync::atomic::Ordering::Relaxed;
 use dc_image::FatalCode;
-use dc_image::window::{self, PAGE};
+use dc_image::window;
 
 pub fn restore() {
     let e = engine();
-    map_frames();
+    let mut fill = Fill::new();
     for i in 0..state().root.vma_count as usize {
         let v = state().vmas[i];
         map(&v);
-        let writable = v.prot | PROT_WRITE;
-        let readable = v.prot & PROT_WRITE == 0;
-        let mut any = false;
-        let (mut from, mut to) = (0, 0);
-        // Runs of pages are faulted in by one call each, then filled.
-        e.store
-            .for_each(v.start as usize, v.end as usize, |page, _| {
-                if !any && readable {
-                    sys!(MPROTECT, v.start, v.end - v.start, writable & 3);
-                }
-                any = true;
-                if page != to {
-                    populate(from, to);
-                    from = page;
-                }
-                to = page + PAGE;
-            });
-        populate(from, to);
-        e.store
-            .for_each(v.start as usize, v.end as usize, |page, bytes| {
-                // SAFETY: the area is mapped writable, the frame is a whole page. A
-                // page behind the end of a file that was cut short cannot be
-                // written; the program could not use it either.
-                unsafe { user::try_copy(page as *mut u8, bytes, PAGE) };
-            });
-        if any && readable {
-            sys!(MPROTECT, v.start, v.end - v.start, v.prot);
-        }
+        fill.area(&v);
         if v.tracked != 0 && !uffd::track(v.start as usize, v.end as usize) {
             cannot(&v, 0);
         }
@@ -56,22 +29,6 @@ pub fn restore() {
             Ok((_, walked)) if walked > at => at = walked,
             _ => break,
         }
-    }
-}
-
-/// Makes the frames of the image present in this process, in one call.
-fn map_frames() {
-    const MADV_POPULATE_READ: usize = 22;
-    let frames = engine().live().frame_limit.load(Relaxed) as usize;
-    let at = window::RIO_BASE + dc_image::header::FRAMES_OFFSET;
-    sys!(MADVISE, at, frames * PAGE, MADV_POPULATE_READ);
-}
-
-/// Makes pages present and writable.
-fn populate(from: usize, to: usize) {
-    const MADV_POPULATE_WRITE: usize = 23;
-    if to - from > PAGE {
-        sys!(MADVISE, from, to - from, MADV_POPULATE_WRITE);
     }
 }
 

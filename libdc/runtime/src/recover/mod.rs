@@ -11,6 +11,7 @@
 //! middle of it leads to the same recovery once more.
 
 pub mod descriptors;
+mod fill;
 pub mod memory;
 pub mod threads;
 
