@@ -29,6 +29,12 @@ pub struct Engine {
     pub stopping: AtomicU32,
     pub threads: [*mut Local; MAX_THREADS],
     pub thread_count: AtomicU32,
+    /// One above the highest slot of `threads` ever used.
+    pub thread_high: usize,
+    /// The protocol as it stands. What a rollback leaves of it is only which
+    /// protocol it is and whether threads run, so it is no part of the state:
+    /// every event would dirty a page.
+    pub machine: protocols::Machine,
     pub uffd: i32,
     pub pagemap: i32,
     pub mem: i32,
@@ -37,7 +43,9 @@ pub struct Engine {
     pub extra_len: usize,
     pub hot: crate::commit::hot::HotSet,
     pub pieces: crate::commit::sleep::Pieces,
+    /// Two buffers for scans.
     pub regions: *mut crate::uffd::PageRegion,
+    pub taken: *mut crate::uffd::PageRegion,
     /// True if re-execution may meet output that was already made.
     pub replay: crate::object::output::Replay,
     pub limbo: crate::object::descriptor::Limbo,
@@ -56,7 +64,7 @@ pub struct Engine {
 // SAFETY: guarded by the big lock, see the module.
 unsafe impl Sync for Engine {}
 
-static mut ENGINE: Engine = Engine {
+pub static mut ENGINE: Engine = Engine {
     boot: BootInfo::ZERO,
     live: core::ptr::null_mut(),
     arena: Arena::new(),
@@ -66,6 +74,8 @@ static mut ENGINE: Engine = Engine {
     stopping: AtomicU32::new(0),
     threads: [core::ptr::null_mut(); MAX_THREADS],
     thread_count: AtomicU32::new(0),
+    thread_high: 0,
+    machine: protocols::Machine::new(protocols::Protocol::Cbndvs),
     uffd: -1,
     pagemap: -1,
     mem: -1,
@@ -74,6 +84,7 @@ static mut ENGINE: Engine = Engine {
     hot: crate::commit::hot::HotSet::new(),
     pieces: crate::commit::sleep::Pieces::new(),
     regions: core::ptr::null_mut(),
+    taken: core::ptr::null_mut(),
     replay: crate::object::output::Replay::new(),
     limbo: crate::object::descriptor::Limbo::new(),
     undo: crate::object::undo::Pending::new(),

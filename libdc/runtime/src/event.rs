@@ -13,8 +13,7 @@ use protocols::{Decision, Event};
 pub fn non_deterministic(local: &mut Local) {
     engine().live().nd_events.fetch_add(1, Relaxed);
     trace::event(local, Class::NonDeterministic);
-    let d = state()
-        .root
+    let d = engine()
         .machine
         .step(Event::NonDeterministic { loggable: false });
     after(local, d);
@@ -23,7 +22,7 @@ pub fn non_deterministic(local: &mut Local) {
 /// Something is about to become visible; commits first if it must.
 pub fn visible(local: &mut Local) {
     engine().live().visible_events.fetch_add(1, Relaxed);
-    let d = state().root.machine.step(Event::Visible);
+    let d = engine().machine.step(Event::Visible);
     if d.commit_before && engine().boot.plant != dc_image::boot::plant::SKIP_COMMIT {
         commit::commit(local);
     }
@@ -33,7 +32,7 @@ pub fn visible(local: &mut Local) {
 
 /// A call nobody has classified: committed around, on both sides.
 pub fn unknown(local: &mut Local) {
-    let d = state().root.machine.step(Event::Unknown);
+    let d = engine().machine.step(Event::Unknown);
     if d.commit_before {
         commit::commit(local);
     }
@@ -44,17 +43,32 @@ fn after(local: &mut Local, d: Decision) {
     if d.commit_after {
         local.commit_after = true;
     } else {
-        engine()
-            .nd_cheap
-            .store(state().root.machine.flag(), Relaxed);
+        let e = engine();
+        e.nd_cheap.store(e.machine.flag(), Relaxed);
     }
 }
 
 /// Sets the flag without an event of its own: what happened before may not
 /// repeat itself.
 pub fn mark(_local: &mut Local) {
-    state()
-        .root
+    engine()
         .machine
         .step(Event::NonDeterministic { loggable: false });
+}
+
+/// Several threads run from now on, or no longer: their interleaving is
+/// non-deterministic while they do.
+pub fn set_threads(several: bool) {
+    let e = engine();
+    e.machine.set_always_nd(several);
+    state().root.machine_at_start.set_always_nd(several);
+    e.nd_cheap.store(e.machine.flag(), Relaxed);
+}
+
+/// After a recovery: the machine as the committed state has it.
+pub fn rolled_back() {
+    let e = engine();
+    e.machine = state().root.machine_at_start;
+    e.machine.step(Event::RolledBack);
+    e.nd_cheap.store(e.machine.flag(), Relaxed);
 }

@@ -74,6 +74,7 @@ impl Drop for Guard {
 
 /// From here on a commit need not wait for this thread.
 pub fn enter_stopped(l: &mut Local) {
+    l.moved = true;
     if engine().thread_count.load(Relaxed) > 1 {
         // SAFETY: the thread's own area.
         unsafe { vector::save_compact(l.xsave.bytes.as_mut_ptr()) };
@@ -143,7 +144,7 @@ pub fn stop_others(me: &mut Local) {
     }
     e.stopping.store(1, SeqCst);
     let pid = sys!(GETPID);
-    for slot in 0..MAX_THREADS {
+    for slot in 0..e.thread_high {
         let p = e.threads[slot];
         if p.is_null() || core::ptr::eq(p, me) {
             continue;
@@ -155,7 +156,7 @@ pub fn stop_others(me: &mut Local) {
             sys!(TGKILL, pid, t.tid, signal::STOP);
         }
     }
-    for slot in 0..MAX_THREADS {
+    for slot in 0..e.thread_high {
         let p = e.threads[slot];
         if p.is_null() || core::ptr::eq(p, me) {
             continue;
@@ -219,10 +220,13 @@ pub fn new_local_at(slot: usize) -> Option<&'static mut Local> {
     l.this = local_at as *mut Local;
     l.stack_top = local_at;
     l.entry = entry::syscall_entry as *const () as usize;
+    l.time = crate::machine::clock::enter as *const () as usize;
     l.slot = slot as u32;
     l.state = AtomicU32::new(RUNTIME);
     l.frame = Frame::ZERO;
+    l.moved = true;
     e.threads[slot] = l;
+    e.thread_high = e.thread_high.max(slot + 1);
     e.thread_count.fetch_add(1, SeqCst);
     Some(l)
 }
@@ -436,8 +440,7 @@ fn birth(l: &mut Local, b: Birth) -> isize {
         user::write(b.child_tid, &(tid as i32));
     }
     // Several threads: their interleaving is non-deterministic from now on.
-    state().root.machine.set_always_nd(true);
-    engine().nd_cheap.store(true, Relaxed);
+    crate::event::set_threads(true);
     child.ready.store(1, SeqCst);
     sys!(FUTEX, &raw const child.ready, FUTEX_WAKE_PRIVATE, 1);
     tid
@@ -462,7 +465,7 @@ pub fn spawn(child: &mut Local, tid: i32) -> isize {
         0,
     ];
     // All signals wait until the thread has its own block behind gs.
-    let all = !0u64;
+    let all = signal::ALL_BUT_FAULTS;
     let mut old = 0u64;
     sys!(RT_SIGPROCMASK, 2, &raw const all, &raw mut old, 8);
     // SAFETY: stack and block are the child's own.
@@ -507,12 +510,12 @@ pub fn exit(l: &mut Local, a: [usize; 6]) -> isize {
         user::write(clear, &0i32);
         sys!(FUTEX, clear, 1, 1);
     }
-    let all = !0u64;
+    let all = signal::ALL_BUT_FAULTS;
     sys!(RT_SIGPROCMASK, 2, &raw const all, 0, 8);
     e.threads[l.slot as usize] = core::ptr::null_mut();
     let left = e.thread_count.fetch_sub(1, SeqCst) - 1;
     if left == 1 {
-        state().root.machine.set_always_nd(false);
+        crate::event::set_threads(false);
         // What the others did may matter to the last one.
         crate::event::mark(local());
     }
@@ -571,7 +574,7 @@ pub fn gettid(l: &mut Local, _a: [usize; 6]) -> isize {
 
 /// The real id of a thread that the program names.
 pub fn real_tid(tid: i32) -> i32 {
-    for slot in 0..MAX_THREADS {
+    for slot in 0..engine().thread_high {
         let p = engine().threads[slot];
         if !p.is_null() && state().threads[slot].tid == tid {
             // SAFETY: blocks are never unmapped.

@@ -18,6 +18,8 @@ const REGISTER_MODE_WP: u64 = 2;
 const PAGEMAP_SCAN: usize = 0xc060_6610;
 const PM_SCAN_WP_MATCHING: u64 = 1;
 
+/// The page lies in an area that is tracked.
+const PAGE_IS_WPALLOWED: u64 = 1;
 pub const PAGE_IS_WRITTEN: u64 = 1 << 1;
 pub const PAGE_IS_PRESENT: u64 = 1 << 3;
 pub const PAGE_IS_SWAPPED: u64 = 1 << 4;
@@ -103,9 +105,18 @@ struct ScanArg {
 /// One step of a scan: written pages of `from..to`, write-protected again.
 /// Returns how many regions were filled and where to go on.
 pub fn scan(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, usize), isize> {
+    step(from, to, out, PM_SCAN_WP_MATCHING)
+}
+
+/// As [`scan`], but nothing is protected.
+pub fn look(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, usize), isize> {
+    step(from, to, out, 0)
+}
+
+fn step(from: usize, to: usize, out: *mut PageRegion, flags: u64) -> Result<(usize, usize), isize> {
     let mut arg = ScanArg {
         size: size_of::<ScanArg>() as u64,
-        flags: PM_SCAN_WP_MATCHING,
+        flags,
         start: from as u64,
         end: to as u64,
         walk_end: 0,
@@ -113,7 +124,7 @@ pub fn scan(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, usiz
         vec_len: REGIONS as u64,
         max_pages: 0,
         category_inverted: 0,
-        category_mask: PAGE_IS_WRITTEN,
+        category_mask: PAGE_IS_WPALLOWED | PAGE_IS_WRITTEN,
         category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
         return_mask: PAGE_IS_WRITTEN | PAGE_IS_PFNZERO,
     };

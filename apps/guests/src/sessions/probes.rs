@@ -75,6 +75,7 @@ pub fn all() -> Vec<Session> {
         probe!("threads-errno", "errno of each thread across failing calls"),
         probe!("threads-robust", "a robust mutex whose owner died"),
         probe!("epoll-event", "epoll over eventfds and a pipe"),
+        probe!("clock-spin", "the time asked for by threads and a handler without pause"),
         probe!("chance", "chance from the kernel, shown and chained").stream(Stream::Chained),
         probe!("identity", "cwd, umask, limits, pid, name"),
         probe!("terminal-raw", "termios: raw, back, and the window's size")

@@ -32,7 +32,7 @@ pub fn fork(l: &mut Local, _nr: usize, a: [usize; 6]) -> isize {
     event::visible(l);
     let flags = a[0] & !(CLONE_VM | CLONE_VFORK | CLONE_FILES);
     thread::stop_others(l);
-    let all = !0u64;
+    let all = crate::signal::ALL_BUT_FAULTS;
     let mut old = 0u64;
     sys!(RT_SIGPROCMASK, 2, &raw const all, &raw mut old, 8);
     let r = sys!(CLONE, flags, 0, a[2], a[3], 0);
