@@ -113,7 +113,9 @@ pub extern "C" fn on_async(l: &'static mut Local) {
 /// attention.
 pub extern "C" fn on_leave(l: &'static mut Local) {
     loop {
-        l.state.store(RUNTIME, SeqCst);
+        if l.state.load(Relaxed) != RUNTIME {
+            l.state.store(RUNTIME, SeqCst);
+        }
         let attention = l.attention.load(SeqCst);
         if attention == 0 {
             return;

@@ -7,7 +7,7 @@ use crate::arena::Arena;
 use crate::machine::frame::Local;
 use crate::state::State;
 use crate::thread::Lock;
-use core::sync::atomic::{AtomicBool, AtomicU32};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use dc_image::header::{self, Live};
 use dc_image::{BootInfo, window};
 use vista_core::journal::Journal;
@@ -42,6 +42,7 @@ pub struct Engine {
     pub extra: *mut usize,
     pub extra_len: usize,
     pub hot: crate::commit::hot::HotSet,
+    pub streams: crate::commit::stream::Streams,
     pub pieces: crate::commit::sleep::Pieces,
     /// Two buffers for scans.
     pub regions: *mut crate::uffd::PageRegion,
@@ -82,6 +83,7 @@ pub static mut ENGINE: Engine = Engine {
     extra: core::ptr::null_mut(),
     extra_len: 0,
     hot: crate::commit::hot::HotSet::new(),
+    streams: crate::commit::stream::Streams::new(),
     pieces: crate::commit::sleep::Pieces::new(),
     regions: core::ptr::null_mut(),
     taken: core::ptr::null_mut(),
@@ -119,6 +121,16 @@ impl Engine {
 
     pub fn high_fd(&self, which: i32) -> i32 {
         self.boot.fd_base + which
+    }
+}
+
+/// Adds to a counter in Rio. Without other threads that needs no locked add.
+#[inline(always)]
+pub fn add(counter: &AtomicU64, n: u64) {
+    if engine().thread_count.load(Relaxed) == 1 {
+        counter.store(counter.load(Relaxed) + n, Relaxed);
+    } else {
+        counter.fetch_add(n, Relaxed);
     }
 }
 

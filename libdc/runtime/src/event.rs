@@ -2,7 +2,7 @@
 //!
 //! `protocols` decides, this file acts. Callers hold the big lock.
 
-use crate::engine::{engine, state};
+use crate::engine::{add, engine, state};
 use crate::machine::frame::Local;
 use crate::{commit, trace};
 use core::sync::atomic::Ordering::*;
@@ -11,7 +11,11 @@ use protocols::{Decision, Event};
 
 /// A non-deterministic result is known and the program has not seen it yet.
 pub fn non_deterministic(local: &mut Local) {
-    engine().live().nd_events.fetch_add(1, Relaxed);
+    let e = engine();
+    add(&e.live().nd_events, 1);
+    if e.nd_cheap.load(Relaxed) && !trace::wanted() {
+        return;
+    }
     trace::event(local, Class::NonDeterministic);
     let d = engine()
         .machine
@@ -21,7 +25,7 @@ pub fn non_deterministic(local: &mut Local) {
 
 /// Something is about to become visible; commits first if it must.
 pub fn visible(local: &mut Local) {
-    engine().live().visible_events.fetch_add(1, Relaxed);
+    add(&engine().live().visible_events, 1);
     let d = engine().machine.step(Event::Visible);
     if d.commit_before && engine().boot.plant != dc_image::boot::plant::SKIP_COMMIT {
         commit::commit(local);

@@ -19,10 +19,17 @@ use core::sync::atomic::{AtomicU32, Ordering::*};
 const FUTEX_WAIT_PRIVATE: usize = 128;
 const FUTEX_WAKE_PRIVATE: usize = 129;
 
-/// The big lock of the runtime.
+/// The big lock of the runtime. A thread that is alone takes it by a plain store:
+/// nobody can be there before it has given life to another one, which it does with
+/// the lock in its hands.
 pub struct Lock {
     word: AtomicU32,
 }
+
+const FREE: u32 = 0;
+const TAKEN: u32 = 1;
+const WAITED_FOR: u32 = 2;
+const TAKEN_ALONE: u32 = 3;
 
 /// Held until dropped.
 pub struct Guard;
@@ -30,37 +37,53 @@ pub struct Guard;
 impl Lock {
     pub const fn new() -> Lock {
         Lock {
-            word: AtomicU32::new(0),
+            word: AtomicU32::new(FREE),
         }
     }
 
     /// Takes the lock; while it waits, the thread counts as stopped.
     #[inline(always)]
     pub fn acquire(&self, l: &mut Local) -> Guard {
-        if self.word.compare_exchange(0, 1, Acquire, Relaxed).is_err() {
+        if engine().thread_count.load(Relaxed) == 1 && self.word.load(Relaxed) == FREE {
+            self.word.store(TAKEN_ALONE, Relaxed);
+        } else if !self.try_acquire() {
             self.acquire_slowly(l);
         }
         Guard
     }
 
+    fn try_acquire(&self) -> bool {
+        let w = &self.word;
+        w.compare_exchange(FREE, TAKEN, Acquire, Relaxed).is_ok()
+    }
+
     #[cold]
     fn acquire_slowly(&self, l: &mut Local) {
         for _ in 0..100 {
-            if self.word.compare_exchange(0, 1, Acquire, Relaxed).is_ok() {
+            if self.try_acquire() {
                 return;
             }
             core::hint::spin_loop();
         }
         enter_stopped(l);
-        while self.word.swap(2, Acquire) != 0 {
-            sys!(FUTEX, &raw const self.word, FUTEX_WAIT_PRIVATE, 2, 0);
+        while self.word.swap(WAITED_FOR, Acquire) != FREE {
+            sys!(
+                FUTEX,
+                &raw const self.word,
+                FUTEX_WAIT_PRIVATE,
+                WAITED_FOR,
+                0
+            );
         }
         // The holder of the lock is never in a commit when it gives it away.
         l.state.store(RUNTIME, SeqCst);
     }
 
     fn release(&self) {
-        if self.word.swap(0, Release) == 2 {
+        let alone = engine().thread_count.load(Relaxed) == 1;
+        if alone && self.word.load(Relaxed) == TAKEN_ALONE {
+            self.word.store(FREE, Release);
+        } else if self.word.swap(FREE, Release) == WAITED_FOR {
             sys!(FUTEX, &raw const self.word, FUTEX_WAKE_PRIVATE, 1);
         }
     }

@@ -11,6 +11,7 @@ use dc_image::boot::high_fd;
 const UFFDIO_API: usize = 0xc018_aa3f;
 const UFFDIO_REGISTER: usize = 0xc020_aa00;
 const UFFDIO_UNREGISTER: usize = 0x8010_aa01;
+const UFFDIO_WRITEPROTECT: usize = 0xc018_aa06;
 const UFFD_API: u64 = 0xaa;
 const FEATURE_WP_ASYNC: u64 = 1 << 15;
 const FEATURE_WP_HUGETLBFS_SHMEM: u64 = 1 << 12;
@@ -78,6 +79,17 @@ pub fn open() -> Result<(), isize> {
 pub fn track(from: usize, to: usize) -> bool {
     let mut arg = [from as u64, (to - from) as u64, REGISTER_MODE_WP, 0];
     !failed(sys!(IOCTL, engine().uffd, UFFDIO_REGISTER, &raw mut arg))
+}
+
+/// Takes the protection away from pages of tracked memory, as a write would.
+pub fn open_pages(from: usize, to: usize) -> bool {
+    let mut arg = [from as u64, (to - from) as u64, 0];
+    !failed(sys!(
+        IOCTL,
+        engine().uffd,
+        UFFDIO_WRITEPROTECT,
+        &raw mut arg
+    ))
 }
 
 /// Stops tracking: the pages become plain memory, never write-protected.

@@ -103,6 +103,7 @@ pub fn all() -> Vec<Session> {
             .expect("size 6: 50 80")
             .resize(24, 80),
         probe!("map-churn", "mmap, munmap, mremap, mprotect, madvise with checksums"),
+        probe!("memory-sweep", "writes that move upward through memory, steadily and not"),
         probe!("brk-growth", "brk up and down"),
         probe!("registers-avx", "ymm registers held across system calls", COMPILER_AVX),
         probe!("fpu-control", "rounding in SSE and x87, kept across calls"),

@@ -21,7 +21,6 @@
 
 use crate::engine::{engine, store_and_supply};
 use crate::machine::user;
-use crate::sys;
 use dc_image::window::PAGE;
 use vista_core::pages::{Full, Slot};
 
@@ -58,6 +57,22 @@ pub struct HotSet {
 pub fn is_hot(page: usize) -> bool {
     let slot = engine().store.slot(page);
     slot.is_some_and(|s| s.flags & IS_HOT != 0)
+}
+
+/// Calls `f(from, to)` for each run of pages of a range that are not hot.
+pub fn cold_runs(from: usize, to: usize, mut f: impl FnMut(usize, usize)) {
+    let mut start = from;
+    for page in (from..to).step_by(PAGE) {
+        if is_hot(page) {
+            if start < page {
+                f(start, page);
+            }
+            start = page + PAGE;
+        }
+    }
+    if start < to {
+        f(start, to);
+    }
 }
 
 impl HotSet {
@@ -137,22 +152,6 @@ impl HotSet {
         Ok(copied)
     }
 
-    /// A piece of memory falls asleep: hot pages in it stay writable.
-    pub fn keep_writable(&self, from: usize, to: usize, prot: u32) {
-        for h in &self.pages[..self.len] {
-            let page = h.page;
-            let first = page == from || !is_hot(page - PAGE);
-            if !(from..to).contains(&page) || !is_hot(page) || !first {
-                continue;
-            }
-            let mut end = page + PAGE;
-            while end < to && is_hot(end) {
-                end += PAGE;
-            }
-            sys!(MPROTECT, page, end - page, prot);
-        }
-    }
-
     fn remove(&mut self, i: usize) {
         self.len -= 1;
         self.pages[i] = self.pages[self.len];
@@ -160,7 +159,7 @@ impl HotSet {
 }
 
 /// Whether a page equals its last copy.
-fn unchanged(page: usize) -> bool {
+pub fn unchanged(page: usize) -> bool {
     engine().store.committed(page).is_some_and(|frame| {
         // SAFETY: a committed frame; a fault on the page counts as a change.
         unsafe { user::same_page(frame, page as *const u8) }

@@ -10,6 +10,7 @@
 
 pub mod hot;
 pub mod sleep;
+pub mod stream;
 
 use crate::engine::{engine, state, store_and_supply};
 use crate::machine::frame::Local;
@@ -130,12 +131,14 @@ const WARM: u64 = 48;
 
 fn copy_pages(copied: &mut u64) -> Result<(), Full> {
     let e = engine();
+    e.streams.measure();
     let hot = e.hot.copy_all()?;
     written_pages(|page, zero| {
         if zero && e.store.committed(page).is_none() {
             return Ok(());
         }
         *copied += 1;
+        e.streams.note(page);
         // The planted bug: every seventh page of the program is not copied.
         if e.boot.plant == plant::SKIP_PAGE
             && copied.is_multiple_of(7)
@@ -146,6 +149,7 @@ fn copy_pages(copied: &mut u64) -> Result<(), Full> {
         }
         stage(page, *copied > WARM)
     })?;
+    e.streams.open_ahead();
     e.live().pages_hot.fetch_add(hot, Relaxed);
     *copied += hot;
     for i in 0..e.extra_len {

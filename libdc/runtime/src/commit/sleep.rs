@@ -181,8 +181,10 @@ impl Pieces {
                 continue;
             }
             self.acquire();
-            sys!(MPROTECT, p.start, p.end - p.start, p.prot & !PROT_WRITE);
-            engine().hot.keep_writable(p.start, p.end, p.prot);
+            // Hot pages stay writable, without a moment between.
+            super::hot::cold_runs(p.start, p.end, |from, to| {
+                sys!(MPROTECT, from, to - from, p.prot & !PROT_WRITE);
+            });
             self.pieces()[i].asleep = true;
             self.asleep.fetch_add(1, Relaxed);
             self.release();
@@ -350,7 +352,7 @@ impl Output {
 }
 
 /// The kernel writes into a thread's rseq area whenever it moves the thread,
-/// and takes a fault there for a crime. (Hot pages stay writable.)
+/// and takes a fault there for a crime. Hot pages stay writable.
 fn pinned(from: usize, to: usize) -> bool {
     if LOWER_HALF.contains(&from) {
         return false;
