@@ -24,6 +24,11 @@ pub const RUNTIME_BASE: usize = 0x2000_0000_0000;
 /// The runtime's executable never grows past this.
 pub const RUNTIME_END: usize = 0x2000_1000_0000;
 
+/// Where the kernel's vDSO and its data are moved to. Not in the range above: calls
+/// that leave from there are the runtime's own.
+pub const VDSO_BASE: usize = 0x2000_2000_0000;
+pub const VDSO_END: usize = 0x2000_2010_0000;
+
 pub const STATE_BASE: usize = 0x2010_0000_0000;
 /// Bytes reserved for the state tables (touched sparsely).
 pub const STATE_LEN: usize = 256 << 20;
@@ -45,6 +50,8 @@ pub const USER_END: usize = 0x7fff_ffff_f000;
 
 /// Top of the program's stack.
 pub const STACK_TOP: usize = 0x7fff_ffff_e000;
+/// The vDSO that the program sees: one page above its stack.
+pub const PROGRAM_VDSO: usize = STACK_TOP;
 /// Where `mmap(NULL)` starts to place areas, downward; the stack may grow to here.
 pub const MMAP_TOP: usize = 0x7fff_f800_0000;
 /// Where a position-independent executable is loaded.

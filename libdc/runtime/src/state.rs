@@ -37,7 +37,8 @@ const _: () = assert!(size_of::<State>() <= window::STATE_LEN);
 pub struct Root {
     /// `size_of::<State>()`: another layout is another version.
     pub layout: u64,
-    pub machine: protocols::Machine,
+    /// The protocol, as it is right behind a commit.
+    pub machine_at_start: protocols::Machine,
     pub vma_count: u32,
     pub discard_count: u32,
     pub pid: i32,
@@ -119,7 +120,9 @@ pub struct PosixTimer {
     pub set_at_ns: u64,
 }
 
-#[repr(C)]
+/// One thread. What changes with every commit, the registers, lies in the first
+/// page: what the processor's compact format leaves out is never written.
+#[repr(C, align(4096))]
 pub struct ThreadRecord {
     pub used: u32,
     pub tid: i32,
@@ -133,9 +136,11 @@ pub struct ThreadRecord {
     pub saved_mask: u64,
     pub has_saved_mask: u32,
     pub name: [u8; 16],
-    pub queue: crate::signal::queue::Queue,
     pub xsave: XsaveArea,
+    pub queue: crate::signal::queue::Queue,
 }
+
+const _: () = assert!(core::mem::offset_of!(ThreadRecord, xsave) <= 1024);
 
 /// One descriptor in an epoll set.
 #[derive(Clone, Copy)]

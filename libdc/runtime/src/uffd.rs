@@ -11,6 +11,7 @@ use dc_image::boot::high_fd;
 const UFFDIO_API: usize = 0xc018_aa3f;
 const UFFDIO_REGISTER: usize = 0xc020_aa00;
 const UFFDIO_UNREGISTER: usize = 0x8010_aa01;
+const UFFDIO_WRITEPROTECT: usize = 0xc018_aa06;
 const UFFD_API: u64 = 0xaa;
 const FEATURE_WP_ASYNC: u64 = 1 << 15;
 const FEATURE_WP_HUGETLBFS_SHMEM: u64 = 1 << 12;
@@ -18,6 +19,8 @@ const REGISTER_MODE_WP: u64 = 2;
 const PAGEMAP_SCAN: usize = 0xc060_6610;
 const PM_SCAN_WP_MATCHING: u64 = 1;
 
+/// The page lies in an area that is tracked.
+const PAGE_IS_WPALLOWED: u64 = 1;
 pub const PAGE_IS_WRITTEN: u64 = 1 << 1;
 /// A page of a file that the process has no copy of its own of.
 pub const PAGE_IS_FILE: u64 = 1 << 2;
@@ -80,6 +83,17 @@ pub fn track(from: usize, to: usize) -> bool {
     !failed(sys!(IOCTL, engine().uffd, UFFDIO_REGISTER, &raw mut arg))
 }
 
+/// Takes the protection away from pages of tracked memory, as a write would.
+pub fn open_pages(from: usize, to: usize) -> bool {
+    let mut arg = [from as u64, (to - from) as u64, 0];
+    !failed(sys!(
+        IOCTL,
+        engine().uffd,
+        UFFDIO_WRITEPROTECT,
+        &raw mut arg
+    ))
+}
+
 /// Stops tracking: the pages become plain memory, never write-protected.
 pub fn untrack(from: usize, to: usize) -> bool {
     let mut arg = [from as u64, (to - from) as u64];
@@ -132,7 +146,7 @@ pub fn present(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, u
 fn step(from: usize, to: usize, out: *mut PageRegion, want: Want) -> Result<(usize, usize), isize> {
     // To tell pages of files apart costs a look at each page, so it is asked
     // for only where there are such pages.
-    let file = match engine().folded.any() || want != Want::Protect {
+    let file = match engine().folded.any() || want == Want::Present {
         true => PAGE_IS_FILE,
         false => 0,
     };
@@ -151,7 +165,7 @@ fn step(from: usize, to: usize, out: *mut PageRegion, want: Want) -> Result<(usi
         category_inverted: 0,
         category_mask: match want {
             Want::Present => 0,
-            _ => PAGE_IS_WRITTEN,
+            _ => PAGE_IS_WPALLOWED | PAGE_IS_WRITTEN,
         },
         category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
         return_mask: PAGE_IS_WRITTEN | PAGE_IS_PFNZERO | file,

@@ -85,6 +85,7 @@ pub fn all() -> Vec<Session> {
         probe!("threads-errno", "errno of each thread across failing calls"),
         probe!("threads-robust", "a robust mutex whose owner died"),
         probe!("epoll-event", "epoll over eventfds and a pipe"),
+        probe!("clock-spin", "the time asked for by threads and a handler without pause"),
         probe!("chance", "chance from the kernel, shown and chained").stream(Stream::Chained),
         probe!("identity", "cwd, umask, limits, pid, name"),
         probe!("terminal-raw", "termios: raw, back, and the window's size")
@@ -115,6 +116,7 @@ pub fn all() -> Vec<Session> {
         probe!("map-churn", "mmap, munmap, mremap, mprotect, madvise with checksums"),
         probe!("map-large", "large areas: dropped, moved, protected, grown, all after recoveries"),
         probe!("map-fork", "a child's memory stays while the parent writes and commits"),
+        probe!("memory-sweep", "writes that move upward through memory, steadily and not"),
         probe!("brk-growth", "brk up and down"),
         probe!("registers-avx", "ymm registers held across system calls", COMPILER_AVX),
         probe!("fpu-control", "rounding in SSE and x87, kept across calls"),

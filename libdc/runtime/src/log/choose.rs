@@ -6,7 +6,7 @@
 //! a crash finds either the old protocol with its interval or the new one with
 //! its own.
 
-use crate::engine::{engine, state};
+use crate::engine::engine;
 use crate::fatal::Text;
 use crate::machine::frame::Local;
 use core::fmt::Write;
@@ -69,7 +69,7 @@ impl Chooser {
     /// After an event: asks for the commit with which another protocol begins.
     pub fn consider(&mut self, l: &mut Local) {
         let Some(auto) = &self.auto else { return };
-        match auto.advise(&state().root.machine, &self.costs) {
+        match auto.advise(&engine().machine, &self.costs) {
             Advice::Stay => {}
             Advice::Move(choice) | Advice::CommitToMove(choice) => {
                 self.pending = Some(choice);

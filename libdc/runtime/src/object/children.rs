@@ -45,7 +45,7 @@ pub fn fork(l: &mut Local, _nr: usize, a: [usize; 6]) -> isize {
             }
         }
     }
-    let all = !0u64;
+    let all = crate::signal::ALL_BUT_FAULTS;
     let mut old = 0u64;
     sys!(RT_SIGPROCMASK, 2, &raw const all, &raw mut old, 8);
     let r = sys!(CLONE, flags, 0, a[2], a[3], 0);

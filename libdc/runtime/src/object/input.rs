@@ -11,7 +11,7 @@
 use super::record::{self, IoHead};
 use super::{descriptor, pipe, poll, regular};
 use crate::commit::fault_point;
-use crate::engine::{engine, state};
+use crate::engine::{add, engine, state};
 use crate::event;
 use crate::log::replay;
 use crate::machine::frame::{ATTENTION_SIGNAL, Local};
@@ -142,7 +142,7 @@ fn wake_vectors(a: [usize; 6]) {
 /// Keeps `Live::rchar` equal to what the kernel counts for this process.
 pub fn count_read(r: isize) {
     if r > 0 {
-        engine().live().rchar.fetch_add(r as u64, Relaxed);
+        add(&engine().live().rchar, r as u64);
     }
 }
 

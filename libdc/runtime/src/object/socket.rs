@@ -4,7 +4,7 @@
 //! every call on a socket is committed around. Cold they are lost.
 
 use super::descriptor::*;
-use crate::engine::{engine, state};
+use crate::engine::engine;
 use crate::event;
 use crate::machine::frame::Local;
 use crate::machine::nr;
@@ -93,8 +93,8 @@ pub fn send_like(l: &mut Local, a: [usize; 6]) -> isize {
         }
         // The log holds what is received, and that something was sent.
         engine().log.wanted
-            && state().root.machine.protocol().logs()
-            && !state().root.machine.flag()
+            && engine().machine.protocol().logs()
+            && !engine().machine.flag()
             && matches!(n, nr::RECVFROM | nr::RECVMSG | nr::SENDTO | nr::SENDMSG)
     };
     wake_buffers(n, &a);

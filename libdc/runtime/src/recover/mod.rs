@@ -24,7 +24,6 @@ use core::sync::atomic::Ordering::*;
 use dc_image::boot::fault;
 use dc_image::window::{PAGE, STATE_BASE, STATE_LEN};
 use dc_image::{FatalCode, Status};
-use protocols::Event;
 
 pub fn recover(warm: bool) -> ! {
     let e = engine();
@@ -55,8 +54,7 @@ pub fn recover(warm: bool) -> ! {
     restore_dispositions();
     crate::object::epoll::forget_fed();
     crate::trace::recovered();
-    state().root.machine.step(Event::RolledBack);
-    e.nd_cheap.store(state().root.machine.flag(), Relaxed);
+    crate::event::rolled_back();
     crate::log::begin();
     threads::restore(main);
     timers::restore();

@@ -203,7 +203,6 @@ pub fn mremap(a: [usize; 6]) -> isize {
     // Write tracking does not move along: end it before, begin it after.
     if v.tracked != 0 {
         crate::uffd::untrack(old, old + old_len);
-        engine().hot.forget(old, old + old_len);
     }
     let how = (flags & DONTUNMAP) | MAYMOVE | FIXED;
     let mut r = sys!(MREMAP, old, old_len, new_len, how, to);

@@ -25,7 +25,7 @@ use crate::machine::sys::{errno::ENOMEM, failed};
 use crate::machine::{entry, user};
 use crate::space::{self, *};
 use crate::state::Vma;
-use crate::uffd::{self, PAGE_IS_FILE, PageRegion};
+use crate::uffd::{self, PAGE_IS_FILE, PAGE_IS_WRITTEN, PageRegion};
 use crate::{fatal, sys, thread};
 use core::sync::atomic::Ordering::Relaxed;
 use dc_image::FatalCode;
@@ -160,8 +160,10 @@ pub fn works() -> bool {
     }
     let seen = || {
         let mut out = [PageRegion::default(); uffd::REGIONS];
-        match uffd::look(SCRATCH_BASE, SCRATCH_BASE + PAGE, out.as_mut_ptr()) {
-            Ok((1, _)) => Some(out[0].categories & PAGE_IS_FILE != 0),
+        match uffd::present(SCRATCH_BASE, SCRATCH_BASE + PAGE, out.as_mut_ptr()) {
+            Ok((1, _)) if out[0].categories & PAGE_IS_WRITTEN != 0 => {
+                Some(out[0].categories & PAGE_IS_FILE != 0)
+            }
             _ => None,
         }
     };
@@ -318,9 +320,8 @@ pub fn gather_all() -> isize {
 /// stopped. Answers 0 or a negative error number.
 fn gather(from: usize, to: usize) -> isize {
     let e = engine();
-    // Neither asleep nor hot: the new mapping knows of neither.
+    // Not asleep: the new mapping knows nothing of that.
     e.pieces.wake(from, to);
-    e.hot.forget(from, to);
     let Some(&mut v) = space::find(from as u64) else {
         e.folded.forget(from, to);
         return 0;

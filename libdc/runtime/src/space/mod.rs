@@ -155,7 +155,8 @@ pub fn update(from: u64, to: u64, mut f: impl FnMut(&mut Vma)) {
 /// committed of them is void.
 pub fn discard(from: usize, to: usize) {
     let e = engine();
-    e.hot.forget(from, to);
+    // A hot page is no longer hot, but writable while its piece sleeps.
+    e.pieces.wake(from, to);
     let mut any = false;
     e.store.for_each(from, to, |_, _| any = true);
     if !any {
