@@ -111,9 +111,10 @@ impl Chooser {
     }
 }
 
-/// A mean that forgets: an eighth of it is the newest.
+/// A mean that forgets: an eighth of it is the newest. One that lasted very
+/// long says more about who else ran meanwhile, so it counts as long, no more.
 fn follow(mean: u64, newest: u64) -> u64 {
-    (mean * 7 + newest) / 8
+    (mean * 7 + newest.min(mean * 4 + 100)) / 8
 }
 
 /// For `dcrun stats`.
