@@ -277,7 +277,9 @@ fn assemble(
     }
     message::speak_through(number(high_fd::MESSAGES));
     if let Some(path) = session.trace {
+        // Who recovers reads where it ends.
         let trace = OpenOptions::new()
+            .read(true)
             .append(true)
             .create(true)
             .open(path)

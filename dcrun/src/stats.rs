@@ -1,6 +1,7 @@
 //! The counters of a run, for people and for scripts.
 
 use std::io::Write;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use dc_image::Status;
@@ -102,6 +103,9 @@ pub fn counters(record: &Record, live: &Live) -> Value {
         "protocol_now": in_force.map(Protocol::name),
         "protocol_moves": live.protocol_moves.load(Relaxed),
         "protocol_reason": reason(live),
+        "cost_commit_us": cost_us(&live.cost_commit_ns),
+        "cost_record_us": cost_us(&live.cost_record_ns),
+        "cost_flush_us": cost_us(&live.cost_flush_ns),
         "rio": record.rio.to_string(),
         "published": live.published.load(Relaxed),
         "commits": commits,
@@ -133,6 +137,12 @@ pub fn counters(record: &Record, live: &Live) -> Value {
         "crashes_in_a_row": live.crashes.load(Relaxed),
         "crash_commit": live.crash_commit.load(Relaxed),
     })
+}
+
+/// What `auto` has measured, if it did.
+fn cost_us(ns: &AtomicU64) -> Option<f64> {
+    let ns = ns.load(Relaxed);
+    (ns != 0).then_some(ns as f64 / 1000.0)
 }
 
 /// Why the protocol was changed last, if it was.

@@ -66,6 +66,7 @@ impl Dcrun {
         session: &Session,
         fresh: bool,
         options: &Options,
+        trace: Option<&Path>,
         command: &[OsString],
     ) -> Vec<OsString> {
         let mut line: Vec<OsString> = vec![self.binary.clone().into(), "run".into()];
@@ -74,6 +75,9 @@ impl Dcrun {
         }
         if let Some(protocol) = &options.protocol {
             line.extend(["--protocol".into(), protocol.into()]);
+        }
+        if let Some(trace) = trace {
+            line.extend(["--trace".into(), trace.into()]);
         }
         if let Some(interval_ms) = session.interval_ms {
             line.extend(["--interval".into(), interval_ms.to_string().into()]);
@@ -100,6 +104,20 @@ impl Dcrun {
     pub fn stats(&self, name: &str) -> Result<Stats> {
         let text = self.ask(&["stats", name, "--json"])?;
         serde_json::from_str(&text).context(format_args!("read dcrun stats --json: {text:?}"))
+    }
+
+    /// What dcrun finds wrong with a trace, if anything.
+    pub fn check(&self, trace: &Path) -> Result<Option<String>> {
+        let output = Command::new(&self.binary)
+            .arg("check")
+            .arg(trace)
+            .stdin(Stdio::null())
+            .output()
+            .context(format_args!("run {}", self.binary.display()))?;
+        Ok((!output.status.success()).then(|| {
+            let said = [output.stdout, output.stderr].concat();
+            String::from_utf8_lossy(&said).trim().to_owned()
+        }))
     }
 
     fn ask(&self, args: &[&str]) -> Result<String> {

@@ -83,6 +83,9 @@ struct Hosting {
     /// For the hosted run only, such as DCRUN_PLANT=skip-page.
     #[arg(long, value_name = "NAME=VALUE")]
     env: Vec<String>,
+    /// Trace the runs, and have dcrun check the traces.
+    #[arg(long)]
+    check: bool,
     /// Keep the directories of runs that differ.
     #[arg(long)]
     keep: bool,
@@ -323,6 +326,7 @@ impl Hosting {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
             protocol: self.protocol.clone(),
+            check: self.check,
             keep: self.keep,
             ..Options::default()
         }

@@ -3,7 +3,7 @@
 //! The native run comes first and twice: a session that does not even agree with itself proves nothing about anybody
 //! else. Each further run stands in a fresh directory with a fresh dcrun state, so no run can lean on another.
 
-use crate::compare::compare;
+use crate::compare::{Difference, Kind, compare};
 use crate::console::Console;
 use crate::dcrun::{Dcrun, Stats};
 use crate::drive::{Driver, Peace};
@@ -89,6 +89,8 @@ pub struct Options {
     pub places: u64,
     /// An [`Mode::Every`] ends at the first place that differs.
     pub stop_early: bool,
+    /// Have dcrun trace the run, and check the trace.
+    pub check: bool,
     /// Keep the directory of a run that differs.
     pub keep: bool,
 }
@@ -105,6 +107,7 @@ impl Default for Options {
             patience: 3,
             places: 100_000,
             stop_early: false,
+            check: false,
             keep: false,
         }
     }
@@ -258,7 +261,14 @@ impl Hosting<'_> {
         let dcrun = Dcrun::new(&options.dcrun, dir.state());
         // Only a run that nobody restarts may ask for a fresh one.
         let fresh = self.plan.is_none();
-        let line = dcrun.command_line(session, fresh, options, &command(session)?);
+        let trace = options.check.then(|| dir.trace());
+        let line = dcrun.command_line(
+            session,
+            fresh,
+            options,
+            trace.as_deref(),
+            &command(session)?,
+        );
         let mut env = env(session, &dir);
         env.push(("DCRUN_STATE".into(), dir.state().into()));
         env.extend(
@@ -284,6 +294,15 @@ impl Hosting<'_> {
         };
         self.count(kills, stats, report);
         let mut verdict = compare(&self.reference.outcome, &outcome, session.stream);
+        if let Some(trace) = &trace
+            && let Some(flaw) = dcrun.check(trace)?
+        {
+            verdict.differences.push(Difference {
+                kind: Kind::Different,
+                subject: "trace".into(),
+                detail: flaw,
+            });
+        }
         let place = match self.fault {
             Some((fault, place)) => format!("{}:{place}: ", fault.name()),
             None => String::new(),

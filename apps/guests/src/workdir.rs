@@ -5,6 +5,7 @@
 //!   home/          HOME
 //!   home/work/     the program's working directory; its files are collected
 //!   state/         DCRUN_STATE
+//!   trace          what happened, when somebody wants to check it
 //!   shell/         the fifos of the shell that starts the program, its output when that is a file
 //! ```
 //!
@@ -59,6 +60,11 @@ impl WorkDir {
 
     pub fn state(&self) -> PathBuf {
         self.root.join("state")
+    }
+
+    /// The trace of the run, when one is wanted.
+    pub fn trace(&self) -> PathBuf {
+        self.root.join("trace")
     }
 
     pub fn shell(&self) -> PathBuf {

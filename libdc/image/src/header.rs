@@ -193,6 +193,11 @@ pub struct Live {
     /// was changed.
     pub protocol_now: AtomicU32,
     pub protocol_moves: AtomicU32,
+    /// What things cost, as `auto` has measured it, ns: a commit, a record of the
+    /// log, making its tail durable.
+    pub cost_commit_ns: AtomicU64,
+    pub cost_record_ns: AtomicU64,
+    pub cost_flush_ns: AtomicU64,
     /// Why it was changed last, UTF-8, NUL-terminated.
     pub protocol_reason: [u8; 320],
 }

@@ -47,9 +47,10 @@ pub fn non_deterministic(l: &mut Local) {
     after(l, d);
 }
 
-/// A signal is about to be delivered. It comes between two instructions, and
-/// no log says between which.
-pub fn signal(l: &mut Local) {
+/// Something non-deterministic that no log can hold: a signal, which comes
+/// between two instructions, and nobody says between which; or more bytes than
+/// a commit has.
+pub fn unloggable(l: &mut Local) {
     add(&engine().live().nd_events, 1);
     trace::chance(l, Fate::Open);
     let d = tell(Event::NonDeterministic { loggable: false }, 0);
@@ -126,7 +127,7 @@ fn position(number: usize, args: &[usize; 6]) -> u64 {
         && descriptor::file_of(fd).is_some_and(|file| {
             matches!(
                 descriptor::open_file(file).kind,
-                Kind::Directory | Kind::Device | Kind::Other
+                Kind::Regular | Kind::Directory | Kind::Device | Kind::Other
             )
         });
     if moves {

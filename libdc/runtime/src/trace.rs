@@ -2,8 +2,7 @@
 //!
 //! The format and its writer are those of `protocols::trace`. A sequence number
 //! is never used twice, also not after a failure: the counter lies in Rio, out
-//! of every rollback. A line is one append of the kernel's, so a kill leaves
-//! none in pieces.
+//! of every rollback; whether its last line was written the trace itself says.
 
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
@@ -68,12 +67,46 @@ pub fn recovered() {
     if !wanted() {
         return;
     }
+    if let Some(last) = last_written() {
+        // A kill may have come between a number and its line.
+        engine().live().trace_sequence.store(last, Relaxed);
+    }
     let commit = state().root.trace_commit;
     if engine().live().trace_sequence.load(Relaxed) < commit {
         committed();
     }
     write(Class::Kill, "kill", Fate::Open, Note::None);
     write(Class::Recover, "recover", Fate::Open, Note::To(commit));
+}
+
+/// Cuts off a line that a kill has left in pieces (one that crosses a page may
+/// be), and returns the number in the last whole one, if that is of this process.
+fn last_written() -> Option<u64> {
+    let fd = engine().high_fd(high_fd::TRACE);
+    let end = sys!(LSEEK, fd, 0, 2);
+    if end <= 0 {
+        return None;
+    }
+    let mut text = [0u8; 512];
+    let from = (end - text.len() as isize).max(0);
+    let n = sys!(PREAD64, fd, text.as_mut_ptr(), text.len(), from);
+    crate::object::input::count_read(n);
+    let text = &text[..n.max(0) as usize];
+    let newline = text.iter().rposition(|&b| b == b'\n')?;
+    if newline + 1 < text.len() {
+        sys!(FTRUNCATE, fd, from as usize + newline + 1);
+    }
+    let whole = &text[..newline];
+    let line = whole.rsplit(|&b| b == b'\n').next()?;
+    let mut fields = line.split(|&b| b == b' ').map(|field| {
+        field.iter().try_fold(0u64, |v, b| match b {
+            b'0'..=b'9' => Some(v * 10 + (b - b'0') as u64),
+            _ => None,
+        })
+    });
+    let process = fields.next()??;
+    let sequence = fields.next()??;
+    (process == state().root.pid as u64).then_some(sequence)
 }
 
 fn write(class: Class, call: &str, fate: Fate, note: Note) {

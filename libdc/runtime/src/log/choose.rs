@@ -6,11 +6,13 @@
 //! a crash finds either the old protocol with its interval or the new one with
 //! its own.
 
+use crate::commit::now_ns;
 use crate::engine::engine;
 use crate::fatal::Text;
 use crate::machine::frame::Local;
 use core::fmt::Write;
-use core::sync::atomic::Ordering::*;
+use core::sync::atomic::{AtomicU64, Ordering::*};
+use dc_image::header::Live;
 use protocols::auto::{Advice, Auto, Choice, Costs};
 use protocols::{Event, Protocol};
 
@@ -18,6 +20,8 @@ pub struct Chooser {
     auto: Option<Auto>,
     pending: Option<Choice>,
     costs: Costs,
+    /// What reading the clock takes by itself.
+    clock_ns: u64,
     /// Commits and the time they had taken when `costs` was last brought up.
     seen: (u64, u64),
 }
@@ -36,6 +40,7 @@ impl Chooser {
             auto: None,
             pending: None,
             costs: GUESS,
+            clock_ns: 0,
             seen: (0, 0),
         }
     }
@@ -49,7 +54,13 @@ impl Chooser {
         let durable = engine().boot.durable != 0;
         // A sync, until one was measured.
         self.costs.flush_ns = if durable { 1_000_000 } else { 0 };
+        let readings = (0..8).map(|_| {
+            let begin = now_ns();
+            now_ns() - begin
+        });
+        self.clock_ns = readings.min().unwrap_or(0);
         let live = engine().live();
+        self.costs = known(live, self.costs);
         self.seen = (live.commits.load(Relaxed), live.commit_ns.load(Relaxed));
     }
 
@@ -91,6 +102,7 @@ impl Chooser {
         if now.0 > self.seen.0 && now.1 > self.seen.1 {
             let mean = (now.1 - self.seen.1) / (now.0 - self.seen.0);
             self.costs.commit_ns = follow(self.costs.commit_ns, mean);
+            live.cost_commit_ns.store(self.costs.commit_ns, Relaxed);
             self.seen = now;
         }
         if let Some(choice) = self.pending.take() {
@@ -102,18 +114,42 @@ impl Chooser {
 
     pub fn flush_took(&mut self, ns: u64) {
         self.costs.flush_ns = follow(self.costs.flush_ns, ns);
+        engine()
+            .live()
+            .cost_flush_ns
+            .store(self.costs.flush_ns, Relaxed);
     }
 
     /// Making a record of so many bytes took so long.
     pub fn record_took(&mut self, ns: u64, bytes: usize) {
         let by_size = self.costs.record_kib_ns * bytes as u64 / 1024;
-        self.costs.record_ns = follow(self.costs.record_ns, ns.saturating_sub(by_size));
+        let rest = ns.saturating_sub(by_size + self.clock_ns);
+        self.costs.record_ns = follow(self.costs.record_ns, rest);
+        engine()
+            .live()
+            .cost_record_ns
+            .store(self.costs.record_ns, Relaxed);
     }
 }
 
-/// A mean that forgets: an eighth of it is the newest.
+/// A mean that forgets: an eighth of it is the newest. One that lasted very
+/// long says more about who else ran meanwhile, so it counts as long, no more.
 fn follow(mean: u64, newest: u64) -> u64 {
-    (mean * 7 + newest) / 8
+    (mean * 7 + newest.min(mean * 4 + 100)) / 8
+}
+
+/// What workers before this one have measured.
+fn known(live: &Live, guess: Costs) -> Costs {
+    let or = |measured: &AtomicU64, guess| match measured.load(Relaxed) {
+        0 => guess,
+        ns => ns,
+    };
+    Costs {
+        commit_ns: or(&live.cost_commit_ns, guess.commit_ns),
+        record_ns: or(&live.cost_record_ns, guess.record_ns),
+        flush_ns: or(&live.cost_flush_ns, guess.flush_ns),
+        ..guess
+    }
 }
 
 /// For `dcrun stats`.

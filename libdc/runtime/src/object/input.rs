@@ -36,10 +36,18 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
     engine().pieces.wake(addr, addr.saturating_add(len));
     match f.kind {
         Kind::Regular | Kind::MemFd | Kind::Directory if regular::rewinds(f) => {
+            let foreign = regular::is_foreign(f);
+            if foreign && let Some(r) = replay::answer(l) {
+                regular::after_transfer(fd, file, None, r);
+                return r;
+            }
             // SAFETY: the program's own call with its own arguments.
             let r = unsafe { crate::machine::sys::raw6(nr::READ, a) };
             count_read(r);
             regular::after_transfer(fd, file, None, r);
+            if foreign {
+                regular::foreign_was_read(l, r);
+            }
             r
         }
         Kind::EventFd => {
@@ -67,12 +75,13 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
 /// Into several buffers: streams fill the first one that has room, files all.
 pub fn readv(l: &mut Local, a: [usize; 6]) -> isize {
     let fd = a[0] as i32;
-    let kind = {
+    let (kind, foreign) = {
         let _guard = engine().lock.acquire(l);
         let Some(file) = descriptor::file_of(fd) else {
             return -EBADF;
         };
-        descriptor::open_file(file).kind
+        let f = descriptor::open_file(file);
+        (f.kind, regular::is_foreign(f))
     };
     if matches!(
         kind,
@@ -81,7 +90,9 @@ pub fn readv(l: &mut Local, a: [usize; 6]) -> isize {
         let _guard = engine().lock.acquire(l);
         wake_vectors(a);
         let chance = matches!(kind, Kind::Device | Kind::Other);
-        if chance && let Some(r) = replay::answer(l) {
+        if (chance || foreign)
+            && let Some(r) = replay::answer(l)
+        {
             return r;
         }
         // SAFETY: the program's own call with its own arguments.
@@ -92,6 +103,8 @@ pub fn readv(l: &mut Local, a: [usize; 6]) -> isize {
         }
         if chance {
             event::non_deterministic(l);
+        } else if foreign {
+            regular::foreign_was_read(l, r);
         }
         return r;
     }
@@ -111,11 +124,12 @@ pub fn pread(l: &mut Local, a: [usize; 6]) -> isize {
     let Some(file) = descriptor::file_of(a[0] as i32) else {
         return -EBADF;
     };
-    let chance = !matches!(
-        descriptor::open_file(file).kind,
-        Kind::Regular | Kind::MemFd
-    );
-    if chance && let Some(r) = replay::answer(l) {
+    let f = descriptor::open_file(file);
+    let chance = !matches!(f.kind, Kind::Regular | Kind::MemFd);
+    let foreign = regular::is_foreign(f);
+    if (chance || foreign)
+        && let Some(r) = replay::answer(l)
+    {
         return r;
     }
     // SAFETY: the program's own call with its own arguments.
@@ -123,6 +137,8 @@ pub fn pread(l: &mut Local, a: [usize; 6]) -> isize {
     count_read(r);
     if chance {
         event::non_deterministic(l);
+    } else if foreign {
+        regular::foreign_was_read(l, r);
     }
     r
 }

@@ -11,6 +11,7 @@ use super::descriptor::{self, *};
 use super::stat::*;
 use super::{process, undo};
 use crate::engine::{engine, state};
+use crate::event;
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::state::{Kind, MAX_FILES, OpenFile};
@@ -203,6 +204,28 @@ pub fn warn_shared_mapping(file: u32) {
 pub fn rewinds(f: &OpenFile) -> bool {
     matches!(f.kind, Kind::Regular | Kind::Directory | Kind::MemFd)
         && (f.inherited == 0 || f.flags as usize & O_ACCMODE == 0)
+}
+
+/// The most that is logged of a file that others may write; what is more is
+/// committed.
+const FOREIGN_MAX: isize = 16 << 10;
+
+/// Whether a replay must not rely on what this file holds: the program only
+/// reads it, so somebody else may write it.
+pub fn is_foreign(f: &OpenFile) -> bool {
+    f.kind == Kind::Regular
+        && f.flags as usize & O_ACCMODE == 0
+        && engine().machine.protocol().logs()
+        && !undo::is_changed(f.dev, f.ino)
+}
+
+/// A file that others may write was read.
+pub fn foreign_was_read(l: &mut Local, r: isize) {
+    if r > FOREIGN_MAX {
+        event::unloggable(l);
+    } else {
+        event::non_deterministic(l);
+    }
 }
 
 /// A file that is mapped must be the same at recovery: size and time of it.

@@ -101,9 +101,9 @@ pub fn shows_in(number: usize, args: &[usize; 6], ret: isize) -> bool {
     if ret < 0 || (p.changed_len == 0 && !p.tree_changed) {
         return false;
     }
-    let is_changed = |mode: u32, dev: u64, ino: u64| match mode & S_IFMT {
+    let shows = |mode: u32, dev: u64, ino: u64| match mode & S_IFMT {
         S_IFDIR => p.tree_changed,
-        S_IFREG => p.changed_many || p.changed[..p.changed_len].contains(&(dev, ino)),
+        S_IFREG => is_changed(dev, ino),
         _ => false,
     };
     let at = match number {
@@ -111,12 +111,18 @@ pub fn shows_in(number: usize, args: &[usize; 6], ret: isize) -> bool {
         nr::NEWFSTATAT => args[2],
         nr::STATX => {
             return super::stat::of_statx(args[4])
-                .is_some_and(|(mode, dev, ino)| is_changed(mode, dev, ino));
+                .is_some_and(|(mode, dev, ino)| shows(mode, dev, ino));
         }
         nr::GETDENTS | nr::GETDENTS64 => return p.tree_changed,
         _ => return false,
     };
-    user::read::<Stat>(at).is_some_and(|st| is_changed(st.mode, st.dev, st.ino))
+    user::read::<Stat>(at).is_some_and(|st| shows(st.mode, st.dev, st.ino))
+}
+
+/// Whether the program itself has changed a file since the commit.
+pub fn is_changed(dev: u64, ino: u64) -> bool {
+    let p = &engine().undo;
+    p.changed_many || p.changed[..p.changed_len].contains(&(dev, ino))
 }
 
 /// After a commit: nothing of the past will be undone. A second name goes,

@@ -84,7 +84,7 @@ fn deliver(l: &mut Local, info: &SigInfo) {
             &[&l.slot.to_le_bytes(), &[0; 4], record::bytes_of(info)],
         );
     }
-    event::signal(l);
+    event::unloggable(l);
     restart_call(l, &act);
     let record = &mut state().threads[l.slot as usize];
     let old_mask = if record.has_saved_mask != 0 {
