@@ -164,6 +164,13 @@ fn map_tables() {
         arena: &mut e.arena,
         rio_fd,
     };
+    // All of it is read at once.
+    const MADV_POPULATE_READ: usize = 22;
+    let frames = live.frame_limit.load(Relaxed) as usize;
+    if frames > 0 {
+        let len = (frames * 16).next_multiple_of(PAGE);
+        sys!(MADVISE, place.table, len, MADV_POPULATE_READ);
+    }
     // SAFETY: the image is mapped for the life of the worker.
     match unsafe { PageStore::open(place, &mut supply) } {
         Ok(store) => e.store = store,

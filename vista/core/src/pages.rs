@@ -155,15 +155,23 @@ impl PageStore {
         let limit = s.limit().load(Relaxed) as usize;
         s.usable = limit;
         let published = s.published();
+        // Neighbours in the table are mostly neighbours in memory: one leaf of
+        // the index serves many.
+        let (mut covered, mut leaf) = (usize::MAX, core::ptr::null_mut::<Slot>());
         for n in 0..limit {
             let (page, seq) = (s.entry(n).page.load(Relaxed), s.entry(n).seq.load(Relaxed));
             if seq == 0 || seq > published {
                 s.clear(n);
                 continue;
             }
-            let slot = s.slot_or_new(page as usize, supply)?;
-            // SAFETY: slots live as long as the store; no other reference exists.
-            let slot = unsafe { &mut *slot };
+            let number = page as usize / PAGE;
+            if number / LEAF != covered {
+                leaf = s.slot_or_new(number / LEAF * LEAF * PAGE, supply)?;
+                covered = number / LEAF;
+            }
+            // SAFETY: `leaf` is a whole leaf; slots live as long as the store, and
+            // no other reference exists.
+            let slot = unsafe { &mut *leaf.add(number % LEAF) };
             let old = slot.frame;
             if old == 0 || s.entry(old as usize - 1).seq.load(Relaxed) < seq {
                 slot.frame = n as u32 + 1;

@@ -13,9 +13,8 @@ use crate::state::Vma;
 use crate::sys;
 use dc_image::window::PAGE;
 
-/// Shorter runs are copied: pages among others that change come back sooner
-/// than they would have been needed one by one.
-const LEAST: usize = 16 * PAGE;
+/// Shorter runs are copied: to map them would not be faster.
+const LEAST: usize = 4 * PAGE;
 /// Runs that are mapped at the most (the kernel's limit is 65530 mappings).
 const MOST: usize = 4096;
 
