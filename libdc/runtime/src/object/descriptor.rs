@@ -84,6 +84,9 @@ pub fn release(file: u32) {
         if f.kind == Kind::Regular && f.unlinked != 0 {
             super::undo::close_name(f.ino);
         }
+        if f.kind == Kind::Pipe && f.peer != 0 {
+            super::pipe::end_closed(file);
+        }
         f.kind = Kind::None;
         super::input::forget(file);
         super::epoll::forget(file);
@@ -251,8 +254,14 @@ pub fn close_limbo() {
 fn announce(l: &mut Local, fd: i32) {
     if let Some(file) = file_of(fd) {
         let shared = state().file_refs[file as usize - 1] > 1;
-        if !shared && matches!(open_file(file).kind, Kind::Pipe | Kind::Socket) {
-            event::visible(l);
+        if shared {
+            return;
+        }
+        match open_file(file).kind {
+            // No rollback opens this end again, so none may come to before it.
+            Kind::Pipe if super::pipe::is_state(fd) => crate::commit::commit(l),
+            Kind::Pipe | Kind::Socket => event::visible(l),
+            _ => {}
         }
     }
 }

@@ -53,6 +53,13 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
             event::non_deterministic(l);
             r
         }
+        Kind::Pipe if f.peer != 0 => {
+            drop(guard);
+            match super::pipe::read(l, a) {
+                Some(r) => r,
+                None => stream(l, fd, addr, len),
+            }
+        }
         _ => {
             drop(guard);
             stream(l, fd, addr, len)
@@ -356,7 +363,7 @@ pub fn restore(warm: bool) {
         let Some(file) = descriptor::file_of(head.fd) else {
             continue;
         };
-        if !warm && super::pipe::is_own(head.fd) {
+        if super::pipe::is_state(head.fd) || !warm && super::pipe::is_own(head.fd) {
             continue;
         }
         let bytes = &r.payload[size_of::<IoHead>()..];

@@ -76,6 +76,9 @@ pub fn make(l: &mut Local, a: [usize; 6]) -> isize {
 pub fn send_like(l: &mut Local, a: [usize; 6]) -> isize {
     {
         let _guard = engine().lock.acquire(l);
+        if carries_descriptors(l.frame.nr, &a) && super::pipe::share_all() {
+            crate::commit::commit(l);
+        }
         event::visible(l);
     }
     wake_buffers(l.frame.nr, &a);
@@ -87,6 +90,16 @@ pub fn send_like(l: &mut Local, a: [usize; 6]) -> isize {
         }
     }
     r
+}
+
+/// Whether a message may give descriptors away (msghdr: the length of the control
+/// part is its sixth word).
+fn carries_descriptors(n: usize, a: &[usize; 6]) -> bool {
+    match n {
+        nr::SENDMSG => user::read::<usize>(a[1] + 40) != Some(0),
+        nr::SENDMMSG => true,
+        _ => false,
+    }
 }
 
 /// What a receive takes from the socket must find its place awake.
