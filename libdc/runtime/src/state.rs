@@ -66,7 +66,7 @@ pub struct Root {
     pub pushback: [u8; 1 << 20],
     /// What lies in the program's own pipes (see object::pipe).
     pub pipe_data_len: u64,
-    pub pipe_data: [u8; 256 << 10],
+    pub pipe_data: [u8; 1 << 20],
     /// Number of the last commit in the trace.
     pub trace_commit: u64,
     /// Function to run at recovery, and its argument (libdc).
@@ -126,6 +126,8 @@ pub struct PosixTimer {
 pub struct ThreadRecord {
     pub used: u32,
     pub tid: i32,
+    /// Bytes done of a long write into a pipe (see object::pipe).
+    pub written: usize,
     pub frame: Frame,
     pub sigmask: u64,
     pub altstack: [usize; 3],

@@ -30,6 +30,9 @@ pub fn fork(l: &mut Local, _nr: usize, a: [usize; 6]) -> isize {
     if crate::table::first_time(nr::FORK as u16) {
         crate::say!("child processes are not recoverable yet; a child runs, but does not survive");
     }
+    if super::pipe::share_all() {
+        crate::commit::commit(l);
+    }
     event::visible(l);
     let mut flags = a[0] & !(CLONE_VM | CLONE_VFORK | CLONE_FILES);
     thread::stop_others(l);

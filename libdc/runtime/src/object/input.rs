@@ -65,6 +65,13 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
             event::non_deterministic(l);
             r
         }
+        Kind::Pipe if f.peer != 0 => {
+            drop(guard);
+            match super::pipe::read(l, a) {
+                Some(r) => r,
+                None => stream(l, fd, addr, len),
+            }
+        }
         _ => {
             drop(guard);
             stream(l, fd, addr, len)
@@ -172,9 +179,7 @@ fn stream(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
         if let Some(r) = feed(l, file, fd, addr, len) {
             return r;
         }
-        if pipe::is_private(file) && pipe::holds_data(fd)
-            || pipe::is_own(fd) && engine().log.replay.makes_own_pipes_again()
-        {
+        if pipe::is_own(fd) && engine().log.replay.makes_own_pipes_again() {
             // SAFETY: the program's own call; there is something to read.
             let r =
                 unsafe { crate::machine::sys::raw6(nr::READ, [fd as usize, addr, len, 0, 0, 0]) };
@@ -425,7 +430,7 @@ pub fn restore(warm: bool, from: usize) {
         let Some(file) = descriptor::file_of(head.fd) else {
             continue;
         };
-        if !warm && pipe::is_own(head.fd) {
+        if super::pipe::is_state(head.fd) || !warm && super::pipe::is_own(head.fd) {
             continue;
         }
         let bytes = &r.payload[size_of::<IoHead>()..];
