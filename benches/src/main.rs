@@ -22,6 +22,7 @@ mod peers;
 mod protocols;
 mod readme;
 mod recovery;
+mod replay;
 mod report;
 mod sample;
 mod scale;
@@ -81,6 +82,8 @@ enum What {
     Startup,
     /// Time from kill -9 until the program goes on
     Recovery,
+    /// Recovery time against the length of the log
+    Replay,
     /// Bytes in Rio against resident size and dirty set
     RioGrowth,
     /// The protocols side by side (figures 6.3 to 6.7)
@@ -93,12 +96,13 @@ enum What {
 
 type Measure = fn(&Bench) -> Outcome<Report>;
 
-const BENCHMARKS: [(What, Measure); 8] = [
+const BENCHMARKS: [(What, Measure); 9] = [
     (What::Commit, commit::measure),
     (What::Interval, interval::measure),
     (What::Calls, calls::measure),
     (What::Startup, startup::measure),
     (What::Recovery, recovery::measure),
+    (What::Replay, replay::measure),
     (What::RioGrowth, growth::measure),
     (What::Protocols, protocols::measure),
     (What::Peers, peers::measure),
