@@ -18,14 +18,17 @@ pub enum Plant {
     RepeatWrite,
     /// Input that was taken from the kernel before the crash is not fed again.
     LoseRead,
+    /// A result is left out of the log that a replay needs.
+    SkipRecord,
 }
 
 impl Plant {
-    pub const ALL: [Plant; 4] = [
+    pub const ALL: [Plant; 5] = [
         Plant::SkipPage,
         Plant::SkipCommit,
         Plant::RepeatWrite,
         Plant::LoseRead,
+        Plant::SkipRecord,
     ];
 
     /// What DCRUN_PLANT calls it.
@@ -35,6 +38,7 @@ impl Plant {
             Plant::SkipCommit => "skip-commit",
             Plant::RepeatWrite => "repeat-write",
             Plant::LoseRead => "lose-read",
+            Plant::SkipRecord => "skip-record",
         }
     }
 
@@ -57,8 +61,14 @@ impl Plant {
                 ("probe-stdin-lines", Mode::Every(Fault::AfterRead)),
                 ("python-repl", Mode::KillWorker),
             ],
+            Plant::SkipRecord => &[("probe-stdin-lines", Mode::Every(Fault::AfterVisible))],
         }
     }
+}
+
+/// The protocol under which the bug can do harm, where it is not any.
+fn protocol_for(plant: Plant) -> Option<String> {
+    (plant == Plant::SkipRecord).then(|| "cbndvs-log".to_owned())
 }
 
 /// Plants the bug and plays its sessions until one differs; None when the bug was never noticed. An error when a session
@@ -73,6 +83,7 @@ pub fn catch(plant: Plant, options: &Options) -> Result<Option<Report>> {
             // A lost line leaves the script waiting.
             patience: 1,
             stop_early: true,
+            protocol: protocol_for(plant).or_else(|| options.protocol.clone()),
             ..options.clone()
         };
         let healthy = run_against(&session, &reference, *mode, &options)?;

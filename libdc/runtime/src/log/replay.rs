@@ -252,8 +252,7 @@ pub fn verify(l: &mut Local, args: &[usize; 6], ret: isize) -> isize {
         }
         _ if head.ret == ret as i64 => {}
         _ => stop(format_args!(
-            "re-executed, {} answers {ret}, and {} before the crash: something outside has changed what it \
-             is about",
+            "{} answers {ret}, and {} before the crash: something outside has changed",
             table::row(l.frame.nr).name,
             head.ret,
         )),
@@ -299,58 +298,46 @@ pub fn output(l: &mut Local, fd: i32, sum: u64) -> isize {
 
 /// Something happens that a log cannot hold, and it holds more.
 pub fn unexpected(what: &str) -> ! {
-    let mut text = fatal::Text::<160>::new();
-    describe(&mut text);
     stop(format_args!(
-        "the program comes to {what}, and the log has {}",
-        core::str::from_utf8(text.as_bytes()).unwrap_or("another event")
+        "the program comes to {what}, and the log has {Next}"
     ))
 }
 
 /// The call is not the one that the log has next.
 fn diverged(l: &Local) -> ! {
-    let mut text = fatal::Text::<160>::new();
-    describe(&mut text);
-    let a = l.frame.args();
+    let [a, b, c, ..] = l.frame.args();
+    let name = table::row(l.frame.nr).name;
     stop(format_args!(
-        "the program calls {}({:#x}, {:#x}, {:#x}), and the log has {}",
-        table::row(l.frame.nr).name,
-        a[0],
-        a[1],
-        a[2],
-        core::str::from_utf8(text.as_bytes()).unwrap_or("another event")
+        "the program calls {name}({a:#x}, {b:#x}, {c:#x}), and the log has {Next}"
     ))
 }
 
 /// The next record, for people.
-fn describe(text: &mut fatal::Text<160>) {
-    use core::fmt::Write;
-    let _ = match engine().log.replay.peek() {
-        None => write!(text, "no more records"),
-        Some(r) if r.kind == record::DETERMINANT => match record::value_of::<Head>(r.payload) {
-            Some(h) => write!(
-                text,
-                "{} with the result {} and other arguments or of another time",
-                table::row(h.nr as usize).name,
-                h.ret
-            ),
-            None => write!(text, "a damaged record"),
-        },
-        Some(r) => match record::value_of::<IoHead>(r.payload) {
-            Some(h) => write!(
-                text,
-                "{} of {} bytes, descriptor {}",
-                if r.kind == record::INPUT {
-                    "input"
-                } else {
-                    "output"
-                },
-                h.ret,
-                h.fd
-            ),
-            None => write!(text, "a damaged record"),
-        },
-    };
+struct Next;
+
+impl core::fmt::Display for Next {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Some(r) = engine().log.replay.peek() else {
+            return f.write_str("no more records");
+        };
+        let what = match r.kind {
+            record::INPUT => "input",
+            record::OUTPUT => "output",
+            _ => {
+                return match record::value_of::<Head>(r.payload) {
+                    Some(h) => {
+                        let name = table::row(h.nr as usize).name;
+                        write!(f, "{name} (sum {:x}), which answered {}", h.sum, h.ret)
+                    }
+                    None => f.write_str("a damaged record"),
+                };
+            }
+        };
+        match record::value_of::<IoHead>(r.payload) {
+            Some(h) => write!(f, "{what} of {} bytes at descriptor {}", h.ret, h.fd),
+            None => f.write_str("a damaged record"),
+        }
+    }
 }
 
 fn stop(what: core::fmt::Arguments) -> ! {
@@ -358,9 +345,9 @@ fn stop(what: core::fmt::Arguments) -> ! {
         FatalCode::Diverged,
         0,
         format_args!(
-            "the program does not repeat itself: at record {} of the log {what}. Something decides that dcrun \
-             does not see; nothing wrong was shown. A protocol without -log does not need the program to repeat \
-             itself: --fresh --protocol cbndvs",
+            "the program does not repeat itself: at record {} of its log {what}. Something decides \
+             that dcrun does not see; nothing wrong was shown. A protocol without -log does not \
+             need it to: --fresh --protocol cbndvs",
             engine().log.replay.taken + 1
         ),
     )

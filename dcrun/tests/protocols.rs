@@ -1,0 +1,234 @@
+//! Every protocol over real programs: what commits seldom must lose nothing.
+//!
+//! Under a protocol with a log a kill sends the program back to a commit long
+//! ago, and its log must bring it to where it was; each run leaves a trace,
+//! which must uphold the commit invariant. The sessions and the judge are those
+//! of `apps/guests`.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use guests::{Fault, Mode, Options, Reference, Report, run_against, session};
+
+fn options(protocol: &str) -> Options {
+    Options {
+        dcrun: PathBuf::from(env!("CARGO_BIN_EXE_dcrun")),
+        protocol: Some(protocol.to_owned()),
+        check: true,
+        ..Options::default()
+    }
+}
+
+/// The native runs of a session, made once for all tests.
+fn reference(name: &str) -> Arc<Reference> {
+    type Known = Mutex<HashMap<String, Arc<Reference>>>;
+    static KNOWN: OnceLock<Known> = OnceLock::new();
+    let mut known = KNOWN.get_or_init(Known::default).lock().unwrap();
+    let record = || {
+        let session = session(name).unwrap_or_else(|| panic!("no session {name}"));
+        Arc::new(Reference::record(&session).unwrap_or_else(|e| panic!("{name}: {e}")))
+    };
+    known.entry(name.to_owned()).or_insert_with(record).clone()
+}
+
+fn play(name: &str, mode: Mode, options: &Options) -> Report {
+    let protocol = options.protocol.as_deref().unwrap_or("-");
+    let session = session(name).unwrap_or_else(|| panic!("no session {name}"));
+    let report = run_against(&session, &reference(name), mode, options)
+        .unwrap_or_else(|e| panic!("{name} under {protocol}: {e}"));
+    println!("{protocol}: {report}");
+    report
+}
+
+/// Plays a session that must agree with its native run.
+fn agrees(name: &str, mode: Mode, options: &Options) -> Report {
+    let report = play(name, mode, options);
+    let differences: Vec<String> = report.differences.iter().map(|d| d.to_string()).collect();
+    assert!(
+        report.agrees(),
+        "{name} under {:?}, {mode}:\n{}",
+        options.protocol,
+        differences.join("\n")
+    );
+    report
+}
+
+/// What a person works with, and a probe that reads a pipe.
+const SESSIONS: [&str; 6] = [
+    "nvi",
+    "bc",
+    "python-repl",
+    "sqlite-file",
+    "sc",
+    "probe-stdin-lines",
+];
+
+fn workers_killed(protocol: &str) -> Report {
+    let options = Options {
+        kills: 6,
+        ..options(protocol)
+    };
+    let mut sum = Report::default();
+    for name in SESSIONS {
+        sum.absorb(agrees(name, Mode::KillWorker, &options));
+    }
+    assert!(sum.kills >= 20, "only {} kills prove nothing", sum.kills);
+    sum
+}
+
+#[test]
+fn cand_log_survives_the_death_of_the_worker() {
+    let sum = workers_killed("cand-log");
+    assert!(sum.replayed > 1000, "{sum}");
+}
+
+#[test]
+fn cbndvs_log_survives_the_death_of_the_worker() {
+    let sum = workers_killed("cbndvs-log");
+    assert!(sum.replayed > 1000, "{sum}");
+}
+
+#[test]
+fn auto_survives_the_death_of_the_worker_and_moves() {
+    let sum = workers_killed("auto");
+    assert!(sum.protocol_moves >= 2, "it never moved: {sum}");
+    assert!(sum.logged > 1000, "it never logged: {sum}");
+}
+
+#[test]
+fn logs_survive_the_death_of_all() {
+    let options = |seed| Options {
+        kills: 4,
+        seed,
+        ..options("cbndvs-log")
+    };
+    for name in ["nvi", "sqlite-file", "lua"] {
+        // Nobody counts what the last worker had read when all die at once: a
+        // key may be lost then, but not twice running.
+        let report = play(name, Mode::KillAll, &options(1));
+        if !report.agrees() {
+            println!("{:?}", report.differences);
+            agrees(name, Mode::KillAll, &options(2));
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_every_visible_event_and_every_read() {
+    for protocol in ["cand-log", "cbndvs-log"] {
+        let options = Options {
+            places: 8,
+            ..options(protocol)
+        };
+        for name in ["probe-stdin-lines", "probe-chance", "probe-file-change"] {
+            let report = agrees(name, Mode::Every(Fault::AfterVisible), &options);
+            assert!(report.kills >= 8, "{report}");
+        }
+        agrees("probe-stdin-lines", Mode::Every(Fault::AfterRead), &options);
+    }
+}
+
+/// The thesis: "from almost 8000 to just a handful".
+#[test]
+fn nvi_commits_a_handful_of_times_with_a_log() {
+    let without = agrees("nvi", Mode::Hosted, &options("cbndvs"));
+    let with = agrees("nvi", Mode::Hosted, &options("cbndvs-log"));
+    assert!(without.commits > 200, "{without}");
+    assert!(with.commits < 40, "{with}");
+    assert!(with.logged > 500, "{with}");
+    assert_eq!(without.logged, 0, "{without}");
+}
+
+#[test]
+fn two_phase_commit_of_one_process_is_a_commit() {
+    for protocol in ["cpv-2pc", "cbndv-2pc"] {
+        for name in ["probe-stdin-lines", "probe-chance"] {
+            let report = agrees(name, Mode::KillWorker, &options(protocol));
+            assert!(report.commits > 3, "{report}");
+        }
+    }
+}
+
+#[test]
+fn a_log_at_its_bound_commits() {
+    let options = Options {
+        env: vec![("DCRUN_LOG_LIMIT".into(), "16384".into())],
+        kills: 4,
+        ..options("cbndvs-log")
+    };
+    let report = agrees("bc", Mode::KillWorker, &options);
+    assert!(
+        report.bound_commits >= 20,
+        "{report}: {}",
+        report.bound_commits
+    );
+}
+
+/// A determinant that is missing from the log: the program comes to another
+/// call than the log has, and must not be let go on.
+#[test]
+fn a_divergence_is_detected_and_said() {
+    let options = Options {
+        env: vec![("DCRUN_PLANT".into(), "skip-record".into())],
+        places: 1,
+        patience: 1,
+        ..options("cbndvs-log")
+    };
+    let name = "probe-stdin-lines";
+    let report = play(name, Mode::Every(Fault::AfterVisible), &options);
+    let said: Vec<String> = report.differences.iter().map(|d| d.to_string()).collect();
+    let said = said.join("\n");
+    for words in [
+        "the program does not repeat itself: at record 5 of its log",
+        "and the log has",
+        "--protocol cbndvs",
+        "seen Some(125)",
+    ] {
+        assert!(said.contains(words), "no {words:?} in:\n{said}");
+    }
+    assert_eq!(report.repeated, 0, "{said}");
+}
+
+#[test]
+fn stats_count_what_the_figures_of_the_thesis_count() {
+    let state = std::env::temp_dir().join(format!("dcrun-stats-{}", std::process::id()));
+    let dcrun = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dcrun"));
+        command.env("DCRUN_STATE", &state);
+        command
+    };
+    let script = "read line < /proc/self/stat; echo one; date > /dev/null; echo two";
+    for protocol in ["cbndvs-log", "auto"] {
+        let ran = dcrun()
+            .args(["--fresh", "--name", "counted", "--protocol", protocol])
+            .args(["--", "/bin/sh", "-c", script])
+            .output()
+            .unwrap();
+        assert_eq!(ran.stdout, b"one\ntwo\n");
+        let told = dcrun().args(["stats", "counted", "--json"]).output();
+        let counted: serde_json::Value = serde_json::from_slice(&told.unwrap().stdout).unwrap();
+        assert_eq!(counted["protocol"], protocol);
+        for key in [
+            "nd_events",
+            "logged_events",
+            "visible_events",
+            "commits",
+            "logged_bytes",
+            "committed_bytes",
+        ] {
+            let least = u64::from(protocol == "cbndvs-log" || !key.starts_with("logged"));
+            assert!(
+                counted[key].as_u64() >= Some(least),
+                "{key} is {}",
+                counted[key]
+            );
+        }
+        assert_eq!(counted["send_events"], 0);
+        assert_eq!(counted["receive_events"], 0);
+        assert!(counted["protocol_now"].is_string());
+    }
+    let _ = dcrun().args(["rm", "counted"]).output();
+    let _ = std::fs::remove_dir_all(&state);
+}
