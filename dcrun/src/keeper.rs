@@ -8,6 +8,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use dc_image::boot::{Mode, fault, high_fd};
+use dc_image::header::UNCOUNTED;
 use dc_image::{FatalCode, Status};
 
 use crate::image;
@@ -61,7 +62,7 @@ impl Keeper {
         }
         // If all died at once, nobody has counted what the last worker did; the
         // counts of the next one must not be taken for its.
-        self.note_counts(Some((0, 0)));
+        self.note_counts(Some((UNCOUNTED, UNCOUNTED)));
         let mut missed = Missed::default();
         loop {
             let pid = self.starter.start(start)?;

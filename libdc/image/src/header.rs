@@ -202,6 +202,9 @@ pub struct Live {
     pub protocol_reason: [u8; 320],
 }
 
+/// In `Live::dead_rchar` and `dead_wchar`: all died at once, and nobody has counted.
+pub const UNCOUNTED: u64 = u64::MAX;
+
 /// The call that the worker is in the middle of. After a death the keeper
 /// compares `before` with what the kernel counted, and so learns whether the
 /// call happened (design: the zombie's /proc/PID/io is exact).

@@ -233,6 +233,8 @@ fn consume(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
     let thread = l.slot | record::own_pipe(fd);
     flight.thread.store(thread, Relaxed);
     flight.sum.store(sum, Relaxed);
+    // SAFETY: the journal has room for so much.
+    blank(unsafe { core::slice::from_raw_parts_mut(data, len.min(BLANK)) });
     flight.active.store(1, Release);
     let args = [fd as usize, data as usize, len, 0, 0, 0];
     let r = loop {
@@ -383,17 +385,21 @@ pub fn forget(file: u32) {
     }
 }
 
-/// At recovery: a read under way at the crash consumed what the kernel says.
-pub fn settle(dead_rchar: u64) {
+/// At recovery: a read under way at the crash consumed what the kernel says, or
+/// what it left in the room.
+pub fn settle(dead_rchar: Option<u64>) {
     let e = engine();
     let flight = &e.live().input;
     if flight.active.load(Acquire) == 0 {
         return;
     }
     let before = flight.before.load(Relaxed);
-    if super::output::last_mark(record::INPUT) != Some(record::mark(before)) && dead_rchar > before
-    {
-        let n = (dead_rchar - before).min(flight.len.load(Relaxed));
+    let len = flight.len.load(Relaxed);
+    let n = match dead_rchar {
+        Some(count) => count.saturating_sub(before).min(len),
+        None => overwritten(len as usize) as u64,
+    };
+    if super::output::last_mark(record::INPUT) != Some(record::mark(before)) && n > 0 {
         note(
             flight.fd.load(Relaxed) as i32,
             flight.thread.load(Relaxed),
@@ -403,6 +409,35 @@ pub fn settle(dead_rchar: u64) {
         );
     }
     flight.active.store(0, Release);
+}
+
+/// So much of the room is made blank before a read: more than a terminal gives.
+const BLANK: usize = 4096;
+
+/// What no text has in that place (0xff is no byte of UTF-8), and no other data
+/// is likely to.
+fn blank_byte(at: usize) -> u8 {
+    0xff ^ (at as u8).wrapping_mul(0x9d)
+}
+
+fn blank(room: &mut [u8]) {
+    for (at, byte) in room.iter_mut().enumerate() {
+        *byte = blank_byte(at);
+    }
+}
+
+/// Where nobody has counted what a dead worker read, its last read is told by
+/// what is not blank any more.
+fn overwritten(len: usize) -> usize {
+    let (room, room_len) = engine().journal.room();
+    let head_len = size_of::<IoHead>();
+    let len = len.min(BLANK).min(room_len.saturating_sub(head_len));
+    // SAFETY: the journal has room for the head and so much.
+    let bytes = unsafe { core::slice::from_raw_parts(room.add(head_len), len) };
+    (0..len)
+        .rev()
+        .find(|&at| bytes[at] != blank_byte(at))
+        .map_or(0, |at| at + 1)
 }
 
 /// What a read asks for, to tell it from another.

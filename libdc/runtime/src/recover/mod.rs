@@ -22,6 +22,7 @@ use crate::state::State;
 use crate::{boot, commit, fatal, signal};
 use core::sync::atomic::Ordering::*;
 use dc_image::boot::fault;
+use dc_image::header::UNCOUNTED;
 use dc_image::window::{PAGE, STATE_BASE, STATE_LEN};
 use dc_image::{FatalCode, Status};
 
@@ -31,11 +32,13 @@ pub fn recover(warm: bool) -> ! {
     live.status.store(Status::Recovering as u32, SeqCst);
     load_state();
     let generation = live.generation.load(Relaxed);
-    if live.dead_generation.load(Acquire) == generation {
-        input::settle(live.dead_rchar.load(Relaxed));
+    let counted = live.dead_generation.load(Acquire) == generation
+        && live.dead_rchar.load(Relaxed) != UNCOUNTED;
+    if counted {
+        input::settle(Some(live.dead_rchar.load(Relaxed)));
         output::settle(live.dead_wchar.load(Relaxed));
     } else {
-        live.input.active.store(0, SeqCst);
+        input::settle(None);
         live.output.active.store(0, SeqCst);
     }
     live.generation.store(generation + 1, SeqCst);
