@@ -121,16 +121,31 @@ struct ScanArg {
 enum Want {
     /// Written pages, which it protects again.
     Protect,
+    /// The same, and says which are pages of a file.
+    ProtectTold,
     /// Written pages, left as they are.
     Written,
     /// All pages that have contents.
     Present,
+    /// Pages that are the process's own, not a file's.
+    Own,
 }
 
 /// One step of a scan: written pages of `from..to`, write-protected again.
 /// Returns how many regions were filled and where to go on.
 pub fn scan(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, usize), isize> {
     step(from, to, out, Want::Protect)
+}
+
+/// As [`scan`], but says which are pages of a file: that costs a look at each
+/// page in the range, not only at its entry in the page table.
+pub fn scan_told(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, usize), isize> {
+    step(from, to, out, Want::ProtectTold)
+}
+
+/// One step through the pages of `from..to` that are the process's own.
+pub fn own(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, usize), isize> {
+    step(from, to, out, Want::Own)
 }
 
 /// As [`scan`], but nothing is protected: the pages count as written still.
@@ -144,16 +159,18 @@ pub fn present(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, u
 }
 
 fn step(from: usize, to: usize, out: *mut PageRegion, want: Want) -> Result<(usize, usize), isize> {
-    // To tell pages of files apart costs a look at each page, so it is asked
-    // for only where there are such pages.
-    let file = match engine().folded.any() || want == Want::Present {
-        true => PAGE_IS_FILE,
-        false => 0,
+    let told = match want {
+        Want::ProtectTold => PAGE_IS_FILE,
+        _ => 0,
+    };
+    let own = match want {
+        Want::Own => PAGE_IS_FILE,
+        _ => 0,
     };
     let mut arg = ScanArg {
         size: size_of::<ScanArg>() as u64,
         flags: match want {
-            Want::Protect => PM_SCAN_WP_MATCHING,
+            Want::Protect | Want::ProtectTold => PM_SCAN_WP_MATCHING,
             _ => 0,
         },
         start: from as u64,
@@ -162,13 +179,14 @@ fn step(from: usize, to: usize, out: *mut PageRegion, want: Want) -> Result<(usi
         vec: out as u64,
         vec_len: REGIONS as u64,
         max_pages: 0,
-        category_inverted: 0,
+        category_inverted: own,
         category_mask: match want {
             Want::Present => 0,
+            Want::Own => PAGE_IS_FILE,
             _ => PAGE_IS_WPALLOWED | PAGE_IS_WRITTEN,
         },
         category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-        return_mask: PAGE_IS_WRITTEN | PAGE_IS_PFNZERO | file,
+        return_mask: PAGE_IS_WRITTEN | PAGE_IS_PFNZERO | told,
     };
     let n = sys!(IOCTL, engine().pagemap, PAGEMAP_SCAN, &raw mut arg);
     if failed(n) {

@@ -16,7 +16,7 @@ use crate::engine::{engine, state, store_and_supply};
 use crate::machine::frame::Local;
 use crate::machine::{clock, sys::failed, user, vector};
 use crate::space::folded;
-use crate::uffd::{self, PAGE_IS_FILE, PAGE_IS_PFNZERO};
+use crate::uffd::{self, PAGE_IS_PFNZERO};
 use crate::{fatal, object, signal, sys, thread, trace};
 use core::sync::atomic::Ordering::*;
 use dc_image::boot::{fault, plant};
@@ -278,16 +278,13 @@ fn take_written(
             // SAFETY: the kernel filled the first n entries.
             let region = unsafe { *e.taken.add(i) };
             let zero = region.categories & PAGE_IS_PFNZERO != 0;
-            let file = region.categories & PAGE_IS_FILE != 0;
-            let mut page = region.start as usize;
-            while page < region.end as usize {
-                // Still the frame itself: it was read, not written.
-                if file && let Some(end) = e.folded.end_of(page) {
-                    page = end;
-                    continue;
-                }
+            let (start, end) = (region.start as usize, region.end as usize);
+            if e.folded.touches(start, end) {
+                folded::each_own(start, end, |page| f(page, zero))?;
+                continue;
+            }
+            for page in (start..end).step_by(PAGE) {
                 f(page, zero)?;
-                page += PAGE;
             }
         }
         if walked <= at {

@@ -25,7 +25,7 @@ use crate::machine::sys::{errno::ENOMEM, failed};
 use crate::machine::{entry, user};
 use crate::space::{self, *};
 use crate::state::Vma;
-use crate::uffd::{self, PAGE_IS_FILE, PAGE_IS_WRITTEN, PageRegion};
+use crate::uffd::{self, PAGE_IS_FILE, PageRegion};
 use crate::{fatal, sys, thread};
 use core::sync::atomic::Ordering::Relaxed;
 use dc_image::FatalCode;
@@ -98,6 +98,12 @@ impl Folded {
         (r.from <= page).then_some(r.to)
     }
 
+    /// Whether any of a range is folded.
+    #[inline]
+    pub fn touches(&self, from: usize, to: usize) -> bool {
+        self.any() && self.first_in(from, to).is_some()
+    }
+
     /// Enters a range above all others.
     fn push(&mut self, r: Range) {
         assert!(self.len < MAX, "too many ranges mapped from the image");
@@ -160,10 +166,8 @@ pub fn works() -> bool {
     }
     let seen = || {
         let mut out = [PageRegion::default(); uffd::REGIONS];
-        match uffd::present(SCRATCH_BASE, SCRATCH_BASE + PAGE, out.as_mut_ptr()) {
-            Ok((1, _)) if out[0].categories & PAGE_IS_WRITTEN != 0 => {
-                Some(out[0].categories & PAGE_IS_FILE != 0)
-            }
+        match uffd::scan_told(SCRATCH_BASE, SCRATCH_BASE + PAGE, out.as_mut_ptr()) {
+            Ok((1, _)) => Some(out[0].categories & PAGE_IS_FILE != 0),
             _ => None,
         }
     };
@@ -206,6 +210,49 @@ pub fn fold(v: &Vma, page: usize, frames: *const u8, len: usize) -> bool {
         to: page + len,
     });
     true
+}
+
+/// Calls `f` for those pages of a range found written that are the program's
+/// own; the others are frames that were read. To tell them apart is left to a
+/// second look, because it would make every scan slower.
+pub fn each_own<E>(
+    from: usize,
+    to: usize,
+    mut f: impl FnMut(usize) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut at = from;
+    while at < to {
+        let (a, b) = match engine().folded.first_in(at, to) {
+            Some(r) => (r.from, r.to),
+            None => (to, to),
+        };
+        for page in (at..a).step_by(PAGE) {
+            f(page)?;
+        }
+        let mut out = [PageRegion::default(); uffd::REGIONS];
+        at = a;
+        while at < b {
+            let (n, walked) = match uffd::own(at, b, out.as_mut_ptr()) {
+                Ok(found) => found,
+                Err(r) => fatal::stop(
+                    FatalCode::Internal,
+                    r,
+                    format_args!("tell pages apart (PAGEMAP_SCAN): error {}", -r),
+                ),
+            };
+            for r in &out[..n] {
+                for page in (r.start as usize..r.end as usize).step_by(PAGE) {
+                    f(page)?;
+                }
+            }
+            if walked <= at {
+                break;
+            }
+            at = walked;
+        }
+        at = b;
+    }
+    Ok(())
 }
 
 /// A page that no scan has found is about to be committed anew, which frees its
@@ -387,7 +434,7 @@ fn note_written(from: usize, to: usize, notes: *mut PageRegion) -> usize {
     let mut at = from;
     while at < to {
         // SAFETY: n is below the number of pages that lie behind.
-        let Ok((found, walked)) = uffd::scan(at, to, unsafe { notes.add(n) }) else {
+        let Ok((found, walked)) = uffd::scan_told(at, to, unsafe { notes.add(n) }) else {
             break;
         };
         let (mut i, end) = (n, n + found);
@@ -450,7 +497,7 @@ fn copy_late(from: usize, to: usize, new: usize) -> bool {
     let e = engine();
     let mut at = from;
     while at < to {
-        let Ok((n, walked)) = uffd::scan(at, to, e.regions) else {
+        let Ok((n, walked)) = uffd::scan_told(at, to, e.regions) else {
             return false;
         };
         for i in 0..n {
