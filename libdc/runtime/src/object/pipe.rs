@@ -14,6 +14,7 @@
 use super::descriptor::*;
 use super::input::count_read;
 use super::poll::{self, POLLIN, POLLOUT};
+use crate::commit::fault_point;
 use crate::engine::{engine, state};
 use crate::fatal::Text;
 use crate::machine::frame::{ATTENTION_SIGNAL, ATTENTION_STOP, Local};
@@ -23,6 +24,7 @@ use crate::state::Kind;
 use crate::{sys, thread};
 use core::fmt::Write;
 use core::sync::atomic::{AtomicBool, Ordering::*};
+use dc_image::boot::fault;
 
 pub fn pipe(l: &mut Local, a: [usize; 6]) -> isize {
     pipe2(l, [a[0], 0, 0, 0, 0, 0])
@@ -191,6 +193,9 @@ fn transfer(
             // SAFETY: the program's own call with its own arguments.
             let r = unsafe { entry::interruptible(nr, &a) };
             if r != -EINTR {
+                if nr == nr::READ {
+                    fault_point(fault::AFTER_READ);
+                }
                 note(l, r);
                 return Some(r);
             }
