@@ -10,7 +10,7 @@ use crate::engine::{engine, state};
 use crate::event;
 use crate::machine::frame::Local;
 use crate::machine::nr;
-use crate::space::folded;
+use crate::space::gather;
 use crate::sys;
 use crate::thread;
 use core::sync::atomic::Ordering::*;
@@ -41,7 +41,7 @@ pub fn fork(l: &mut Local, _nr: usize, a: [usize; 6]) -> isize {
     if engine().folded.any() {
         flags |= a[0] & CLONE_VFORK;
         if flags & CLONE_VFORK == 0 {
-            let r = folded::gather_all();
+            let r = gather::all();
             if crate::machine::sys::failed(r) {
                 thread::resume_others();
                 return r;

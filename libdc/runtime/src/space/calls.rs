@@ -128,7 +128,7 @@ pub fn mprotect(a: [usize; 6]) -> isize {
         return 0;
     }
     // The image may lie where nothing may be executed.
-    if prot & PROT_EXEC != 0 && failed(folded::gather_in_call(addr, addr + len)) {
+    if prot & PROT_EXEC != 0 && failed(gather::in_call(addr, addr + len)) {
         return -ENOMEM;
     }
     engine().pieces.wake(addr, addr + len);
@@ -172,7 +172,7 @@ pub fn mremap(a: [usize; 6]) -> isize {
         return old as isize;
     }
     // To grow or move a mapping of the image would bring more of the image.
-    if failed(folded::gather_in_call(old, old + old_len)) {
+    if failed(gather::in_call(old, old + old_len)) {
         return -ENOMEM;
     }
     let grow = new_len.saturating_sub(old_len);
@@ -209,7 +209,7 @@ pub fn mremap(a: [usize; 6]) -> isize {
     if r == -EFAULT && v.file == 0 && v.flags & 3 == MAP_PRIVATE && v.end >= (old + old_len) as u64
     {
         // One area, but several mappings: a recovery has brought it in parts.
-        r = folded::gather_anyway(old, old + old_len);
+        r = gather::anyway(old, old + old_len);
         if !failed(r) {
             crate::uffd::untrack(old, old + old_len);
             r = sys!(MREMAP, old, old_len, new_len, how, to);
@@ -281,7 +281,7 @@ pub fn madvise(a: [usize; 6]) -> isize {
     match advice {
         DONTNEED | DONTNEED_LOCKED if addr % PAGE == 0 => folded::zero(addr, addr + len),
         // Anonymous memory only, or best done by its own rules.
-        WIPEONFORK | COLLAPSE if failed(folded::gather_in_call(addr, addr + len)) => {
+        WIPEONFORK | COLLAPSE if failed(gather::in_call(addr, addr + len)) => {
             return -ENOMEM;
         }
         _ => {}

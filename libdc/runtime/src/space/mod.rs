@@ -6,6 +6,7 @@
 
 pub mod calls;
 pub mod folded;
+pub mod gather;
 
 use crate::engine::{engine, state};
 use crate::state::{MAX_VMAS, Vma};
