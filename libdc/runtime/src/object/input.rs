@@ -305,6 +305,31 @@ fn note(fd: i32, thread: u32, sum: u64, before: u64, n: u64) {
     }
 }
 
+/// For calls that receive in another way: what waits to be fed from this
+/// descriptor, taken away or only looked at.
+pub fn fed(l: &mut Local, fd: i32, addr: usize, len: usize, peek: bool) -> Option<isize> {
+    if !any_pushback() {
+        return None;
+    }
+    let _guard = engine().lock.acquire(l);
+    let file = descriptor::file_of(fd)?;
+    if !peek {
+        return feed(l, file, fd, addr, len);
+    }
+    let root = &state().root;
+    let mut at = 0;
+    while at < root.pushback_len as usize {
+        let n = u32_at(&root.pushback, at + 4) as usize;
+        if u32_at(&root.pushback, at) == file {
+            let take = n.min(len);
+            let given = user::write_bytes(addr, &root.pushback[at + 8..at + 8 + take]);
+            return Some(if given { take as isize } else { -EFAULT });
+        }
+        at += 8 + n;
+    }
+    None
+}
+
 // The pushback: records of (file u32, len u32, bytes) in the state.
 
 /// Gives the program what was consumed from this file before the crash.

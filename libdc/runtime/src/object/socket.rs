@@ -1,9 +1,12 @@
 //! Sockets: live through a warm recovery, because the keeper holds them.
 //!
-//! What was sent and received since the last commit is not rolled back, so
-//! every call on a socket is committed around. Cold they are lost.
+//! What goes through them by plain calls goes the way of all streams (input,
+//! output): it is counted and recorded, and neither lost nor repeated. Other
+//! calls on a socket are logged or committed around; when a crash comes in the
+//! middle of one, what it received is lost with it. Cold, sockets are lost.
 
 use super::descriptor::*;
+use super::input;
 use crate::engine::engine;
 use crate::event;
 use crate::machine::frame::Local;
@@ -13,9 +16,13 @@ use crate::machine::user;
 use crate::state::Kind;
 use crate::sys;
 use crate::thread;
+use core::sync::atomic::Ordering::Relaxed;
 
 const SOCK_NONBLOCK: usize = 0o4000;
 const SOCK_CLOEXEC: usize = 0o2000000;
+const MSG_PEEK: usize = 2;
+const SO_RCVTIMEO: usize = 20;
+const SO_SNDTIMEO: usize = 21;
 
 fn once() {
     if crate::table::first_time(nr::SOCKET as u16) {
@@ -74,6 +81,84 @@ pub fn make(l: &mut Local, a: [usize; 6]) -> isize {
         sys!(CLOSE, r);
         -EMFILE
     }
+}
+
+/// send(2) in its plain form is write(2), which the kernel counts.
+pub fn sendto(l: &mut Local, a: [usize; 6]) -> isize {
+    if a[3] == 0 && a[4] == 0 && !times_out(a[0] as i32, SO_SNDTIMEO) {
+        return super::output::write(l, [a[0], a[1], a[2], 0, 0, 0]);
+    }
+    if let Some(r) = answered(l) {
+        return r;
+    }
+    let r = send_like(l, a);
+    chance(l);
+    r
+}
+
+/// recv(2) in its plain form is read(2), which the kernel counts, so that no
+/// message is lost with a worker that dies over it.
+pub fn recvfrom(l: &mut Local, a: [usize; 6]) -> isize {
+    if a[3] == 0 && a[4] == 0 && a[2] > 0 && !times_out(a[0] as i32, SO_RCVTIMEO) {
+        return input::read(l, [a[0], a[1], a[2], 0, 0, 0]);
+    }
+    if let Some(r) = input::fed(l, a[0] as i32, a[1], a[2], a[3] & MSG_PEEK != 0) {
+        return r;
+    }
+    if let Some(r) = answered(l) {
+        return r;
+    }
+    let r = send_like(l, a);
+    chance(l);
+    r
+}
+
+pub fn recvmsg(l: &mut Local, a: [usize; 6]) -> isize {
+    // What was received before a crash, and had no address then either.
+    if let Some([_, _, parts, count, ..]) = user::read::<[usize; 7]>(a[1])
+        && count > 0
+        && let Some([part, len]) = user::read::<[usize; 2]>(parts)
+        && let Some(r) = input::fed(l, a[0] as i32, part, len, a[2] & MSG_PEEK != 0)
+    {
+        user::write(a[1] + 8, &0u32);
+        user::write(a[1] + 40, &[0usize; 2]);
+        return r;
+    }
+    if let Some(r) = answered(l) {
+        return r;
+    }
+    let r = send_like(l, a);
+    chance(l);
+    r
+}
+
+/// Whether a call on a socket gives up after a time. Among several threads a
+/// stream is waited for without end, and that would not do for it.
+fn times_out(fd: i32, which: usize) -> bool {
+    const SOL_SOCKET: usize = 1;
+    let mut time = [0u64; 2];
+    let mut len = 16u32;
+    engine().thread_count.load(Relaxed) > 1
+        && !failed(sys!(
+            GETSOCKOPT,
+            fd,
+            SOL_SOCKET,
+            which,
+            time.as_mut_ptr(),
+            &raw mut len
+        ))
+        && time != [0; 2]
+}
+
+/// The log's answer, while one is replayed.
+fn answered(l: &mut Local) -> Option<isize> {
+    let _guard = engine().lock.acquire(l);
+    crate::log::replay::answer(l)
+}
+
+fn chance(l: &mut Local) {
+    let _guard = engine().lock.acquire(l);
+    event::non_deterministic(l);
 }
 
 /// Whether a descriptor is a socket.
