@@ -18,6 +18,7 @@ pub struct Source {
 }
 
 pub const COMMIT: Source = source("commit", include_str!("../guests/commit.c"), &[]);
+pub const CHANCE: Source = source("chance", include_str!("../guests/chance.c"), &[]);
 pub const CALLS: Source = source("calls", include_str!("../guests/calls.c"), &["-pthread"]);
 pub const RESIDENT: Source = source("resident", include_str!("../guests/resident.c"), &[]);
 pub const SPIN: Source = source("spin", include_str!("../guests/spin.c"), &[]);

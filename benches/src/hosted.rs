@@ -23,6 +23,24 @@ pub enum Under {
     Dcrun,
     /// Committing by the clock as well, every so many ms.
     Interval(u64),
+    /// With this protocol, and commits there.
+    Protocol(&'static str, Rio),
+}
+
+/// Where commits go.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rio {
+    Tmpfs,
+    Disk,
+}
+
+impl Rio {
+    pub fn name(self) -> &'static str {
+        match self {
+            Rio::Tmpfs => "tmpfs",
+            Rio::Disk => "disk",
+        }
+    }
 }
 
 /// A run's name, unique in this process.
@@ -51,6 +69,11 @@ impl<'a> Run<'a> {
             Under::Interval(ms) => {
                 let mut command = self.dcrun();
                 command.args(["--interval", &ms.to_string()]);
+                command
+            }
+            Under::Protocol(protocol, rio) => {
+                let mut command = self.dcrun();
+                command.args(["--protocol", protocol, "--rio", rio.name()]);
                 command
             }
         };

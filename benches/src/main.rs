@@ -19,14 +19,18 @@ mod guest;
 mod hosted;
 mod interval;
 mod peers;
+mod protocols;
 mod readme;
 mod recovery;
+mod replay;
 mod report;
 mod sample;
 mod scale;
+mod space;
 mod sqlite;
 mod startup;
 mod surroundings;
+mod typist;
 mod watcher;
 mod workload;
 
@@ -78,8 +82,12 @@ enum What {
     Startup,
     /// Time from kill -9 until the program goes on
     Recovery,
+    /// Recovery time against the length of the log
+    Replay,
     /// Bytes in Rio against resident size and dirty set
     RioGrowth,
+    /// The protocols side by side (figures 6.3 to 6.7)
+    Protocols,
     /// CRIU doing the same
     Peers,
     /// Write README.md from the JSON files of earlier runs
@@ -88,13 +96,15 @@ enum What {
 
 type Measure = fn(&Bench) -> Outcome<Report>;
 
-const BENCHMARKS: [(What, Measure); 7] = [
+const BENCHMARKS: [(What, Measure); 9] = [
     (What::Commit, commit::measure),
     (What::Interval, interval::measure),
     (What::Calls, calls::measure),
     (What::Startup, startup::measure),
     (What::Recovery, recovery::measure),
+    (What::Replay, replay::measure),
     (What::RioGrowth, growth::measure),
+    (What::Protocols, protocols::measure),
     (What::Peers, peers::measure),
 ];
 
@@ -154,8 +164,8 @@ fn run(cli: &Cli) -> Outcome<bool> {
 }
 
 fn draw(report: &Report, directory: &Path) -> Outcome<()> {
-    for chart in &report.charts {
-        write(&directory.join(format!("{}.svg", chart.file)), &chart.svg())?;
+    for (file, _, svg) in report.drawings() {
+        write(&directory.join(format!("{file}.svg")), &svg)?;
     }
     Ok(())
 }

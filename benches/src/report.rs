@@ -14,7 +14,16 @@ pub struct Report {
     pub tables: Vec<Table>,
     pub goals: Vec<Goal>,
     pub charts: Vec<Chart>,
+    pub pictures: Vec<Picture>,
     pub notes: Vec<String>,
+}
+
+/// A drawing that is no chart.
+pub struct Picture {
+    /// Name of the file, without `.svg`.
+    pub file: String,
+    pub title: String,
+    pub svg: String,
 }
 
 pub struct Table {
@@ -48,6 +57,7 @@ impl Report {
             tables: Vec::new(),
             goals: Vec::new(),
             charts: Vec::new(),
+            pictures: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -87,11 +97,20 @@ impl Report {
             "surroundings": surroundings,
             "tables": self.tables.iter().map(Table::to_json).collect::<Vec<_>>(),
             "goals": self.goals.iter().map(Goal::to_json).collect::<Vec<_>>(),
-            "charts": self.charts.iter().map(|chart| {
-                json!({"file": format!("{}.svg", chart.file), "title": chart.title})
+            "charts": self.drawings().map(|(file, title, _)| {
+                json!({"file": format!("{file}.svg"), "title": title})
             }).collect::<Vec<_>>(),
             "notes": self.notes,
         })
+    }
+
+    /// File (without `.svg`), title and text of all that is drawn.
+    pub fn drawings(&self) -> impl Iterator<Item = (&str, &str, String)> {
+        let charts = self.charts.iter();
+        let pictures = self.pictures.iter();
+        charts
+            .map(|chart| (&*chart.file, &*chart.title, chart.svg()))
+            .chain(pictures.map(|it| (&*it.file, &*it.title, it.svg.clone())))
     }
 
     fn goal_table(&self) -> Table {

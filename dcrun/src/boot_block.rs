@@ -118,6 +118,31 @@ pub fn read_auxv(bytes: &[u8]) -> Vec<(u64, u64)> {
     entries
 }
 
+/// The areas of the kernel's vDSO in the text of /proc/self/maps: of its data from
+/// below, then of its code. Nothing if there are others than we know.
+pub fn find_vdso(maps: &str) -> Option<[Slice; 4]> {
+    let mut found = [Slice::default(); 4];
+    let mut data = 0;
+    for line in maps.lines() {
+        let at = match line.rsplit(' ').next() {
+            Some("[vvar]" | "[vvar_vclock]") => {
+                data += 1;
+                data - 1
+            }
+            Some("[vdso]") => found.len() - 1,
+            _ => continue,
+        };
+        let (from, to) = line.split_once(' ')?.0.split_once('-')?;
+        let address = |text| u64::from_str_radix(text, 16).ok();
+        let addr = address(from)?;
+        *found[..].get_mut(at).filter(|slice| slice.len == 0)? = Slice {
+            addr,
+            len: address(to)? - addr,
+        };
+    }
+    (found[3].len > 0).then_some(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +193,21 @@ mod tests {
         );
         assert_eq!(info.arena_free % PAGE as u64, 0);
         assert!(info.arena_free as usize >= ARENA_BASE + TAIL + tail.len());
+    }
+
+    #[test]
+    fn the_vdso_is_found_with_its_data() {
+        let maps = "7ffc0000-7ffd0000 rw-p 00000000 00:00 0    [stack]\n\
+                    7ffd1000-7ffd5000 r--p 00000000 00:00 0    [vvar]\n\
+                    7ffd5000-7ffd7000 r--p 00000000 00:00 0    [vvar_vclock]\n\
+                    7ffd7000-7ffd9000 r-xp 00000000 00:00 0    [vdso]\n";
+        let found = find_vdso(maps).unwrap();
+        let at = found.map(|slice| (slice.addr, slice.len));
+        assert_eq!(at[0], (0x7ffd_1000, 0x4000));
+        assert_eq!(at[1], (0x7ffd_5000, 0x2000));
+        assert_eq!(at[2], (0, 0));
+        assert_eq!(at[3], (0x7ffd_7000, 0x2000));
+        assert!(find_vdso("7ffc0000-7ffd0000 rw-p 00000000 00:00 0 [stack]").is_none());
     }
 
     #[test]

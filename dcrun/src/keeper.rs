@@ -8,6 +8,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use dc_image::boot::{Mode, fault, high_fd};
+use dc_image::header::UNCOUNTED;
 use dc_image::{FatalCode, Status};
 
 use crate::image;
@@ -18,7 +19,7 @@ use crate::machine::{descriptors, terminal};
 use crate::message::{OWN_FAULT, Outcome, say};
 use crate::ps::State;
 use crate::record::Record;
-use crate::relay::{Missed, is_for_program};
+use crate::relay::{Copies, Missed, is_for_program};
 use crate::remains::Remains;
 use crate::reserve::Reservation;
 use crate::run_directory::RunDirectory;
@@ -61,23 +62,26 @@ impl Keeper {
         }
         // If all died at once, nobody has counted what the last worker did; the
         // counts of the next one must not be taken for its.
-        self.note_counts(Some((0, 0)));
+        self.note_counts(Some((UNCOUNTED, UNCOUNTED)));
         let mut missed = Missed::default();
         loop {
             let pid = self.starter.start(start)?;
-            missed.pass_on(pid);
+            let mut copies = Copies::default();
+            copies.settle(&self.live.signals_taken);
+            missed.pass_on(pid, &mut copies);
             self.live.worker_pid.store(pid as u32, Relaxed);
             if start.pid == 0 {
                 self.live.program_pid.store(pid as u32, Relaxed);
             }
-            let death = self.watch(pid);
+            let death = self.watch(pid, &mut copies);
             let died_ns = process::monotonic_ns();
             self.note_counts(read_io(self.starter.plan.counters));
+            let pending = process::pending_signals(pid);
             process::reap(pid);
             let companion = self.live.companion_pid.swap(0, Relaxed) as i32;
             self.remains
                 .bury(companion, self.reservation.number(high_fd::UFFD));
-            missed = Missed::while_it_died(pid);
+            missed = Missed::while_it_died(pid, pending, &mut copies, &self.live.signals_taken);
             self.live.worker_pid.store(0, Relaxed);
             let verdict = self.judge(death);
             if !matches!(verdict, Verdict::Recover { .. } | Verdict::StartOver { .. }) {
@@ -152,7 +156,7 @@ impl Keeper {
     }
 
     /// Waits until the worker is dead, passing on signals and stops meanwhile.
-    fn watch(&mut self, pid: i32) -> Change {
+    fn watch(&mut self, pid: i32, copies: &mut Copies) -> Change {
         let mut known_stop = false;
         loop {
             if let Some(death) = process::peek_death(pid) {
@@ -179,9 +183,17 @@ impl Keeper {
                 }
                 None => {}
             }
-            let arrived = signals::wait();
-            if is_for_program(&arrived, pid) {
-                signals::send(pid, arrived.number);
+            let arrived = match copies.any() {
+                false => Some(signals::wait()),
+                true => signals::wait_for(Copies::SETTLED),
+            };
+            match arrived {
+                Some(arrived) if is_for_program(&arrived, pid) => {
+                    signals::send(pid, arrived.number);
+                    copies.sent(arrived.number);
+                }
+                Some(arrived) => copies.arrived(&arrived),
+                None => copies.settle(&self.live.signals_taken),
             }
         }
     }
@@ -266,6 +278,9 @@ impl Keeper {
             &live.wchar,
             &live.frames_used,
         ] {
+            counter.store(0, Relaxed);
+        }
+        for counter in &live.signals_taken {
             counter.store(0, Relaxed);
         }
         live.input.active.store(0, Relaxed);

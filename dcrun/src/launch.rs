@@ -315,6 +315,8 @@ fn assemble(
     info.trace = u32::from(session.trace.is_some());
     info.fault_at = session.fault.count;
     info.plant = session.plant;
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    info.vdso = boot_block::find_vdso(&maps).unwrap_or_default();
     let auxv = fs::read("/proc/self/auxv").doing(|| "/proc/self/auxv: read it".to_owned())?;
     let own = |words: &[OsString]| -> Vec<Vec<u8>> {
         words.iter().map(|word| word.clone().into_vec()).collect()

@@ -1,7 +1,18 @@
 //! Signals between dcrun and its program: to whoever sends one, dcrun is the
 //! program.
 
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
 use crate::machine::signals::{self, Arrived};
+
+const TERMINALS: [i32; 5] = [
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTSTP,
+    libc::SIGWINCH,
+    libc::SIGHUP,
+];
 
 /// Signals that somebody sends to dcrun but means for the program. One of the
 /// terminal went to the whole group, and so to the worker as well.
@@ -25,27 +36,32 @@ pub struct Missed {
 }
 
 impl Missed {
-    /// What had arrived until the worker `dead` was reaped: those of the
-    /// terminal it had got itself.
-    pub fn while_it_died(dead: i32) -> Missed {
-        let mut numbers = 0;
+    /// What others send, and the program or its timers do not send again when
+    /// they start over from the commit.
+    const OTHERS_SEND: u128 = 1 << libc::SIGINT
+        | 1 << libc::SIGQUIT
+        | 1 << libc::SIGWINCH
+        | 1 << libc::SIGHUP
+        | 1 << libc::SIGTERM;
+
+    /// What had arrived until the worker `dead` was reaped: what its keeper got
+    /// alone, what the kernel still held for it, and what came from the terminal
+    /// when it was dead already, which the kernel drops.
+    pub fn while_it_died(dead: i32, pending: u64, copies: &mut Copies, taken: &Taken) -> Missed {
+        let mut numbers = u128::from(pending) << 1 & Missed::OTHERS_SEND;
         while let Some(arrived) = signals::poll() {
             if is_for_program(&arrived, dead) {
                 numbers |= 1 << arrived.number;
+            } else {
+                copies.arrived(&arrived);
             }
         }
+        numbers |= copies.without_original(taken);
         Missed { numbers }
     }
 
     /// Sends these, and what arrived since, to the new worker.
-    pub fn pass_on(&mut self, pid: i32) {
-        const TERMINALS: [i32; 5] = [
-            libc::SIGINT,
-            libc::SIGQUIT,
-            libc::SIGTSTP,
-            libc::SIGWINCH,
-            libc::SIGHUP,
-        ];
+    pub fn pass_on(&mut self, pid: i32, copies: &mut Copies) {
         while let Some(arrived) = signals::poll() {
             if is_for_program(&arrived, pid) || TERMINALS.contains(&arrived.number) {
                 self.numbers |= 1 << arrived.number;
@@ -53,14 +69,93 @@ impl Missed {
         }
         for number in (1..=64).filter(|number| self.numbers >> number & 1 != 0) {
             signals::send(pid, number);
+            copies.sent(number);
         }
         self.numbers = 0;
+    }
+}
+
+/// `Live::signals_taken`.
+type Taken = [AtomicU32; 32];
+
+/// The keeper's copies of signals that the terminal sent to the whole group.
+///
+/// A worker that was killed just before has not got its own: the keeper has one
+/// more than the worker's runtime took from the kernel (`Live::signals_taken`).
+/// The two are compared over moments only, since a signal that the program
+/// ignores or blocks is never taken.
+#[derive(Default)]
+pub struct Copies {
+    arrived: [u32; 32],
+    /// What the worker had taken when the terminal was last quiet.
+    taken: [u32; 32],
+}
+
+impl Copies {
+    /// So long after a signal of the terminal the worker has taken its own.
+    pub const SETTLED: Duration = Duration::from_millis(50);
+
+    pub fn arrived(&mut self, arrived: &Arrived) {
+        if !arrived.by_process {
+            self.sent(arrived.number);
+        }
+    }
+
+    /// What the keeper sends the worker takes as well.
+    pub fn sent(&mut self, number: i32) {
+        const HANDLED: [i32; 4] = [libc::SIGINT, libc::SIGQUIT, libc::SIGWINCH, libc::SIGHUP];
+        if HANDLED.contains(&number) {
+            self.arrived[number as usize] += 1;
+        }
+    }
+
+    /// Whether there is something to compare.
+    pub fn any(&self) -> bool {
+        self.arrived.iter().any(|&count| count != 0)
+    }
+
+    /// Nothing came for a while: the worker has whatever came before.
+    pub fn settle(&mut self, taken: &Taken) {
+        self.arrived = [0; 32];
+        self.taken = taken.each_ref().map(|counter| counter.load(Relaxed));
+    }
+
+    fn without_original(&self, taken: &Taken) -> u128 {
+        (1..32)
+            .filter(|&number| {
+                let taken = taken[number].load(Relaxed);
+                self.arrived[number] > taken.wrapping_sub(self.taken[number])
+            })
+            .fold(0, |numbers, number| numbers | 1 << number)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_without_original_is_missed() {
+        // SAFETY: Live is plain data of which any bits are valid.
+        let taken = Taken::default();
+        let interrupt = Arrived {
+            number: libc::SIGINT,
+            by_process: false,
+            sender: 0,
+        };
+        let mut copies = Copies::default();
+        copies.settle(&taken);
+        assert!(!copies.any());
+        copies.arrived(&interrupt);
+        assert!(copies.any());
+        assert_eq!(copies.without_original(&taken), 1 << libc::SIGINT);
+        taken[libc::SIGINT as usize].store(1, Relaxed);
+        assert_eq!(copies.without_original(&taken), 0);
+        copies.arrived(&interrupt);
+        assert_eq!(copies.without_original(&taken), 1 << libc::SIGINT);
+        copies.settle(&taken);
+        assert_eq!(copies.without_original(&taken), 0);
+    }
 
     #[test]
     fn only_what_was_sent_to_the_keeper_alone_is_passed_on() {

@@ -66,6 +66,7 @@ pub fn blank_boot_info() -> BootInfo {
         fault_at: 0,
         plant: plant::NONE,
         pid: 0,
+        vdso: [Slice::default(); 4],
         arena_free: 0,
         sigmask: 0,
         auto: 0,

@@ -78,7 +78,7 @@ fn play_twice(what: &str, list: Vec<Session>, mode: Mode, options: &Options, lea
         kills >= least,
         "{what}: only {kills} kills; this proves nothing"
     );
-    assert!(again.len() <= 3, "{what}: {} sessions differ", again.len());
+    assert!(again.len() <= 2, "{what}: {} sessions differ", again.len());
     let options = Options {
         seed: options.seed + 1,
         ..options.clone()
@@ -142,13 +142,9 @@ fn programs_survive_the_death_of_keeper_and_worker() {
         kills: 5,
         ..options()
     };
-    // What is typed while nothing runs at the terminal is echoed by the kernel
-    // or not, as the dead program left it, and a ^C is lost; natively too. The
-    // prompts of readline show it (python-repl, bc), so they are left to the
-    // soak, and another session may differ once, but not twice running.
-    let mut programs = named(PROGRAMS);
-    programs.retain(|session| !matches!(session.name, "python-repl" | "bc"));
-    play_twice("all killed", programs, Mode::KillAll, &options, 20);
+    // A ^C that is typed while nothing runs interrupts nothing, natively too: a
+    // session may differ once for that, but not twice running.
+    play_twice("all killed", named(PROGRAMS), Mode::KillAll, &options, 20);
 }
 
 #[test]

@@ -26,6 +26,21 @@ pub fn peek_any_death() -> Option<i32> {
     peek(libc::P_ALL, 0, libc::WEXITED).map(|(pid, _)| pid)
 }
 
+/// Signals that were sent to a process before it died and that it never took:
+/// bit 0 is signal 1. The kernel keeps them, and says so, until it is reaped.
+pub fn pending_signals(dead: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{dead}/status")).unwrap_or_default();
+    parse_pending(&status) & !(1 << (libc::SIGKILL - 1))
+}
+
+fn parse_pending(status: &str) -> u64 {
+    ["SigPnd:", "ShdPnd:"]
+        .iter()
+        .filter_map(|key| status.lines().find_map(|line| line.strip_prefix(key)))
+        .filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .fold(0, |all, mask| all | mask)
+}
+
 /// Reaps a child that is known to be dead.
 pub fn reap(pid: i32) {
     // SAFETY: a null status is allowed.
@@ -117,5 +132,16 @@ pub fn rseq_of_libc() -> Option<Rseq> {
             address: thread.wrapping_add_signed(*offset as i64),
             len: (*size).max(32),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_a_zombie_had_pending() {
+        let status = "State:\tZ (zombie)\nSigPnd:\t0000000000000002\nShdPnd:\t0000000000000100\n";
+        assert_eq!(parse_pending(status), 0x102);
     }
 }

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 /// Signals that the keeper leaves alone: its own bugs shall still kill it.
 const OWN_FAULTS: [i32; 7] = [
@@ -117,9 +118,14 @@ pub fn wait() -> Arrived {
 
 /// Takes a signal that has arrived already, if there is one.
 pub fn poll() -> Option<Arrived> {
+    wait_for(Duration::ZERO)
+}
+
+/// Waits for the next signal, but not longer than this.
+pub fn wait_for(patience: Duration) -> Option<Arrived> {
     take(Some(libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
+        tv_sec: patience.as_secs() as i64,
+        tv_nsec: i64::from(patience.subsec_nanos()),
     }))
 }
 

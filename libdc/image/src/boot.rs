@@ -88,6 +88,9 @@ pub struct BootInfo {
     pub plant: u32,
     /// Nonzero: pid of the worker as the program shall see it.
     pub pid: i32,
+    /// The kernel's vDSO as the keeper and its children have it: its data, from
+    /// below, then its code, which comes last. Of length 0: none.
+    pub vdso: [Slice; 4],
     /// First address of the arena that the boot block does not use.
     pub arena_free: u64,
     /// Signals that were blocked when dcrun was called, as rt_sigprocmask has
@@ -199,6 +202,7 @@ impl BootInfo {
         fault_at: 0,
         plant: 0,
         pid: 0,
+        vdso: [Slice { addr: 0, len: 0 }; 4],
         arena_free: 0,
         sigmask: 0,
         auto: 0,

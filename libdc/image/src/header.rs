@@ -172,6 +172,10 @@ pub struct Live {
     pub dead_generation: AtomicU64,
     /// Lines of the trace so far.
     pub trace_sequence: AtomicU64,
+    /// Signals from outside that a worker's runtime has ever taken from the
+    /// kernel, by number. The state counts those that were delivered; the
+    /// difference died in the queue of a dead worker.
+    pub signals_taken: [AtomicU32; 32],
     /// Of `nd_events` those whose results went to the log, the bytes of it, and
     /// those whose results were fed from it again.
     pub logged_events: AtomicU64,
@@ -197,6 +201,9 @@ pub struct Live {
     /// Why it was changed last, UTF-8, NUL-terminated.
     pub protocol_reason: [u8; 320],
 }
+
+/// In `Live::dead_rchar` and `dead_wchar`: all died at once, and nobody has counted.
+pub const UNCOUNTED: u64 = u64::MAX;
 
 /// The call that the worker is in the middle of. After a death the keeper
 /// compares `before` with what the kernel counted, and so learns whether the

@@ -10,6 +10,7 @@
 //! 0x2010_0000_0000  state: tables of kernel objects rolled back
 //! 0x2020_0000_0000  arena: tables of the runtime    never rolled back
 //! 0x2100_0000_0000  Rio: the image, mapped          survives the process
+//! 0x2400_0000_0000  scratch: memory on its way      only inside one call
 //! ```
 //!
 //! The runtime's half lies between what Linux gives to programs at the bottom
@@ -23,6 +24,11 @@ pub const RUNTIME_BASE: usize = 0x2000_0000_0000;
 /// The runtime's executable never grows past this.
 pub const RUNTIME_END: usize = 0x2000_1000_0000;
 
+/// Where the kernel's vDSO and its data are moved to. Not in the range above: calls
+/// that leave from there are the runtime's own.
+pub const VDSO_BASE: usize = 0x2000_2000_0000;
+pub const VDSO_END: usize = 0x2000_2010_0000;
+
 pub const STATE_BASE: usize = 0x2010_0000_0000;
 /// Bytes reserved for the state tables (touched sparsely).
 pub const STATE_LEN: usize = 256 << 20;
@@ -33,6 +39,9 @@ pub const ARENA_LEN: usize = 16 << 30;
 
 pub const RIO_BASE: usize = 0x2100_0000_0000;
 
+/// Where memory is made that then moves to its place in the program's half.
+pub const SCRATCH_BASE: usize = 0x2400_0000_0000;
+
 /// First and last address (exclusive) that belong to the runtime's half.
 pub const LOWER_HALF: core::ops::Range<usize> = RUNTIME_BASE..0x2800_0000_0000;
 
@@ -41,6 +50,8 @@ pub const USER_END: usize = 0x7fff_ffff_f000;
 
 /// Top of the program's stack.
 pub const STACK_TOP: usize = 0x7fff_ffff_e000;
+/// The vDSO that the program sees: one page above its stack.
+pub const PROGRAM_VDSO: usize = STACK_TOP;
 /// Where `mmap(NULL)` starts to place areas, downward; the stack may grow to here.
 pub const MMAP_TOP: usize = 0x7fff_f800_0000;
 /// Where a position-independent executable is loaded.

@@ -2,6 +2,7 @@
 //! fresh program or with the state of the last commit.
 
 use crate::engine::{engine, state};
+use crate::machine::clock;
 use crate::machine::entry;
 use crate::machine::sys::failed;
 use crate::machine::vector;
@@ -30,6 +31,8 @@ pub extern "C" fn main(info: *const BootInfo) -> ! {
     let e = engine();
     e.boot = boot;
     e.arena.init(boot.arena_free as usize);
+    let rules = Protocol::from_u8(boot.protocol as u8).map(Protocol::rules);
+    clock::keep(rules.is_some_and(|r| !r.log && !r.after_non_deterministic));
     unmap_keeper();
     map_rio();
     let live = e.live();
@@ -77,7 +80,7 @@ pub extern "C" fn main(info: *const BootInfo) -> ! {
     }
 }
 
-/// Everything but the runtime's half: the keeper's copy, its stack, the vDSO.
+/// Everything but the runtime's half: the keeper's copy, its stack.
 fn unmap_keeper() {
     let lower = LOWER_HALF;
     sys!(MUNMAP, 0x1000, lower.start - 0x1000);
@@ -143,11 +146,11 @@ fn map_tables() {
     let flags = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_NORESERVE;
     sys!(MMAP, STATE_BASE, STATE_LEN, PROT_RW, flags, -1isize, 0);
     e.extra = e.arena.alloc(crate::engine::EXTRA_MAX * 8).cast();
-    e.regions = e
-        .arena
-        .alloc(uffd::REGIONS * size_of::<uffd::PageRegion>())
-        .cast();
+    let buffer = uffd::REGIONS * size_of::<uffd::PageRegion>();
+    e.regions = e.arena.alloc(buffer).cast();
+    e.taken = e.arena.alloc(buffer).cast();
     e.pieces.init(&mut e.arena);
+    e.folded.init(&mut e.arena);
     let live = e.live();
     let place = Place {
         table: (RIO_BASE + header::TABLE_OFFSET) as *mut _,
@@ -161,6 +164,13 @@ fn map_tables() {
         arena: &mut e.arena,
         rio_fd,
     };
+    // All of it is read at once.
+    const MADV_POPULATE_READ: usize = 22;
+    let frames = live.frame_limit.load(Relaxed) as usize;
+    if frames > 0 {
+        let len = (frames * 16).next_multiple_of(PAGE);
+        sys!(MADVISE, place.table, len, MADV_POPULATE_READ);
+    }
     // SAFETY: the image is mapped for the life of the worker.
     match unsafe { PageStore::open(place, &mut supply) } {
         Ok(store) => e.store = store,
@@ -179,7 +189,8 @@ fn fresh() -> ! {
     let s = state();
     s.root.layout = size_of::<State>() as u64;
     let protocol = Protocol::from_u8(boot.protocol as u8).unwrap_or(Protocol::Cbndvs);
-    s.root.machine = Machine::new(protocol);
+    e.machine = Machine::new(protocol);
+    s.root.machine_at_start = e.machine;
     crate::log::begin();
     s.root.pid = sys!(GETPID) as i32;
     s.root.nofile = boot.nofile;

@@ -102,7 +102,7 @@ fn classify(l: &mut Local, row: &table::Row) {
     }
     let e = engine();
     if e.nd_cheap.load(Relaxed) {
-        event::count(&e.live().nd_events);
+        crate::engine::add(&e.live().nd_events, 1);
     } else if e.log.wanted {
         l.chance = true;
     } else {
@@ -142,7 +142,9 @@ pub extern "C" fn on_async(l: &'static mut Local) {
 /// attention.
 pub extern "C" fn on_leave(l: &'static mut Local) {
     loop {
-        l.state.store(RUNTIME, SeqCst);
+        if l.state.load(Relaxed) != RUNTIME {
+            l.state.store(RUNTIME, SeqCst);
+        }
         let attention = l.attention.load(SeqCst);
         if attention == 0 {
             return;

@@ -7,7 +7,7 @@ use crate::arena::Arena;
 use crate::machine::frame::Local;
 use crate::state::State;
 use crate::thread::Lock;
-use core::sync::atomic::{AtomicBool, AtomicU32};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use dc_image::header::{self, Live};
 use dc_image::{BootInfo, window};
 use vista_core::journal::Journal;
@@ -29,6 +29,12 @@ pub struct Engine {
     pub stopping: AtomicU32,
     pub threads: [*mut Local; MAX_THREADS],
     pub thread_count: AtomicU32,
+    /// One above the highest slot of `threads` ever used.
+    pub thread_high: usize,
+    /// The protocol as it stands. What a rollback leaves of it is only which
+    /// protocol it is and whether threads run, so it is no part of the state:
+    /// every event would dirty a page.
+    pub machine: protocols::Machine,
     pub uffd: i32,
     pub pagemap: i32,
     pub mem: i32,
@@ -36,8 +42,12 @@ pub struct Engine {
     pub extra: *mut usize,
     pub extra_len: usize,
     pub hot: crate::commit::hot::HotSet,
+    pub streams: crate::commit::stream::Streams,
     pub pieces: crate::commit::sleep::Pieces,
+    pub folded: crate::space::folded::Folded,
+    /// Two buffers for scans.
     pub regions: *mut crate::uffd::PageRegion,
+    pub taken: *mut crate::uffd::PageRegion,
     /// True if re-execution may meet output that was already made.
     pub replay: crate::object::output::Replay,
     pub log: crate::log::Log,
@@ -57,7 +67,7 @@ pub struct Engine {
 // SAFETY: guarded by the big lock, see the module.
 unsafe impl Sync for Engine {}
 
-static mut ENGINE: Engine = Engine {
+pub static mut ENGINE: Engine = Engine {
     boot: BootInfo::ZERO,
     live: core::ptr::null_mut(),
     arena: Arena::new(),
@@ -67,14 +77,19 @@ static mut ENGINE: Engine = Engine {
     stopping: AtomicU32::new(0),
     threads: [core::ptr::null_mut(); MAX_THREADS],
     thread_count: AtomicU32::new(0),
+    thread_high: 0,
+    machine: protocols::Machine::new(protocols::Protocol::Cbndvs),
     uffd: -1,
     pagemap: -1,
     mem: -1,
     extra: core::ptr::null_mut(),
     extra_len: 0,
     hot: crate::commit::hot::HotSet::new(),
+    streams: crate::commit::stream::Streams::new(),
     pieces: crate::commit::sleep::Pieces::new(),
+    folded: crate::space::folded::Folded::new(),
     regions: core::ptr::null_mut(),
+    taken: core::ptr::null_mut(),
     replay: crate::object::output::Replay::new(),
     log: crate::log::Log::new(),
     limbo: crate::object::descriptor::Limbo::new(),
@@ -113,25 +128,32 @@ impl Engine {
     }
 }
 
+/// Adds to a counter in Rio. Without other threads that needs no locked add.
+#[inline(always)]
+pub fn add(counter: &AtomicU64, n: u64) {
+    if engine().thread_count.load(Relaxed) == 1 {
+        counter.store(counter.load(Relaxed) + n, Relaxed);
+    } else {
+        counter.fetch_add(n, Relaxed);
+    }
+}
+
 /// What the page store needs from the runtime.
 pub struct Supplier<'a> {
     pub arena: &'a mut Arena,
     pub rio_fd: i32,
 }
 
-/// Frames are made usable in steps: as many as there are, from 1 to 16 MiB.
-const GROW_FRAMES: core::ops::RangeInclusive<usize> = 256..=4096;
-
 impl Supply for Supplier<'_> {
     fn alloc(&mut self, bytes: usize) -> *mut u8 {
         self.arena.alloc(bytes)
     }
 
-    fn grow(&mut self, from: usize) -> Result<usize, isize> {
+    fn grow(&mut self, from: usize, most: usize) -> Result<usize, isize> {
         let at = header::FRAMES_OFFSET + from * window::PAGE;
         // The storage is asked for the room now, so that a store can never
         // find it missing (that would be a SIGBUS).
-        let mut frames = from.clamp(*GROW_FRAMES.start(), *GROW_FRAMES.end());
+        let mut frames = most;
         loop {
             let r = crate::sys!(FALLOCATE, self.rio_fd, 0, at, frames * window::PAGE);
             if !crate::machine::sys::failed(r) {
@@ -155,6 +177,14 @@ impl Supply for Supplier<'_> {
             MADV_POPULATE_WRITE
         );
         Ok(from + frames)
+    }
+
+    fn give_back(&mut self, from: usize, len: usize) -> bool {
+        const KEEP_SIZE_PUNCH_HOLE: usize = 3;
+        let at = header::FRAMES_OFFSET + from * window::PAGE;
+        let len = len * window::PAGE;
+        let r = crate::sys!(FALLOCATE, self.rio_fd, KEEP_SIZE_PUNCH_HOLE, at, len);
+        !crate::machine::sys::failed(r)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `protocols` decides, this file acts. Callers hold the big lock.
 
-use crate::engine::{engine, state};
+use crate::engine::{add, engine, state};
 use crate::log::{self, determinant, replay, shapes};
 use crate::machine::frame::Local;
 use crate::machine::nr;
@@ -18,11 +18,10 @@ use protocols::{Decision, Event};
 /// takes to log the event.
 pub fn tell(event: Event, bytes: usize) -> Decision {
     let e = engine();
-    let machine = &mut state().root.machine;
-    let open = machine.flag();
-    let d = machine.step(event);
+    let open = e.machine.flag();
+    let d = e.machine.step(event);
     if e.log.wanted {
-        if !open && machine.flag() && machine.protocol().logs() {
+        if !open && e.machine.flag() && e.machine.protocol().logs() {
             log::close();
         }
         e.log.chooser.watch(event, bytes);
@@ -38,7 +37,11 @@ pub fn non_deterministic(l: &mut Local) {
         l.chance = true;
         return;
     }
-    count(&engine().live().nd_events);
+    let e = engine();
+    add(&e.live().nd_events, 1);
+    if e.nd_cheap.load(Relaxed) && !trace::wanted() {
+        return;
+    }
     trace::chance(l, Fate::Open);
     let d = tell(Event::NonDeterministic { loggable: false }, 0);
     after(l, d);
@@ -48,7 +51,7 @@ pub fn non_deterministic(l: &mut Local) {
 /// between two instructions, and nobody says between which; or more bytes than
 /// a commit has.
 pub fn unloggable(l: &mut Local) {
-    count(&engine().live().nd_events);
+    add(&engine().live().nd_events, 1);
     trace::chance(l, Fate::Open);
     let d = tell(Event::NonDeterministic { loggable: false }, 0);
     after(l, d);
@@ -59,7 +62,7 @@ pub fn input(l: &mut Local, bytes: usize) {
     if !engine().log.wanted {
         return non_deterministic(l);
     }
-    count(&engine().live().nd_events);
+    add(&engine().live().nd_events, 1);
     let d = tell(Event::NonDeterministic { loggable: true }, bytes);
     logged(l, d, bytes);
 }
@@ -73,7 +76,7 @@ pub fn settle(l: &mut Local, args: &[usize; 6], ret: isize) -> isize {
     if e.log.replay.is_active() {
         return replay::verify(l, args, ret);
     }
-    count(&e.live().nd_events);
+    add(&e.live().nd_events, 1);
     if e.nd_cheap.load(Relaxed) {
         return ret;
     }
@@ -154,7 +157,7 @@ pub fn visible(local: &mut Local) {
     if engine().log.replay.is_active() {
         replay::unexpected("a visible event");
     }
-    count(&engine().live().visible_events);
+    add(&engine().live().visible_events, 1);
     let d = tell(Event::Visible, 0);
     if d.commit_before {
         if engine().boot.plant != plant::SKIP_COMMIT {
@@ -191,9 +194,7 @@ fn after(local: &mut Local, d: Decision) {
     if d.commit_after {
         local.commit_after = true;
     } else {
-        // `auto` wants to see every event.
-        let cheap = state().root.machine.flag() && !e.log.chooser.is_on();
-        e.nd_cheap.store(cheap, Relaxed);
+        cheapen();
     }
     e.log.chooser.consider(local);
 }
@@ -204,24 +205,28 @@ pub fn mark(_local: &mut Local) {
     tell(Event::NonDeterministic { loggable: false }, 0);
 }
 
-/// Several threads run from now on, or no longer.
+/// Several threads run from now on, or no longer: their interleaving is
+/// non-deterministic while they do.
 pub fn threads(several: bool) {
     let e = engine();
-    let machine = &mut state().root.machine;
-    if several && !machine.flag() && machine.protocol().logs() {
+    if several && !e.machine.flag() && e.machine.protocol().logs() {
         log::close();
     }
-    machine.set_always_nd(several);
+    e.machine.set_always_nd(several);
+    state().root.machine_at_start.set_always_nd(several);
     e.log.chooser.set_threads(several);
+    cheapen();
     if several {
         e.nd_cheap.store(true, Relaxed);
     }
 }
 
-/// One more; where threads race, about one more.
-#[inline(always)]
-pub fn count(counter: &core::sync::atomic::AtomicU64) {
-    counter.store(counter.load(Relaxed) + 1, Relaxed);
+/// Whether one more non-deterministic event changes nothing. (`auto` wants to
+/// see every one.)
+fn cheapen() {
+    let e = engine();
+    let cheap = e.machine.flag() && !e.log.chooser.is_on();
+    e.nd_cheap.store(cheap, Relaxed);
 }
 
 /// Counts messages: whatever goes or comes through a socket. They are told as
@@ -231,11 +236,19 @@ pub fn count_message(number: usize, ret: isize) {
     match number {
         _ if ret < 0 => {}
         nr::SENDTO | nr::SENDMSG | nr::SENDMMSG | nr::WRITE | nr::WRITEV => {
-            count(&live.send_events)
+            add(&live.send_events, 1)
         }
         nr::RECVFROM | nr::RECVMSG | nr::RECVMMSG | nr::READ | nr::READV => {
-            count(&live.receive_events)
+            add(&live.receive_events, 1)
         }
         _ => {}
     }
+}
+
+/// After a recovery: the machine as the committed state has it.
+pub fn rolled_back() {
+    let e = engine();
+    e.machine = state().root.machine_at_start;
+    e.machine.step(Event::RolledBack);
+    e.nd_cheap.store(e.machine.flag(), Relaxed);
 }

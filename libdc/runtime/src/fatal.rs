@@ -5,7 +5,7 @@
 //! is exactly the last commit and the run can be resumed once the cause is
 //! mended.
 
-use crate::engine::engine;
+use crate::engine::{add, engine};
 use crate::sys;
 use core::fmt::Write;
 use core::sync::atomic::Ordering::*;
@@ -91,7 +91,7 @@ pub fn warn(message: core::fmt::Arguments) {
 
 /// Keeps `Live::wchar` equal to what the kernel counts for this process.
 pub fn count_written(live: &Live, bytes: usize) {
-    live.wchar.fetch_add(bytes as u64, Relaxed);
+    add(&live.wchar, bytes as u64);
 }
 
 /// A development aid: one line on the keeper's standard error.

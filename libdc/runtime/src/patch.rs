@@ -133,7 +133,8 @@ pub fn consider(l: &mut Local) {
     let number = l.frame.nr;
     let site = l.frame.rip.wrapping_sub(7);
     let mut code = [0u8; 8];
-    if number >= 512 || NEVER.contains(&(number as u32)) || !user::read_bytes(site - 1, &mut code) {
+    let unfit = number >= 512 && number != crate::object::api::NR;
+    if unfit || NEVER.contains(&(number as u32)) || !user::read_bytes(site - 1, &mut code) {
         return;
     }
     if code[6..8] != [0x0f, 0x05] {

@@ -37,7 +37,8 @@ const _: () = assert!(size_of::<State>() <= window::STATE_LEN);
 pub struct Root {
     /// `size_of::<State>()`: another layout is another version.
     pub layout: u64,
-    pub machine: protocols::Machine,
+    /// The protocol, as it is right behind a commit.
+    pub machine_at_start: protocols::Machine,
     pub vma_count: u32,
     pub discard_count: u32,
     pub pid: i32,
@@ -53,6 +54,9 @@ pub struct Root {
     pub mmap_hint: u64,
     pub nofile: [u64; 2],
     pub actions: [SigAction; 65],
+    /// Signals from outside that were delivered, by number: see
+    /// `Live::signals_taken`.
+    pub signals_delivered: [u32; 32],
     pub discards: [Discard; MAX_DISCARDS],
     pub itimers: [ITimer; 3],
     pub timers: [PosixTimer; 32],
@@ -62,7 +66,7 @@ pub struct Root {
     pub pushback: [u8; 1 << 20],
     /// What lies in the program's own pipes (see object::pipe).
     pub pipe_data_len: u64,
-    pub pipe_data: [u8; 256 << 10],
+    pub pipe_data: [u8; 1 << 20],
     /// Number of the last commit in the trace.
     pub trace_commit: u64,
     /// Function to run at recovery, and its argument (libdc).
@@ -116,10 +120,14 @@ pub struct PosixTimer {
     pub set_at_ns: u64,
 }
 
-#[repr(C)]
+/// One thread. What changes with every commit, the registers, lies in the first
+/// page: what the processor's compact format leaves out is never written.
+#[repr(C, align(4096))]
 pub struct ThreadRecord {
     pub used: u32,
     pub tid: i32,
+    /// Bytes done of a long write into a pipe (see object::pipe).
+    pub written: usize,
     pub frame: Frame,
     pub sigmask: u64,
     pub altstack: [usize; 3],
@@ -130,9 +138,11 @@ pub struct ThreadRecord {
     pub saved_mask: u64,
     pub has_saved_mask: u32,
     pub name: [u8; 16],
-    pub queue: crate::signal::queue::Queue,
     pub xsave: XsaveArea,
+    pub queue: crate::signal::queue::Queue,
 }
+
+const _: () = assert!(core::mem::offset_of!(ThreadRecord, xsave) <= 1024);
 
 /// One descriptor in an epoll set.
 #[derive(Clone, Copy)]

@@ -19,10 +19,17 @@ use core::sync::atomic::{AtomicU32, Ordering::*};
 const FUTEX_WAIT_PRIVATE: usize = 128;
 const FUTEX_WAKE_PRIVATE: usize = 129;
 
-/// The big lock of the runtime.
+/// The big lock of the runtime. A thread that is alone takes it by a plain store:
+/// nobody can be there before it has given life to another one, which it does with
+/// the lock in its hands.
 pub struct Lock {
     word: AtomicU32,
 }
+
+const FREE: u32 = 0;
+const TAKEN: u32 = 1;
+const WAITED_FOR: u32 = 2;
+const TAKEN_ALONE: u32 = 3;
 
 /// Held until dropped.
 pub struct Guard;
@@ -30,37 +37,53 @@ pub struct Guard;
 impl Lock {
     pub const fn new() -> Lock {
         Lock {
-            word: AtomicU32::new(0),
+            word: AtomicU32::new(FREE),
         }
     }
 
     /// Takes the lock; while it waits, the thread counts as stopped.
     #[inline(always)]
     pub fn acquire(&self, l: &mut Local) -> Guard {
-        if self.word.compare_exchange(0, 1, Acquire, Relaxed).is_err() {
+        if engine().thread_count.load(Relaxed) == 1 && self.word.load(Relaxed) == FREE {
+            self.word.store(TAKEN_ALONE, Relaxed);
+        } else if !self.try_acquire() {
             self.acquire_slowly(l);
         }
         Guard
     }
 
+    fn try_acquire(&self) -> bool {
+        let w = &self.word;
+        w.compare_exchange(FREE, TAKEN, Acquire, Relaxed).is_ok()
+    }
+
     #[cold]
     fn acquire_slowly(&self, l: &mut Local) {
         for _ in 0..100 {
-            if self.word.compare_exchange(0, 1, Acquire, Relaxed).is_ok() {
+            if self.try_acquire() {
                 return;
             }
             core::hint::spin_loop();
         }
         enter_stopped(l);
-        while self.word.swap(2, Acquire) != 0 {
-            sys!(FUTEX, &raw const self.word, FUTEX_WAIT_PRIVATE, 2, 0);
+        while self.word.swap(WAITED_FOR, Acquire) != FREE {
+            sys!(
+                FUTEX,
+                &raw const self.word,
+                FUTEX_WAIT_PRIVATE,
+                WAITED_FOR,
+                0
+            );
         }
         // The holder of the lock is never in a commit when it gives it away.
         l.state.store(RUNTIME, SeqCst);
     }
 
     fn release(&self) {
-        if self.word.swap(0, Release) == 2 {
+        let alone = engine().thread_count.load(Relaxed) == 1;
+        if alone && self.word.load(Relaxed) == TAKEN_ALONE {
+            self.word.store(FREE, Release);
+        } else if self.word.swap(FREE, Release) == WAITED_FOR {
             sys!(FUTEX, &raw const self.word, FUTEX_WAKE_PRIVATE, 1);
         }
     }
@@ -74,6 +97,7 @@ impl Drop for Guard {
 
 /// From here on a commit need not wait for this thread.
 pub fn enter_stopped(l: &mut Local) {
+    l.moved = true;
     if engine().thread_count.load(Relaxed) > 1 {
         // SAFETY: the thread's own area.
         unsafe { vector::save_compact(l.xsave.bytes.as_mut_ptr()) };
@@ -144,7 +168,7 @@ pub fn stop_others(me: &mut Local) {
     }
     e.stopping.store(1, SeqCst);
     let pid = sys!(GETPID);
-    for slot in 0..MAX_THREADS {
+    for slot in 0..e.thread_high {
         let p = e.threads[slot];
         if p.is_null() || core::ptr::eq(p, me) {
             continue;
@@ -156,7 +180,7 @@ pub fn stop_others(me: &mut Local) {
             sys!(TGKILL, pid, t.tid, signal::STOP);
         }
     }
-    for slot in 0..MAX_THREADS {
+    for slot in 0..e.thread_high {
         let p = e.threads[slot];
         if p.is_null() || core::ptr::eq(p, me) {
             continue;
@@ -220,10 +244,13 @@ pub fn new_local_at(slot: usize) -> Option<&'static mut Local> {
     l.this = local_at as *mut Local;
     l.stack_top = local_at;
     l.entry = entry::syscall_entry as *const () as usize;
+    l.time = crate::machine::clock::enter as *const () as usize;
     l.slot = slot as u32;
     l.state = AtomicU32::new(RUNTIME);
     l.frame = Frame::ZERO;
+    l.moved = true;
     e.threads[slot] = l;
+    e.thread_high = e.thread_high.max(slot + 1);
     e.thread_count.fetch_add(1, SeqCst);
     Some(l)
 }
@@ -462,7 +489,7 @@ pub fn spawn(child: &mut Local, tid: i32) -> isize {
         0,
     ];
     // All signals wait until the thread has its own block behind gs.
-    let all = !0u64;
+    let all = signal::ALL_BUT_FAULTS;
     let mut old = 0u64;
     sys!(RT_SIGPROCMASK, 2, &raw const all, &raw mut old, 8);
     // SAFETY: stack and block are the child's own.
@@ -507,7 +534,7 @@ pub fn exit(l: &mut Local, a: [usize; 6]) -> isize {
         user::write(clear, &0i32);
         sys!(FUTEX, clear, 1, 1);
     }
-    let all = !0u64;
+    let all = signal::ALL_BUT_FAULTS;
     sys!(RT_SIGPROCMASK, 2, &raw const all, 0, 8);
     e.threads[l.slot as usize] = core::ptr::null_mut();
     let left = e.thread_count.fetch_sub(1, SeqCst) - 1;
@@ -571,7 +598,7 @@ pub fn gettid(l: &mut Local, _a: [usize; 6]) -> isize {
 
 /// The real id of a thread that the program names.
 pub fn real_tid(tid: i32) -> i32 {
-    for slot in 0..MAX_THREADS {
+    for slot in 0..engine().thread_high {
         let p = engine().threads[slot];
         if !p.is_null() && state().threads[slot].tid == tid {
             // SAFETY: blocks are never unmapped.

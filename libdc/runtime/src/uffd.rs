@@ -11,6 +11,7 @@ use dc_image::boot::high_fd;
 const UFFDIO_API: usize = 0xc018_aa3f;
 const UFFDIO_REGISTER: usize = 0xc020_aa00;
 const UFFDIO_UNREGISTER: usize = 0x8010_aa01;
+const UFFDIO_WRITEPROTECT: usize = 0xc018_aa06;
 const UFFD_API: u64 = 0xaa;
 const FEATURE_WP_ASYNC: u64 = 1 << 15;
 const FEATURE_WP_HUGETLBFS_SHMEM: u64 = 1 << 12;
@@ -18,12 +19,16 @@ const REGISTER_MODE_WP: u64 = 2;
 const PAGEMAP_SCAN: usize = 0xc060_6610;
 const PM_SCAN_WP_MATCHING: u64 = 1;
 
+/// The page lies in an area that is tracked.
+const PAGE_IS_WPALLOWED: u64 = 1;
 pub const PAGE_IS_WRITTEN: u64 = 1 << 1;
+/// A page of a file that the process has no copy of its own of.
+pub const PAGE_IS_FILE: u64 = 1 << 2;
 pub const PAGE_IS_PRESENT: u64 = 1 << 3;
 pub const PAGE_IS_SWAPPED: u64 = 1 << 4;
 pub const PAGE_IS_PFNZERO: u64 = 1 << 5;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub struct PageRegion {
     pub start: u64,
@@ -78,6 +83,17 @@ pub fn track(from: usize, to: usize) -> bool {
     !failed(sys!(IOCTL, engine().uffd, UFFDIO_REGISTER, &raw mut arg))
 }
 
+/// Takes the protection away from pages of tracked memory, as a write would.
+pub fn open_pages(from: usize, to: usize) -> bool {
+    let mut arg = [from as u64, (to - from) as u64, 0];
+    !failed(sys!(
+        IOCTL,
+        engine().uffd,
+        UFFDIO_WRITEPROTECT,
+        &raw mut arg
+    ))
+}
+
 /// Stops tracking: the pages become plain memory, never write-protected.
 pub fn untrack(from: usize, to: usize) -> bool {
     let mut arg = [from as u64, (to - from) as u64];
@@ -100,22 +116,77 @@ struct ScanArg {
     return_mask: u64,
 }
 
+/// What a scan looks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Want {
+    /// Written pages, which it protects again.
+    Protect,
+    /// The same, and says which are pages of a file.
+    ProtectTold,
+    /// Written pages, left as they are.
+    Written,
+    /// All pages that have contents.
+    Present,
+    /// Pages that are the process's own, not a file's.
+    Own,
+}
+
 /// One step of a scan: written pages of `from..to`, write-protected again.
 /// Returns how many regions were filled and where to go on.
 pub fn scan(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, usize), isize> {
+    step(from, to, out, Want::Protect)
+}
+
+/// As [`scan`], but says which are pages of a file: that costs a look at each
+/// page in the range, not only at its entry in the page table.
+pub fn scan_told(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, usize), isize> {
+    step(from, to, out, Want::ProtectTold)
+}
+
+/// One step through the pages of `from..to` that are the process's own.
+pub fn own(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, usize), isize> {
+    step(from, to, out, Want::Own)
+}
+
+/// As [`scan`], but nothing is protected: the pages count as written still.
+pub fn look(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, usize), isize> {
+    step(from, to, out, Want::Written)
+}
+
+/// One step through the pages of `from..to` that have contents.
+pub fn present(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, usize), isize> {
+    step(from, to, out, Want::Present)
+}
+
+fn step(from: usize, to: usize, out: *mut PageRegion, want: Want) -> Result<(usize, usize), isize> {
+    let told = match want {
+        Want::ProtectTold => PAGE_IS_FILE,
+        _ => 0,
+    };
+    let own = match want {
+        Want::Own => PAGE_IS_FILE,
+        _ => 0,
+    };
     let mut arg = ScanArg {
         size: size_of::<ScanArg>() as u64,
-        flags: PM_SCAN_WP_MATCHING,
+        flags: match want {
+            Want::Protect | Want::ProtectTold => PM_SCAN_WP_MATCHING,
+            _ => 0,
+        },
         start: from as u64,
         end: to as u64,
         walk_end: 0,
         vec: out as u64,
         vec_len: REGIONS as u64,
         max_pages: 0,
-        category_inverted: 0,
-        category_mask: PAGE_IS_WRITTEN,
+        category_inverted: own,
+        category_mask: match want {
+            Want::Present => 0,
+            Want::Own => PAGE_IS_FILE,
+            _ => PAGE_IS_WPALLOWED | PAGE_IS_WRITTEN,
+        },
         category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-        return_mask: PAGE_IS_WRITTEN | PAGE_IS_PFNZERO,
+        return_mask: PAGE_IS_WRITTEN | PAGE_IS_PFNZERO | told,
     };
     let n = sys!(IOCTL, engine().pagemap, PAGEMAP_SCAN, &raw mut arg);
     if failed(n) {

@@ -10,6 +10,7 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+pub mod frames;
 pub mod journal;
 pub mod pages;
 

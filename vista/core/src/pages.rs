@@ -23,6 +23,7 @@
 //! The index from pages to frames is volatile and made again from the table.
 #![allow(unsafe_code)] // Raw mapped memory is this module's subject.
 
+use crate::frames::{Balance, FrameSet, Thrift};
 use core::sync::atomic::{AtomicU64, Ordering::*};
 
 pub const PAGE: usize = 4096;
@@ -40,8 +41,12 @@ pub struct FrameEntry {
 pub trait Supply {
     /// Zeroed memory that is never given back; null if there is none left.
     fn alloc(&mut self, bytes: usize) -> *mut u8;
-    /// Makes frames `from..` usable; the new limit, or an error number.
-    fn grow(&mut self, from: usize) -> Result<usize, isize>;
+    /// Puts storage behind frames `from..`, at most `most` of them; the first
+    /// that has none, or an error number.
+    fn grow(&mut self, from: usize, most: usize) -> Result<usize, isize>;
+    /// Gives the storage of `len` frames back, and with it what they hold; false
+    /// if that cannot be done.
+    fn give_back(&mut self, from: usize, len: usize) -> bool;
 }
 
 /// What the index knows of a page: its current frame and how often it changes.
@@ -76,11 +81,23 @@ pub struct Place {
 pub struct PageStore {
     at: Place,
     root: *mut *mut *mut Slot,
-    free: *mut u32,
-    free_len: usize,
+    /// Free frames with storage behind them.
+    free: FrameSet,
+    /// Free frames that may have none.
+    bare: FrameSet,
     retired: *mut u32,
     retired_len: usize,
+    /// Frames from the limit to here have storage.
     usable: usize,
+    /// Frames taken for the commit to come.
+    taken: usize,
+    /// Frames that the last commit set free.
+    freed: usize,
+    /// Frames that were given back, and since the last commit got again.
+    again: usize,
+    thrift: Thrift,
+    /// The storage takes nothing back.
+    keeps_all: bool,
 }
 
 /// There is no room for another frame (error number of the storage).
@@ -100,11 +117,16 @@ impl PageStore {
                 limit: core::ptr::null(),
             },
             root: null_mut(),
-            free: null_mut(),
-            free_len: 0,
+            free: FrameSet::closed(),
+            bare: FrameSet::closed(),
             retired: null_mut(),
             retired_len: 0,
             usable: 0,
+            taken: 0,
+            freed: 0,
+            again: 0,
+            thrift: Thrift::new(),
+            keeps_all: false,
         }
     }
 
@@ -118,31 +140,46 @@ impl PageStore {
         let mut s = PageStore::closed();
         s.at = at;
         s.root = supply.alloc(ROOT * 8).cast();
-        s.free = supply.alloc(at.frame_max * 4).cast();
         s.retired = supply.alloc(at.frame_max * 4).cast();
-        if s.root.is_null() || s.free.is_null() || s.retired.is_null() {
+        let (free, bare) = (
+            FrameSet::new(at.frame_max, supply),
+            FrameSet::new(at.frame_max, supply),
+        );
+        let (Some(free), Some(bare)) = (free, bare) else {
+            return Err(Full(-12));
+        };
+        (s.free, s.bare) = (free, bare);
+        if s.root.is_null() || s.retired.is_null() {
             return Err(Full(-12));
         }
         let limit = s.limit().load(Relaxed) as usize;
         s.usable = limit;
         let published = s.published();
+        // Neighbours in the table are mostly neighbours in memory: one leaf of
+        // the index serves many.
+        let (mut covered, mut leaf) = (usize::MAX, core::ptr::null_mut::<Slot>());
         for n in 0..limit {
             let (page, seq) = (s.entry(n).page.load(Relaxed), s.entry(n).seq.load(Relaxed));
             if seq == 0 || seq > published {
-                s.release(n);
+                s.clear(n);
                 continue;
             }
-            let slot = s.slot_or_new(page as usize, supply)?;
-            // SAFETY: slots live as long as the store; no other reference exists.
-            let slot = unsafe { &mut *slot };
+            let number = page as usize / PAGE;
+            if number / LEAF != covered {
+                leaf = s.slot_or_new(number / LEAF * LEAF * PAGE, supply)?;
+                covered = number / LEAF;
+            }
+            // SAFETY: `leaf` is a whole leaf; slots live as long as the store, and
+            // no other reference exists.
+            let slot = unsafe { &mut *leaf.add(number % LEAF) };
             let old = slot.frame;
             if old == 0 || s.entry(old as usize - 1).seq.load(Relaxed) < seq {
                 slot.frame = n as u32 + 1;
                 if old != 0 {
-                    s.release(old as usize - 1);
+                    s.clear(old as usize - 1);
                 }
             } else {
-                s.release(n);
+                s.clear(n);
             }
         }
         Ok(s)
@@ -172,26 +209,96 @@ impl PageStore {
 
     fn release(&mut self, frame: usize) {
         self.entry(frame).seq.store(0, Release);
-        // SAFETY: there is room for every frame once, and no frame is free twice.
-        unsafe { self.free.add(self.free_len).write(frame as u32) };
-        self.free_len += 1;
+        self.free.insert(frame);
     }
 
-    fn take(&mut self, supply: &mut impl Supply) -> Result<usize, Full> {
-        if self.free_len > 0 {
-            self.free_len -= 1;
-            // SAFETY: below free_len entries are initialised.
-            return Ok(unsafe { self.free.add(self.free_len).read() } as usize);
+    /// At recovery: a frame is free. Whether it has storage nobody remembers.
+    fn clear(&mut self, frame: usize) {
+        if self.entry(frame).seq.load(Relaxed) != 0 {
+            self.entry(frame).seq.store(0, Release);
         }
+        self.bare.insert(frame);
+    }
+
+    #[inline]
+    fn take(&mut self, supply: &mut impl Supply) -> Result<usize, Full> {
+        self.taken += 1;
+        loop {
+            if let Some(frame) = self.free.lowest() {
+                self.free.remove(frame);
+                return Ok(frame);
+            }
+            if self.bare.is_empty() {
+                return self.take_new(supply);
+            }
+            self.back(supply)?;
+        }
+    }
+
+    /// Puts storage behind some of the bare frames.
+    #[cold]
+    fn back(&mut self, supply: &mut impl Supply) -> Result<(), Full> {
+        const AT_ONCE: usize = 256;
+        let Some((from, len)) = self.bare.take_lowest_run(AT_ONCE) else {
+            return Ok(());
+        };
+        let grown = supply.grow(from, len);
+        let have = grown.unwrap_or(from).clamp(from, from + len);
+        self.free.insert_run(from, have - from);
+        self.bare.insert_run(have, from + len - have);
+        self.again += have - from;
+        match grown {
+            Ok(_) if have > from => Ok(()),
+            Ok(_) => Err(Full(-28)),
+            Err(error) => Err(Full(error)),
+        }
+    }
+
+    /// A frame that never was one.
+    #[cold]
+    fn take_new(&mut self, supply: &mut impl Supply) -> Result<usize, Full> {
         let next = self.limit().load(Relaxed) as usize;
         if next >= self.usable {
             if next >= self.at.frame_max {
                 return Err(Full(-28));
             }
-            self.usable = supply.grow(next).map_err(Full)?;
+            let most = (next / 64).clamp(128, 1024).min(self.at.frame_max - next);
+            self.usable = supply.grow(next, most).map_err(Full)?;
         }
         self.limit().store(next as u64 + 1, Release);
         Ok(next)
+    }
+
+    /// After [`PageStore::reclaim`]: gives the storage of free frames back that
+    /// will not be needed soon. `now_ns` is a clock; it is seldom asked.
+    #[inline]
+    pub fn give_back(&mut self, supply: &mut impl Supply, now_ns: impl FnOnce() -> u64) {
+        let balance = Balance {
+            taken: core::mem::take(&mut self.taken),
+            freed: self.freed,
+            again: core::mem::take(&mut self.again),
+            free: self.free.len(),
+            used: self.used(),
+        };
+        let surplus = self.thrift.surplus(balance, now_ns);
+        if surplus > 0 && !self.keeps_all {
+            self.give_back_frames(surplus, supply);
+        }
+    }
+
+    #[cold]
+    fn give_back_frames(&mut self, mut surplus: usize, supply: &mut impl Supply) {
+        while surplus > 0
+            && let Some((from, len)) = self.free.take_highest_run(surplus)
+        {
+            if !supply.give_back(from, len) {
+                self.free.insert_run(from, len);
+                self.keeps_all = true;
+                return;
+            }
+            self.bare.insert_run(from, len);
+            surplus -= len;
+        }
     }
 
     /// The index entry of a page, if anything was ever staged near it.
@@ -316,7 +423,7 @@ impl PageStore {
                 let frame = slot.frame as usize - 1;
                 if self.entry(frame).seq.load(Relaxed) < seq {
                     slot.frame = 0;
-                    self.release(frame);
+                    self.clear(frame);
                 }
             }
             page += PAGE;
@@ -340,7 +447,7 @@ impl PageStore {
             let frame = unsafe { self.retired.add(i).read() } as usize;
             self.release(frame);
         }
-        self.retired_len = 0;
+        self.freed = core::mem::take(&mut self.retired_len);
     }
 
     /// The committed bytes of a page.
@@ -367,8 +474,27 @@ impl PageStore {
         }
     }
 
+    /// As [`PageStore::for_each`], but a call covers all pages that follow one
+    /// another in frames that do so too: `f(page, bytes, length)`.
+    pub fn for_each_run(&self, from: usize, to: usize, mut f: impl FnMut(usize, *const u8, usize)) {
+        let (mut start, mut first, mut len) = (0, core::ptr::null::<u8>(), 0);
+        self.for_each(from, to, |page, bytes| {
+            if len > 0 && page == start + len && bytes == first.wrapping_add(len) {
+                len += PAGE;
+                return;
+            }
+            if len > 0 {
+                f(start, first, len);
+            }
+            (start, first, len) = (page, bytes, PAGE);
+        });
+        if len > 0 {
+            f(start, first, len);
+        }
+    }
+
     /// Frames that hold something.
     pub fn used(&self) -> usize {
-        self.limit().load(Relaxed) as usize - self.free_len
+        self.limit().load(Relaxed) as usize - self.free.len() - self.bare.len()
     }
 }

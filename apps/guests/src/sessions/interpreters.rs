@@ -19,13 +19,27 @@ pub fn python_repl() -> Session {
     .stream(Stream::Exact)
     .expect(">>> ");
     for line in [
-        "import random, time, gc, collections, hashlib, json, itertools",
+        "import random, time, gc, collections, hashlib, json, itertools, termios",
         "rng = random.Random(42)",
         "log = open('log.txt', 'w', buffering=1)",
         "heap = {}",
     ] {
         session = session.line(line, ">>> ");
     }
+    // The interrupt is typed at a program that echoes nothing: a program that wakes fast enough
+    // to turn the echo off keeps the kernel from showing the ^C (n_tty.c, flush_echoes).
+    session = session
+        .line("def echo(on):", r"\.\.\. ")
+        .line("    mode = termios.tcgetattr(0)", r"\.\.\. ")
+        .line(
+            "    mode[3] = mode[3] | termios.ECHO if on else mode[3] & ~termios.ECHO",
+            r"\.\.\. ",
+        )
+        .line(
+            "    termios.tcsetattr(0, termios.TCSANOW, mode)",
+            r"\.\.\. ",
+        )
+        .line("", ">>> ");
     session = session
         .line("class Node:", r"\.\.\. ")
         .line("    def __init__(self, key):", r"\.\.\. ")
@@ -72,9 +86,12 @@ pub fn python_repl() -> Session {
                 .line("1 / 0", r"ZeroDivisionError: division by zero\r\n.*>>> ")
                 // Wherever the interrupt falls, it is caught.
                 .line("try:", r"\.\.\. ")
-                .line("    print('sleep' + 'ing')", r"\.\.\. ")
+                .line("    echo(False); print('sleep' + 'ing')", r"\.\.\. ")
                 .line("    while True: time.sleep(0.01)", r"\.\.\. ")
-                .line("except KeyboardInterrupt: print('wok' + 'en')", r"\.\.\. ")
+                .line(
+                    "except KeyboardInterrupt: echo(True); print('wok' + 'en')",
+                    r"\.\.\. ",
+                )
                 .line("", r"sleeping\r\n")
                 .send("\x03")
                 .expect(r"woken\r\n.*>>> ");

@@ -42,6 +42,16 @@ macro_rules! probe {
     };
 }
 
+/// Must be what the program counts to.
+const INTERRUPTS: usize = 24;
+
+fn interrupts() -> Session {
+    let session = probe!("terminal-interrupt", "each ^C arrives once").channel(Channel::Pty);
+    (1..=INTERRUPTS).fold(session, |session, number| {
+        session.expect(format!("ready {number}\\b")).send("\x03")
+    })
+}
+
 pub fn all() -> Vec<Session> {
     vec![
         probe!("counter", "a counter to a pipe and to a file, with fsync"),
@@ -52,6 +62,7 @@ pub fn all() -> Vec<Session> {
         probe!("file-unlinked", "an open file without a name"),
         probe!("file-maps", "a shared and a private mapping of a file"),
         probe!("pipe-self", "a pipe from a program to itself, with bytes in it"),
+        probe!("pipe-threads", "threads that talk over pipes of their own"),
         probe!("stdin-lines", "lines read from a pipe while they are typed")
             .send("first\nsecond\n")
             .expect("second")
@@ -76,6 +87,7 @@ pub fn all() -> Vec<Session> {
         probe!("threads-errno", "errno of each thread across failing calls"),
         probe!("threads-robust", "a robust mutex whose owner died"),
         probe!("epoll-event", "epoll over eventfds and a pipe"),
+        probe!("clock-spin", "the time asked for by threads and a handler without pause"),
         probe!("chance", "chance from the kernel, shown and chained").stream(Stream::Chained),
         probe!("identity", "cwd, umask, limits, pid, name"),
         probe!("terminal-raw", "termios: raw, back, and the window's size")
@@ -102,7 +114,11 @@ pub fn all() -> Vec<Session> {
             .resize(50, 80)
             .expect("size 6: 50 80")
             .resize(24, 80),
+        interrupts(),
         probe!("map-churn", "mmap, munmap, mremap, mprotect, madvise with checksums"),
+        probe!("map-large", "large areas: dropped, moved, protected, grown, all after recoveries"),
+        probe!("map-fork", "a child's memory stays while the parent writes and commits"),
+        probe!("memory-sweep", "writes that move upward through memory, steadily and not"),
         probe!("brk-growth", "brk up and down"),
         probe!("registers-avx", "ymm registers held across system calls", COMPILER_AVX),
         probe!("fpu-control", "rounding in SSE and x87, kept across calls"),

@@ -1,21 +1,38 @@
-//! Hot pages: dirty in every interval, so not worth a fault each time.
+//! Hot pages: written in every interval, so not worth a fault each time.
 //!
-//! A page found dirty in three commits running leaves write tracking (one call)
-//! and is from then on simply copied. The set is small, because each hot page
-//! may cut a memory area in two, and it cools: a page that was found unchanged
-//! goes back under tracking.
+//! A page found written in several commits running is from then on looked at in
+//! every commit, and not write-protected any more: a fault costs about ten copies.
+//! It stays in a tracked area, and a scan always finds it written; that scan does
+//! not protect what it finds, and what is not hot is protected by a second one.
+//! (The first form took hot pages out of their area. That cut areas in three, and
+//! a scan pays as much for a cut as for copying two pages.)
+//!
+//! Half of the hot pages of a program are written with what was there before:
+//! memory that is freed and given out again. Those are compared with their last
+//! copy, which is all that they cost; what changes is copied, and compared only
+//! now and then.
+//!
+//! A page that was equal for long is protected again, to see whether it is written
+//! at all; each time that it comes back the next trial is put off for twice as long.
+//!
+//! Being hot is no promise: a hot page that happens to be protected costs a fault,
+//! a cold one that is not protected is found by the next scan (in a piece that
+//! sleeps there is none, so the piece is woken).
 
 use crate::engine::{engine, store_and_supply};
-use crate::uffd;
+use crate::machine::user;
 use dc_image::window::PAGE;
 use vista_core::pages::{Full, Slot};
 
-const CAP: usize = 128;
-/// Commits in a row that must find a page dirty before it is hot.
-const HEAT: u8 = 3;
-/// Commits until a hot page is first compared with its last copy; twice as many
-/// whenever it has come back.
-const CHECK_AFTER: u32 = 16;
+const CAP: usize = 1 << 14;
+/// Commits in a row that must find a page written, after a first one.
+const HEAT: u8 = 2;
+/// Comparisons in a row that find a page equal before it is tried without heat:
+/// at first, and twice as many for each return, up to so many returns.
+const TRIAL: u16 = 8;
+const RETURNS_MAX: u8 = 10;
+/// The longest time, in commits, until a page that changes is compared again.
+const SELDOM: u8 = 32;
 
 /// In `Slot::flags`; above it, how often the page has been hot before.
 const IS_HOT: u8 = 1;
@@ -23,36 +40,70 @@ const IS_HOT: u8 = 1;
 #[derive(Clone, Copy)]
 struct Hot {
     page: usize,
-    /// Commits until the next comparison.
-    due: u32,
+    /// Commits until the next comparison, and from it to the one after.
+    due: u8,
+    period: u8,
+    /// Comparisons in a row that found it equal.
+    idle: u16,
 }
 
 pub struct HotSet {
     pages: [Hot; CAP],
     len: usize,
-    /// Candidates of this commit: tracked pages that have become hot.
-    fresh: [usize; CAP],
-    fresh_len: usize,
+}
+
+/// Whether a page is hot.
+#[inline]
+pub fn is_hot(page: usize) -> bool {
+    let slot = engine().store.slot(page);
+    slot.is_some_and(|s| s.flags & IS_HOT != 0)
+}
+
+/// Calls `f(from, to)` for each run of pages of a range that are not hot.
+pub fn cold_runs(from: usize, to: usize, mut f: impl FnMut(usize, usize)) {
+    let mut start = from;
+    for page in (from..to).step_by(PAGE) {
+        if is_hot(page) {
+            if start < page {
+                f(start, page);
+            }
+            start = page + PAGE;
+        }
+    }
+    if start < to {
+        f(start, to);
+    }
 }
 
 impl HotSet {
     pub const fn new() -> HotSet {
         HotSet {
-            pages: [Hot { page: 0, due: 0 }; CAP],
+            pages: [Hot {
+                page: 0,
+                due: 0,
+                period: 0,
+                idle: 0,
+            }; CAP],
             len: 0,
-            fresh: [0; CAP],
-            fresh_len: 0,
         }
     }
 
-    /// A tracked page was staged: does it become hot?
+    /// A page was found written and staged: does it become hot? (Behind
+    /// [`HotSet::copy_all`], which would look at it a second time.)
     #[inline]
     pub fn consider(&mut self, page: usize, slot: &mut Slot, seq: u16) {
         if slot.last == seq {
             slot.heat = slot.heat.saturating_add(1);
-            if slot.heat >= HEAT && slot.flags & IS_HOT == 0 && self.len + self.fresh_len < CAP {
-                self.fresh[self.fresh_len] = page;
-                self.fresh_len += 1;
+            if slot.heat >= HEAT && slot.flags & IS_HOT == 0 && self.len < CAP {
+                slot.flags |= IS_HOT;
+                slot.heat = 0;
+                self.pages[self.len] = Hot {
+                    page,
+                    due: 1,
+                    period: 1,
+                    idle: 0,
+                };
+                self.len += 1;
             }
         } else {
             slot.heat = 0;
@@ -60,111 +111,57 @@ impl HotSet {
         slot.last = seq.wrapping_add(1);
     }
 
-    /// Takes this commit's candidates out of tracking.
-    pub fn adopt(&mut self) {
-        for i in 0..self.fresh_len {
-            let page = self.fresh[i];
-            if self.len < CAP && uffd::untrack(page, page + PAGE) {
-                let mut due = CHECK_AFTER;
-                if let Some(slot) = engine().store.slot(page) {
-                    due = CHECK_AFTER << (slot.flags >> 1).min(8);
-                    slot.flags |= IS_HOT;
-                }
-                self.pages[self.len] = Hot { page, due };
-                self.len += 1;
-            }
-        }
-        self.fresh_len = 0;
-    }
-
-    /// Stages every hot page.
+    /// Stages the hot pages, but for those that are found equal.
     pub fn copy_all(&mut self) -> Result<u64, Full> {
-        let n = self.len as u64;
+        let mut copied = 0;
         let mut i = 0;
         while i < self.len {
-            let page = self.pages[i].page;
-            self.pages[i].due -= 1;
-            if self.pages[i].due == 0 {
-                if self.unchanged(page) {
-                    self.cool(i);
+            let h = &mut self.pages[i];
+            let page = h.page;
+            // A page that ceased to exist has an empty slot.
+            let slot = engine().store.slot(page);
+            let Some(slot) = slot.filter(|s| s.flags & IS_HOT != 0) else {
+                self.remove(i);
+                continue;
+            };
+            h.due -= 1;
+            if h.due == 0 {
+                if unchanged(page) {
+                    (h.due, h.period) = (1, 1);
+                    h.idle += 1;
+                    let returns = slot.flags >> 1;
+                    if h.idle < TRIAL << returns {
+                        i += 1;
+                    } else {
+                        slot.flags = (returns + 1).min(RETURNS_MAX) << 1;
+                        // In a piece that sleeps only hot pages are writable.
+                        engine().pieces.wake(page, page + PAGE);
+                        self.remove(i);
+                    }
                     continue;
                 }
-                self.pages[i].due = CHECK_AFTER;
+                h.idle = 0;
+                h.period = (h.period * 2).min(SELDOM);
+                h.due = h.period;
             }
             let (store, mut supply) = store_and_supply();
             store.stage(page, &mut supply, |dst| super::copy_program_page(dst, page))?;
+            copied += 1;
             i += 1;
         }
-        Ok(n)
+        Ok(copied)
     }
 
-    fn unchanged(&self, page: usize) -> bool {
-        let Some(committed) = engine().store.committed(page) else {
-            return false;
-        };
-        let mut now = [0u8; PAGE];
-        super::copy_program_page(now.as_mut_ptr(), page)
-            // SAFETY: a committed frame is a page of mapped memory.
-            && unsafe { core::slice::from_raw_parts(committed, PAGE) } == now
+    fn remove(&mut self, i: usize) {
+        self.len -= 1;
+        self.pages[i] = self.pages[self.len];
     }
+}
 
-    /// A piece of memory falls asleep: hot pages in it stay writable.
-    pub fn keep_writable(&self, from: usize, to: usize, prot: u32) {
-        for h in &self.pages[..self.len] {
-            if (from..to).contains(&h.page) {
-                crate::sys!(MPROTECT, h.page, PAGE, prot);
-            }
-        }
-    }
-
-    /// Back under tracking. The page counts as written until the next scan.
-    fn cool(&mut self, i: usize) {
-        let page = self.pages[i].page;
-        if let Some(slot) = engine().store.slot(page) {
-            // One more return, and no longer hot.
-            slot.flags = (slot.flags >> 1).saturating_add(1).min(8) << 1;
-            slot.heat = 0;
-        }
-        engine().pieces.wake(page, page + PAGE);
-        // An area that cannot be tracked again stays hot.
-        if uffd::track(page, page + PAGE) {
-            self.len -= 1;
-            self.pages[i] = self.pages[self.len];
-        } else {
-            self.pages[i].due = CHECK_AFTER;
-            if let Some(slot) = engine().store.slot(page) {
-                slot.flags |= IS_HOT;
-            }
-        }
-    }
-
-    /// The pages of a range cease to exist or are about to move.
-    pub fn forget(&mut self, from: usize, to: usize) {
-        let mut i = 0;
-        while i < self.len {
-            let page = self.pages[i].page;
-            if (from..to).contains(&page) {
-                // If the area lives on (madvise, mprotect), it must be tracked.
-                engine().pieces.wake(page, page + PAGE);
-                uffd::track(page, page + PAGE);
-                if let Some(slot) = engine().store.slot(page) {
-                    slot.flags &= !IS_HOT;
-                    slot.heat = 0;
-                }
-                self.len -= 1;
-                self.pages[i] = self.pages[self.len];
-            } else {
-                i += 1;
-            }
-        }
-        let mut i = 0;
-        while i < self.fresh_len {
-            if (from..to).contains(&self.fresh[i]) {
-                self.fresh_len -= 1;
-                self.fresh[i] = self.fresh[self.fresh_len];
-            } else {
-                i += 1;
-            }
-        }
-    }
+/// Whether a page equals its last copy.
+pub fn unchanged(page: usize) -> bool {
+    engine().store.committed(page).is_some_and(|frame| {
+        // SAFETY: a committed frame; a fault on the page counts as a change.
+        unsafe { user::same_page(frame, page as *const u8) }
+    })
 }

@@ -10,10 +10,12 @@
 
 pub mod hot;
 pub mod sleep;
+pub mod stream;
 
 use crate::engine::{engine, state, store_and_supply};
 use crate::machine::frame::Local;
-use crate::machine::{sys::failed, user, vector};
+use crate::machine::{clock, sys::failed, user, vector};
+use crate::space::folded;
 use crate::uffd::{self, PAGE_IS_PFNZERO};
 use crate::{fatal, object, signal, sys, thread, trace};
 use core::sync::atomic::Ordering::*;
@@ -58,20 +60,20 @@ pub fn commit(local: &mut Local) {
     if root.discard_count != 0 {
         root.discard_count = 0;
     }
-    root.machine.step(Event::Committed);
-    e.nd_cheap.store(root.machine.flag(), Relaxed);
+    e.machine.step(Event::Committed);
+    e.nd_cheap.store(e.machine.flag(), Relaxed);
     e.replay.end();
     crate::log::after_commit();
     object::descriptor::close_limbo();
     object::undo::forget();
     thread::resume_others();
+    let (store, mut supply) = store_and_supply();
+    store.give_back(&mut supply, now_ns);
     live.commit_ns.fetch_add(now_ns() - begin, Relaxed);
 }
 
 pub fn now_ns() -> u64 {
-    let mut ts = [0u64; 2];
-    sys!(CLOCK_GETTIME, 1, &raw mut ts);
-    ts[0] * 1_000_000_000 + ts[1]
+    clock::monotonic_ns()
 }
 
 /// On disk a commit is only as good as its last barrier.
@@ -91,7 +93,7 @@ fn sync_rio() {
 /// Every thread's registers, as they must be when it goes on from here.
 fn save_threads(local: &mut Local) {
     let e = engine();
-    for slot in 0..crate::engine::MAX_THREADS {
+    for slot in 0..e.thread_high {
         let p = e.threads[slot];
         if p.is_null() {
             continue;
@@ -100,17 +102,24 @@ fn save_threads(local: &mut Local) {
         // while the lock is held.
         let t = unsafe { &mut *p };
         let record = &mut state().threads[slot];
-        record.used = 1;
+        if record.used != 1 {
+            record.used = 1;
+        }
         if !t.queue.is_empty() || !record.queue.is_empty() {
             record.queue = t.queue;
         }
         let own = core::ptr::eq(p, local);
+        if !own && !core::mem::take(&mut t.moved) {
+            // It waits where it waited at the last commit.
+            continue;
+        }
         if own {
             // SAFETY: the record's area is XSAVE_MAX bytes, aligned.
             unsafe { vector::save_compact(record.xsave.bytes.as_mut_ptr()) };
             t.frame.fs_base = vector::fs_base();
         } else {
-            record.xsave = t.xsave;
+            let len = vector::standard_size();
+            record.xsave.bytes[..len].copy_from_slice(&t.xsave.bytes[..len]);
         }
         record.frame = t.frame;
         if t.again {
@@ -121,13 +130,20 @@ fn save_threads(local: &mut Local) {
     }
 }
 
+/// So many tracked pages of a commit are copied the common way. Beyond, their
+/// frames are hardly in the caches, and going past them takes half as long.
+const WARM: u64 = 48;
+
 fn copy_pages(copied: &mut u64) -> Result<(), Full> {
     let e = engine();
+    e.streams.measure();
+    let hot = e.hot.copy_all()?;
     written_pages(|page, zero| {
         if zero && e.store.committed(page).is_none() {
             return Ok(());
         }
         *copied += 1;
+        e.streams.note(page);
         // The planted bug: every seventh page of the program is not copied.
         if e.boot.plant == plant::SKIP_PAGE
             && copied.is_multiple_of(7)
@@ -136,18 +152,20 @@ fn copy_pages(copied: &mut u64) -> Result<(), Full> {
         {
             return Ok(());
         }
-        stage(page)
+        stage(page, *copied > WARM)
     })?;
-    let hot = e.hot.copy_all()?;
+    e.streams.open_ahead();
     e.live().pages_hot.fetch_add(hot, Relaxed);
     *copied += hot;
     for i in 0..e.extra_len {
         // SAFETY: below extra_len entries are set.
-        stage(unsafe { e.extra.add(i).read() })?;
+        let page = unsafe { e.extra.add(i).read() };
+        // Found by no scan, so perhaps not written and still the frame itself.
+        folded::own(page);
+        stage(page, false)?;
         *copied += 1;
     }
     e.extra_len = 0;
-    e.hot.adopt();
     Ok(())
 }
 
@@ -178,6 +196,7 @@ fn written_pages(mut f: impl FnMut(usize, bool) -> Result<(), Full>) -> Result<(
     result
 }
 
+/// Looks where the range was written, and takes what is not hot.
 fn scan_range(
     from: usize,
     to: usize,
@@ -186,19 +205,85 @@ fn scan_range(
     let e = engine();
     let mut at = from;
     while at < to {
-        let (n, walked) = match uffd::scan(at, to, e.regions) {
-            Ok(r) => r,
-            Err(r) => fatal::stop(
-                FatalCode::Internal,
-                r,
-                format_args!("find written pages (PAGEMAP_SCAN): error {}", -r),
-            ),
-        };
+        let (n, walked) = scanned(uffd::look(at, to, e.regions));
+        let mut group = Group::EMPTY;
         for i in 0..n {
             // SAFETY: the kernel filled the first n entries.
             let region = unsafe { *e.regions.add(i) };
+            let (start, end) = (region.start as usize, region.end as usize);
+            for page in (start..end).step_by(PAGE) {
+                if hot::is_hot(page) {
+                    group.hot += 1;
+                } else if !group.extend(page) {
+                    take_written(&group, &mut f)?;
+                    group = Group::of(page);
+                }
+            }
+        }
+        take_written(&group, &mut f)?;
+        if walked <= at {
+            break;
+        }
+        at = walked;
+    }
+    Ok(())
+}
+
+/// Written pages that are not hot, near enough to be protected by one call.
+struct Group {
+    start: usize,
+    end: usize,
+    /// Hot pages behind `end`.
+    hot: u32,
+}
+
+impl Group {
+    const EMPTY: Group = Group::of(0);
+
+    const fn of(page: usize) -> Group {
+        Group {
+            start: page,
+            end: if page == 0 { 0 } else { page + PAGE },
+            hot: 0,
+        }
+    }
+
+    /// Takes a page in; false if a call of its own is better. A call costs about
+    /// as much as the fault of a hot page that is protected by the way, or as the
+    /// walk over a megabyte.
+    fn extend(&mut self, page: usize) -> bool {
+        let near = self.hot <= 1 && page - self.end < 1 << 20;
+        if self.end == 0 {
+            *self = Group::of(page);
+        } else if near {
+            self.end = page + PAGE;
+            self.hot = 0;
+        }
+        self.end == page + PAGE
+    }
+}
+
+/// Protects what was written in a group, and calls `f` for each page of it. What
+/// this second scan finds is what counts: the kernel may have written for a call
+/// of a stopped thread since the first.
+fn take_written(
+    group: &Group,
+    f: &mut impl FnMut(usize, bool) -> Result<(), Full>,
+) -> Result<(), Full> {
+    let e = engine();
+    let mut at = group.start;
+    while at < group.end {
+        let (n, walked) = scanned(uffd::scan(at, group.end, e.taken));
+        for i in 0..n {
+            // SAFETY: the kernel filled the first n entries.
+            let region = unsafe { *e.taken.add(i) };
             let zero = region.categories & PAGE_IS_PFNZERO != 0;
-            for page in (region.start as usize..region.end as usize).step_by(PAGE) {
+            let (start, end) = (region.start as usize, region.end as usize);
+            if e.folded.touches(start, end) {
+                folded::each_own(start, end, |page| f(page, zero))?;
+                continue;
+            }
+            for page in (start..end).step_by(PAGE) {
                 f(page, zero)?;
             }
         }
@@ -210,13 +295,32 @@ fn scan_range(
     Ok(())
 }
 
-/// Copies one page into the commit to come.
+fn scanned(r: Result<(usize, usize), isize>) -> (usize, usize) {
+    match r {
+        Ok(r) => r,
+        Err(r) => fatal::stop(
+            FatalCode::Internal,
+            r,
+            format_args!("find written pages (PAGEMAP_SCAN): error {}", -r),
+        ),
+    }
+}
+
+/// Copies one page into the commit to come; `cold` goes past the caches.
 #[inline]
-fn stage(page: usize) -> Result<(), Full> {
+fn stage(page: usize, cold: bool) -> Result<(), Full> {
     let (store, mut supply) = store_and_supply();
     let seq = store.published() as u16;
-    let slot = store.stage(page, &mut supply, |dst| copy_program_page(dst, page))?;
-    engine().hot.consider(page, slot, seq);
+    let mut copied = false;
+    let slot = store.stage(page, &mut supply, |dst| {
+        // SAFETY: dst is a whole frame; faults on the page are caught.
+        copied = (cold && unsafe { user::try_stream_page(dst, page as *const u8) })
+            || copy_program_page(dst, page);
+        copied
+    })?;
+    if copied {
+        engine().hot.consider(page, slot, seq);
+    }
     Ok(())
 }
 

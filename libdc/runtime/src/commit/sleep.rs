@@ -20,12 +20,12 @@
 //! pieces have a spin lock of their own; under it nothing is touched that can
 //! be asleep, and nothing waits.
 
-use crate::engine::{MAX_THREADS, engine, state};
+use crate::engine::{engine, state};
 use crate::space::{self, PROT_WRITE};
 use crate::state::State;
 use crate::sys;
 use core::sync::atomic::{AtomicU32, Ordering::*};
-use dc_image::window::{LOWER_HALF, STATE_BASE};
+use dc_image::window::{LOWER_HALF, PAGE, STATE_BASE};
 
 const PIECE: usize = 2 << 20;
 const MAX: usize = 1 << 17;
@@ -181,8 +181,10 @@ impl Pieces {
                 continue;
             }
             self.acquire();
-            sys!(MPROTECT, p.start, p.end - p.start, p.prot & !PROT_WRITE);
-            engine().hot.keep_writable(p.start, p.end, p.prot);
+            // Hot pages stay writable, without a moment between.
+            super::hot::cold_runs(p.start, p.end, |from, to| {
+                sys!(MPROTECT, from, to - from, p.prot & !PROT_WRITE);
+            });
             self.pieces()[i].asleep = true;
             self.asleep.fetch_add(1, Relaxed);
             self.release();
@@ -350,16 +352,16 @@ impl Output {
 }
 
 /// The kernel writes into a thread's rseq area whenever it moves the thread,
-/// and takes a fault there for a crime.
+/// and takes a fault there for a crime. Hot pages stay writable.
 fn pinned(from: usize, to: usize) -> bool {
     if LOWER_HALF.contains(&from) {
         return false;
     }
     let e = engine();
-    (0..MAX_THREADS).any(|slot| {
+    (0..e.thread_high).any(|slot| {
         !e.threads[slot].is_null() && {
             let at = state().threads[slot].rseq[0];
-            at != 0 && (from..to).contains(&at)
+            at != 0 && (from..to).contains(&at) && !super::hot::is_hot(at & !(PAGE - 1))
         }
     })
 }

@@ -2,6 +2,7 @@
 
 pub mod elf;
 pub mod stack;
+pub mod vdso;
 
 use crate::engine::{engine, state};
 use dc_image::window;

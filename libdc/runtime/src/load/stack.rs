@@ -7,8 +7,7 @@
 //!        argv[], 0
 //! low    argc                                      <- sp, aligned to 16
 //! ```
-//! AT_SYSINFO_EHDR is left out: without the vDSO the clock is read by calls
-//! that the runtime can see.
+//! AT_SYSINFO_EHDR shows a vDSO of ours (see [`super::vdso`]).
 
 use super::elf::Loaded;
 use crate::engine::engine;
@@ -117,6 +116,9 @@ pub fn build(main: &Loaded, interp_base: usize) -> Result<usize, (i32, &'static 
         s.word(k as usize);
         given += 1;
     };
+    if let Some(vdso) = super::vdso::map() {
+        put(&mut s, AT_SYSINFO_EHDR, vdso);
+    }
     put(&mut s, AT_EXECFN, execfn);
     put(&mut s, AT_RANDOM, random);
     put(&mut s, AT_PLATFORM, platform);

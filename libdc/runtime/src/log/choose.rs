@@ -7,7 +7,7 @@
 //! its own.
 
 use crate::commit::now_ns;
-use crate::engine::{engine, state};
+use crate::engine::engine;
 use crate::fatal::Text;
 use crate::machine::frame::Local;
 use core::fmt::Write;
@@ -80,7 +80,7 @@ impl Chooser {
     /// After an event: asks for the commit with which another protocol begins.
     pub fn consider(&mut self, l: &mut Local) {
         let Some(auto) = &self.auto else { return };
-        match auto.advise(&state().root.machine, &self.costs) {
+        match auto.advise(&engine().machine, &self.costs) {
             Advice::Stay => {}
             Advice::Move(choice) | Advice::CommitToMove(choice) => {
                 self.pending = Some(choice);

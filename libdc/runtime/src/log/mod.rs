@@ -86,10 +86,11 @@ impl Log {
 /// A worker begins: fresh, or with the machine of the last commit.
 pub fn begin() {
     let e = engine();
-    let machine = &mut state().root.machine;
     // In memory a record is durable as soon as it is written.
-    machine.set_lazy_log(e.boot.durable != 0);
-    let protocol = machine.protocol();
+    let lazy = e.boot.durable != 0;
+    e.machine.set_lazy_log(lazy);
+    state().root.machine_at_start.set_lazy_log(lazy);
+    let protocol = e.machine.protocol();
     if e.boot.auto != 0 {
         e.log.chooser.begin(protocol);
     }
@@ -99,7 +100,7 @@ pub fn begin() {
 /// The protocol in force may be another one now.
 fn in_force() {
     let e = engine();
-    let protocol = state().root.machine.protocol();
+    let protocol = e.machine.protocol();
     e.live().protocol_now.store(protocol as u32, Relaxed);
     e.log.wanted = protocol.logs() || e.log.chooser.is_on();
 }
@@ -160,8 +161,7 @@ pub fn flush() {
         e.live().log_flushes.fetch_add(1, Relaxed);
     }
     e.log.unsynced = false;
-    let machine = &mut state().root.machine;
-    if machine.unflushed() {
+    if e.machine.unflushed() {
         let queued = e.boot.durable != 0;
         event::tell(Event::Flushed, 0);
         if queued {
@@ -184,10 +184,10 @@ pub fn before_commit() {
         replay::unexpected("a commit");
     }
     if let Some(to) = e.log.chooser.pending() {
-        let machine = &mut state().root.machine;
         // Whatever is open now is closed by this very commit.
-        machine.step(Event::Committed);
-        machine.change_to(to);
+        e.machine.step(Event::Committed);
+        e.machine.change_to(to);
+        state().root.machine_at_start = e.machine;
     }
 }
 

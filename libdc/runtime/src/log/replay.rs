@@ -90,7 +90,7 @@ impl Replay {
 /// At recovery, when the tables are the last commit's: whether the journal is a
 /// log, to be replayed when all else is restored.
 pub fn is_due() -> bool {
-    let mut machine = state().root.machine;
+    let mut machine = state().root.machine_at_start;
     machine.step(Event::RolledBack);
     machine.protocol().logs() && !machine.flag()
 }

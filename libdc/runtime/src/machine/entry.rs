@@ -15,6 +15,7 @@ use super::frame::{
     ATTENTION_SIGNAL, Frame, LOCAL_ATTENTION, LOCAL_FRAME, LOCAL_STACK_TOP, LOCAL_STATE, Local,
     PROGRAM,
 };
+use crate::engine::{ENGINE, Engine};
 use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
 
@@ -105,8 +106,12 @@ pub unsafe extern "C" fn leave() -> ! {
         ".global dc_leave_begin",
         "dc_leave_begin:",
         "mov rdi, gs:[0]",
-        "mov eax, {program}",
-        "xchg [rdi + {state}], eax",
+        // With other threads the store must be seen before attention is read;
+        // alone, only a signal can come between, and it restarts us.
+        "cmp dword ptr [rip + {engine} + {count}], 1",
+        "jne 3f",
+        "mov dword ptr [rdi + {state}], {program}",
+        "2:",
         "cmp dword ptr [rdi + {attention}], 0",
         "jne dc_leave_restart",
         "lea rax, [rdi + {xmm}]",
@@ -133,11 +138,16 @@ pub unsafe extern "C" fn leave() -> ! {
         "mov rdi, gs:[{rdi}]",
         "mov rsp, gs:[{rsp}]",
         "jmp qword ptr gs:[{rip}]",
+        "3:",
+        "mov eax, {program}",
+        "xchg [rdi + {state}], eax",
+        "jmp 2b",
         ".global dc_leave_end",
         "dc_leave_end:",
         "ud2",
         stack_top = const LOCAL_STACK_TOP, state = const LOCAL_STATE, attention = const LOCAL_ATTENTION,
         program = const PROGRAM,
+        engine = sym ENGINE, count = const offset_of!(Engine, thread_count),
         rsp = const f!(rsp), rax = const f!(rax), rcx = const f!(rcx), rip = const f!(rip),
         rdi = const f!(rdi), rsi = const f!(rsi), rdx = const f!(rdx), r8 = const f!(r8),
         r9 = const f!(r9), r10 = const f!(r10), r11 = const f!(r11), rflags = const f!(rflags),

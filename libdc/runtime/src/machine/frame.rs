@@ -96,9 +96,12 @@ pub struct Local {
     pub stack_top: usize,
     /// Where patched sites jump to.
     pub entry: usize,
+    /// Where the functions of the vDSO jump to.
+    pub time: usize,
     pub state: AtomicU32,
     pub attention: AtomicU32,
     pub frame: Frame,
+    pub window: Window,
     /// Slot in the state's table of threads.
     pub slot: u32,
     pub tid: i32,
@@ -113,6 +116,8 @@ pub struct Local {
     pub chance: bool,
     /// This call came by SIGSYS: its site may be patched.
     pub trapped: bool,
+    /// The context is another one than at the last commit.
+    pub moved: bool,
     /// `xsave` holds registers to load before the thread first runs.
     pub has_vectors: bool,
     /// A futex: the creator has entered the thread into the tables.
@@ -123,8 +128,28 @@ pub struct Local {
     pub xsave: crate::machine::vector::XsaveArea,
 }
 
+/// What a thread had in its registers when it asked for the time, see
+/// [`crate::machine::clock`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Window {
+    pub rcx: usize,
+    pub rsp: usize,
+    pub rbp: usize,
+    pub rbx: usize,
+    pub r12: usize,
+    pub r13: usize,
+    pub r14: usize,
+    pub r15: usize,
+    pub rdi: usize,
+    pub rsi: usize,
+    pub rdx: usize,
+}
+
 pub const LOCAL_STACK_TOP: usize = core::mem::offset_of!(Local, stack_top);
 pub const LOCAL_ENTRY: usize = core::mem::offset_of!(Local, entry);
+pub const LOCAL_TIME: usize = core::mem::offset_of!(Local, time);
+pub const LOCAL_WINDOW: usize = core::mem::offset_of!(Local, window);
 pub const LOCAL_STATE: usize = core::mem::offset_of!(Local, state);
 pub const LOCAL_ATTENTION: usize = core::mem::offset_of!(Local, attention);
 pub const LOCAL_FRAME: usize = core::mem::offset_of!(Local, frame);

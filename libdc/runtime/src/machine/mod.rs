@@ -4,6 +4,7 @@
 //! this folder knows a register by name, except through [`frame::Frame`].
 
 pub mod bytes;
+pub mod clock;
 pub mod entry;
 pub mod frame;
 pub mod nr;

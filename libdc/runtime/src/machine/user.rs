@@ -21,19 +21,105 @@ unsafe extern "C" fn copy_or_fault(dst: *mut u8, src: *const u8, n: usize) -> us
     )
 }
 
+/// Copies a page past the caches; returns 0, or 1 if a fault came. For a frame
+/// that nobody has looked at for long: it need not be read before it is written.
+#[unsafe(naked)]
+unsafe extern "C" fn stream_page_or_fault(dst: *mut u8, src: *const u8) -> usize {
+    naked_asm!(
+        "mov ecx, 64",
+        ".global dc_user_stream_begin",
+        "dc_user_stream_begin:",
+        "2:",
+        "prefetcht0 [rsi + 512]",
+        "movdqa xmm0, [rsi]",
+        "movdqa xmm1, [rsi + 16]",
+        "movdqa xmm2, [rsi + 32]",
+        "movdqa xmm3, [rsi + 48]",
+        "movntdq [rdi], xmm0",
+        "movntdq [rdi + 16], xmm1",
+        "movntdq [rdi + 32], xmm2",
+        "movntdq [rdi + 48], xmm3",
+        "add rsi, 64",
+        "add rdi, 64",
+        "dec ecx",
+        "jne 2b",
+        "sfence",
+        "xor eax, eax",
+        "ret",
+        ".global dc_user_stream_end",
+        "dc_user_stream_end:",
+        "mov eax, 1",
+        "ret"
+    )
+}
+
+/// Compares two pages; returns 0 if they are equal, 1 if not or if a fault came.
+#[unsafe(naked)]
+unsafe extern "C" fn compare_page_or_fault(a: *const u8, b: *const u8) -> usize {
+    naked_asm!(
+        "mov ecx, 64",
+        ".global dc_user_compare_begin",
+        "dc_user_compare_begin:",
+        "2:",
+        "movdqa xmm0, [rsi]",
+        "movdqa xmm1, [rsi + 16]",
+        "movdqa xmm2, [rsi + 32]",
+        "movdqa xmm3, [rsi + 48]",
+        "pcmpeqb xmm0, [rdi]",
+        "pcmpeqb xmm1, [rdi + 16]",
+        "pcmpeqb xmm2, [rdi + 32]",
+        "pcmpeqb xmm3, [rdi + 48]",
+        "pand xmm0, xmm1",
+        "pand xmm2, xmm3",
+        "pand xmm0, xmm2",
+        "pmovmskb eax, xmm0",
+        "cmp eax, 0xffff",
+        "jne dc_user_compare_end",
+        "add rsi, 64",
+        "add rdi, 64",
+        "dec ecx",
+        "jne 2b",
+        "xor eax, eax",
+        "ret",
+        ".global dc_user_compare_end",
+        "dc_user_compare_end:",
+        "mov eax, 1",
+        "ret"
+    )
+}
+
 unsafe extern "C" {
     static dc_user_copy_begin: u8;
     static dc_user_copy_end: u8;
+    static dc_user_stream_begin: u8;
+    static dc_user_stream_end: u8;
+    static dc_user_compare_begin: u8;
+    static dc_user_compare_end: u8;
 }
 
-/// If a fault at `rip` came from a user copy: where to go on (rcx then holds
-/// what is missing).
+/// If a fault at `rip` came from a user copy: where to go on, which is where the
+/// copy gives up.
 pub fn fixup(rip: usize) -> Option<usize> {
-    let (begin, end) = (
-        &raw const dc_user_copy_begin as usize,
-        &raw const dc_user_copy_end as usize,
-    );
-    (begin..end).contains(&rip).then_some(end)
+    let at = |p: *const u8| p as usize;
+    // Only the addresses of the labels are taken.
+    let places = [
+        (
+            at(&raw const dc_user_copy_begin),
+            at(&raw const dc_user_copy_end),
+        ),
+        (
+            at(&raw const dc_user_stream_begin),
+            at(&raw const dc_user_stream_end),
+        ),
+        (
+            at(&raw const dc_user_compare_begin),
+            at(&raw const dc_user_compare_end),
+        ),
+    ];
+    places
+        .into_iter()
+        .find(|p| (p.0..p.1).contains(&rip))
+        .map(|p| p.1)
 }
 
 /// Whether a range is the program's to name.
@@ -66,6 +152,24 @@ pub fn write_bytes(addr: usize, src: &[u8]) -> bool {
 pub unsafe fn try_copy(dst: *mut u8, src: *const u8, n: usize) -> bool {
     // SAFETY: the caller's promise.
     unsafe { copy_or_fault(dst, src, n) == 0 }
+}
+
+/// [`try_copy`] of a whole page into a frame that is not in the caches.
+///
+/// # Safety
+/// `dst` is a page-aligned frame; `src` is page-aligned and may fault.
+pub unsafe fn try_stream_page(dst: *mut u8, src: *const u8) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { stream_page_or_fault(dst, src) == 0 }
+}
+
+/// Whether a page of the program can be read and equals a frame.
+///
+/// # Safety
+/// `frame` is a page-aligned frame; `page` is page-aligned and may fault.
+pub unsafe fn same_page(frame: *const u8, page: *const u8) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { compare_page_or_fault(frame, page) == 0 }
 }
 
 /// Reads a plain value.

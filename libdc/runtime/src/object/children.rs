@@ -10,6 +10,7 @@ use crate::engine::{engine, state};
 use crate::event;
 use crate::machine::frame::Local;
 use crate::machine::nr;
+use crate::space::gather;
 use crate::sys;
 use crate::thread;
 use core::sync::atomic::Ordering::*;
@@ -29,10 +30,25 @@ pub fn fork(l: &mut Local, _nr: usize, a: [usize; 6]) -> isize {
     if crate::table::first_time(nr::FORK as u16) {
         crate::say!("child processes are not recoverable yet; a child runs, but does not survive");
     }
+    if super::pipe::share_all() {
+        crate::commit::commit(l);
+    }
     event::visible(l);
-    let flags = a[0] & !(CLONE_VM | CLONE_VFORK | CLONE_FILES);
+    let mut flags = a[0] & !(CLONE_VM | CLONE_VFORK | CLONE_FILES);
     thread::stop_others(l);
-    let all = !0u64;
+    // A commit changes frames that a child's folded pages would go on to read.
+    // After vfork there is none before the child has other memory.
+    if engine().folded.any() {
+        flags |= a[0] & CLONE_VFORK;
+        if flags & CLONE_VFORK == 0 {
+            let r = gather::all();
+            if crate::machine::sys::failed(r) {
+                thread::resume_others();
+                return r;
+            }
+        }
+    }
+    let all = crate::signal::ALL_BUT_FAULTS;
     let mut old = 0u64;
     sys!(RT_SIGPROCMASK, 2, &raw const all, &raw mut old, 8);
     let r = sys!(CLONE, flags, 0, a[2], a[3], 0);

@@ -84,6 +84,9 @@ pub fn release(file: u32) {
         if f.kind == Kind::Regular && f.unlinked != 0 {
             super::undo::close_name(f.ino);
         }
+        if f.kind == Kind::Pipe && f.peer != 0 {
+            super::pipe::end_closed(file);
+        }
         f.kind = Kind::None;
         super::input::forget(file);
         super::epoll::forget(file);
@@ -257,8 +260,11 @@ fn announce(l: &mut Local, fd: i32) {
     }
     let log = &engine().log;
     if !log.wanted {
-        if kind != Kind::Tty {
-            event::visible(l);
+        match kind {
+            // No rollback opens this end again, so none may come to before it.
+            Kind::Pipe if super::pipe::is_state(fd) => crate::commit::commit(l),
+            Kind::Pipe | Kind::Socket => event::visible(l),
+            _ => {}
         }
     } else if !super::pipe::is_private(file) && !log.replay.is_active() {
         // No log brings back what is closed for good. (In a replay it is the

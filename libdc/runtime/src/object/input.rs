@@ -11,7 +11,7 @@
 use super::record::{self, IoHead};
 use super::{descriptor, pipe, poll, regular};
 use crate::commit::fault_point;
-use crate::engine::{engine, state};
+use crate::engine::{add, engine, state};
 use crate::event;
 use crate::log::replay;
 use crate::machine::frame::{ATTENTION_SIGNAL, Local};
@@ -64,6 +64,13 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
             regular::after_transfer(fd, file, None, r);
             event::non_deterministic(l);
             r
+        }
+        Kind::Pipe if f.peer != 0 => {
+            drop(guard);
+            match super::pipe::read(l, a) {
+                Some(r) => r,
+                None => stream(l, fd, addr, len),
+            }
         }
         _ => {
             drop(guard);
@@ -158,7 +165,7 @@ fn wake_vectors(a: [usize; 6]) {
 /// Keeps `Live::rchar` equal to what the kernel counts for this process.
 pub fn count_read(r: isize) {
     if r > 0 {
-        engine().live().rchar.fetch_add(r as u64, Relaxed);
+        add(&engine().live().rchar, r as u64);
     }
 }
 
@@ -172,9 +179,7 @@ fn stream(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
         if let Some(r) = feed(l, file, fd, addr, len) {
             return r;
         }
-        if pipe::is_private(file) && pipe::holds_data(fd)
-            || pipe::is_own(fd) && engine().log.replay.makes_own_pipes_again()
-        {
+        if pipe::is_own(fd) && engine().log.replay.makes_own_pipes_again() {
             // SAFETY: the program's own call; there is something to read.
             let r =
                 unsafe { crate::machine::sys::raw6(nr::READ, [fd as usize, addr, len, 0, 0, 0]) };
@@ -228,6 +233,8 @@ fn consume(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
     let thread = l.slot | record::own_pipe(fd);
     flight.thread.store(thread, Relaxed);
     flight.sum.store(sum, Relaxed);
+    // SAFETY: the journal has room for so much.
+    blank(unsafe { core::slice::from_raw_parts_mut(data, len.min(BLANK)) });
     flight.active.store(1, Release);
     let args = [fd as usize, data as usize, len, 0, 0, 0];
     let r = loop {
@@ -403,17 +410,21 @@ pub fn forget(file: u32) {
     }
 }
 
-/// At recovery: a read under way at the crash consumed what the kernel says.
-pub fn settle(dead_rchar: u64) {
+/// At recovery: a read under way at the crash consumed what the kernel says, or
+/// what it left in the room.
+pub fn settle(dead_rchar: Option<u64>) {
     let e = engine();
     let flight = &e.live().input;
     if flight.active.load(Acquire) == 0 {
         return;
     }
     let before = flight.before.load(Relaxed);
-    if super::output::last_mark(record::INPUT) != Some(record::mark(before)) && dead_rchar > before
-    {
-        let n = (dead_rchar - before).min(flight.len.load(Relaxed));
+    let len = flight.len.load(Relaxed);
+    let n = match dead_rchar {
+        Some(count) => count.saturating_sub(before).min(len),
+        None => overwritten(len as usize) as u64,
+    };
+    if super::output::last_mark(record::INPUT) != Some(record::mark(before)) && n > 0 {
         note(
             flight.fd.load(Relaxed) as i32,
             flight.thread.load(Relaxed),
@@ -423,6 +434,35 @@ pub fn settle(dead_rchar: u64) {
         );
     }
     flight.active.store(0, Release);
+}
+
+/// So much of the room is made blank before a read: more than a terminal gives.
+const BLANK: usize = 4096;
+
+/// What no text has in that place (0xff is no byte of UTF-8), and no other data
+/// is likely to.
+fn blank_byte(at: usize) -> u8 {
+    0xff ^ (at as u8).wrapping_mul(0x9d)
+}
+
+fn blank(room: &mut [u8]) {
+    for (at, byte) in room.iter_mut().enumerate() {
+        *byte = blank_byte(at);
+    }
+}
+
+/// Where nobody has counted what a dead worker read, its last read is told by
+/// what is not blank any more.
+fn overwritten(len: usize) -> usize {
+    let (room, room_len) = engine().journal.room();
+    let head_len = size_of::<IoHead>();
+    let len = len.min(BLANK).min(room_len.saturating_sub(head_len));
+    // SAFETY: the journal has room for the head and so much.
+    let bytes = unsafe { core::slice::from_raw_parts(room.add(head_len), len) };
+    (0..len)
+        .rev()
+        .find(|&at| bytes[at] != blank_byte(at))
+        .map_or(0, |at| at + 1)
 }
 
 /// What a read asks for, to tell it from another.
@@ -450,7 +490,7 @@ pub fn restore(warm: bool, from: usize) {
         let Some(file) = descriptor::file_of(head.fd) else {
             continue;
         };
-        if !warm && pipe::is_own(head.fd) {
+        if super::pipe::is_state(head.fd) || !warm && super::pipe::is_own(head.fd) {
             continue;
         }
         let bytes = &r.payload[size_of::<IoHead>()..];

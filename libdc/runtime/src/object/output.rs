@@ -49,6 +49,12 @@ impl Replay {
         self.active = engine().boot.plant != plant::REPEAT_WRITE;
     }
 
+    /// Whether recovery has put back what was in this pipe: then what went into it
+    /// since the commit goes into it again.
+    fn is_rewound(&self, fd: i32) -> bool {
+        super::pipe::is_state(fd) || (self.cold && super::pipe::is_own(fd))
+    }
+
     /// A commit voids the journal.
     pub fn end(&mut self) {
         self.active = false;
@@ -56,7 +62,7 @@ impl Replay {
 
     /// The recorded result of the output call that thread `slot` makes now.
     fn take(&mut self, slot: u32, fd: i32, sum: u64, len: u64) -> Option<isize> {
-        if !self.active || (self.cold && super::pipe::is_own(fd)) {
+        if !self.active || self.is_rewound(fd) {
             return None;
         }
         for r in engine().journal.records(self.next) {
@@ -66,9 +72,7 @@ impl Replay {
             let Some(head) = record::value_of::<IoHead>(r.payload) else {
                 continue;
             };
-            if head.thread & !record::OWN_PIPE != slot
-                || (self.cold && super::pipe::is_own(head.fd))
-            {
+            if head.thread & !record::OWN_PIPE != slot || self.is_rewound(head.fd) {
                 continue;
             }
             if head.fd != fd || (head.sum != sum && head.ret == len) {
@@ -192,30 +196,41 @@ fn perform(l: &mut Local, c: Call, at: Option<u64>) -> isize {
             regular::after_transfer(fd, file, at, r);
             r
         }
-        Kind::Pipe if super::pipe::is_private(file) => {
-            super::pipe::touch(file);
-            raw(l, &c)
-        }
         Kind::EventFd => {
             drop(guard);
             super::eventfd::write(l, fd, c)
         }
         Kind::Device | Kind::Directory | Kind::Other if !is_device_visible(f) => raw(l, &c),
-        _ => {
-            if engine().thread_count.load(Relaxed) > 1
-                && f.flags as usize & descriptor::O_NONBLOCK == 0
-            {
-                drop(guard);
-                if let Err(e) = super::poll::wait_for(l, fd, super::poll::POLLOUT) {
-                    return e;
-                }
-                let _guard = engine().lock.acquire(l);
-                visible(l, fd, &c)
-            } else {
-                visible(l, fd, &c)
+        Kind::Pipe if f.peer != 0 => {
+            drop(guard);
+            match super::pipe::write(l, c.nr, c.args, c.len) {
+                Some(r) => r,
+                None => stream(l, fd, &c),
             }
         }
+        _ => {
+            drop(guard);
+            stream(l, fd, &c)
+        }
     }
+}
+
+/// Output into a terminal, a pipe or a socket.
+fn stream(l: &mut Local, fd: i32, c: &Call) -> isize {
+    let guard = engine().lock.acquire(l);
+    let Some(file) = descriptor::file_of(fd) else {
+        return -EBADF;
+    };
+    let blocks = descriptor::open_file(file).flags as usize & descriptor::O_NONBLOCK == 0;
+    if blocks && engine().thread_count.load(Relaxed) > 1 {
+        drop(guard);
+        if let Err(e) = super::poll::wait_for(l, fd, super::poll::POLLOUT) {
+            return e;
+        }
+        let _guard = engine().lock.acquire(l);
+        return visible(l, fd, c);
+    }
+    visible(l, fd, c)
 }
 
 /// Output that somebody sees. /dev/null and its like show nothing.

@@ -1,18 +1,30 @@
 //! Pipes that the program makes for itself.
 //!
-//! intercept: pipe, pipe2; data goes the way of all streams (input, output)
+//! As long as nobody else holds an end, such a pipe is state like memory: what goes
+//! into it is no output, what comes out no input, and a rollback puts back what was
+//! inside. A fork or a message that carries descriptors may give an end away; from
+//! then on data goes the way of all streams ([`super::input`], [`super::output`]).
+//!
+//! intercept: pipe, pipe2; read and write while the pipe is state
 //! save:      the bytes inside, copied by tee(2), which does not consume
-//! restore:   warm: the pipe lives; cold: a new one, filled again
+//! restore:   warm: emptied and filled again while it is state, else it lives;
+//!            cold: a new one, filled again
 //! survives:  warm and cold; of a pipe shared with others only warm
 
 use super::descriptor::*;
+use super::input::count_read;
+use super::poll::{self, POLLIN, POLLOUT};
+use crate::commit::fault_point;
 use crate::engine::{engine, state};
-use crate::machine::frame::Local;
+use crate::fatal::Text;
+use crate::machine::frame::{ATTENTION_SIGNAL, ATTENTION_STOP, Local};
 use crate::machine::sys::{errno::*, failed};
-use crate::machine::user;
+use crate::machine::{entry, nr, user};
 use crate::state::Kind;
-use crate::sys;
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use crate::{sys, thread};
+use core::fmt::Write;
+use core::sync::atomic::{AtomicBool, Ordering::*};
+use dc_image::boot::fault;
 
 pub fn pipe(l: &mut Local, a: [usize; 6]) -> isize {
     pipe2(l, [a[0], 0, 0, 0, 0, 0])
@@ -33,10 +45,171 @@ pub fn pipe2(_l: &mut Local, a: [usize; 6]) -> isize {
         f.flags = (flags & !O_CLOEXEC) as u32 | i as u32;
         f.peer = if i == 0 { y } else { x };
         f.mode = 0o010600;
-        f.words[0] = this_interval();
+        // Packets have borders, which filling it again would lose.
+        f.words[SHARED] = (flags & O_DIRECT != 0) as u64;
+        f.words[MADE] = this_interval();
         enter(fds[i], file, flags & O_CLOEXEC != 0);
     }
     if user::write(a[0], &fds) { 0 } else { -EFAULT }
+}
+
+/// In `OpenFile::words`: nonzero if the pipe is not state (any more).
+const SHARED: usize = 0;
+/// In `OpenFile::words`: the interval in which the pipe was made.
+const MADE: usize = 1;
+/// In `OpenFile::peer`: the other end is closed.
+const PEER_GONE: u32 = u32::MAX;
+const O_DIRECT: usize = 0o40000;
+/// Up to here a write is whole or not at all, and has room where a poll says so.
+const PIPE_BUF: usize = 4096;
+
+/// Whether a descriptor is an end of a pipe that is state.
+pub fn is_state(fd: i32) -> bool {
+    file_of(fd).is_some_and(is_state_file)
+}
+
+fn is_state_file(file: u32) -> bool {
+    let f = open_file(file);
+    f.kind == Kind::Pipe && f.peer != 0 && f.words[SHARED] == 0
+}
+
+fn share(file: u32) {
+    let peer = open_file(file).peer;
+    open_file(file).words[SHARED] = 1;
+    if peer != PEER_GONE {
+        open_file(peer).words[SHARED] = 1;
+    }
+}
+
+/// The last descriptor of one end is closed: its record may become another file's.
+pub fn end_closed(file: u32) {
+    let peer = open_file(file).peer;
+    if peer != PEER_GONE {
+        open_file(peer).peer = PEER_GONE;
+    }
+}
+
+/// Others may hold the pipes of this process from now on; true if any was state.
+/// The caller commits before they do.
+pub fn share_all() -> bool {
+    let mut any = false;
+    for fd in 0..state().root.fd_high as i32 {
+        if let Some(file) = file_of(fd).filter(|&file| is_state_file(file)) {
+            open_file(file).words[SHARED] = 1;
+            any = true;
+        }
+    }
+    any
+}
+
+/// read(2) from a pipe that is state, or None if it is none.
+pub fn read(l: &mut Local, a: [usize; 6]) -> Option<isize> {
+    transfer(l, nr::READ, a, |_, r| count_read(r))
+}
+
+/// write(2) and its like into a pipe that is state; None if it is none, or for a
+/// long writev beside other threads, which is treated as output.
+pub fn write(l: &mut Local, nr: usize, a: [usize; 6], len: usize) -> Option<isize> {
+    let under_way = state().threads[l.slot as usize].written != 0;
+    let r = if !under_way && (len <= PIPE_BUF || !may_block(l, a[0] as i32)) {
+        transfer(l, nr, a, |_, r| count_written(r))?
+    } else if nr == nr::WRITE {
+        write_in_parts(l, a)?
+    } else {
+        return None;
+    };
+    if r != len as isize {
+        // How much has room depends on how the bytes inside were written.
+        let _guard = engine().lock.acquire(l);
+        crate::event::non_deterministic(l);
+    }
+    Some(r)
+}
+
+/// Whether a call may wait for what another thread does.
+fn may_block(l: &mut Local, fd: i32) -> bool {
+    let _guard = engine().lock.acquire(l);
+    let blocks = |file| open_file(file).flags as usize & O_NONBLOCK == 0;
+    engine().thread_count.load(Relaxed) > 1 && file_of(fd).is_some_and(blocks)
+}
+
+/// As much as has room at a time, so that the reader gets the lock meanwhile. How
+/// much is done is state: a rollback into the middle goes on from there.
+fn write_in_parts(l: &mut Local, a: [usize; 6]) -> Option<isize> {
+    let [fd, addr, len, ..] = a;
+    let done = |l: &Local| state().threads[l.slot as usize].written;
+    let r = loop {
+        let part = (len - done(l)).min(PIPE_BUF);
+        let args = [fd, addr + done(l), part, 0, 0, 0];
+        let r = transfer(l, nr::WRITE, args, |l, r| {
+            count_written(r);
+            state().threads[l.slot as usize].written += r.max(0) as usize;
+        });
+        if r != Some(part as isize) || done(l) >= len {
+            break r;
+        }
+    };
+    let done = core::mem::take(&mut state().threads[l.slot as usize].written);
+    if done > 0 {
+        l.interrupted = false;
+        return Some(done as isize);
+    }
+    r
+}
+
+fn count_written(r: isize) {
+    if r > 0 {
+        crate::fatal::count_written(engine().live(), r as usize);
+    }
+}
+
+/// Makes the call with the lock held, so that no commit falls between its effect
+/// and what `note` makes of its result; waits without it.
+fn transfer(
+    l: &mut Local,
+    nr: usize,
+    a: [usize; 6],
+    note: impl Fn(&Local, isize),
+) -> Option<isize> {
+    let fd = a[0] as i32;
+    let ready = if nr == nr::READ { POLLIN } else { POLLOUT };
+    loop {
+        let guard = engine().lock.acquire(l);
+        if !is_state(fd) {
+            return None;
+        }
+        let f = open_file(file_of(fd)?);
+        let threads = engine().thread_count.load(Relaxed) > 1;
+        let blocks = f.flags as usize & O_NONBLOCK == 0;
+        if threads && blocks && !poll::ready_now(fd, ready) {
+            drop(guard);
+            match poll::wait_for(l, fd, ready) {
+                Ok(()) => continue,
+                Err(e) => return Some(e),
+            }
+        }
+        TOUCHED.store(true, Relaxed);
+        loop {
+            // SAFETY: the program's own call with its own arguments.
+            let r = unsafe { entry::interruptible(nr, &a) };
+            if r != -EINTR {
+                if nr == nr::READ {
+                    fault_point(fault::AFTER_READ);
+                }
+                note(l, r);
+                return Some(r);
+            }
+            if thread::signal_waits(l) {
+                l.interrupted = true;
+                return Some(r);
+            }
+            l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
+            if engine().tick.swap(false, Relaxed) {
+                l.attention.fetch_and(!ATTENTION_STOP, SeqCst);
+                crate::commit::commit(l);
+            }
+        }
+    }
 }
 
 /// Whether a pipe of our own was written to or read from since the commit.
@@ -58,15 +231,8 @@ fn this_interval() -> u64 {
 /// made since the commit: a rollback takes it away with what is in it, and what
 /// goes through it is no event.
 pub fn is_private(file: u32) -> bool {
-    let f = open_file(file);
-    f.kind == Kind::Pipe && f.peer != 0 && f.words[0] == this_interval() && engine().log.private()
-}
-
-/// Whether a read of a pipe would not wait.
-pub fn holds_data(fd: i32) -> bool {
-    const FIONREAD: usize = 0x541b;
-    let mut inside = 0i32;
-    !failed(sys!(IOCTL, fd, FIONREAD, &raw mut inside)) && inside > 0
+    let made = open_file(file).words[MADE];
+    is_state_file(file) && made == this_interval() && engine().log.private()
 }
 
 /// Data went through a descriptor.
@@ -111,6 +277,8 @@ fn save_one(file: u32, fd: i32) {
     let mut copy = [0i32; 2];
     if at + 8 + n > root.pipe_data.len() || failed(sys!(PIPE2, copy.as_mut_ptr(), O_NONBLOCK)) {
         crate::say!("{n} bytes in a pipe will not survive the death of dcrun itself");
+        // Nor can a rollback put them back: what goes in and out is on record.
+        share(file);
         return;
     }
     sys!(FCNTL, copy[1], F_SETPIPE_SZ, n.max(65536));
@@ -136,17 +304,58 @@ fn save_one(file: u32, fd: i32) {
     root.pipe_data_len += 8 + got as u64;
 }
 
-/// At cold recovery: fills our own pipes again.
-pub fn refill() {
+/// At recovery: pipes hold what they held at the commit. Warm those that are state;
+/// cold all that were made here, which are new.
+pub fn put_back(warm: bool) {
+    for fd in 0..state().root.fd_high as i32 {
+        let ours = if warm { is_state(fd) } else { is_own(fd) };
+        let Some(file) = file_of(fd).filter(|_| ours) else {
+            continue;
+        };
+        if open_file(file).flags as usize & O_ACCMODE == 0 && any_fd(file) == Some(fd) {
+            empty(fd);
+            // By its name the pipe can be opened for writing even if no other end
+            // is left.
+            let mut name = Text::<32>::new();
+            let _ = write!(name, "/proc/self/fd/{fd}\0");
+            let end = sys!(OPEN, name.as_bytes().as_ptr(), O_NONBLOCK | O_CLOEXEC | 1);
+            if !failed(end) {
+                fill(file, end as i32);
+                sys!(CLOSE, end);
+            }
+        }
+    }
+}
+
+fn empty(fd: i32) {
+    const FIONREAD: usize = 0x541b;
+    let mut inside = 0i32;
+    let mut bytes = [0u8; 4096];
+    while sys!(IOCTL, fd, FIONREAD, &raw mut inside) == 0 && inside > 0 {
+        let r = sys!(
+            READ,
+            fd,
+            bytes.as_mut_ptr(),
+            bytes.len().min(inside as usize)
+        );
+        count_read(r);
+        if r <= 0 {
+            break;
+        }
+    }
+}
+
+/// Writes what was saved of one pipe.
+fn fill(file: u32, to: i32) {
     let root = &state().root;
     let mut at = 0;
     while at + 8 <= root.pipe_data_len as usize {
         let word =
             |i: usize| u32::from_le_bytes(root.pipe_data[i..i + 4].try_into().unwrap_or([0; 4]));
-        let (file, n) = (word(at), word(at + 4) as usize);
-        if let Some(fd) = any_fd(open_file(file).peer) {
-            let r = sys!(WRITE, fd, root.pipe_data[at + 8..].as_ptr(), n);
-            crate::fatal::count_written(crate::engine::engine().live(), r.max(0) as usize);
+        let n = word(at + 4) as usize;
+        if word(at) == file {
+            let r = sys!(WRITE, to, root.pipe_data[at + 8..].as_ptr(), n);
+            count_written(r);
         }
         at += 8 + n;
     }
@@ -170,6 +379,7 @@ pub fn remake(file: u32) -> isize {
     } else {
         (fds[0], fds[1])
     };
+    // (PEER_GONE is no file's number.)
     if let Some(fd) = any_fd(f.peer) {
         crate::recover::descriptors::install(f.peer, other as isize, fd);
     } else {

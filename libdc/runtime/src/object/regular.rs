@@ -215,7 +215,7 @@ const FOREIGN_MAX: isize = 16 << 10;
 pub fn is_foreign(f: &OpenFile) -> bool {
     f.kind == Kind::Regular
         && f.flags as usize & O_ACCMODE == 0
-        && state().root.machine.protocol().logs()
+        && engine().machine.protocol().logs()
         && !undo::is_changed(f.dev, f.ino)
 }
 

@@ -7,7 +7,7 @@
 
 use super::descriptor::*;
 use super::input;
-use crate::engine::{engine, state};
+use crate::engine::engine;
 use crate::event;
 use crate::machine::frame::Local;
 use crate::machine::nr;
@@ -172,14 +172,17 @@ pub fn send_like(l: &mut Local, a: [usize; 6]) -> isize {
     let receives = matches!(n, nr::RECVFROM | nr::RECVMSG | nr::RECVMMSG);
     let logged = {
         let _guard = engine().lock.acquire(l);
+        if carries_descriptors(n, &a) && super::pipe::share_all() {
+            crate::commit::commit(l);
+        }
         // What only takes shows nothing; without a log it is committed around.
         if !(receives && engine().log.wanted) {
             event::visible(l);
         }
         // The log holds what is received, and that something was sent.
         engine().log.wanted
-            && state().root.machine.protocol().logs()
-            && !state().root.machine.flag()
+            && engine().machine.protocol().logs()
+            && !engine().machine.flag()
             && matches!(n, nr::RECVFROM | nr::RECVMSG | nr::SENDTO | nr::SENDMSG)
     };
     wake_buffers(n, &a);
@@ -219,6 +222,16 @@ fn brings_descriptors(at: usize) -> bool {
         offset += part.max(16).next_multiple_of(8);
     }
     false
+}
+
+/// Whether a message may give descriptors away (msghdr: the length of the control
+/// part is its sixth word).
+fn carries_descriptors(n: usize, a: &[usize; 6]) -> bool {
+    match n {
+        nr::SENDMSG => user::read::<usize>(a[1] + 40) != Some(0),
+        nr::SENDMMSG => true,
+        _ => false,
+    }
 }
 
 /// What a receive takes from the socket must find its place awake.

@@ -139,7 +139,7 @@ fn set(l: &mut Local, fd: i32, file: u32, a: [usize; 6]) -> isize {
     } else if r == -EINTR {
         l.interrupted = true;
     }
-    if state().root.machine.protocol().logs() {
+    if engine().machine.protocol().logs() {
         // Whether it was done; nothing else about it is chance.
         event::non_deterministic(l);
     }

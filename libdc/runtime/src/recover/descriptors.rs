@@ -105,9 +105,7 @@ pub fn restore(warm: bool) {
             epoll::fill(file);
         }
     }
-    if !warm {
-        pipe::refill();
-    }
+    pipe::put_back(warm);
     if warm {
         epoll::roll_back();
         epoll::arm_reported();

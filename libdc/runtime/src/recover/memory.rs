@@ -1,53 +1,28 @@
 //! Memory: every area at its address, every committed page in it.
 
+use super::fill::Fill;
 use crate::engine::{engine, state};
-use crate::machine::{sys::failed, user};
+use crate::machine::sys::failed;
 use crate::object::{descriptor, regular};
 use crate::space::{self, MAP_ANONYMOUS, MAP_FIXED, MAP_POPULATE, PROT_WRITE};
 use crate::state::Vma;
 use crate::{fatal, sys, uffd};
-use core::sync::atomic::Ordering::Relaxed;
 use dc_image::FatalCode;
-use dc_image::window::{self, PAGE};
+use dc_image::window;
 
 pub fn restore() {
     let e = engine();
-    map_frames();
+    let mut fill = Fill::new();
+    let mut last = LastFile { file: 0, fd: -1 };
     for i in 0..state().root.vma_count as usize {
         let v = state().vmas[i];
-        map(&v);
-        let writable = v.prot | PROT_WRITE;
-        let readable = v.prot & PROT_WRITE == 0;
-        let mut any = false;
-        let (mut from, mut to) = (0, 0);
-        // Runs of pages are faulted in by one call each, then filled.
-        e.store
-            .for_each(v.start as usize, v.end as usize, |page, _| {
-                if !any && readable {
-                    sys!(MPROTECT, v.start, v.end - v.start, writable & 3);
-                }
-                any = true;
-                if page != to {
-                    populate(from, to);
-                    from = page;
-                }
-                to = page + PAGE;
-            });
-        populate(from, to);
-        e.store
-            .for_each(v.start as usize, v.end as usize, |page, bytes| {
-                // SAFETY: the area is mapped writable, the frame is a whole page. A
-                // page behind the end of a file that was cut short cannot be
-                // written; the program could not use it either.
-                unsafe { user::try_copy(page as *mut u8, bytes, PAGE) };
-            });
-        if any && readable {
-            sys!(MPROTECT, v.start, v.end - v.start, v.prot);
-        }
+        map(&v, &mut last);
+        fill.area(&v);
         if v.tracked != 0 && !uffd::track(v.start as usize, v.end as usize) {
             cannot(&v, 0);
         }
     }
+    last.close();
     e.stubs.restore();
     // All of it is as committed: nothing is dirty.
     let mut at = window::USER_MIN;
@@ -59,23 +34,23 @@ pub fn restore() {
     }
 }
 
-/// Makes the frames of the image present in this process, in one call.
-fn map_frames() {
-    const MADV_POPULATE_READ: usize = 22;
-    let frames = engine().live().frame_limit.load(Relaxed) as usize;
-    let at = window::RIO_BASE + dc_image::header::FRAMES_OFFSET;
-    sys!(MADVISE, at, frames * PAGE, MADV_POPULATE_READ);
+/// The file that was mapped last: its segments follow one another.
+struct LastFile {
+    /// As [`Vma::file`]; 0 is none.
+    file: u32,
+    fd: isize,
 }
 
-/// Makes pages present and writable.
-fn populate(from: usize, to: usize) {
-    const MADV_POPULATE_WRITE: usize = 23;
-    if to - from > PAGE {
-        sys!(MADVISE, from, to - from, MADV_POPULATE_WRITE);
+impl LastFile {
+    fn close(&mut self) {
+        if self.file != 0 {
+            sys!(CLOSE, self.fd);
+        }
+        self.file = 0;
     }
 }
 
-fn map(v: &Vma) {
+fn map(v: &Vma, last: &mut LastFile) {
     let len = v.end - v.start;
     let flags = (v.flags & !MAP_POPULATE) | MAP_FIXED;
     if v.file == 0 {
@@ -93,33 +68,39 @@ fn map(v: &Vma) {
         }
         return;
     }
+    let private = v.flags & 3 == space::MAP_PRIVATE;
+    if !private || last.file != v.file {
+        last.close();
+        last.fd = open(v, private);
+        last.file = v.file;
+    }
+    let flags = flags & !MAP_ANONYMOUS;
+    let r = sys!(MMAP, v.start, len, v.prot, flags, last.fd, v.offset);
+    if failed(r) {
+        cannot(v, r);
+    }
+    if !private {
+        last.close();
+    }
+}
+
+/// Opens the file of an area.
+fn open(v: &Vma, private: bool) -> isize {
     let f = descriptor::open_file(v.file);
-    let shared_write = v.flags & 3 != space::MAP_PRIVATE && v.prot & PROT_WRITE != 0;
-    let mut fd = sys!(OPEN, f.path.as_ptr(), if shared_write { 2 } else { 0 });
-    let must_be_same = v.flags & 3 == space::MAP_PRIVATE && !own_work(v);
+    let shared_write = !private && v.prot & PROT_WRITE != 0;
+    let fd = sys!(OPEN, f.path.as_ptr(), if shared_write { 2 } else { 0 });
+    let must_be_same = private && !own_work(v);
     if failed(fd) || (must_be_same && !regular::unchanged(v.file, fd as i32)) {
         // Perhaps a descriptor of it is still open.
         if !failed(fd) {
             sys!(CLOSE, fd);
         }
-        fd = match descriptor::any_fd(v.file) {
+        return match descriptor::any_fd(v.file) {
             Some(open) if regular::unchanged(v.file, open) => sys!(DUP, open),
             _ => changed(v),
         };
     }
-    let r = sys!(
-        MMAP,
-        v.start,
-        len,
-        v.prot,
-        flags & !MAP_ANONYMOUS,
-        fd,
-        v.offset
-    );
-    sys!(CLOSE, fd);
-    if failed(r) {
-        cannot(v, r);
-    }
+    fd
 }
 
 /// Whether the program itself writes this file: then that it changed says

@@ -11,6 +11,7 @@
 //! middle of it leads to the same recovery once more.
 
 pub mod descriptors;
+mod fill;
 pub mod memory;
 pub mod threads;
 
@@ -21,9 +22,9 @@ use crate::state::State;
 use crate::{boot, commit, fatal, signal};
 use core::sync::atomic::Ordering::*;
 use dc_image::boot::fault;
+use dc_image::header::UNCOUNTED;
 use dc_image::window::{PAGE, STATE_BASE, STATE_LEN};
 use dc_image::{FatalCode, Status};
-use protocols::Event;
 
 pub fn recover(warm: bool) -> ! {
     let e = engine();
@@ -31,11 +32,13 @@ pub fn recover(warm: bool) -> ! {
     live.status.store(Status::Recovering as u32, SeqCst);
     load_state();
     let generation = live.generation.load(Relaxed);
-    if live.dead_generation.load(Acquire) == generation {
-        input::settle(live.dead_rchar.load(Relaxed));
+    let counted = live.dead_generation.load(Acquire) == generation
+        && live.dead_rchar.load(Relaxed) != UNCOUNTED;
+    if counted {
+        input::settle(Some(live.dead_rchar.load(Relaxed)));
         output::settle(live.dead_wchar.load(Relaxed));
     } else {
-        live.input.active.store(0, SeqCst);
+        input::settle(None);
         live.output.active.store(0, SeqCst);
     }
     live.generation.store(generation + 1, SeqCst);
@@ -54,12 +57,11 @@ pub fn recover(warm: bool) -> ! {
     restore_dispositions();
     crate::object::epoll::forget_fed();
     crate::trace::recovered();
-    state().root.machine.step(Event::RolledBack);
-    e.nd_cheap.store(state().root.machine.flag(), Relaxed);
+    crate::event::rolled_back();
     crate::log::begin();
     threads::restore(main);
     timers::restore();
-    signal::deliver::restore_delivered(main.slot);
+    signal::outside::restore(main.slot);
     crate::object::record::append(crate::object::record::RECOVERED, &[]);
     // A log is replayed by the calls that the program makes, from here on.
     if !crate::log::replay::begin(warm, main) {

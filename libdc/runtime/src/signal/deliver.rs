@@ -65,6 +65,10 @@ fn restore_saved_mask(l: &mut Local) {
 fn deliver(l: &mut Local, info: &SigInfo) {
     let sig = info.signo;
     let act = state().root.actions[sig as usize];
+    let from_outside = outside::is(info);
+    if from_outside {
+        outside::count(info);
+    }
     crate::object::timers::rang(info);
     match act.handler {
         SIG_IGN if info.code <= 0 || !matches!(sig, 4 | 5 | 7 | 8 | 11) => return,
@@ -74,7 +78,7 @@ fn deliver(l: &mut Local, info: &SigInfo) {
         },
         _ => {}
     }
-    if from_outside(info) {
+    if from_outside {
         record::append(
             record::SIGNAL,
             &[&l.slot.to_le_bytes(), &[0; 4], record::bytes_of(info)],
@@ -107,44 +111,6 @@ fn deliver(l: &mut Local, info: &SigInfo) {
         ];
         if RESERVED & bit(sig) == 0 {
             sys!(RT_SIGACTION, sig, &raw const dfl, 0, 8);
-        }
-    }
-}
-
-/// Whether nobody would send this signal again after a rollback: what the
-/// terminal or another process sent is input, and as little to be lost. Timers
-/// are armed again, faults and the program's own signals repeat themselves.
-fn from_outside(info: &SigInfo) -> bool {
-    const SI_USER: i32 = 0;
-    const SI_KERNEL: i32 = 0x80;
-    let sender = i32::from_le_bytes([info.rest[4], info.rest[5], info.rest[6], info.rest[7]]);
-    let terminal = info.code == SI_KERNEL && matches!(info.signo, 1 | 2 | 3 | 20 | 28);
-    let other = info.code == SI_USER && sender != sys!(GETPID) as i32;
-    info.signo < 32 && (terminal || other)
-}
-
-/// At recovery: signals delivered since the commit are delivered again.
-pub fn restore_delivered(main: u32) {
-    let e = engine();
-    for r in e.journal.records(0) {
-        let (Some(slot), Some(info)) = (
-            record::value_of::<u32>(r.payload),
-            r.payload.get(8..).and_then(record::value_of::<SigInfo>),
-        ) else {
-            continue;
-        };
-        if r.kind != record::SIGNAL {
-            continue;
-        }
-        let thread = [slot, main]
-            .into_iter()
-            .map(|s| e.threads[s as usize])
-            .find(|p| !p.is_null());
-        if let Some(p) = thread {
-            // SAFETY: the threads wait for the end of the recovery.
-            let t = unsafe { &mut *p };
-            t.queue.push(&info);
-            t.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
         }
     }
 }

@@ -9,16 +9,17 @@
 
 pub mod calls;
 pub mod deliver;
+pub mod outside;
 pub mod queue;
 
 use crate::engine::{engine, state};
 use crate::machine::entry::{self, local, redirect};
 use crate::machine::frame::{ATTENTION_SIGNAL, Local};
 use crate::machine::sys::failed;
-use crate::machine::user;
+use crate::machine::{clock, user};
 use crate::{fatal, sys};
 use core::sync::atomic::Ordering::*;
-use dc_image::window::{RUNTIME_BASE, RUNTIME_END};
+use dc_image::window::{RUNTIME_BASE, RUNTIME_END, VDSO_BASE, VDSO_END};
 use queue::SigInfo;
 
 /// Reserved for the runtime: stops threads for a commit, ticks the interval.
@@ -45,6 +46,10 @@ pub const fn bit(sig: i32) -> u64 {
 
 /// Never blocked for real: without them the runtime could not work.
 pub const RESERVED: u64 = bit(SIGSYS) | bit(STOP) | bit(SIGSEGV) | bit(SIGBUS);
+
+/// For a moment in which no signal may come: but the runtime's own writes may
+/// meet a piece of the state that sleeps.
+pub const ALL_BUT_FAULTS: u64 = !(bit(SIGSEGV) | bit(SIGBUS));
 
 /// `struct ucontext` as the kernel lays it out in a signal frame.
 #[derive(Clone, Copy)]
@@ -100,7 +105,7 @@ pub fn install_own() {
 }
 
 fn in_runtime(rip: usize) -> bool {
-    (RUNTIME_BASE..RUNTIME_END).contains(&rip)
+    (RUNTIME_BASE..RUNTIME_END).contains(&rip) || (VDSO_BASE..VDSO_END).contains(&rip)
 }
 
 /// The one handler for every signal.
@@ -109,6 +114,9 @@ extern "C" fn handler(sig: i32, info: *mut SigInfo, uc: *mut UContext) {
     let (info, uc) = unsafe { (&mut *info, &mut *uc) };
     const SYS_USER_DISPATCH: i32 = 2;
     if sig == SIGSYS && info.code == SYS_USER_DISPATCH {
+        if clock::call_of_vdso(uc) {
+            return;
+        }
         // An unpatched site: go the way of the patched ones.
         engine().live().calls_trapped.fetch_add(1, Relaxed);
         uc.rcx = uc.rip;
@@ -126,6 +134,7 @@ extern "C" fn handler(sig: i32, info: *mut SigInfo, uc: *mut UContext) {
             uc.rip = to;
             return;
         }
+        clock::roll_back(l, uc);
         if in_runtime(uc.rip) {
             fatal::stop(
                 dc_image::FatalCode::Internal,
@@ -138,7 +147,7 @@ extern "C" fn handler(sig: i32, info: *mut SigInfo, uc: *mut UContext) {
         }
     }
     if sig != STOP {
-        l.queue.push(info);
+        outside::take(l, info);
         l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
     } else if info.code == -2 {
         // SI_TIMER: the clock of --interval.
@@ -146,6 +155,7 @@ extern "C" fn handler(sig: i32, info: *mut SigInfo, uc: *mut UContext) {
         l.attention
             .fetch_or(crate::machine::frame::ATTENTION_STOP, SeqCst);
     }
+    clock::roll_back(l, uc);
     if in_runtime(uc.rip) {
         if let Some(to) = redirect(uc.rip) {
             uc.rip = to;
@@ -210,7 +220,7 @@ pub fn collect_blocked(l: &mut Local) {
         &raw const zero,
         8
     )) {
-        l.queue.push(&info);
+        outside::take(l, &info);
     }
 }
 

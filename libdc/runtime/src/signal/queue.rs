@@ -41,26 +41,36 @@ impl Queue {
         unsafe { &*(&raw const self.used).cast::<AtomicU64>() }
     }
 
-    /// Adds a signal. Standard signals do not queue twice.
-    pub fn push(&mut self, info: &SigInfo) {
+    /// Adds a signal, and says whether it did: standard signals do not queue twice.
+    pub fn push(&mut self, info: &SigInfo) -> bool {
         let used = self.bits().load(Relaxed);
         if info.signo < 32 {
             for i in 0..QUEUE_LEN {
                 if used & (1 << i) != 0 && self.entries[i].signo == info.signo {
-                    return;
+                    return false;
                 }
             }
         }
         let i = used.trailing_ones() as usize;
         if i >= QUEUE_LEN {
             self.lost += 1;
-            return;
+            return false;
         }
         self.entries[i] = *info;
         self.order[i] = self.next;
         self.next = self.next.wrapping_add(1);
         compiler_fence(SeqCst);
         self.bits().fetch_or(1 << i, SeqCst);
+        true
+    }
+
+    /// Those that wait, in no order.
+    pub fn waiting(&self) -> impl Iterator<Item = &SigInfo> {
+        let used = self.bits().load(SeqCst);
+        self.entries
+            .iter()
+            .enumerate()
+            .filter_map(move |(i, info)| (used & (1 << i) != 0).then_some(info))
     }
 
     /// Takes the oldest signal that is in `set` (bit signo-1).

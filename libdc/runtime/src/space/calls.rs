@@ -127,6 +127,10 @@ pub fn mprotect(a: [usize; 6]) -> isize {
     if len == 0 {
         return 0;
     }
+    // The image may lie where nothing may be executed.
+    if prot & PROT_EXEC != 0 && failed(gather::in_call(addr, addr + len)) {
+        return -ENOMEM;
+    }
     engine().pieces.wake(addr, addr + len);
     engine().pieces.forget(addr, addr + len);
     let r = sys!(MPROTECT, addr, len, prot);
@@ -167,6 +171,10 @@ pub fn mremap(a: [usize; 6]) -> isize {
         }
         return old as isize;
     }
+    // To grow or move a mapping of the image would bring more of the image.
+    if failed(gather::in_call(old, old + old_len)) {
+        return -ENOMEM;
+    }
     let grow = new_len.saturating_sub(old_len);
     // In place, if nothing follows.
     if flags & FIXED == 0 && flags & DONTUNMAP == 0 && v.end == (old + old_len) as u64 {
@@ -195,16 +203,18 @@ pub fn mremap(a: [usize; 6]) -> isize {
     // Write tracking does not move along: end it before, begin it after.
     if v.tracked != 0 {
         crate::uffd::untrack(old, old + old_len);
-        engine().hot.forget(old, old + old_len);
     }
-    let r = sys!(
-        MREMAP,
-        old,
-        old_len,
-        new_len,
-        (flags & DONTUNMAP) | MAYMOVE | FIXED,
-        to
-    );
+    let how = (flags & DONTUNMAP) | MAYMOVE | FIXED;
+    let mut r = sys!(MREMAP, old, old_len, new_len, how, to);
+    if r == -EFAULT && v.file == 0 && v.flags & 3 == MAP_PRIVATE && v.end >= (old + old_len) as u64
+    {
+        // One area, but several mappings: a recovery has brought it in parts.
+        r = gather::anyway(old, old + old_len);
+        if !failed(r) {
+            crate::uffd::untrack(old, old + old_len);
+            r = sys!(MREMAP, old, old_len, new_len, how, to);
+        }
+    }
     if failed(r) {
         if v.tracked != 0 {
             crate::uffd::track(old, old + old_len);
@@ -256,7 +266,9 @@ pub fn madvise(a: [usize; 6]) -> isize {
     const DONTNEED: usize = 4;
     const FREE: usize = 8;
     const REMOVE: usize = 9;
+    const WIPEONFORK: usize = 18;
     const DONTNEED_LOCKED: usize = 24;
+    const COLLAPSE: usize = 25;
     const GUARD_INSTALL: usize = 102;
     if !allowed(addr, len.max(PAGE)) {
         return -EINVAL;
@@ -266,8 +278,17 @@ pub fn madvise(a: [usize; 6]) -> isize {
     if advice == GUARD_INSTALL {
         return -EINVAL;
     }
+    match advice {
+        DONTNEED | DONTNEED_LOCKED if addr % PAGE == 0 => folded::zero(addr, addr + len),
+        // Anonymous memory only, or best done by its own rules.
+        WIPEONFORK | COLLAPSE if failed(gather::in_call(addr, addr + len)) => {
+            return -ENOMEM;
+        }
+        _ => {}
+    }
     let r = sys!(MADVISE, addr, len, advice);
-    if !failed(r) && matches!(advice, DONTNEED | REMOVE | DONTNEED_LOCKED) {
+    // ENOMEM: part of the range is not mapped; the rest was dropped.
+    if (!failed(r) || r == -ENOMEM) && matches!(advice, DONTNEED | REMOVE | DONTNEED_LOCKED) {
         // Pages of a private file mapping become the file's again, which is
         // what an absent page means at recovery.
         discard(addr, addr + len);

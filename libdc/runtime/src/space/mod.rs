@@ -5,16 +5,22 @@
 //! system calls that change it.
 
 pub mod calls;
+pub mod folded;
+pub mod gather;
 
 use crate::engine::{engine, state};
 use crate::state::{MAX_VMAS, Vma};
 use crate::sys;
 use dc_image::window;
 
+pub const PROT_READ: u32 = 1;
 pub const PROT_WRITE: u32 = 2;
+pub const PROT_EXEC: u32 = 4;
 pub const MAP_PRIVATE: u32 = 2;
 pub const MAP_FIXED: u32 = 0x10;
 pub const MAP_ANONYMOUS: u32 = 0x20;
+pub const MAP_GROWSDOWN: u32 = 0x100;
+pub const MAP_LOCKED: u32 = 0x2000;
 pub const MAP_32BIT: u32 = 0x40;
 pub const MAP_NORESERVE: u32 = 0x4000;
 pub const MAP_POPULATE: u32 = 0x8000;
@@ -110,6 +116,7 @@ pub fn insert(v: Vma) {
 /// Forgets a range: its pages are no longer state.
 pub fn remove(from: u64, to: u64) {
     engine().pieces.forget(from as usize, to as usize);
+    engine().folded.forget(from as usize, to as usize);
     split(from);
     split(to);
     let i = first_above(from);
@@ -149,7 +156,8 @@ pub fn update(from: u64, to: u64, mut f: impl FnMut(&mut Vma)) {
 /// committed of them is void.
 pub fn discard(from: usize, to: usize) {
     let e = engine();
-    e.hot.forget(from, to);
+    // A hot page is no longer hot, but writable while its piece sleeps.
+    e.pieces.wake(from, to);
     let mut any = false;
     e.store.for_each(from, to, |_, _| any = true);
     if !any {

@@ -122,13 +122,10 @@ pub fn explore(
             };
             let image = replay.after_power_failure(|line| chosen >> (line % 64) & 1 != 0);
             found.subsets += 1;
-            judge(
-                &image,
-                &allowed,
-                drops,
-                subset == 0 && step % 7 == 0,
-                &mut found,
-            );
+            // The recoveries of both extremes die as well: every unfenced line lost, every one kept.
+            let every_one = u64::MAX >> (64 - lines.clamp(1, 64));
+            let extreme = chosen & every_one == 0 || chosen & every_one == every_one;
+            judge(&image, &allowed, drops, extreme, &mut found);
         }
     }
     found

@@ -1,0 +1,100 @@
+//! Signals from outside: input like any other, and as little to be lost.
+//!
+//! What the terminal or another process sent comes once. It is on its way
+//! through the kernel (the keeper looks what a dead worker left pending there),
+//! through the queue (counted here, when it enters and when it leaves) and,
+//! delivered, through the interval (in the journal until the next commit).
+
+use super::queue::SigInfo;
+use crate::engine::{MAX_THREADS, engine, state};
+use crate::machine::frame::{ATTENTION_SIGNAL, Local};
+use crate::object::record;
+use crate::sys;
+use core::sync::atomic::Ordering::*;
+
+const SI_USER: i32 = 0;
+const SI_KERNEL: i32 = 0x80;
+
+/// Whether nobody would send this signal again after a rollback. Timers are
+/// armed again, faults and the program's own signals repeat themselves.
+pub fn is(info: &SigInfo) -> bool {
+    let sender = i32::from_le_bytes([info.rest[4], info.rest[5], info.rest[6], info.rest[7]]);
+    let terminal = info.code == SI_KERNEL && is_of_terminal(info.signo);
+    let other = info.code == SI_USER && sender != sys!(GETPID) as i32;
+    info.signo < 32 && (terminal || other)
+}
+
+fn is_of_terminal(signo: i32) -> bool {
+    matches!(signo, 1 | 2 | 3 | 20 | 28)
+}
+
+/// Puts a signal that the kernel gave into the thread's queue.
+pub fn take(l: &mut Local, info: &SigInfo) {
+    let queued = l.queue.push(info);
+    // A child of the program shares the counters and has no commits.
+    if queued && is(info) && !engine().alone {
+        engine().live().signals_taken[info.signo as usize].fetch_add(1, SeqCst);
+    }
+}
+
+/// It leaves the queue, to a handler or for nothing.
+pub fn count(info: &SigInfo) {
+    let delivered = &mut state().root.signals_delivered[info.signo as usize];
+    *delivered = delivered.wrapping_add(1);
+}
+
+/// At recovery: signals delivered since the commit are delivered again, and
+/// those that a dead worker had taken and not delivered.
+pub fn restore(main: u32) {
+    for r in engine().journal.records(0) {
+        let (record::SIGNAL, Some(slot), Some(info)) = (
+            r.kind,
+            record::value_of::<u32>(r.payload),
+            r.payload.get(8..).and_then(record::value_of::<SigInfo>),
+        ) else {
+            continue;
+        };
+        let threads = &engine().threads;
+        let gone = threads[slot as usize].is_null();
+        push(if gone { main } else { slot }, &info);
+    }
+    for signo in 1..32 {
+        let taken = engine().live().signals_taken[signo].load(SeqCst);
+        let delivered = &mut state().root.signals_delivered[signo];
+        let known = queued(signo as i32);
+        if taken.wrapping_sub(*delivered) > known && known == 0 {
+            push(main, &sent(signo as i32));
+        }
+        // Of several that had not been delivered one is, like those of a kernel.
+        *delivered = taken.wrapping_sub(queued(signo as i32));
+    }
+}
+
+fn queued(signo: i32) -> u32 {
+    let of_this = |info: &&SigInfo| info.signo == signo && is(info);
+    (0..MAX_THREADS)
+        .map(|slot| engine().threads[slot])
+        .filter(|thread| !thread.is_null())
+        // SAFETY: the threads wait for the end of the recovery.
+        .map(|thread| unsafe { &*thread }.queue.waiting().filter(of_this).count() as u32)
+        .sum()
+}
+
+fn push(slot: u32, info: &SigInfo) {
+    // SAFETY: a thread's block, or that of the first thread, which recovers;
+    // the others wait for the end of the recovery.
+    let thread = unsafe { &mut *engine().threads[slot as usize] };
+    thread.queue.push(info);
+    thread.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
+}
+
+/// A signal of which only the number is left.
+fn sent(signo: i32) -> SigInfo {
+    let of_terminal = is_of_terminal(signo);
+    SigInfo {
+        signo,
+        errno: 0,
+        code: if of_terminal { SI_KERNEL } else { SI_USER },
+        rest: [0; 116],
+    }
+}

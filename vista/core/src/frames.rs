@@ -1,0 +1,276 @@
+//! Sets of frames: which are free, and which of those have storage behind them.
+//!
+//! A set is a bitmap with a summary above it (one bit for each word that is not
+//! empty), so the lowest and the highest member are found in a few steps. The
+//! lowest free frame is always used first. So pages that are committed in order
+//! get frames in order, a small working set stays in the same few frames, and
+//! what is free collects at the end, where it can be given back in long runs.
+#![allow(unsafe_code)] // Tables without an allocator.
+
+use crate::pages::Supply;
+
+const BITS: usize = 64;
+
+/// A set of frame numbers below a fixed limit.
+pub struct FrameSet {
+    words: *mut u64,
+    summary: *mut u64,
+    summary_len: usize,
+    len: usize,
+    /// No member lies in a summary word below this.
+    low: usize,
+    /// No member lies in a summary word from here on.
+    high: usize,
+}
+
+impl FrameSet {
+    /// A set without room for anything.
+    pub const fn closed() -> FrameSet {
+        FrameSet {
+            words: core::ptr::null_mut(),
+            summary: core::ptr::null_mut(),
+            summary_len: 0,
+            len: 0,
+            low: 0,
+            high: 0,
+        }
+    }
+
+    /// An empty set of numbers below `limit`; `None` if there is no memory.
+    pub fn new(limit: usize, supply: &mut impl Supply) -> Option<FrameSet> {
+        let summary_len = limit.div_ceil(BITS * BITS);
+        let words: *mut u64 = supply.alloc(summary_len * BITS * 8).cast();
+        let summary: *mut u64 = supply.alloc(summary_len * 8).cast();
+        (!words.is_null() && !summary.is_null()).then_some(FrameSet {
+            words,
+            summary,
+            summary_len,
+            ..FrameSet::closed()
+        })
+    }
+
+    /// How many members there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    #[inline]
+    fn word(&self, i: usize) -> u64 {
+        debug_assert!(i < self.summary_len * BITS);
+        // SAFETY: callers pass indices of words that exist.
+        unsafe { self.words.add(i).read() }
+    }
+
+    #[inline]
+    fn summary_word(&self, i: usize) -> u64 {
+        debug_assert!(i < self.summary_len);
+        // SAFETY: as `word`.
+        unsafe { self.summary.add(i).read() }
+    }
+
+    /// Changes a word, and its bit in the summary.
+    #[inline]
+    fn set_word(&mut self, i: usize, word: u64) {
+        let bit = 1 << (i % BITS);
+        let above = match word {
+            0 => self.summary_word(i / BITS) & !bit,
+            _ => self.summary_word(i / BITS) | bit,
+        };
+        // SAFETY: both words exist, as they were read before.
+        unsafe {
+            self.words.add(i).write(word);
+            self.summary.add(i / BITS).write(above);
+        }
+    }
+
+    pub fn contains(&self, frame: usize) -> bool {
+        self.word(frame / BITS) >> (frame % BITS) & 1 != 0
+    }
+
+    #[inline]
+    pub fn insert(&mut self, frame: usize) {
+        let i = frame / BITS;
+        debug_assert!(!self.contains(frame), "a frame is free once");
+        self.set_word(i, self.word(i) | 1 << (frame % BITS));
+        self.low = self.low.min(i / BITS);
+        self.high = self.high.max(i / BITS + 1);
+        self.len += 1;
+    }
+
+    #[inline]
+    pub fn remove(&mut self, frame: usize) {
+        let i = frame / BITS;
+        debug_assert!(self.contains(frame));
+        self.set_word(i, self.word(i) & !(1 << (frame % BITS)));
+        self.len -= 1;
+    }
+
+    /// The lowest member.
+    #[inline]
+    pub fn lowest(&mut self) -> Option<usize> {
+        if self.len == 0 {
+            return None;
+        }
+        while self.summary_word(self.low) == 0 {
+            self.low += 1;
+        }
+        let i = self.low * BITS + self.summary_word(self.low).trailing_zeros() as usize;
+        Some(i * BITS + self.word(i).trailing_zeros() as usize)
+    }
+
+    fn highest(&mut self) -> Option<usize> {
+        if self.len == 0 {
+            return None;
+        }
+        while self.summary_word(self.high - 1) == 0 {
+            self.high -= 1;
+        }
+        let top = self.high - 1;
+        let i = top * BITS + BITS - 1 - self.summary_word(top).leading_zeros() as usize;
+        Some(i * BITS + BITS - 1 - self.word(i).leading_zeros() as usize)
+    }
+
+    /// Takes out the run that begins with the lowest member, as far as it goes
+    /// and no more than `most`: where it begins, and its length.
+    pub fn take_lowest_run(&mut self, most: usize) -> Option<(usize, usize)> {
+        let from = self.lowest()?;
+        let mut n = 0;
+        let end = self.summary_len * BITS * BITS;
+        while n < most && from + n < end && self.contains(from + n) {
+            self.remove(from + n);
+            n += 1;
+        }
+        Some((from, n))
+    }
+
+    /// The same from the other end: the run that ends with the highest member.
+    pub fn take_highest_run(&mut self, most: usize) -> Option<(usize, usize)> {
+        let top = self.highest()?;
+        let mut n = 0;
+        while n < most && n <= top && self.contains(top - n) {
+            self.remove(top - n);
+            n += 1;
+        }
+        Some((top + 1 - n, n))
+    }
+
+    /// Enters all of a run.
+    pub fn insert_run(&mut self, from: usize, len: usize) {
+        (from..from + len).for_each(|frame| self.insert(frame));
+    }
+}
+
+/// How many free frames keep their storage.
+///
+/// To give a frame's storage back and to get it again later costs far more than
+/// to use it again. So what is given back is what was not needed lately, or
+/// more than a share of the whole. The second saves memory at the price of
+/// time when commits stay large; so it ends when too much was got again, and
+/// pauses while large commits follow one another closely.
+pub struct Thrift {
+    /// Frames that a commit needs, as the latest ones show.
+    demand: usize,
+    /// When a commit last needed more than may be kept, and how long that
+    /// keeps all frames as they are.
+    large_ns: u64,
+    hold_ns: u64,
+    /// Frames that were got again, less what time has paid for, as of when.
+    wasted: usize,
+    wasted_ns: u64,
+    /// The most frames that were ever in use.
+    peak: usize,
+}
+
+/// To give a frame back costs this, with what it costs to get it again.
+const FRAME_NS: u64 = 3_000;
+/// The share of time that may go into it in the long run: one part in so many.
+const TIME_SHARE: u64 = 50;
+/// ... beyond this many times for each frame ever in use.
+const TIMES: usize = 16;
+/// Large commits closer than this need their frames again at once.
+const CLOSE_NS: u64 = 5_000_000;
+/// ... and for so long.
+const HOLD_NS: u64 = 100_000_000;
+/// Free frames that are kept if needed lately, whatever is in use: 2 MiB.
+const POOL: usize = 512;
+/// ... or this part of those in use.
+const POOL_SHARE: usize = 32;
+/// Fewer than this are not worth a call.
+const LUMP: usize = 128;
+/// After a small commit no more than this, so that none takes long.
+const STEP: usize = 512;
+
+/// What a commit leaves behind, in frames.
+#[derive(Clone, Copy)]
+pub struct Balance {
+    /// Taken by the commit, and set free by it.
+    pub taken: usize,
+    pub freed: usize,
+    /// Of those taken: given back before.
+    pub again: usize,
+    /// Free with storage, and in use.
+    pub free: usize,
+    pub used: usize,
+}
+
+impl Thrift {
+    pub const fn new() -> Thrift {
+        Thrift {
+            demand: 0,
+            large_ns: 0,
+            hold_ns: 0,
+            wasted: 0,
+            wasted_ns: 0,
+            peak: POOL,
+        }
+    }
+
+    /// How many free frames to give back now. The clock is not asked after a
+    /// small commit unless there may be something to give back.
+    #[inline]
+    pub fn surplus(&mut self, b: Balance, now_ns: impl FnOnce() -> u64) -> usize {
+        self.wasted += b.again;
+        self.demand = b.taken.max(self.demand - self.demand.div_ceil(16));
+        let share = POOL.max(b.used / POOL_SHARE);
+        if b.taken <= share && b.free < self.demand.min(share) + 2 * LUMP {
+            return 0;
+        }
+        self.weigh(b, share, now_ns())
+    }
+
+    #[cold]
+    fn weigh(&mut self, b: Balance, share: usize, now: u64) -> usize {
+        if b.taken > share {
+            if self.large_ns != 0 && now.saturating_sub(self.large_ns) < CLOSE_NS {
+                self.hold_ns = now + HOLD_NS;
+            }
+            self.large_ns = now;
+        }
+        let paid = now.saturating_sub(self.wasted_ns) / (FRAME_NS * TIME_SHARE);
+        self.wasted = self.wasted.saturating_sub(paid as usize);
+        self.wasted_ns = now;
+        self.peak = self.peak.max(b.used);
+        let keep = if now < self.hold_ns || self.wasted > TIMES * self.peak {
+            self.demand
+        } else {
+            self.demand.min(share)
+        };
+        let surplus = b.free.saturating_sub(keep + LUMP);
+        if surplus < LUMP {
+            return 0;
+        }
+        surplus.min(b.taken.max(b.freed).max(STEP))
+    }
+}
+
+impl Default for Thrift {
+    fn default() -> Thrift {
+        Thrift::new()
+    }
+}

@@ -1,0 +1,289 @@
+//! Page slots in ordinary memory: what is committed is found again, free frames are used in order,
+//! and storage that is not needed goes back.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+
+use vista_core::frames::{Balance, FrameSet, Thrift};
+use vista_core::pages::{FrameEntry, Full, PAGE, PageStore, Place, Supply};
+
+const FRAMES: usize = 20_000;
+
+/// Tables from the heap, and a storage that knows which frames it holds.
+struct Storage {
+    backed: Vec<bool>,
+    frames: *mut u8,
+    tables: Vec<Vec<u64>>,
+    /// Refuses to take anything back.
+    keeps: bool,
+    /// Frames that it has room for.
+    room: usize,
+}
+
+impl Storage {
+    fn new() -> Storage {
+        Storage {
+            backed: vec![false; FRAMES],
+            frames: std::ptr::null_mut(),
+            tables: Vec::new(),
+            keeps: false,
+            room: FRAMES,
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.backed.iter().filter(|&&backed| backed).count()
+    }
+}
+
+impl Supply for Storage {
+    fn alloc(&mut self, bytes: usize) -> *mut u8 {
+        self.tables.push(vec![0; bytes.div_ceil(8)]);
+        self.tables.last_mut().unwrap().as_mut_ptr().cast()
+    }
+
+    fn grow(&mut self, from: usize, most: usize) -> Result<usize, isize> {
+        let new = self.backed[from..from + most].iter().filter(|&&b| !b);
+        if self.held() + new.count() > self.room {
+            return Err(-28);
+        }
+        self.backed[from..from + most].fill(true);
+        Ok(from + most)
+    }
+
+    fn give_back(&mut self, from: usize, len: usize) -> bool {
+        if self.keeps {
+            return false;
+        }
+        assert!(self.backed[from..from + len].iter().all(|&b| b));
+        self.backed[from..from + len].fill(false);
+        // SAFETY: these frames lie in the image below; a hole reads as zeros.
+        unsafe { self.frames.add(from * PAGE).write_bytes(0, len * PAGE) };
+        true
+    }
+}
+
+/// An image in memory, and what should be in it.
+struct Image {
+    table: Vec<[u64; 2]>,
+    frames: Vec<u8>,
+    words: Box<[AtomicU64; 2]>,
+    storage: Storage,
+    model: BTreeMap<usize, u8>,
+    now_ns: u64,
+}
+
+impl Image {
+    fn new() -> Image {
+        let mut image = Image {
+            table: vec![[0; 2]; FRAMES],
+            frames: vec![0; FRAMES * PAGE],
+            words: Box::new([AtomicU64::new(0), AtomicU64::new(0)]),
+            storage: Storage::new(),
+            model: BTreeMap::new(),
+            now_ns: 1,
+        };
+        image.storage.frames = image.frames.as_mut_ptr();
+        image
+    }
+
+    fn open(&mut self) -> PageStore {
+        let place = Place {
+            table: self.table.as_mut_ptr().cast::<FrameEntry>(),
+            frames: self.frames.as_mut_ptr(),
+            frame_max: FRAMES,
+            published: &raw const self.words[0],
+            limit: &raw const self.words[1],
+        };
+        // SAFETY: the image outlives the store, and has room for all frames.
+        unsafe { PageStore::open(place, &mut self.storage) }
+            .unwrap_or_else(|_| panic!("there is memory"))
+    }
+
+    fn stage(&mut self, store: &mut PageStore, page: usize, byte: u8) -> Result<(), Full> {
+        store
+            .stage(page * PAGE, &mut self.storage, |dst| {
+                // SAFETY: a whole frame.
+                unsafe { dst.write_bytes(byte, PAGE) };
+                true
+            })
+            .map(|_| ())
+    }
+
+    /// Commits the pages of a range, each with its own byte.
+    fn commit(&mut self, store: &mut PageStore, pages: std::ops::Range<usize>, byte: u8) {
+        for page in pages {
+            let byte = byte.wrapping_add(page as u8);
+            self.stage(store, page, byte).unwrap();
+            self.model.insert(page, byte);
+        }
+        self.end(store);
+    }
+
+    fn end(&mut self, store: &mut PageStore) {
+        store.publish();
+        store.reclaim();
+        self.now_ns += 50_000_000;
+        let now_ns = self.now_ns;
+        store.give_back(&mut self.storage, || now_ns);
+    }
+
+    fn check(&self, store: &PageStore) {
+        let mut seen = BTreeMap::new();
+        store.for_each(0, FRAMES * PAGE, |page, bytes| {
+            // SAFETY: a committed frame.
+            let bytes = unsafe { std::slice::from_raw_parts(bytes, PAGE) };
+            assert!(bytes.iter().all(|&b| b == bytes[0]));
+            seen.insert(page / PAGE, bytes[0]);
+        });
+        assert_eq!(seen, self.model);
+    }
+}
+
+#[test]
+fn sets_answer_lowest_and_highest() {
+    let mut storage = Storage::new();
+    let mut set = FrameSet::new(FRAMES, &mut storage).unwrap();
+    assert_eq!((set.lowest(), set.take_highest_run(9)), (None, None));
+    set.insert_run(100, 200);
+    set.insert_run(8190, 10);
+    set.insert(19_999);
+    assert_eq!(set.len(), 211);
+    assert_eq!(set.lowest(), Some(100));
+    assert_eq!(set.take_highest_run(5), Some((19_999, 1)));
+    assert_eq!(set.take_highest_run(4), Some((8196, 4)));
+    assert_eq!(set.take_highest_run(100), Some((8190, 6)));
+    assert_eq!(set.take_lowest_run(150), Some((100, 150)));
+    set.insert(7);
+    assert_eq!(set.lowest(), Some(7));
+    set.remove(7);
+    assert_eq!(set.lowest(), Some(250));
+    assert_eq!(set.take_lowest_run(1000), Some((250, 50)));
+    assert!(set.is_empty() && set.lowest().is_none());
+    set.insert(0);
+    assert_eq!(set.take_highest_run(3), Some((0, 1)));
+}
+
+#[test]
+fn frames_in_order_make_long_runs() {
+    let mut image = Image::new();
+    let mut store = image.open();
+    for round in 0..9 {
+        image.commit(&mut store, 1000..3000, round);
+        image.commit(&mut store, 7..8, round);
+    }
+    let mut runs = 0;
+    store.for_each_run(0, FRAMES * PAGE, |_, _, len| {
+        runs += 1;
+        assert_eq!(len % PAGE, 0);
+    });
+    assert!(runs < 40, "{runs} runs");
+    image.check(&store);
+    let store = image.open();
+    image.check(&store);
+}
+
+#[test]
+fn storage_goes_back_and_is_got_again() {
+    let mut image = Image::new();
+    let mut store = image.open();
+    image.commit(&mut store, 0..8000, 1);
+    let resting = image.storage.held();
+    assert!(resting < 8000 + 400, "{resting}");
+    for round in 2..6 {
+        image.commit(&mut store, 0..8000, round);
+        image.check(&store);
+        let held = image.storage.held();
+        assert!(held < 8000 + 1300, "after all was written: {held}");
+    }
+    // What was unmapped is not held for long.
+    store.drop_range(2000 * PAGE, 8000 * PAGE);
+    image.model.retain(|&page, _| page < 2000);
+    image.end(&mut store);
+    for round in 0..60 {
+        image.commit(&mut store, 5..6, round);
+    }
+    let held = image.storage.held();
+    assert!(held < 2000 + 600, "after most was unmapped: {held}");
+    image.check(&store);
+    // A new opening does not know what has storage, and finds out.
+    let mut store = image.open();
+    image.check(&store);
+    image.commit(&mut store, 0..3000, 9);
+    image.check(&store);
+}
+
+#[test]
+fn storage_that_keeps_all_is_asked_once() {
+    let mut image = Image::new();
+    image.storage.keeps = true;
+    let mut store = image.open();
+    for round in 0..5 {
+        image.commit(&mut store, 0..4000, round);
+    }
+    image.check(&store);
+    assert!(image.storage.held() >= 8000);
+}
+
+#[test]
+fn a_full_storage_is_told_and_nothing_is_lost() {
+    let mut image = Image::new();
+    image.storage.room = 5000;
+    let mut store = image.open();
+    image.commit(&mut store, 0..3000, 1);
+    let error = (0..3000).find_map(|page| image.stage(&mut store, page, 77).err());
+    assert_eq!(error, Some(Full(-28)));
+    // Nothing of it was published; with room it goes on.
+    let store = image.open();
+    image.check(&store);
+    image.storage.room = FRAMES;
+    let mut store = image.open();
+    image.commit(&mut store, 0..3000, 2);
+    image.check(&store);
+}
+
+#[test]
+fn large_commits_that_follow_closely_keep_their_frames() {
+    let mut thrift = Thrift::new();
+    let large = Balance {
+        taken: 4000,
+        freed: 4000,
+        again: 0,
+        free: 4000,
+        used: 8000,
+    };
+    let mut now = 1_000_000_000;
+    assert!(thrift.surplus(large, || now) > 3000);
+    for _ in 0..5 {
+        now += 2_000_000;
+        assert_eq!(thrift.surplus(large, || now), 0);
+    }
+    let small = Balance {
+        taken: 3,
+        freed: 3,
+        ..large
+    };
+    now += 1_000_000;
+    assert_eq!(thrift.surplus(small, || now), 0);
+    now += 200_000_000;
+    assert_eq!(thrift.surplus(small, || now), 512);
+}
+
+#[test]
+fn what_is_got_again_too_often_is_kept() {
+    let mut thrift = Thrift::new();
+    let b = Balance {
+        taken: 8000,
+        freed: 8000,
+        again: 7000,
+        free: 8000,
+        used: 8000,
+    };
+    let mut now = 1;
+    let mut given = 0;
+    for _ in 0..100 {
+        now += 10_000_000;
+        given += usize::from(thrift.surplus(b, || now) > 0);
+    }
+    assert!((10..40).contains(&given), "{given}");
+}
