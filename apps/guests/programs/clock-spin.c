@@ -38,7 +38,8 @@ static int spin(int count)
 static void on_tick(int sig)
 {
     (void)sig;
-    static int64_t last;
+    /* Either thread may be interrupted, also while the other one is in here. */
+    static _Thread_local int64_t last;
     int64_t now = read_ns(0);
     back_in_handler |= now < last;
     last = now;
