@@ -113,7 +113,9 @@ impl Console {
         for fd in input.iter().chain(output.iter()) {
             fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("make a channel wait-free")?;
         }
+        // A harness in the background has interrupts ignored, and its heirs would have.
         setsid
+            .args(["/usr/bin/env", "--default-signal"])
             .args(["/bin/sh", "-c", SHELL, "shell"])
             .arg(go_path)
             .arg(status_path)
