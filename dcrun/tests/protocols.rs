@@ -6,9 +6,12 @@
 //! of `apps/guests`.
 
 use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use guests::{Fault, Mode, Options, Reference, Report, run_against, session};
 
@@ -224,4 +227,77 @@ fn stats_count_what_the_figures_of_the_thesis_count() {
     }
     let _ = dcrun().args(["rm", "counted"]).output();
     let _ = std::fs::remove_dir_all(&state);
+}
+
+/// Answers each message with what it has had so far.
+const SERVER: &str = "
+import socket
+s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(1)
+print(s.getsockname()[1], flush=True)
+c, _ = s.accept()
+n = 0
+while True:
+    d = c.recv(100)
+    if not d: break
+    n += len(d)
+    c.sendall(b'[%d:%s]' % (n, d))
+print('total', n, flush=True)
+";
+
+/// The peer of a connection notices nothing, also when the server dies while a
+/// message comes in.
+#[test]
+fn a_connection_goes_on_whoever_logs_what_is_received() {
+    for protocol in ["cbndvs", "cbndvs-log", "cand-log"] {
+        let name = format!("server-{protocol}-{}", std::process::id());
+        let state = std::env::temp_dir().join(&name);
+        let dcrun = || {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_dcrun"));
+            command.env("DCRUN_STATE", &state).stderr(Stdio::null());
+            command
+        };
+        let mut server = dcrun()
+            .args(["--fresh", "--name", &name, "--protocol", protocol])
+            .args(["--", "/usr/bin/python3", "-c", SERVER])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut told = BufReader::new(server.stdout.take().unwrap());
+        let mut port = String::new();
+        told.read_line(&mut port).unwrap();
+        let mut peer = TcpStream::connect(("127.0.0.1", port.trim().parse().unwrap())).unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        let mut sum = 0;
+        for i in 0..60 {
+            let message = format!("message {i}");
+            sum += message.len();
+            peer.write_all(message.as_bytes()).unwrap();
+            if i % 10 == 5 {
+                let listed = dcrun().args(["ps", "--json"]).output().unwrap();
+                let runs: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+                let worker = runs[0]["worker_pid"].as_i64().expect("it runs");
+                let killed = Command::new("kill")
+                    .args(["-9", &worker.to_string()])
+                    .status();
+                assert!(killed.unwrap().success());
+            }
+            let want = format!("[{sum}:{message}]");
+            let mut answer = vec![0; want.len()];
+            peer.read_exact(&mut answer)
+                .unwrap_or_else(|e| panic!("{protocol}: message {i}: {e}"));
+            assert_eq!(String::from_utf8_lossy(&answer), want, "{protocol}");
+        }
+        drop(peer);
+        let mut rest = String::new();
+        told.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, format!("total {sum}\n"), "{protocol}");
+        assert!(server.wait().unwrap().success());
+        let counted = dcrun().args(["stats", &name, "--json"]).output().unwrap();
+        let counted: serde_json::Value = serde_json::from_slice(&counted.stdout).unwrap();
+        assert_eq!(counted["send_events"], 60, "{protocol}");
+        assert!(counted["recoveries"].as_u64() >= Some(5), "{protocol}");
+        let _ = dcrun().args(["rm", &name]).output();
+        let _ = std::fs::remove_dir_all(&state);
+    }
 }
