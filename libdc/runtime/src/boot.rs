@@ -1,5 +1,6 @@
 //! How a worker starts: alone in its address space, armed, then either with a
 //! fresh program or with the state of the last commit.
+#![allow(unsafe_code)]
 
 use crate::engine::{engine, state};
 use crate::machine::clock;

@@ -1,4 +1,5 @@
 //! The three ways in: a system call, an interruption, and the way out.
+#![allow(unsafe_code)]
 
 use crate::engine::engine;
 use crate::machine::frame::*;

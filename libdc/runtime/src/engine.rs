@@ -2,6 +2,7 @@
 //!
 //! One value for the whole worker. The big lock guards all of it and the
 //! state; what threads read without the lock is atomic.
+#![allow(unsafe_code)]
 
 use crate::arena::Arena;
 use crate::machine::frame::Local;

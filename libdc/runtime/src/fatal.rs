@@ -4,6 +4,7 @@
 //! the worker then kills itself without any further effect, so that the state
 //! is exactly the last commit and the run can be resumed once the cause is
 //! mended.
+#![allow(unsafe_code)]
 
 use crate::engine::{add, engine};
 use crate::sys;

@@ -16,6 +16,8 @@
 //! [`commit`] and [`recover`].
 #![no_std]
 #![no_main]
+// A file that needs unsafe code says so at its head.
+#![deny(unsafe_code)]
 #![deny(unsafe_op_in_unsafe_fn)]
 // Statics are reached through raw pointers on purpose.
 #![allow(clippy::deref_addrof)]
@@ -42,6 +44,7 @@ mod trace;
 mod uffd;
 
 /// Entry: the keeper's child jumps here with the address of its BootInfo.
+#[allow(unsafe_code)]
 #[unsafe(no_mangle)]
 #[unsafe(naked)]
 unsafe extern "C" fn _start() -> ! {

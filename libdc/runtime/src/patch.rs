@@ -16,6 +16,7 @@
 //! two functions, which nothing reaches otherwise.
 //!
 //! What has neither form is caught by Syscall User Dispatch.
+#![allow(unsafe_code)]
 
 use crate::engine::engine;
 use crate::machine::frame::LOCAL_ENTRY;

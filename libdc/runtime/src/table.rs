@@ -4,6 +4,7 @@
 //! treats it, whether it is made again after a handler with SA_RESTART, how its
 //! result is logged ([`crate::log::shapes`]), and a note. A call without a row of its own, and any number that is not in the
 //! table, is *unknown*: committed around on both sides, with a warning.
+#![allow(unsafe_code)]
 
 use crate::engine::engine;
 use crate::log::shapes::{self, Shape};

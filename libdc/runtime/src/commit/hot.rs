@@ -18,6 +18,7 @@
 //! Being hot is no promise: a hot page that happens to be protected costs a fault,
 //! a cold one that is not protected is found by the next scan (in a piece that
 //! sleeps there is none, so the piece is woken).
+#![allow(unsafe_code)]
 
 use crate::engine::{engine, store_and_supply};
 use crate::machine::user;

@@ -7,6 +7,7 @@
 //! 4. One store publishes.
 //! 5. What had to wait for that is done: closes become final, before-images
 //!    are dropped, replaced frames are free.
+#![allow(unsafe_code)]
 
 pub mod hot;
 pub mod sleep;

@@ -19,6 +19,7 @@
 //! The fault handler must be able to run whatever the thread was doing. So the
 //! pieces have a spin lock of their own; under it nothing is touched that can
 //! be asleep, and nothing waits.
+#![allow(unsafe_code)]
 
 use crate::engine::{engine, state};
 use crate::space::{self, PROT_WRITE};

@@ -1,4 +1,5 @@
 //! ELF: mapping the segments of a program or a dynamic loader.
+#![allow(unsafe_code)]
 
 use crate::machine::sys::failed;
 use crate::object::descriptor;

@@ -1,4 +1,5 @@
 //! Loading a program, as execve would.
+#![allow(unsafe_code)]
 
 pub mod elf;
 pub mod stack;

@@ -8,6 +8,7 @@
 //! low    argc                                      <- sp, aligned to 16
 //! ```
 //! AT_SYSINFO_EHDR shows a vDSO of ours (see [`super::vdso`]).
+#![allow(unsafe_code)]
 
 use super::elf::Loaded;
 use crate::engine::engine;

@@ -8,6 +8,7 @@
 //!
 //! The tables are what glibc, musl and Go look for: symbols by a classic hash, and
 //! the version LINUX_2.6.
+#![allow(unsafe_code)]
 
 use crate::machine::clock::BACK;
 use crate::machine::frame::LOCAL_TIME;

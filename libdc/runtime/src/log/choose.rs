@@ -5,6 +5,7 @@
 //! over with a commit: the commit holds the machine under its new protocol, so
 //! a crash finds either the old protocol with its interval or the new one with
 //! its own.
+#![allow(unsafe_code)]
 
 use crate::commit::now_ns;
 use crate::engine::engine;

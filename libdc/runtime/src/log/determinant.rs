@@ -6,6 +6,7 @@
 //!
 //! The places follow from the call's arguments, which the record does not hold:
 //! re-execution has the same ones, and their sum says so.
+#![allow(unsafe_code)]
 
 use super::shapes::Shape;
 use crate::engine::engine;

@@ -3,6 +3,7 @@
 //! Only string instructions and general registers: the program's vector
 //! registers above xmm15 are never saved outside of a commit, so nothing in
 //! the runtime may touch them, and libc's variants would.
+#![allow(unsafe_code)]
 
 use core::arch::naked_asm;
 

@@ -18,6 +18,7 @@
 //! The kernel's vDSO lies where it belongs to this process ([`keep`]); after a
 //! recovery it is perhaps another one elsewhere, and nothing of the program or
 //! its committed state points to it.
+#![allow(unsafe_code)]
 
 use super::frame::{LOCAL_WINDOW, Local, PROGRAM, Window};
 use super::sys::{self, failed};

@@ -10,6 +10,7 @@
 //! the kernel leaves in them. `leave` is restartable: from `dc_leave_begin`
 //! to its last jump it only reads the frame, so a signal that arrives there
 //! sends it back to look for what wants attention.
+#![allow(unsafe_code)]
 
 use super::frame::{
     ATTENTION_SIGNAL, Frame, LOCAL_ATTENTION, LOCAL_FRAME, LOCAL_STACK_TOP, LOCAL_STATE, Local,

@@ -3,6 +3,7 @@
 //! They leave from the runtime's own text, which Syscall User Dispatch allows,
 //! so they never re-enter the runtime. Results are as the kernel gives them:
 //! `-errno` in `-4095..0`.
+#![allow(unsafe_code)]
 
 use core::arch::asm;
 

@@ -3,6 +3,7 @@
 //! A pointer that the program passes may be bad; the kernel would answer
 //! EFAULT, and so must we. Each copy here is one asm function between labels:
 //! the SIGSEGV handler recognises the range and continues at its failure label.
+#![allow(unsafe_code)]
 
 use core::arch::naked_asm;
 

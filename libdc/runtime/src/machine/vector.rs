@@ -3,6 +3,7 @@
 //! The runtime is compiled for plain SSE2, so it changes xmm0-15 only. Entry
 //! saves those into the frame; the rest stays in the registers and is saved
 //! here when a commit, a long wait or a signal frame needs it.
+#![allow(unsafe_code)]
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};

@@ -7,6 +7,7 @@
 //!
 //! Warm: limbo moves back, newer numbers are closed, flags are set again.
 //! Cold: every description is made again by the file of its kind.
+#![allow(unsafe_code)]
 
 use super::record;
 use crate::engine::{engine, state};

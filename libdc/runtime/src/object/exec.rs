@@ -7,6 +7,7 @@
 //! kernel follows them.
 //!
 //! survives: like everything else; a commit follows at once
+#![allow(unsafe_code)]
 
 use super::descriptor;
 use super::process::absolute;

@@ -7,6 +7,7 @@
 //!
 //! Reading a file of the program's own is deterministic: its offset is rolled
 //! back, its contents too.
+#![allow(unsafe_code)]
 
 use super::record::{self, IoHead};
 use super::{descriptor, pipe, poll, regular};

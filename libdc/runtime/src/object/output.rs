@@ -7,6 +7,7 @@
 //! answered with their recorded result and not performed. The one call that
 //! was under way is settled by the keeper's count of the bytes that the dead
 //! worker wrote.
+#![allow(unsafe_code)]
 
 use super::record::{self, IoHead};
 use super::{descriptor, regular};

@@ -10,6 +10,7 @@
 //! restore:   warm: emptied and filled again while it is state, else it lives;
 //!            cold: a new one, filled again
 //! survives:  warm and cold; of a pipe shared with others only warm
+#![allow(unsafe_code)]
 
 use super::descriptor::*;
 use super::input::count_read;

@@ -3,6 +3,7 @@
 //! save:     in the state, as the calls change it
 //! restore:  chdir, umask; limits as far as they were set
 //! survives: warm and cold; credentials and namespaces are not kept
+#![allow(unsafe_code)]
 
 use super::descriptor::*;
 use crate::engine::{engine, state};

@@ -3,6 +3,7 @@
 //! Records about files come *before* the deed, so that a rollback knows what
 //! to undo whatever moment the crash chose; records about input and output
 //! come after it, and [`dc_image::header::Inflight`] covers the gap.
+#![allow(unsafe_code)]
 
 use crate::engine::engine;
 use crate::fatal;

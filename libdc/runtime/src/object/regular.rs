@@ -6,6 +6,7 @@
 //! save:      the offset of each description touched since the last commit
 //! restore:   warm: lseek; cold: open by name, lseek
 //! survives:  warm and cold; an unlinked file only warm
+#![allow(unsafe_code)]
 
 use super::descriptor::{self, *};
 use super::stat::*;

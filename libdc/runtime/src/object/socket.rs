@@ -4,6 +4,7 @@
 //! output): it is counted and recorded, and neither lost nor repeated. Other
 //! calls on a socket are logged or committed around; when a crash comes in the
 //! middle of one, what it received is lost with it. Cold, sockets are lost.
+#![allow(unsafe_code)]
 
 use super::descriptor::*;
 use super::input;

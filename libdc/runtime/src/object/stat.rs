@@ -1,4 +1,5 @@
 //! The few fields of `struct stat` that the runtime looks at.
+#![allow(unsafe_code)]
 
 use crate::machine::sys::failed;
 use crate::sys;

@@ -1,5 +1,6 @@
 //! Changes of the file tree: names, modes, owners, sizes. Each is noted in the
 //! journal before it is made, and then made by the kernel as asked.
+#![allow(unsafe_code)]
 
 use super::descriptor::*;
 use super::stat::*;

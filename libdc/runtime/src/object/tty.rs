@@ -4,6 +4,7 @@
 //! intercept: TCSETS* (noted, so that a rollback sets them again), TIOCSPGRP
 //! restore:   warm and cold: the settings of the last commit
 //! survives:  the terminal belongs to the keeper's session and lives on
+#![allow(unsafe_code)]
 
 use super::descriptor::*;
 use super::record;

@@ -5,6 +5,7 @@
 //! To map it costs about as much as to copy a page and a half, whatever its
 //! length; but each run is a mapping of its own, and of those the kernel gives
 //! a process a limited number, which the program wants to have.
+#![allow(unsafe_code)]
 
 use crate::engine::engine;
 use crate::machine::user;

@@ -9,6 +9,7 @@
 //!
 //! Nothing here changes Rio except by records that only add, so a crash in the
 //! middle of it leads to the same recovery once more.
+#![allow(unsafe_code)]
 
 pub mod descriptors;
 mod fill;

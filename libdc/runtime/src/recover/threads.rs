@@ -1,4 +1,5 @@
 //! Threads: each in its old slot, with its old id where that is allowed.
+#![allow(unsafe_code)]
 
 use crate::engine::{MAX_THREADS, engine, state};
 use crate::machine::entry;

@@ -7,6 +7,7 @@
 //!        ucontext (304)
 //! low    address of the program's restorer      <- rsp at the handler
 //! ```
+#![allow(unsafe_code)]
 
 use super::queue::SigInfo;
 use super::*;

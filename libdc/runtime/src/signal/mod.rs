@@ -6,6 +6,7 @@
 //! it can be delivered: from the program's code straight into the runtime
 //! ([`crate::machine::entry::async_entry`]), from the runtime's exit back to
 //! its beginning, from before a long kernel call to its abort.
+#![allow(unsafe_code)]
 
 pub mod calls;
 pub mod deliver;

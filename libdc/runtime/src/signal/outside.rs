@@ -4,6 +4,7 @@
 //! through the kernel (the keeper looks what a dead worker left pending there),
 //! through the queue (counted here, when it enters and when it leaves) and,
 //! delivered, through the interval (in the journal until the next commit).
+#![allow(unsafe_code)]
 
 use super::queue::SigInfo;
 use crate::engine::{MAX_THREADS, engine, state};

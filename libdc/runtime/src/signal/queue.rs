@@ -3,6 +3,7 @@
 //! The kernel's own queue ends at our handler; from there on a signal is the
 //! runtime's to keep. Only the thread itself touches its queue (its handlers
 //! interrupt it, but fill a slot before they count it).
+#![allow(unsafe_code)]
 
 use core::sync::atomic::{AtomicU64, Ordering::*, compiler_fence};
 

@@ -19,6 +19,7 @@
 //!
 //! What treats a private mapping of a file otherwise than anonymous memory
 //! finds anonymous memory: [`zero`] and [`super::gather`] see to it before.
+#![allow(unsafe_code)]
 
 use crate::engine::{engine, state};
 use crate::machine::sys::failed;

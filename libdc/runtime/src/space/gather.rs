@@ -6,6 +6,7 @@
 //! mapping of the image and anonymous memory would show: for calls that move or
 //! extend a mapping, make it executable or want it anonymous, and for fork,
 //! whose child would go on to read frames that the parent's commits use again.
+#![allow(unsafe_code)]
 
 use super::folded::areas_in;
 use super::*;

@@ -3,6 +3,7 @@
 //!
 //! The table is sorted by address and part of the state. [`calls`] has the
 //! system calls that change it.
+#![allow(unsafe_code)]
 
 pub mod calls;
 pub mod folded;

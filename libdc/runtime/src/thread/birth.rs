@@ -1,0 +1,284 @@
+//! Birth and death of threads: clone, clone3, exit, and what the kernel does for
+//! a thread when it goes (robust mutexes, the word that it clears).
+#![allow(unsafe_code)]
+
+use super::*;
+
+const CLONE_VM: usize = 0x100;
+const CLONE_THREAD: usize = 0x10000;
+const CLONE_SETTLS: usize = 0x80000;
+const CLONE_PARENT_SETTID: usize = 0x100000;
+const CLONE_CHILD_CLEARTID: usize = 0x200000;
+const CLONE_CHILD_SETTID: usize = 0x1000000;
+/// VM | FS | FILES | SIGHAND | THREAD | SYSVSEM
+const THREAD_FLAGS: usize = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000;
+
+/// What a program asks for when it makes a thread.
+pub struct Birth {
+    pub flags: usize,
+    pub stack: usize,
+    pub parent_tid: usize,
+    pub child_tid: usize,
+    pub tls: usize,
+}
+
+/// clone(2).
+pub fn clone(l: &mut Local, a: [usize; 6]) -> isize {
+    let [flags, stack, parent_tid, child_tid, tls, _] = a;
+    if flags & CLONE_THREAD == 0 {
+        return crate::object::children::fork(l, crate::machine::nr::CLONE, a);
+    }
+    birth(
+        l,
+        Birth {
+            flags,
+            stack,
+            parent_tid,
+            child_tid,
+            tls,
+        },
+    )
+}
+
+/// clone3(2).
+pub fn clone3(l: &mut Local, a: [usize; 6]) -> isize {
+    let mut args = [0u64; 11];
+    let len = a[1].min(88);
+    // SAFETY: plain bytes of the array.
+    let bytes = unsafe { core::slice::from_raw_parts_mut(args.as_mut_ptr().cast::<u8>(), len) };
+    if a[1] < 64 {
+        return -EINVAL;
+    }
+    if !user::read_bytes(a[0], bytes) {
+        return -EFAULT;
+    }
+    let flags = args[0] as usize;
+    if flags & CLONE_THREAD == 0 {
+        return -ENOSYS; // libc then uses clone or fork
+    }
+    birth(
+        l,
+        Birth {
+            flags,
+            stack: (args[5] + args[6]) as usize,
+            parent_tid: args[3] as usize,
+            child_tid: args[2] as usize,
+            tls: args[7] as usize,
+        },
+    )
+}
+
+fn birth(l: &mut Local, b: Birth) -> isize {
+    if b.flags & CLONE_VM == 0 || b.stack == 0 {
+        return -EINVAL;
+    }
+    let _guard = engine().lock.acquire(l);
+    let Some(child) = new_local() else {
+        return -EAGAIN;
+    };
+    child.frame = l.frame;
+    child.frame.rax = 0;
+    child.frame.rsp = b.stack;
+    child.frame.fs_base = if b.flags & CLONE_SETTLS != 0 {
+        b.tls
+    } else {
+        vector::fs_base()
+    };
+    child.again = false;
+    child.has_vectors = true;
+    // SAFETY: the child's own area.
+    unsafe {
+        vector::save_compact(child.xsave.bytes.as_mut_ptr());
+        vector::set_xmm(child.xsave.bytes.as_mut_ptr(), &l.frame.xmm);
+    }
+    let parent_mask = state().threads[l.slot as usize].sigmask;
+    let parent_name = state().threads[l.slot as usize].name;
+    let record = &mut state().threads[child.slot as usize];
+    record.sigmask = parent_mask;
+    record.name = parent_name;
+    record.altstack = [0, 2, 0];
+    record.clear_tid = if b.flags & CLONE_CHILD_CLEARTID != 0 {
+        b.child_tid
+    } else {
+        0
+    };
+    record.robust_list = [0; 2];
+    record.rseq = [0; 3];
+    record.has_saved_mask = 0;
+    let tid = spawn(child, 0);
+    if failed(tid) {
+        forget(child);
+        return tid;
+    }
+    state().threads[child.slot as usize].used = 1;
+    state().threads[child.slot as usize].tid = tid as i32;
+    if b.flags & CLONE_PARENT_SETTID != 0 {
+        user::write(b.parent_tid, &(tid as i32));
+    }
+    if b.flags & CLONE_CHILD_SETTID != 0 {
+        user::write(b.child_tid, &(tid as i32));
+    }
+    // Several threads: their interleaving is non-deterministic from now on.
+    crate::event::threads(true);
+    child.ready.store(1, SeqCst);
+    sys!(FUTEX, &raw const child.ready, FUTEX_WAKE_PRIVATE, 1);
+    tid
+}
+
+/// Makes the kernel's thread; with a wanted id if `tid` is not 0.
+pub fn spawn(child: &mut Local, tid: i32) -> isize {
+    let want = tid;
+    let top = child.stack_top;
+    child.gone.store(1, SeqCst);
+    let args: [u64; 11] = [
+        (THREAD_FLAGS | CLONE_CHILD_CLEARTID | CLONE_PARENT_SETTID) as u64,
+        0,
+        &raw const child.gone as u64,
+        &raw mut child.tid as u64,
+        0,
+        (top - STACK_LEN) as u64,
+        STACK_LEN as u64,
+        0,
+        if tid != 0 { &raw const want as u64 } else { 0 },
+        (tid != 0) as u64,
+        0,
+    ];
+    // All signals wait until the thread has its own block behind gs.
+    let all = signal::ALL_BUT_FAULTS;
+    let mut old = 0u64;
+    sys!(RT_SIGPROCMASK, 2, &raw const all, &raw mut old, 8);
+    // SAFETY: stack and block are the child's own.
+    let r = unsafe { entry::clone_thread(args.as_ptr().cast(), 88, child) };
+    sys!(RT_SIGPROCMASK, 2, &raw const old, 0, 8);
+    if failed(r) {
+        child.gone.store(0, SeqCst);
+    }
+    r
+}
+
+fn forget(child: &mut Local) {
+    let e = engine();
+    e.threads[child.slot as usize] = core::ptr::null_mut();
+    e.thread_count.fetch_sub(1, SeqCst);
+    state().threads[child.slot as usize].used = 0;
+}
+
+/// exit(2): the thread ends, the process goes on if others are left.
+pub fn exit(l: &mut Local, a: [usize; 6]) -> isize {
+    let e = engine();
+    let guard = e.lock.acquire(l);
+    if e.thread_count.load(SeqCst) == 1 {
+        drop(guard);
+        return crate::object::process::exit_group(l, a);
+    }
+    let record = &mut state().threads[l.slot as usize];
+    record.used = 0;
+    let clear = record.clear_tid;
+    // Whoever joins this thread may free its memory as soon as it is told:
+    // the kernel must not know of any of it by then.
+    let rseq = record.rseq;
+    if rseq[0] != 0 {
+        sys!(RSEQ, rseq[0], rseq[1], 1, rseq[2]);
+    }
+    let (head, tid) = (record.robust_list[0], record.tid);
+    if head != 0 {
+        sys!(SET_ROBUST_LIST, 0, 24);
+        release_robust(head, tid);
+    }
+    if clear != 0 {
+        user::write(clear, &0i32);
+        sys!(FUTEX, clear, 1, 1);
+    }
+    let all = signal::ALL_BUT_FAULTS;
+    sys!(RT_SIGPROCMASK, 2, &raw const all, 0, 8);
+    e.threads[l.slot as usize] = core::ptr::null_mut();
+    let left = e.thread_count.fetch_sub(1, SeqCst) - 1;
+    if left == 1 {
+        crate::event::threads(false);
+        // What the others did may matter to the last one.
+        crate::event::mark(local());
+    }
+    drop(guard);
+    entry::exit_thread(a[0])
+}
+
+/// Marks the robust mutexes that a dying thread still holds, as the kernel
+/// does it: a commit must not fall between its death and their release.
+/// (`struct robust_list_head`: next, offset of the futex word, pending.)
+fn release_robust(head: usize, tid: i32) {
+    const WAITERS: u32 = 0x8000_0000;
+    const OWNER_DIED: u32 = 0x4000_0000;
+    const TID_MASK: u32 = 0x3fff_ffff;
+    let Some([first, offset, pending]) = user::read::<[usize; 3]>(head) else {
+        return;
+    };
+    let mark = |entry: usize| {
+        if entry & !1 == 0 {
+            return;
+        }
+        let at = (entry & !1).wrapping_add(offset);
+        let Some(word) = user::read::<u32>(at) else {
+            return;
+        };
+        if word & TID_MASK == tid as u32 {
+            // Only the owner changes the owner; waiters may set their bit.
+            user::write(at, &(word & WAITERS | OWNER_DIED));
+            const FUTEX_WAKE: usize = 1;
+            sys!(FUTEX, at, FUTEX_WAKE, 1);
+        }
+    };
+    let mut at = first;
+    for _ in 0..2048 {
+        if at & !1 == head || at == 0 {
+            break;
+        }
+        let next = user::read::<usize>(at & !1).unwrap_or(head);
+        if at != pending {
+            mark(at);
+        }
+        at = next;
+    }
+    mark(pending);
+}
+
+pub fn set_tid_address(l: &mut Local, a: [usize; 6]) -> isize {
+    state().threads[l.slot as usize].clear_tid = a[0];
+    state().threads[l.slot as usize].tid as isize
+}
+
+/// The id that the program knows this thread by.
+pub fn gettid(l: &mut Local, _a: [usize; 6]) -> isize {
+    state().threads[l.slot as usize].tid as isize
+}
+
+/// The real id of a thread that the program names.
+pub fn real_tid(tid: i32) -> i32 {
+    for slot in 0..engine().thread_high {
+        let p = engine().threads[slot];
+        if !p.is_null() && state().threads[slot].tid == tid {
+            // SAFETY: blocks are never unmapped.
+            return unsafe { (*p).tid };
+        }
+    }
+    tid
+}
+
+pub fn set_robust_list(l: &mut Local, a: [usize; 6]) -> isize {
+    let r = sys!(SET_ROBUST_LIST, a[0], a[1]);
+    if !failed(r) {
+        state().threads[l.slot as usize].robust_list = [a[0], a[1]];
+    }
+    r
+}
+
+pub fn rseq(l: &mut Local, a: [usize; 6]) -> isize {
+    let r = sys!(RSEQ, a[0], a[1], a[2], a[3]);
+    if !failed(r) {
+        state().threads[l.slot as usize].rseq = if a[2] == 0 {
+            [a[0], a[1], a[3]]
+        } else {
+            [0; 3]
+        };
+    }
+    r
+}
