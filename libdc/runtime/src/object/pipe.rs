@@ -286,16 +286,15 @@ fn save_one(file: u32, fd: i32) {
     let teed = sys!(TEE, fd, copy[1], n, SPLICE_F_NONBLOCK);
     let mut got = 0;
     while teed > 0 && got < teed as usize {
-        let r = sys!(
-            READ,
-            copy[0],
-            root.pipe_data[at + 8 + got..].as_mut_ptr(),
-            n - got
-        );
+        // The kernel cannot write into state that sleeps.
+        let mut bytes = [0u8; 4096];
+        let wanted = bytes.len().min(n - got);
+        let r = sys!(READ, copy[0], bytes.as_mut_ptr(), wanted);
         super::input::count_read(r);
         if r <= 0 {
             break;
         }
+        root.pipe_data[at + 8 + got..][..r as usize].copy_from_slice(&bytes[..r as usize]);
         got += r as usize;
     }
     sys!(CLOSE, copy[0]);

@@ -109,8 +109,9 @@ pub fn prctl(l: &mut Local, a: [usize; 6]) -> isize {
         PR_SET_NAME => {
             let r = sys!(PRCTL, a[0], a[1], a[2], a[3], a[4]);
             if !failed(r) {
-                let name = &mut state().threads[l.slot as usize].name;
+                let mut name = [0u8; 16];
                 sys!(PRCTL, 16, name.as_mut_ptr());
+                state().threads[l.slot as usize].name = name;
             }
             r
         }
@@ -129,6 +130,9 @@ pub fn chdir(l: &mut Local, a: [usize; 6]) -> isize {
 
 pub fn note_cwd() {
     let cwd = &mut state().root.cwd;
+    // The kernel cannot write into state that sleeps.
+    let at = cwd.as_ptr() as usize;
+    engine().pieces.wake(at, at + cwd.len());
     let n = sys!(GETCWD, cwd.as_mut_ptr(), cwd.len());
     if failed(n) {
         cwd[0] = 0;

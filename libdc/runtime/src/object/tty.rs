@@ -135,7 +135,7 @@ fn set(l: &mut Local, fd: i32, file: u32, a: [usize; 6]) -> isize {
     // output to drain.
     let r = unsafe { crate::machine::entry::interruptible(crate::machine::nr::IOCTL, &a) };
     if !failed(r) {
-        sys!(IOCTL, fd, TCGETS2, f.termios.as_mut_ptr());
+        read_settings(f, fd);
         f.termios_set = 1;
     } else if r == -EINTR {
         l.interrupted = true;
@@ -147,12 +147,21 @@ fn set(l: &mut Local, fd: i32, file: u32, a: [usize; 6]) -> isize {
     r
 }
 
+/// Notes what the terminal is set to. (The kernel cannot write into state that
+/// sleeps.)
+fn read_settings(f: &mut OpenFile, fd: i32) {
+    let mut now = f.termios;
+    if !failed(sys!(IOCTL, fd, TCGETS2, now.as_mut_ptr())) {
+        f.termios = now;
+    }
+}
+
 /// In a replay: settings that the program asks for, and the kernel is not. Both
 /// forms begin alike; the older one leaves the speeds as they are.
 fn note_settings(f: &mut OpenFile, fd: i32, a: &[usize; 6]) {
     const TERMIOS_LEN: usize = 36;
     if f.termios_set == 0 {
-        sys!(IOCTL, fd, TCGETS2, f.termios.as_mut_ptr());
+        read_settings(f, fd);
     }
     let len = match a[1] & 0xffff_ffff {
         TCSETS..=TCSETSF => TERMIOS_LEN,
