@@ -301,3 +301,50 @@ fn a_connection_goes_on_whoever_logs_what_is_received() {
         let _ = std::fs::remove_dir_all(&state);
     }
 }
+
+/// Crashes unless a file is there, and nobody but this test makes it.
+const FRAGILE: &str = "
+import os, time
+print('begin', flush=True)
+there = os.path.exists('flag')
+time.sleep(0.5)
+if not there: os.abort()
+print('end', flush=True)
+";
+
+/// A log replays chance as it was. If that led into a crash, it must not.
+#[test]
+fn a_log_does_not_make_a_crash_final() {
+    let name = format!("fragile-{}", std::process::id());
+    let directory = std::env::temp_dir().join(&name);
+    std::fs::create_dir_all(&directory).unwrap();
+    let dcrun = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dcrun"));
+        command
+            .env("DCRUN_STATE", directory.join("state"))
+            .current_dir(&directory)
+            .stderr(Stdio::null());
+        command
+    };
+    let mut program = dcrun()
+        .args(["--fresh", "--name", &name, "--protocol", "cbndvs-log"])
+        .args(["--", "/usr/bin/python3", "-c", FRAGILE])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = BufReader::new(program.stdout.take().unwrap());
+    let mut line = String::new();
+    told.read_line(&mut line).unwrap();
+    assert_eq!(line, "begin\n");
+    std::thread::sleep(Duration::from_millis(200));
+    std::fs::write(directory.join("flag"), "").unwrap();
+    let mut rest = String::new();
+    told.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "end\n");
+    assert!(program.wait().unwrap().success());
+    let counted = dcrun().args(["stats", &name, "--json"]).output().unwrap();
+    let counted: serde_json::Value = serde_json::from_slice(&counted.stdout).unwrap();
+    assert_eq!(counted["recoveries"], 1);
+    let _ = dcrun().args(["rm", &name]).output();
+    let _ = std::fs::remove_dir_all(&directory);
+}

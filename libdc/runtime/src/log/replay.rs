@@ -103,13 +103,20 @@ pub fn begin(warm: bool, main: &mut Local) -> bool {
     if !is_due() {
         return false;
     }
-    let closed = e.journal.records(0).find(|r| r.kind == record::LOG_CLOSED);
+    let mut end_of_log = closed_at();
+    let live = e.live();
+    let crashed = live.crashes.load(Relaxed) > 0;
+    if crashed && live.crash_commit.load(Relaxed) == e.store.published() {
+        let cut = behind_what_was_shown(end_of_log.unwrap_or(e.journal.tail()));
+        record::append(record::LOG_CUT, &[&(cut as u32).to_le_bytes(), &[0; 4]]);
+        end_of_log = Some(cut);
+    }
     let replay = &mut e.log.replay;
     *replay = Replay {
         active: true,
         cold: !warm,
-        closed: closed.is_some(),
-        end: closed.map_or(e.journal.tail(), |r| r.offset),
+        closed: end_of_log.is_some(),
+        end: end_of_log.unwrap_or(e.journal.tail()),
         ..Replay::new()
     };
     let records = e
@@ -127,6 +134,52 @@ pub fn begin(warm: bool, main: &mut Local) -> bool {
         end(main);
     }
     true
+}
+
+/// Where the log was closed or cut, if it was.
+fn closed_at() -> Option<usize> {
+    let ends = engine().journal.records(0).filter_map(|r| match r.kind {
+        record::LOG_CLOSED => Some(r.offset),
+        record::LOG_CUT => record::value_of::<u32>(r.payload).map(|at| at as usize),
+        _ => None,
+    });
+    ends.min()
+}
+
+/// The program has crashed by its own fault, and would crash again if all went
+/// as it went. What came behind the last thing that others have noticed may go
+/// otherwise: the end of a log that holds no more than that. (What was read
+/// since is fed again.)
+fn behind_what_was_shown(end: usize) -> usize {
+    let noticed = |r: &Record| match r.kind {
+        record::OUTPUT => true,
+        record::DETERMINANT => record::value_of::<Head>(r.payload).is_some_and(|h| {
+            matches!(
+                h.nr as usize,
+                nr::SENDTO
+                    | nr::SENDMSG
+                    | nr::RECVFROM
+                    | nr::RECVMSG
+                    | nr::KILL
+                    | nr::TKILL
+                    | nr::TGKILL
+                    | nr::RT_SIGQUEUEINFO
+                    | nr::RT_TGSIGQUEUEINFO
+            )
+        }),
+        _ => false,
+    };
+    let records = engine().journal.records(0);
+    records
+        .take_while(|r| r.offset < end)
+        .filter(noticed)
+        .last()
+        .map_or(0, |r| behind(&r))
+}
+
+/// Offset of the record that follows.
+fn behind(r: &Record) -> usize {
+    r.offset + RECORD_HEAD + r.payload.len().next_multiple_of(8)
 }
 
 /// All is given back: the program goes on live.
@@ -159,7 +212,7 @@ fn end(l: &mut Local) {
 /// A record was used; what it told of is determined.
 fn took(l: &mut Local, r: &Record) {
     let replay = &mut engine().log.replay;
-    replay.next = r.offset + RECORD_HEAD + r.payload.len().next_multiple_of(8);
+    replay.next = behind(r);
     replay.taken += 1;
     if r.kind != record::OUTPUT {
         engine().live().replayed_events.fetch_add(1, Relaxed);

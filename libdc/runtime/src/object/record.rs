@@ -54,6 +54,9 @@ pub const UNDONE: u32 = 18;
 /// about moving them aside begin anew.
 pub const RECOVERED: u32 = 19;
 
+/// The log counts up to an offset of the journal only: offset u32, pad.
+pub const LOG_CUT: u32 = 20;
+
 /// Bit of [`IoHead::thread`]: through a pipe of the program's own.
 pub const OWN_PIPE: u32 = 1 << 31;
 
