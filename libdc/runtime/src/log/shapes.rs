@@ -144,6 +144,8 @@ pub const fn of_call(number: usize) -> Option<Shape> {
         nr::CLOCK_NANOSLEEP => fed(4, &[]),
         nr::GETITIMER | nr::TIMER_GETTIME | nr::TIMERFD_GETTIME => fed(2, &[Bytes(1, 32)]),
         nr::TIMER_GETOVERRUN => fed(1, &[]),
+        nr::GETPPID | nr::GETPGRP => fed(0, &[]),
+        nr::GETPGID | nr::GETSID => fed(1, &[]),
         nr::ALARM => set_anew(1, &[]),
         nr::SETITIMER => set_anew(3, &[Bytes(2, 32)]),
         nr::TIMER_SETTIME | nr::TIMERFD_SETTIME => set_anew(4, &[Bytes(3, 32)]),

@@ -77,6 +77,24 @@ fn real(l: &mut Local, tid: usize) -> usize {
     crate::thread::real_tid(tid as i32) as usize
 }
 
+/// Ids of parent, group and session: the same until a cold recovery, whose
+/// keeper has others. A replay that comes with it must not show them yet.
+pub fn relatives(l: &mut Local, a: [usize; 6]) -> isize {
+    let n = l.frame.nr;
+    let logs = engine().machine.protocol().logs();
+    let guard = logs.then(|| engine().lock.acquire(l));
+    if logs && let Some(r) = crate::log::replay::answer(l) {
+        return r;
+    }
+    // SAFETY: a question that touches no memory.
+    let r = unsafe { crate::machine::sys::raw6(n, a) };
+    if logs {
+        event::non_deterministic(l);
+    }
+    drop(guard);
+    r
+}
+
 /// The process id that the program knows.
 pub fn getpid(_l: &mut Local, _a: [usize; 6]) -> isize {
     state().root.pid as isize
