@@ -25,7 +25,7 @@ use crate::engine::{engine, state};
 use crate::space::{self, PROT_WRITE};
 use crate::state::State;
 use crate::sys;
-use core::sync::atomic::{AtomicU32, Ordering::*};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use dc_image::window::{LOWER_HALF, PAGE, STATE_BASE};
 
 const PIECE: usize = 2 << 20;
@@ -51,6 +51,8 @@ pub struct Pieces {
     list: *mut Piece,
     other: *mut Piece,
     len: usize,
+    /// One bit for each piece that is awake: a commit looks at no others.
+    awake: [AtomicU64; MAX / 64],
     /// The table of areas has changed since.
     pub stale: bool,
     asleep: AtomicU32,
@@ -67,6 +69,7 @@ impl Pieces {
             list: core::ptr::null_mut(),
             other: core::ptr::null_mut(),
             len: 0,
+            awake: [const { AtomicU64::new(0) }; MAX / 64],
             stale: true,
             asleep: AtomicU32::new(0),
             lock: AtomicU32::new(0),
@@ -99,6 +102,41 @@ impl Pieces {
         unsafe { core::slice::from_raw_parts_mut(self.list, self.len) }
     }
 
+    fn note(&self, i: usize, awake: bool) {
+        let (word, bit) = (&self.awake[i / 64], 1 << (i % 64));
+        match awake {
+            true => word.fetch_or(bit, Relaxed),
+            false => word.fetch_and(!bit, Relaxed),
+        };
+    }
+
+    /// All bits anew: the pieces have other numbers.
+    fn note_all(&mut self) {
+        for word in &self.awake[..self.len.div_ceil(64)] {
+            word.store(0, Relaxed);
+        }
+        for i in 0..self.len {
+            if !self.pieces()[i].asleep {
+                self.note(i, true);
+            }
+        }
+    }
+
+    /// The first awake piece from `i` on.
+    fn next_awake(&self, i: usize) -> Option<usize> {
+        let mut word = i / 64;
+        let mut mask = !0 << (i % 64);
+        while word * 64 < self.len {
+            let bits = self.awake[word].load(Relaxed) & mask;
+            if bits != 0 {
+                let found = word * 64 + bits.trailing_zeros() as usize;
+                return (found < self.len).then_some(found);
+            }
+            (word, mask) = (word + 1, !0);
+        }
+        None
+    }
+
     /// Whether anything sleeps at all.
     #[inline(always)]
     pub fn any(&self) -> bool {
@@ -110,21 +148,17 @@ impl Pieces {
         if self.stale {
             self.rebuild();
         }
-        let mut i = 0;
-        while i < self.len {
+        let mut next = self.next_awake(0);
+        while let Some(mut i) = next {
             let p = self.pieces()[i];
-            i += 1;
-            if p.asleep {
-                continue;
-            }
             let mut end = p.end;
-            while i < self.len {
-                let q = self.pieces()[i];
-                if q.asleep || q.start - end > GAP {
+            loop {
+                i += 1;
+                next = self.next_awake(i);
+                if next != Some(i) || self.pieces()[i].start - end > GAP {
                     break;
                 }
-                end = q.end;
-                i += 1;
+                end = self.pieces()[i].end;
             }
             f(self, p.start, end);
         }
@@ -166,11 +200,10 @@ impl Pieces {
     /// scanned once more behind the change, by `rescan(from, to)`, because a
     /// kernel call of a stopped thread may have written in between.
     pub fn age(&mut self, mut rescan: impl FnMut(usize, usize)) {
-        for i in 0..self.len {
+        let mut next = 0;
+        while let Some(i) = self.next_awake(next) {
+            next = i + 1;
             let p = &mut self.pieces()[i];
-            if p.asleep {
-                continue;
-            }
             p.quiet = if p.hit { 0 } else { p.quiet.saturating_add(1) };
             p.hit = false;
             if p.quiet < QUIET {
@@ -187,6 +220,7 @@ impl Pieces {
                 sys!(MPROTECT, from, to - from, p.prot & !PROT_WRITE);
             });
             self.pieces()[i].asleep = true;
+            self.note(i, false);
             self.asleep.fetch_add(1, Relaxed);
             self.release();
             rescan(p.start, p.end);
@@ -215,6 +249,7 @@ impl Pieces {
             let p = &mut self.pieces()[i];
             p.asleep = false;
             p.quiet = 0;
+            self.note(i, true);
             self.asleep.fetch_sub(1, Relaxed);
         }
         p.asleep
@@ -261,6 +296,7 @@ impl Pieces {
         let len = self.len;
         self.pieces().copy_within(i..len, first);
         self.len -= i - first;
+        self.note_all();
         self.release();
     }
 
@@ -295,6 +331,7 @@ impl Pieces {
         }
         core::mem::swap(&mut self.list, &mut self.other);
         self.len = out.len;
+        self.note_all();
         self.release();
     }
 
