@@ -9,13 +9,15 @@ use crate::failure::{Doing, Outcome};
 use crate::report::significant;
 
 /// In the order of the text.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 9] = [
     "commit",
     "interval",
     "calls",
     "startup",
     "recovery",
+    "replay",
     "rio-growth",
+    "protocols",
     "peers",
 ];
 

@@ -10,24 +10,24 @@ pub struct Place {
     pub lines: Vec<String>,
 }
 
-const WIDTH: f64 = 860.0;
+const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 560.0;
 const LEFT: f64 = 70.0;
 const BOTTOM: f64 = 500.0;
-const COLUMN: f64 = 235.0;
+const COLUMN: f64 = 265.0;
 const ROW: f64 = 135.0;
 
 /// Column and row, as in the thesis' plots.
 fn seat(protocol: &str) -> Option<(f64, f64)> {
     Some(match protocol {
         "cand" => (1.0, 0.0),
-        "cand-log" => (2.35, 0.0),
+        "cand-log" => (2.08, 0.0),
         "cpvs" => (0.0, 1.0),
         "cbndvs" => (1.0, 1.0),
-        "cbndvs-log" => (2.35, 1.0),
+        "cbndvs-log" => (2.08, 1.0),
         "cpv-2pc" => (0.0, 2.2),
         "cbndv-2pc" => (1.0, 2.2),
-        "auto" => (2.35, 2.2),
+        "auto" => (2.08, 2.2),
         _ => return None,
     })
 }
