@@ -40,6 +40,18 @@ impl Place {
         all.as_array()?.iter().find(|r| r["name"] == name).cloned()
     }
 
+    /// Runs `t` until it has made some commits, then kills all of it.
+    fn run_until_killed(&self, line: &[&str], out: &Path, commits: u64) {
+        let mut first = self
+            .dcrun(line)
+            .stdout(append(out))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.kill_all_after("t", commits);
+        first.wait().unwrap();
+    }
+
     /// Waits until a run has made some commits, then kills all of it.
     fn kill_all_after(&self, name: &str, commits: u64) {
         let until = Instant::now() + Duration::from_secs(20);
@@ -121,14 +133,7 @@ fn an_exec_survives_like_everything_else() {
         "/usr/bin/python3",
         "count.py",
     ];
-    let mut first = place
-        .dcrun(&line)
-        .stdout(append(&out))
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    place.kill_all_after("t", 20);
-    first.wait().unwrap();
+    place.run_until_killed(&line, &out, 20);
     let second = place.dcrun(&line).stdout(append(&out)).output().unwrap();
     assert_eq!(second.status.code(), Some(0), "{}", text(&second.stderr));
     assert!(text(&second.stderr).contains("resuming t from commit"));
@@ -154,14 +159,7 @@ fn a_program_file_that_changed_is_not_resumed() {
     fs::copy("/usr/bin/python3", &program).unwrap();
     fs::write(place.dir.join("count.py"), COUNT).unwrap();
     let line = ["--name", "t", "./sleeper", "count.py"];
-    let mut first = place
-        .dcrun(&line)
-        .stdout(append(&place.dir.join("out")))
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    place.kill_all_after("t", 5);
-    first.wait().unwrap();
+    place.run_until_killed(&line, &place.dir.join("out"), 5);
     let old = fs::read(&program).unwrap();
     let mut new = old.clone();
     new.extend_from_slice(b"another version");
@@ -185,14 +183,7 @@ fn a_corrupt_image_is_refused_and_left_alone() {
     let rio = format!("disk:{}", image.display());
     fs::write(place.dir.join("count.py"), COUNT).unwrap();
     let line = ["--rio", &rio, "--name", "t", "/usr/bin/python3", "count.py"];
-    let mut first = place
-        .dcrun(&line)
-        .stdout(append(&place.dir.join("out")))
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    place.kill_all_after("t", 3);
-    first.wait().unwrap();
+    place.run_until_killed(&line, &place.dir.join("out"), 3);
     use std::os::unix::fs::FileExt;
     let file = fs::OpenOptions::new().write(true).open(&image).unwrap();
     file.write_all_at(&[0xff; 4], 8).unwrap(); // the version

@@ -110,6 +110,11 @@ impl Machine {
         self.always_nd = several_threads as u8;
     }
 
+    /// Whether several threads run, so that the flag is always set.
+    pub fn always_nd(&self) -> bool {
+        self.always_nd != 0
+    }
+
     /// Whether log records may wait for the next visible event or send (the default).
     pub fn set_lazy_log(&mut self, lazy: bool) {
         self.lazy_log = lazy as u8;

@@ -33,6 +33,7 @@ unsafe extern "C" fn _start() -> ! {
 
 unsafe fn call(number: u64, a: u64, b: u64, c: u64, d: u64, e: u64) -> i64 {
     let answer;
+    // SAFETY: the caller answers for the arguments.
     unsafe {
         asm!("syscall", inlateout("rax") number as i64 => answer, in("rdi") a, in("rsi") b,
              in("rdx") c, in("r10") d, in("r8") e, in("r9") 0, out("rcx") _, out("r11") _);
@@ -43,16 +44,19 @@ unsafe fn call(number: u64, a: u64, b: u64, c: u64, d: u64, e: u64) -> i64 {
 struct Out;
 impl Write for Out {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        // SAFETY: a write of a live slice, or an exit.
         unsafe { call(1, 1, text.as_ptr() as u64, text.len() as u64, 0, 0) };
         Ok(())
     }
 }
 
 unsafe fn words(slice: Slice) -> &'static [u64] {
+    // SAFETY: what the keeper hands over is as dc-image says, mapped and whole.
     unsafe { core::slice::from_raw_parts(slice.addr as *const u64, slice.len as usize) }
 }
 
 unsafe fn string(address: u64) -> &'static str {
+    // SAFETY: what the keeper hands over is as dc-image says, mapped and whole.
     unsafe {
         let bytes = core::ffi::CStr::from_ptr(address as *const i8).to_bytes();
         core::str::from_utf8_unchecked(bytes)
@@ -60,6 +64,7 @@ unsafe fn string(address: u64) -> &'static str {
 }
 
 unsafe extern "C" fn begin(info: &'static BootInfo) -> ! {
+    // SAFETY: what the keeper hands over is as dc-image says, mapped and whole.
     unsafe {
         let rio = (info.fd_base + high_fd::RIO) as u64;
         call(9, RIO_BASE as u64, 1 << 20, 3, 0x11, rio);
@@ -99,6 +104,7 @@ unsafe extern "C" fn begin(info: &'static BootInfo) -> ! {
 unsafe fn step(info: &BootInfo, live: &Live, word: &str) {
     let (verb, rest) = word.split_once(':').unwrap_or((word, "0"));
     let number = rest.parse::<u64>().unwrap_or(0);
+    // SAFETY: what the keeper hands over is as dc-image says, mapped and whole.
     unsafe {
         let own = call(39, 0, 0, 0, 0, 0) as u64;
         match verb {
@@ -179,6 +185,7 @@ unsafe fn end(live: &Live, code: u32) -> ! {
     live.exit_code.store(code, Relaxed);
     live.status.store(Status::Done as u32, Release);
     loop {
+        // SAFETY: a write of a live slice, or an exit.
         unsafe { call(231, code as u64, 0, 0, 0, 0) };
     }
 }
@@ -190,6 +197,7 @@ extern "C" fn rust_eh_personality() {}
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {
+        // SAFETY: a write of a live slice, or an exit.
         unsafe { call(231, 97, 0, 0, 0, 0) };
     }
 }

@@ -216,17 +216,15 @@ pub fn threads(several: bool) {
     state().root.machine_at_start.set_always_nd(several);
     e.log.chooser.set_threads(several);
     cheapen();
-    if several {
-        e.nd_cheap.store(true, Relaxed);
-    }
 }
 
-/// Whether one more non-deterministic event changes nothing. (`auto` wants to
-/// see every one.)
-fn cheapen() {
+/// Notes whether one more non-deterministic event changes nothing: to be called
+/// whenever the machine has changed. (`auto` wants to see every event, but those
+/// of several threads, which no choice changes.)
+pub fn cheapen() {
     let e = engine();
-    let cheap = e.machine.flag() && !e.log.chooser.is_on();
-    e.nd_cheap.store(cheap, Relaxed);
+    let counts = e.log.chooser.is_on() && !e.machine.always_nd();
+    e.nd_cheap.store(e.machine.flag() && !counts, Relaxed);
 }
 
 /// Counts messages: whatever goes or comes through a socket. They are told as
@@ -250,5 +248,5 @@ pub fn rolled_back() {
     let e = engine();
     e.machine = state().root.machine_at_start;
     e.machine.step(Event::RolledBack);
-    e.nd_cheap.store(e.machine.flag(), Relaxed);
+    cheapen();
 }

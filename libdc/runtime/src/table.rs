@@ -2,8 +2,9 @@
 //!
 //! A row says what the call is to the theory (its class), how the runtime
 //! treats it, whether it is made again after a handler with SA_RESTART, how its
-//! result is logged ([`crate::log::shapes`]), and a note. A call without a row of its own, and any number that is not in the
-//! table, is *unknown*: committed around on both sides, with a warning.
+//! result is logged ([`crate::log::shapes`]), and a note. A call without a row of
+//! its own, and any number that is not in the table, is *unknown*: committed
+//! around on both sides, with a warning. `libdc/SYSTEM-CALLS.md` is made from it.
 #![allow(unsafe_code)]
 
 use crate::engine::engine;

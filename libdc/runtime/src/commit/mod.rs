@@ -62,7 +62,7 @@ pub fn commit(local: &mut Local) {
         root.discard_count = 0;
     }
     e.machine.step(Event::Committed);
-    e.nd_cheap.store(e.machine.flag(), Relaxed);
+    crate::event::cheapen();
     e.replay.end();
     crate::log::after_commit();
     object::descriptor::close_limbo();
