@@ -1,7 +1,7 @@
 //! Sets of frames: which are free, and which of those have storage behind them.
 //!
 //! A set is a bitmap with a summary above it (one bit for each word that is not
-//! empty), so the lowest and the highest member are found in a few steps. The
+//! empty), so the lowest member, or the next one down, is found in a few steps. The
 //! lowest free frame is always used first. So pages that are committed in order
 //! get frames in order, a small working set stays in the same few frames, and
 //! what is free collects at the end, where it can be given back in long runs.
@@ -19,8 +19,6 @@ pub struct FrameSet {
     len: usize,
     /// No member lies in a summary word below this.
     low: usize,
-    /// No member lies in a summary word from here on.
-    high: usize,
 }
 
 impl FrameSet {
@@ -32,7 +30,6 @@ impl FrameSet {
             summary_len: 0,
             len: 0,
             low: 0,
-            high: 0,
         }
     }
 
@@ -99,7 +96,6 @@ impl FrameSet {
         debug_assert!(!self.contains(frame), "a frame is free once");
         self.set_word(i, self.word(i) | 1 << (frame % BITS));
         self.low = self.low.min(i / BITS);
-        self.high = self.high.max(i / BITS + 1);
         self.len += 1;
     }
 
@@ -124,40 +120,47 @@ impl FrameSet {
         Some(i * BITS + self.word(i).trailing_zeros() as usize)
     }
 
-    fn highest(&mut self) -> Option<usize> {
-        if self.len == 0 {
-            return None;
+    /// The highest member below `bound`.
+    fn highest_below(&self, bound: usize) -> Option<usize> {
+        let last = bound.checked_sub(1)?;
+        let mut i = (last / BITS).min(self.summary_len * BITS - 1);
+        let mut word = self.word(i);
+        if i == last / BITS {
+            word &= !0 >> (BITS - 1 - last % BITS);
         }
-        while self.summary_word(self.high - 1) == 0 {
-            self.high -= 1;
+        while word == 0 {
+            // The next word that is not empty, by the summary.
+            let mut above = self.summary_word(i / BITS) & !(!0 << (i % BITS));
+            let mut row = i / BITS;
+            while above == 0 {
+                row = row.checked_sub(1)?;
+                above = self.summary_word(row);
+            }
+            i = row * BITS + BITS - 1 - above.leading_zeros() as usize;
+            word = self.word(i);
         }
-        let top = self.high - 1;
-        let i = top * BITS + BITS - 1 - self.summary_word(top).leading_zeros() as usize;
-        Some(i * BITS + BITS - 1 - self.word(i).leading_zeros() as usize)
+        Some(i * BITS + BITS - 1 - word.leading_zeros() as usize)
     }
 
-    /// Takes out the run that begins with the lowest member, as far as it goes
-    /// and no more than `most`: where it begins, and its length.
-    pub fn take_lowest_run(&mut self, most: usize) -> Option<(usize, usize)> {
-        let from = self.lowest()?;
-        let mut n = 0;
-        let end = self.summary_len * BITS * BITS;
-        while n < most && from + n < end && self.contains(from + n) {
-            self.remove(from + n);
-            n += 1;
-        }
-        Some((from, n))
-    }
-
-    /// The same from the other end: the run that ends with the highest member.
-    pub fn take_highest_run(&mut self, most: usize) -> Option<(usize, usize)> {
-        let top = self.highest()?;
-        let mut n = 0;
+    /// Takes out the highest run below `bound`, no more than `most` of it, if it has
+    /// `least` members or more: where it begins, and its length (0: it was shorter).
+    pub fn take_run_below(
+        &mut self,
+        bound: usize,
+        least: usize,
+        most: usize,
+    ) -> Option<(usize, usize)> {
+        let top = self.highest_below(bound)?;
+        let mut n = 1;
         while n < most && n <= top && self.contains(top - n) {
-            self.remove(top - n);
             n += 1;
         }
-        Some((top + 1 - n, n))
+        let from = top + 1 - n;
+        if n < least {
+            return Some((from, 0));
+        }
+        (from..=top).for_each(|frame| self.remove(frame));
+        Some((from, n))
     }
 
     /// Enters all of a run.
@@ -172,10 +175,14 @@ impl FrameSet {
 /// to use it again. So what is given back is what was not needed lately, or
 /// more than a share of the whole. The second saves memory at the price of
 /// time when commits stay large; so it ends when too much was got again, and
-/// pauses while large commits follow one another closely.
+/// pauses while large commits follow one another closely. What a large commit
+/// needed is forgotten when so much time has passed that getting it again is
+/// cheap beside it.
 pub struct Thrift {
     /// Frames that a commit needs, as the latest ones show.
     demand: usize,
+    /// When one last needed more than half of them.
+    needed_ns: u64,
     /// When a commit last needed more than may be kept, and how long that
     /// keeps all frames as they are.
     large_ns: u64,
@@ -190,19 +197,23 @@ pub struct Thrift {
 /// To give a frame back costs this, with what it costs to get it again.
 const FRAME_NS: u64 = 3_000;
 /// The share of time that may go into it in the long run: one part in so many.
-const TIME_SHARE: u64 = 50;
+const TIME_SHARE: u64 = 400;
 /// ... beyond this many times for each frame ever in use.
 const TIMES: usize = 16;
 /// Large commits closer than this need their frames again at once.
 const CLOSE_NS: u64 = 5_000_000;
 /// ... and for so long.
 const HOLD_NS: u64 = 100_000_000;
-/// Free frames that are kept if needed lately, whatever is in use: 2 MiB.
-const POOL: usize = 512;
+/// Free frames that are kept if needed lately, whatever is in use: 16 MiB.
+const POOL: usize = 4096;
 /// ... or this part of those in use.
 const POOL_SHARE: usize = 32;
 /// Fewer than this are not worth a call.
 const LUMP: usize = 128;
+/// Shorter runs are not given back: a call for each costs more than their frames.
+pub const RUN: usize = 8;
+/// Not more runs are looked at after one commit.
+pub const RUNS: usize = 256;
 /// After a small commit no more than this, so that none takes long.
 const STEP: usize = 512;
 
@@ -223,6 +234,7 @@ impl Thrift {
     pub const fn new() -> Thrift {
         Thrift {
             demand: 0,
+            needed_ns: 0,
             large_ns: 0,
             hold_ns: 0,
             wasted: 0,
@@ -236,9 +248,9 @@ impl Thrift {
     #[inline]
     pub fn surplus(&mut self, b: Balance, now_ns: impl FnOnce() -> u64) -> usize {
         self.wasted += b.again;
-        self.demand = b.taken.max(self.demand - self.demand.div_ceil(16));
+        self.demand = self.demand.max(b.taken);
         let share = POOL.max(b.used / POOL_SHARE);
-        if b.taken <= share && b.free < self.demand.min(share) + 2 * LUMP {
+        if b.taken <= share && b.free < 2 * LUMP {
             return 0;
         }
         self.weigh(b, share, now_ns())
@@ -246,6 +258,12 @@ impl Thrift {
 
     #[cold]
     fn weigh(&mut self, b: Balance, share: usize, now: u64) -> usize {
+        let paid_for = self.demand as u64 * FRAME_NS * TIME_SHARE;
+        if 2 * b.taken > self.demand {
+            self.needed_ns = now;
+        } else if now.saturating_sub(self.needed_ns) > paid_for {
+            self.demand = b.taken;
+        }
         if b.taken > share {
             if self.large_ns != 0 && now.saturating_sub(self.large_ns) < CLOSE_NS {
                 self.hold_ns = now + HOLD_NS;
@@ -254,14 +272,13 @@ impl Thrift {
         }
         let paid = now.saturating_sub(self.wasted_ns) / (FRAME_NS * TIME_SHARE);
         self.wasted = self.wasted.saturating_sub(paid as usize);
-        self.wasted_ns = now;
+        self.wasted_ns += paid * FRAME_NS * TIME_SHARE;
         self.peak = self.peak.max(b.used);
-        let keep = if now < self.hold_ns || self.wasted > TIMES * self.peak {
-            self.demand
-        } else {
-            self.demand.min(share)
-        };
-        let surplus = b.free.saturating_sub(keep + LUMP);
+        if now < self.hold_ns || self.wasted > TIMES * self.peak {
+            // Small commits in between say nothing of the next large one.
+            return 0;
+        }
+        let surplus = b.free.saturating_sub(self.demand.min(share) + LUMP);
         if surplus < LUMP {
             return 0;
         }

@@ -23,7 +23,7 @@
 //! The index from pages to frames is volatile and made again from the table.
 #![allow(unsafe_code)] // Raw mapped memory is this module's subject.
 
-use crate::frames::{Balance, FrameSet, Thrift};
+use crate::frames::{self, Balance, FrameSet, Thrift};
 use core::sync::atomic::{AtomicU64, Ordering::*};
 
 pub const PAGE: usize = 4096;
@@ -235,18 +235,24 @@ impl PageStore {
         }
     }
 
-    /// Puts storage behind some of the bare frames.
+    /// Puts storage behind some of the bare frames. What lies between them has
+    /// its own already, which one call more or less does not change.
     #[cold]
     fn back(&mut self, supply: &mut impl Supply) -> Result<(), Full> {
-        const AT_ONCE: usize = 256;
-        let Some((from, len)) = self.bare.take_lowest_run(AT_ONCE) else {
+        const SPAN: usize = 256;
+        let Some(from) = self.bare.lowest() else {
             return Ok(());
         };
-        let grown = supply.grow(from, len);
-        let have = grown.unwrap_or(from).clamp(from, from + len);
-        self.free.insert_run(from, have - from);
-        self.bare.insert_run(have, from + len - have);
-        self.again += have - from;
+        let span = SPAN.min(self.limit().load(Relaxed) as usize - from);
+        let grown = supply.grow(from, span);
+        let have = grown.unwrap_or(from).clamp(from, from + span);
+        for frame in from..have {
+            if self.bare.contains(frame) {
+                self.bare.remove(frame);
+                self.free.insert(frame);
+                self.again += 1;
+            }
+        }
         match grown {
             Ok(_) if have > from => Ok(()),
             Ok(_) => Err(Full(-28)),
@@ -288,9 +294,15 @@ impl PageStore {
 
     #[cold]
     fn give_back_frames(&mut self, mut surplus: usize, supply: &mut impl Supply) {
-        while surplus > 0
-            && let Some((from, len)) = self.free.take_highest_run(surplus)
-        {
+        let mut bound = self.limit().load(Relaxed) as usize;
+        for _ in 0..frames::RUNS {
+            let Some((from, len)) = self.free.take_run_below(bound, frames::RUN, surplus) else {
+                return;
+            };
+            bound = from;
+            if len == 0 {
+                continue;
+            }
             if !supply.give_back(from, len) {
                 self.free.insert_run(from, len);
                 self.keeps_all = true;
@@ -298,6 +310,9 @@ impl PageStore {
             }
             self.bare.insert_run(from, len);
             surplus -= len;
+            if surplus < frames::RUN {
+                return;
+            }
         }
     }
 
