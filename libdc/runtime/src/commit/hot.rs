@@ -12,8 +12,11 @@
 //! copy, which is all that they cost; what changes is copied, and compared only
 //! now and then.
 //!
-//! A page that was equal for long is protected again, to see whether it is written
-//! at all; each time that it comes back the next trial is put off for twice as long.
+//! A page that is found equal more often than changed is protected again, to see
+//! whether it is written at all. If it is, it soon comes back, and the next trial is
+//! put off for twice as long; but each time it must have been written in one more
+//! commit running, so that chance (a heap written at random places) does not bring
+//! it back: what is written in every third interval costs less cold than hot.
 //!
 //! Being hot is no promise: a hot page that happens to be protected costs a fault,
 //! a cold one that is not protected is found by the next scan (in a piece that
@@ -28,8 +31,8 @@ use vista_core::pages::{Full, Slot};
 const CAP: usize = 1 << 14;
 /// Commits in a row that must find a page written, after a first one.
 const HEAT: u8 = 2;
-/// Comparisons in a row that find a page equal before it is tried without heat:
-/// at first, and twice as many for each return, up to so many returns.
+/// So many more comparisons that find a page equal than changed, and it is tried
+/// without heat: at first, and twice as many for each return, up to so many returns.
 const TRIAL: u16 = 8;
 const RETURNS_MAX: u8 = 10;
 /// The longest time, in commits, until a page that changes is compared again.
@@ -44,7 +47,7 @@ struct Hot {
     /// Commits until the next comparison, and from it to the one after.
     due: u8,
     period: u8,
-    /// Comparisons in a row that found it equal.
+    /// Comparisons that found it equal, less those that found it changed.
     idle: u16,
 }
 
@@ -95,7 +98,8 @@ impl HotSet {
     pub fn consider(&mut self, page: usize, slot: &mut Slot, seq: u16) {
         if slot.last == seq {
             slot.heat = slot.heat.saturating_add(1);
-            if slot.heat >= HEAT && slot.flags & IS_HOT == 0 && self.len < CAP {
+            let returns = slot.flags >> 1;
+            if slot.heat >= HEAT + returns && slot.flags & IS_HOT == 0 && self.len < CAP {
                 slot.flags |= IS_HOT;
                 slot.heat = 0;
                 self.pages[self.len] = Hot {
@@ -141,7 +145,7 @@ impl HotSet {
                     }
                     continue;
                 }
-                h.idle = 0;
+                h.idle = h.idle.saturating_sub(1);
                 h.period = (h.period * 2).min(SELDOM);
                 h.due = h.period;
             }
