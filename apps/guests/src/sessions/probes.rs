@@ -120,6 +120,7 @@ pub fn all() -> Vec<Session> {
         probe!("map-fork", "a child's memory stays while the parent writes and commits"),
         probe!("memory-sweep", "writes that move upward through memory, steadily and not"),
         probe!("brk-growth", "brk up and down"),
+        probe!("registers-flags", "flags of arithmetic and direction across a call"),
         probe!("registers-avx", "ymm registers held across system calls", COMPILER_AVX),
         probe!("fpu-control", "rounding in SSE and x87, kept across calls"),
         probe!("stack-deep", "a main stack that grows far and comes back"),
