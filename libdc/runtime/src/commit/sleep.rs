@@ -30,9 +30,14 @@ use dc_image::window::{LOWER_HALF, PAGE, STATE_BASE};
 
 const PIECE: usize = 2 << 20;
 const MAX: usize = 1 << 17;
-/// Commits that find nothing written before a piece falls asleep. Waking costs
-/// about as much as looking at a piece this often.
+/// What is spent on looking at a piece in vain before it falls asleep, in half
+/// microseconds: about what waking it costs.
 const QUIET: u8 = 24;
+/// ... and for each run of hot pages in it, which make a change of protection
+/// into several.
+const QUIET_RUN: usize = 3;
+/// The part of a look that its pieces share.
+const LOOK: usize = 4;
 /// Pieces closer than this share a scan.
 const GAP: usize = 16 << 20;
 const ONCE: usize = 64;
@@ -200,13 +205,19 @@ impl Pieces {
     /// scanned once more behind the change, by `rescan(from, to)`, because a
     /// kernel call of a stopped thread may have written in between.
     pub fn age(&mut self, mut rescan: impl FnMut(usize, usize)) {
+        let awake = (self.len - self.asleep.load(Relaxed) as usize).max(1);
+        let spent = 1 + (LOOK / awake) as u8;
         let mut next = 0;
         while let Some(i) = self.next_awake(next) {
             next = i + 1;
             let p = &mut self.pieces()[i];
-            p.quiet = if p.hit { 0 } else { p.quiet.saturating_add(1) };
+            p.quiet = if p.hit {
+                0
+            } else {
+                p.quiet.saturating_add(spent)
+            };
             p.hit = false;
-            if p.quiet < QUIET {
+            if p.quiet < QUIET || p.quiet < patience(p.start, p.end) {
                 continue;
             }
             let p = *p;
@@ -387,6 +398,13 @@ impl Output {
         unsafe { self.list.add(self.len).write(p) };
         self.len += 1;
     }
+}
+
+/// How long a piece is looked at in vain.
+fn patience(from: usize, to: usize) -> u8 {
+    let mut runs = 0;
+    super::hot::cold_runs(from, to, |_, _| runs += 1);
+    (QUIET as usize + QUIET_RUN * runs).min(u8::MAX as usize) as u8
 }
 
 /// The kernel writes into a thread's rseq area whenever it moves the thread,
