@@ -88,11 +88,18 @@ fn awake(args: &[usize; 6], mut call: impl FnMut() -> isize) -> isize {
 
 #[cold]
 fn awake_slowly(args: &[usize; 6], mut call: impl FnMut() -> isize) -> isize {
-    let mut any = false;
-    for &a in args {
-        any |= engine().pieces.wake(a, a.saturating_add(4096));
+    if engine().pieces.wake_arguments(args) {
+        let r = call();
+        if r != -EFAULT {
+            return r;
+        }
     }
-    if any { call() } else { -EFAULT }
+    // Behind a pointer in memory, or farther than a page.
+    if engine().pieces.wake(0, usize::MAX) {
+        call()
+    } else {
+        -EFAULT
+    }
 }
 
 /// Tells the protocol of a call that needed no lock otherwise.

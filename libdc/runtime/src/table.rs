@@ -101,6 +101,7 @@ pub fn unknown(l: &mut Local, args: [usize; 6]) -> isize {
         crate::say!("system call {nr} ({name}) is not kept by a recovery; committing around it");
     }
     event::unknown(l);
+    engine().pieces.wake_arguments(&args);
     // SAFETY: the program's own call with its own arguments.
     unsafe { crate::machine::sys::raw6(nr, args) }
 }

@@ -118,6 +118,7 @@ pub fn all() -> Vec<Session> {
         probe!("map-churn", "mmap, munmap, mremap, mprotect, madvise with checksums"),
         probe!("map-large", "large areas: dropped, moved, protected, grown, all after recoveries"),
         probe!("map-fork", "a child's memory stays while the parent writes and commits"),
+        probe!("buffers-asleep", "calls that write into memory that has been quiet"),
         probe!("memory-sweep", "writes that move upward through memory, steadily and not"),
         probe!("brk-growth", "brk up and down"),
         probe!("registers-flags", "flags of arithmetic and direction across a call"),

@@ -14,7 +14,9 @@
 //!
 //! The kernel answers EFAULT where it would write for a call into a sleeping
 //! piece; [`crate::dispatch`] wakes the piece and makes the call again, and
-//! calls that take something away (read) wake their buffers before.
+//! calls that take something away, or that would do less instead of failing
+//! (read), wake their buffers before. Where such a call may wait, its buffers
+//! stay awake for as long ([`crate::machine::frame::Local::awaited`]).
 //!
 //! The fault handler must be able to run whatever the thread was doing. So the
 //! pieces have a spin lock of their own; under it nothing is touched that can
@@ -282,6 +284,15 @@ impl Pieces {
         any
     }
 
+    /// The same before a call whose arguments these are: whatever they may point to.
+    pub fn wake_arguments(&mut self, args: &[usize; 6]) -> bool {
+        let mut any = false;
+        for &a in args {
+            any |= self.wake(a, a.saturating_add(PAGE));
+        }
+        any
+    }
+
     /// A range is gone or replaced: its pieces are forgotten, what is left of
     /// them outside is awake.
     pub fn forget(&mut self, from: usize, to: usize) {
@@ -408,16 +419,27 @@ fn patience(from: usize, to: usize) -> u8 {
 }
 
 /// The kernel writes into a thread's rseq area whenever it moves the thread,
-/// and takes a fault there for a crime. Hot pages stay writable.
+/// and takes a fault there for a crime; hot pages stay writable. And it writes
+/// into the buffers of a call that waits.
 fn pinned(from: usize, to: usize) -> bool {
     if LOWER_HALF.contains(&from) {
         return false;
     }
     let e = engine();
     (0..e.thread_high).any(|slot| {
-        !e.threads[slot].is_null() && {
-            let at = state().threads[slot].rseq[0];
-            at != 0 && (from..to).contains(&at) && !super::hot::is_hot(at & !(PAGE - 1))
-        }
+        let p = e.threads[slot];
+        // SAFETY: the thread is this one or stopped, as in the commit around us.
+        !p.is_null()
+            && unsafe { &*p }
+                .awaited
+                .iter()
+                .any(|a| a.0 < to && a.1 > from)
+            || {
+                let at = state().threads[slot].rseq[0];
+                !p.is_null()
+                    && at != 0
+                    && (from..to).contains(&at)
+                    && !super::hot::is_hot(at & !(PAGE - 1))
+            }
     })
 }

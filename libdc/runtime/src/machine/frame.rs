@@ -118,6 +118,9 @@ pub struct Local {
     pub trapped: bool,
     /// The context is another one than at the last commit.
     pub moved: bool,
+    /// Memory that the kernel writes when a call under way ends: it must not fall
+    /// asleep before.
+    pub awaited: [(usize, usize); 4],
     /// `xsave` holds registers to load before the thread first runs.
     pub has_vectors: bool,
     /// A futex: the creator has entered the thread into the tables.

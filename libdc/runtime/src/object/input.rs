@@ -140,6 +140,11 @@ pub fn pread(l: &mut Local, a: [usize; 6]) -> isize {
     {
         return r;
     }
+    if l.frame.nr == nr::PREAD64 {
+        engine().pieces.wake(a[1], a[1].saturating_add(a[2]));
+    } else {
+        wake_vectors(a);
+    }
     // SAFETY: the program's own call with its own arguments.
     let r = unsafe { crate::machine::sys::raw6(l.frame.nr, a) };
     count_read(r);

@@ -36,7 +36,7 @@ pub fn make(l: &mut Local, a: [usize; 6]) -> isize {
     let n = l.frame.nr;
     let r = match n {
         nr::ACCEPT | nr::ACCEPT4 => {
-            let r = thread::wait_or_signal(l, n, a);
+            let r = wait_awake(l, n, a);
             if !failed(r) {
                 l.commit_after = true;
             }
@@ -186,8 +186,7 @@ pub fn send_like(l: &mut Local, a: [usize; 6]) -> isize {
             && !engine().machine.flag()
             && matches!(n, nr::RECVFROM | nr::RECVMSG | nr::SENDTO | nr::SENDMSG)
     };
-    wake_buffers(n, &a);
-    let r = thread::wait_or_signal(l, n, a);
+    let r = wait_awake(l, n, a);
     event::count_message(n, r);
     if !failed(r) {
         if !logged || (n == nr::RECVMSG && brings_descriptors(a[1])) {
@@ -235,22 +234,56 @@ fn carries_descriptors(n: usize, a: &[usize; 6]) -> bool {
     }
 }
 
-/// What a receive takes from the socket must find its place awake.
-fn wake_buffers(n: usize, a: &[usize; 6]) {
-    let pieces = &mut engine().pieces;
-    if !pieces.any() {
-        return;
+/// A call whose result is lost if the kernel finds no place for it: what it writes
+/// to is awake, and stays so while it waits.
+fn wait_awake(l: &mut Local, n: usize, a: [usize; 6]) -> isize {
+    l.awaited = places(n, &a);
+    if engine().pieces.any() {
+        for (from, to) in l.awaited {
+            engine().pieces.wake(from, to);
+        }
     }
+    let r = thread::wait_or_signal(l, n, a);
+    l.awaited = [(0, 0); 4];
+    r
+}
+
+/// Where a call puts what it takes from a socket.
+fn places(n: usize, a: &[usize; 6]) -> [(usize, usize); 4] {
+    const ADDRESS: usize = 256;
+    let place = |at: usize, len: usize| (at, at.saturating_add(len));
+    let none = (0, 0);
     match n {
-        nr::RECVFROM => {
-            pieces.wake(a[1], a[1].saturating_add(a[2]));
-            pieces.wake(a[4], a[4].saturating_add(256));
-            pieces.wake(a[5], a[5].saturating_add(8));
+        nr::ACCEPT | nr::ACCEPT4 => [place(a[1], ADDRESS), place(a[2], 4), none, none],
+        nr::RECVFROM => [
+            place(a[1], a[2]),
+            place(a[4], ADDRESS),
+            place(a[5], 4),
+            none,
+        ],
+        nr::RECVMSG => {
+            let Some([name, _, parts, count, control, len, _]) = user::read::<[usize; 7]>(a[1])
+            else {
+                return [none; 4];
+            };
+            let mut data = (usize::MAX, 0);
+            for i in 0..count.min(1024) {
+                let Some([part, len]) = user::read::<[usize; 2]>(parts + i * 16) else {
+                    break;
+                };
+                if len > 0 {
+                    data = (data.0.min(part), data.1.max(part.saturating_add(len)));
+                }
+            }
+            [
+                place(a[1], 56),
+                place(name, ADDRESS),
+                place(control, len),
+                if data.1 == 0 { none } else { data },
+            ]
         }
-        // Wherever the parts of a message lie.
-        nr::RECVMSG | nr::RECVMMSG => {
-            pieces.wake(0, usize::MAX);
-        }
-        _ => {}
+        // Wherever the parts of the messages lie.
+        nr::RECVMMSG => [(0, usize::MAX), none, none, none],
+        _ => [none; 4],
     }
 }
