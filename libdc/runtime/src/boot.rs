@@ -37,7 +37,7 @@ pub extern "C" fn main(info: *const BootInfo) -> ! {
     unmap_keeper();
     map_rio();
     let live = e.live();
-    start_counters(live);
+    crate::object::counts::take();
     live.worker_pid.store(sys!(GETPID) as u32, Relaxed);
     if !vector::detect() {
         fatal::stop(
@@ -118,28 +118,6 @@ fn map_rio() {
             &raw const live.published,
         )
     };
-}
-
-/// The kernel's counts of this process begin where the keeper's child has
-/// brought them; from here on the runtime keeps up with them.
-fn start_counters(live: &Live) {
-    let mut text = [0u8; 256];
-    let fd = sys!(OPEN, c"/proc/self/io".as_ptr(), 0);
-    let n = sys!(READ, fd, text.as_mut_ptr(), text.len());
-    sys!(CLOSE, fd);
-    let number = |key: &[u8]| {
-        let text = &text[..n.max(0) as usize];
-        let at = text.windows(key.len()).position(|w| w == key)? + key.len();
-        Some(
-            text[at..]
-                .iter()
-                .take_while(|b| b.is_ascii_digit())
-                .fold(0u64, |v, b| v * 10 + (b - b'0') as u64),
-        )
-    };
-    live.rchar
-        .store(number(b"rchar: ").unwrap_or(0) + n.max(0) as u64, Relaxed);
-    live.wchar.store(number(b"wchar: ").unwrap_or(0), Relaxed);
 }
 
 fn map_tables() {

@@ -10,6 +10,7 @@ use crate::engine::{engine, state};
 use crate::event;
 use crate::machine::frame::Local;
 use crate::machine::nr;
+use crate::machine::sys::failed;
 use crate::space::gather;
 use crate::sys;
 use crate::thread;
@@ -107,6 +108,9 @@ pub fn wait_child(l: &mut Local, a: [usize; 6]) -> isize {
     let r = thread::wait_or_signal(l, n, a);
     let _guard = engine().lock.acquire(l);
     event::non_deterministic(l);
+    if !failed(r) && !engine().alone {
+        super::counts::take();
+    }
     if r > 0 {
         // The child is reaped: that cannot be taken back.
         l.commit_after = true;

@@ -15,6 +15,7 @@
 
 pub mod api;
 pub mod children;
+pub mod counts;
 pub mod descriptor;
 pub mod epoll;
 pub mod eventfd;

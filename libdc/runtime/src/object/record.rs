@@ -117,6 +117,10 @@ pub fn value_of<T: Copy>(bytes: &[u8]) -> Option<T> {
 /// commit, for nothing may happen that cannot be undone.
 pub fn append(kind: u32, parts: &[&[u8]]) {
     let e = engine();
+    if e.alone {
+        // Nothing that a child does is undone.
+        return;
+    }
     let len: usize = parts.iter().map(|p| p.len()).sum();
     e.live()
         .journal_bytes
@@ -132,5 +136,17 @@ pub fn append(kind: u32, parts: &[&[u8]]) {
     }
     if e.boot.durable != 0 && (FILE_SIZE..=META).contains(&kind) {
         crate::sys!(FDATASYNC, e.high_fd(dc_image::boot::high_fd::RIO));
+    }
+    bound();
+}
+
+/// An interval whose journal grows long ends behind the call under way: the
+/// journal has an end, and a recovery has to read all of it.
+pub fn bound() {
+    const LONG: usize = dc_image::header::JOURNAL_LEN / 4;
+    let e = engine();
+    if e.journal.tail() > LONG && !e.log.replay.is_active() {
+        crate::event::tell(protocols::Event::CommitRequested, 0);
+        crate::machine::entry::local().commit_after = true;
     }
 }

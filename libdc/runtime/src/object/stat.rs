@@ -32,7 +32,7 @@ pub const S_IFIFO: u32 = 0o010000;
 pub const S_IFSOCK: u32 = 0o140000;
 
 impl Stat {
-    const ZERO: Stat = Stat {
+    pub const ZERO: Stat = Stat {
         dev: 0,
         ino: 0,
         nlink: 0,

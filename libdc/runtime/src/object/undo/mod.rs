@@ -28,6 +28,8 @@ const MAX_SIZES: usize = 64;
 const MAX_KEPT: usize = 256;
 /// Bytes copied at a time.
 const CHUNK: usize = 64 << 10;
+/// More than this is not kept, but committed around.
+const KEPT_MAX: u64 = 16 << 20;
 
 #[derive(Clone, Copy)]
 struct Size {
@@ -230,19 +232,44 @@ const NO_HEAD: FileHead = FileHead {
 
 /// Before bytes `at..at+len` of an open file are written (`u64::MAX`: appended).
 pub fn before_change(fd: i32, file: u32, at: u64, len: u64) {
+    if engine().alone {
+        return;
+    }
     let f = open_file(file);
-    let (dev, ino) = (f.dev, f.ino);
-    let base = match base_size(dev, ino) {
-        Some(size) => size,
+    let base = |f: &crate::state::OpenFile| match base_size(f.dev, f.ino) {
+        Some(size) => Some(size),
         None => {
-            let Ok(st) = Stat::of_fd(fd) else { return };
+            let st = Stat::of_fd(fd).ok()?;
             remember(&st, &f.path[..f.path_len as usize]);
-            st.size
+            Some(st.size)
         }
     };
-    if at < base {
-        save_bytes(fd, file, at, at.saturating_add(len).min(base));
+    let Some(size) = base(f) else { return };
+    if at >= size {
+        return;
     }
+    let to = at.saturating_add(len).min(size);
+    if to - at > KEPT_MAX && commit_around() {
+        base(f);
+    } else {
+        save_bytes(fd, file, at, to);
+    }
+}
+
+/// For a change of so much that keeping what was before is worse than two
+/// commits: one before it and one behind. A crash in between makes the call
+/// again from the same state, which has the same effect on the same file.
+/// False where that cannot be: in a replay.
+fn commit_around() -> bool {
+    if engine().log.replay.is_active() {
+        return false;
+    }
+    let l = crate::machine::entry::local();
+    crate::event::tell(protocols::Event::CommitRequested, 0);
+    crate::commit::commit(l);
+    crate::event::tell(protocols::Event::CommitRequested, 0);
+    l.commit_after = true;
+    true
 }
 
 fn base_size(dev: u64, ino: u64) -> Option<u64> {
@@ -356,6 +383,7 @@ fn save_bytes(fd: i32, file: u32, from: u64, to: u64) {
         }
         at += n as u64;
     }
+    record::bound();
     if reader == scratch {
         sys!(CLOSE, scratch);
     }
@@ -384,6 +412,15 @@ pub fn before_open(path: &[u8], flags: usize) -> bool {
 
 /// Before a file named by path is cut to `size`.
 pub fn before_truncate_path(z: &[u8], path: &[u8], size: u64) {
+    let mut st = Stat::ZERO;
+    if engine().alone || failed(sys!(STAT, z.as_ptr(), &raw mut st)) {
+        return;
+    }
+    if st.size.saturating_sub(size) > KEPT_MAX && commit_around() {
+        remember(&st, path);
+        shrink_base(st.dev, st.ino, size);
+        return;
+    }
     let r = sys!(OPEN, z.as_ptr(), O_CLOEXEC);
     if failed(r) {
         return;
