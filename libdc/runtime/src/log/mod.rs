@@ -28,11 +28,9 @@ pub mod shapes;
 
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
-use crate::machine::sys::failed;
 use crate::object::record;
-use crate::{event, fatal, sys, trace};
+use crate::{event, trace};
 use core::sync::atomic::Ordering::*;
-use dc_image::FatalCode;
 use protocols::Event;
 use protocols::trace::Class;
 
@@ -147,14 +145,7 @@ pub fn flush() {
     let e = engine();
     if e.boot.durable != 0 && e.log.unsynced {
         let begin = e.log.chooser.is_on().then(crate::commit::now_ns);
-        let r = sys!(FDATASYNC, e.high_fd(dc_image::boot::high_fd::RIO));
-        if failed(r) {
-            fatal::stop(
-                FatalCode::Internal,
-                r,
-                format_args!("sync the log of this run: error {}", -r),
-            );
-        }
+        record::make_durable();
         if let Some(begin) = begin {
             e.log.chooser.flush_took(crate::commit::now_ns() - begin);
         }

@@ -7,7 +7,9 @@
 
 use crate::engine::engine;
 use crate::fatal;
+use crate::machine::sys::failed;
 use dc_image::FatalCode;
+use vista_core::journal::{Found, RECORD_HEAD};
 
 /// Input consumed: [`IoHead`], then the bytes.
 pub const INPUT: u32 = 1;
@@ -118,9 +120,10 @@ pub fn value_of<T: Copy>(bytes: &[u8]) -> Option<T> {
 pub fn append(kind: u32, parts: &[&[u8]]) {
     let e = engine();
     let len: usize = parts.iter().map(|p| p.len()).sum();
-    e.live()
-        .journal_bytes
-        .fetch_add(len as u64 + 8, core::sync::atomic::Ordering::Relaxed);
+    e.live().journal_bytes.fetch_add(
+        (len + RECORD_HEAD) as u64,
+        core::sync::atomic::Ordering::Relaxed,
+    );
     if e.journal.append(kind, parts).is_err() {
         fatal::stop(
             FatalCode::RioFull,
@@ -130,7 +133,51 @@ pub fn append(kind: u32, parts: &[&[u8]]) {
             ),
         );
     }
-    if e.boot.durable != 0 && (FILE_SIZE..=META).contains(&kind) {
-        crate::sys!(FDATASYNC, e.high_fd(dc_image::boot::high_fd::RIO));
+    if (FILE_SIZE..=META).contains(&kind) {
+        make_durable();
+    }
+}
+
+/// The storage has what was appended so far, when this returns. In memory it
+/// has it always.
+pub fn make_durable() {
+    let e = engine();
+    if e.boot.durable == 0 {
+        return;
+    }
+    let r = crate::sys!(FDATASYNC, e.high_fd(dc_image::boot::high_fd::RIO));
+    if failed(r) {
+        fatal::stop(
+            FatalCode::Internal,
+            r,
+            format_args!("sync the journal of this run: error {}", -r),
+        );
+    }
+    e.journal.made_durable();
+}
+
+/// At recovery, before anything is read: what a power loss has torn is cut off.
+pub fn examine() {
+    match engine().journal.examine() {
+        Found::Whole => {}
+        Found::Torn { at, tail } => {
+            crate::say!(
+                "the last {} bytes of this run's journal did not reach the disk; it goes on \
+                 without them",
+                tail - at
+            );
+            // Before anything is appended: the old tail must not come back
+            // with new records below it.
+            make_durable();
+        }
+        Found::Damaged { at, durable } => fatal::stop(
+            FatalCode::Corrupt,
+            0,
+            format_args!(
+                "the journal of this run is damaged at byte {at} of {durable} that had reached \
+                 the disk: what the program did since its last commit is not known any more. \
+                 Restore the image from a copy and resume, or begin again with --fresh"
+            ),
+        ),
     }
 }
