@@ -187,6 +187,8 @@ pub struct Live {
     pub receive_events: AtomicU64,
     /// Times that the log had to be made durable before an event.
     pub log_flushes: AtomicU64,
+    /// And the time that this took.
+    pub log_flush_ns: AtomicU64,
     /// Commits because the log had reached its bound.
     pub log_bound_commits: AtomicU64,
     /// `protocols::Protocol as u8` of the protocol in force, and how often it

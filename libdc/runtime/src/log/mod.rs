@@ -26,6 +26,7 @@ pub mod determinant;
 pub mod replay;
 pub mod shapes;
 
+use crate::commit::now_ns;
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::object::record;
@@ -144,11 +145,11 @@ pub fn output_recorded() {
 pub fn flush() {
     let e = engine();
     if e.boot.durable != 0 && e.log.unsynced {
-        let begin = e.log.chooser.is_on().then(crate::commit::now_ns);
+        let begin = now_ns();
         record::make_durable();
-        if let Some(begin) = begin {
-            e.log.chooser.flush_took(crate::commit::now_ns() - begin);
-        }
+        let took = now_ns() - begin;
+        e.live().log_flush_ns.fetch_add(took, Relaxed);
+        e.log.chooser.flush_took(took);
         e.live().log_flushes.fetch_add(1, Relaxed);
     }
     e.log.unsynced = false;
@@ -165,7 +166,7 @@ pub fn flush() {
 /// that was made must be known to have been made before more is.
 pub fn must_flush() -> bool {
     let e = engine();
-    e.log.wanted && e.log.unsynced && e.boot.durable != 0
+    e.machine.protocol().logs() && e.log.unsynced && e.boot.durable != 0
 }
 
 /// The protocol that the commit to come commits, too.
