@@ -59,6 +59,11 @@ pub const RECOVERED: u32 = 19;
 /// The log counts up to an offset of the journal only: offset u32, pad.
 pub const LOG_CUT: u32 = 20;
 
+/// A message was received: see [`super::message`].
+pub const MESSAGE: u32 = 21;
+
+/// Bit of [`IoHead::thread`]: a message, which no counter counts.
+pub const MESSAGE_FLIGHT: u32 = 1 << 30;
 /// Bit of [`IoHead::thread`]: through a pipe of the program's own.
 pub const OWN_PIPE: u32 = 1 << 31;
 
