@@ -59,6 +59,7 @@ pub fn unloggable(l: &mut Local) {
 
 /// Input was consumed; its record, of so many bytes, is in the journal.
 pub fn input(l: &mut Local, bytes: usize) {
+    log::consumed(l, bytes);
     if !engine().log.wanted {
         return non_deterministic(l);
     }

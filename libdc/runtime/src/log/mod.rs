@@ -38,6 +38,9 @@ use protocols::trace::Class;
 /// Records that an interval's log may have before it commits: they are all
 /// replayed before anybody sees the program go on.
 const MAX_RECORDS: u64 = 1 << 16;
+/// Bytes of input that an interval may have: what is to be fed again lies in the
+/// state, which has room for a MiB, one more message included.
+const MAX_INPUT: u64 = 384 << 10;
 /// Bytes of journal, before-images included, as a multiple of the log's bound.
 const JOURNAL_FACTOR: u64 = 16;
 
@@ -51,6 +54,8 @@ pub struct Log {
     /// This interval's.
     records: u64,
     bytes: u64,
+    /// Of input, whether it is part of the log or not.
+    input: u64,
     /// The storage does not have all of the journal yet.
     unsynced: bool,
     /// Some time a child was made: what was the program's own is shared.
@@ -65,6 +70,7 @@ impl Log {
             chooser: choose::Chooser::new(),
             records: 0,
             bytes: 0,
+            input: 0,
             unsynced: false,
             shared: false,
         }
@@ -135,6 +141,27 @@ pub fn grew(l: &mut Local, bytes: usize) {
     }
 }
 
+/// Input of so many bytes, its record included, was consumed.
+pub fn consumed(l: &mut Local, bytes: usize) {
+    let log = &mut engine().log;
+    log.input += bytes as u64;
+    if log.input > MAX_INPUT {
+        event::tell(Event::CommitRequested, 0);
+        l.commit_after = true;
+    }
+}
+
+/// At recovery: this interval's input so far, all of which will be fed again if
+/// there is another one.
+pub fn count_input() {
+    let e = engine();
+    let input = e
+        .journal
+        .records(0)
+        .filter(|r| matches!(r.kind, record::INPUT | record::MESSAGE));
+    e.log.input = input.map(|r| r.payload.len() as u64).sum();
+}
+
 /// Output was made and is on record.
 pub fn output_recorded() {
     engine().log.unsynced = true;
@@ -187,7 +214,7 @@ pub fn before_commit() {
 pub fn after_commit() {
     let e = engine();
     let log = &mut e.log;
-    (log.records, log.bytes, log.unsynced) = (0, 0, false);
+    (log.records, log.bytes, log.input, log.unsynced) = (0, 0, 0, false);
     log.chooser.committed();
     in_force();
 }

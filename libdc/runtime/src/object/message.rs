@@ -40,8 +40,8 @@ const FLAGS: usize = MSG_PEEK | 0x20 | MSG_DONTWAIT | 0x4000 | 0x4000_0000;
 const NAME: usize = 128;
 /// Control data that somebody may ask for.
 const CONTROL: usize = 4096;
-/// No message is longer, whatever the buffer.
-const DATA: usize = 1 << 20;
+/// No message is longer, whatever the buffer: it is fed again with others.
+const DATA: usize = 512 << 10;
 /// Nothing has come.
 const NONE: u32 = u32::MAX;
 

@@ -61,6 +61,7 @@ pub fn recover(warm: bool) -> ! {
     crate::trace::recovered();
     crate::event::rolled_back();
     crate::log::begin();
+    crate::log::count_input();
     threads::restore(main);
     timers::restore();
     signal::outside::restore(main.slot);
