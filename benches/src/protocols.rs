@@ -8,9 +8,10 @@
 //! A single run scatters by more than the protocols differ. So each round goes
 //! through all protocols, beginning with another one each time, and two protocols
 //! are compared round by round: the median of those ratios says which is the
-//! faster one, and their quartiles say what that is worth. Beside it stands the
-//! time that the runtime itself has counted in commits and syncs, which scatters
-//! less.
+//! faster one, and their quartiles say what that is worth. Beside it stands what
+//! hardly scatters: the time that the runtime itself has counted in commits and
+//! syncs, and the price of its records, on top of the native time. By that count
+//! the best fixed protocol is chosen, with which `auto` is compared both ways.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -97,7 +98,8 @@ pub fn measure(bench: &Bench) -> Outcome<Report> {
     report.note(
         "Time is that of typing, of batch programs all of it with the start and end of dcrun; a \
          ratio is the median over the rounds, each with its neighbour of the same round. Counted \
-         is what the runtime itself saw in commits and syncs. An answer is the time from a key to \
+         is what the runtime itself saw in commits and syncs, and records at their price; by \
+         count is native time and that. An answer is the time from a key to \
          the first byte shown.",
     );
     Ok(report)
@@ -239,19 +241,27 @@ fn verdict_table() -> Table {
         &[
             "program",
             "rio",
-            "best",
-            "ms",
+            "best by count",
             "counted, ms",
             "auto, ms",
-            "counted, ms",
-            "auto against the best",
+            "auto against the best, by count",
+            "measured",
             "quartiles",
+            "minima",
             "worst",
             "worst against auto",
             "auto ended as",
             "moves",
         ],
     )
+}
+
+/// What a protocol has added to a run, ms: in commits and syncs as counted, and
+/// in records at the price that `auto` has measured here.
+fn added_ms(taken: &Taken, auto: &Taken) -> f64 {
+    let record_us = auto.stats["cost_record_us"].as_f64().unwrap_or(0.0);
+    let records = count(taken, "logged_events") as f64 * record_us / 1000.0;
+    Sample::new(taken.counted_ms.clone()).median() + records
 }
 
 /// `auto` against the best and the worst, and what the theory says of the counts.
@@ -271,49 +281,55 @@ fn verdict(mix: &Mix, all: &All, report: &mut Report, table: &mut Table) {
         commits("cbndvs") / commits("cpvs").min(commits("cand")),
     );
     for rio in RIOS {
-        let median = |values: &[f64]| Sample::new(values.to_vec()).median();
+        let (Some(auto), Some(native)) = (all.get(&(Some("auto"), Some(rio))), all.get(&NATIVE))
+        else {
+            continue;
+        };
         let mut fixed: Vec<(&str, &Taken)> = PROTOCOLS
             .iter()
             .filter(|&&name| name != "auto")
             .filter_map(|&name| Some((name, all.get(&(Some(name), Some(rio)))?)))
             .collect();
-        fixed.sort_by(|a, b| median(&a.1.seconds).total_cmp(&median(&b.1.seconds)));
-        let (Some(best), Some(worst), Some(auto)) = (
-            fixed.first(),
-            fixed.last(),
-            all.get(&(Some("auto"), Some(rio))),
-        ) else {
+        // Chosen by what hardly scatters: the fastest of seven that scatter would be
+        // the luckiest one.
+        fixed.sort_by(|a, b| added_ms(a.1, auto).total_cmp(&added_ms(b.1, auto)));
+        let (Some(best), Some(worst)) = (fixed.first(), fixed.last()) else {
             continue;
         };
-        let against_best = rounds(auto, best.1);
+        let native_ms = Sample::new(native.seconds.clone()).median() * 1000.0;
+        let by_count = (native_ms + added_ms(auto, auto)) / (native_ms + added_ms(best.1, auto));
+        let measured = rounds(auto, best.1);
+        let least = |taken: &Taken| Sample::new(taken.seconds.clone()).min();
         table.row([
             Cell::text(mix.name),
             Cell::text(rio.name()),
             Cell::text(best.0),
-            Cell::Figure(median(&best.1.seconds) * 1000.0, 1),
-            Cell::Figure(median(&best.1.counted_ms), 2),
-            Cell::Figure(median(&auto.seconds) * 1000.0, 1),
-            Cell::Figure(median(&auto.counted_ms), 2),
-            Cell::Figure(against_best.median(), 3),
+            Cell::Figure(added_ms(best.1, auto), 2),
+            Cell::Figure(added_ms(auto, auto), 2),
+            Cell::Figure(by_count, 3),
+            Cell::Figure(measured.median(), 3),
             Cell::text(format!(
                 "{:.3}-{:.3}",
-                against_best.quantile(0.25),
-                against_best.quantile(0.75)
+                measured.quantile(0.25),
+                measured.quantile(0.75)
             )),
+            Cell::Figure(least(auto) / least(best.1), 3),
             Cell::text(worst.0),
             Cell::Figure(rounds(worst.1, auto).median(), 2),
             Cell::text(auto.stats["protocol_now"].as_str().unwrap_or("-")),
             Cell::whole(count(auto, "protocol_moves")),
         ]);
-        report.goal(
-            format!(
-                "{}, {}: auto against the best fixed protocol",
-                mix.name,
-                rio.name()
-            ),
-            1.05,
-            "x",
-            against_best.median(),
-        );
+        for (how, got) in [("by count", by_count), ("measured", measured.median())] {
+            report.goal(
+                format!(
+                    "{}, {}: auto against the best fixed protocol, {how}",
+                    mix.name,
+                    rio.name()
+                ),
+                1.05,
+                "x",
+                got,
+            );
+        }
     }
 }
