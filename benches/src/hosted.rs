@@ -47,7 +47,7 @@ impl Rio {
 pub struct Run<'a> {
     bench: &'a Bench,
     pub name: String,
-    under: Under,
+    pub under: Under,
 }
 
 impl<'a> Run<'a> {

@@ -18,6 +18,7 @@ mod growth;
 mod guest;
 mod hosted;
 mod interval;
+mod mixes;
 mod peers;
 mod protocols;
 mod readme;
@@ -30,7 +31,9 @@ mod space;
 mod sqlite;
 mod startup;
 mod surroundings;
+mod typing;
 mod typist;
+mod waiting;
 mod watcher;
 mod workload;
 
@@ -86,8 +89,10 @@ enum What {
     Replay,
     /// Bytes in Rio against resident size and dirty set
     RioGrowth,
-    /// The protocols side by side (figures 6.3 to 6.7)
+    /// The protocols side by side (figures 6.3 to 6.7), and auto
     Protocols,
+    /// The protocols, a key every 100 ms
+    Typing,
     /// CRIU doing the same
     Peers,
     /// Write README.md from the JSON files of earlier runs
@@ -96,7 +101,7 @@ enum What {
 
 type Measure = fn(&Bench) -> Outcome<Report>;
 
-const BENCHMARKS: [(What, Measure); 9] = [
+const BENCHMARKS: [(What, Measure); 10] = [
     (What::Commit, commit::measure),
     (What::Interval, interval::measure),
     (What::Calls, calls::measure),
@@ -105,6 +110,7 @@ const BENCHMARKS: [(What, Measure); 9] = [
     (What::Replay, replay::measure),
     (What::RioGrowth, growth::measure),
     (What::Protocols, protocols::measure),
+    (What::Typing, typing::measure),
     (What::Peers, peers::measure),
 ];
 

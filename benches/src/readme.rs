@@ -9,7 +9,7 @@ use crate::failure::{Doing, Outcome};
 use crate::report::significant;
 
 /// In the order of the text.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "commit",
     "interval",
     "calls",
@@ -18,6 +18,7 @@ const NAMES: [&str; 9] = [
     "replay",
     "rio-growth",
     "protocols",
+    "typing",
     "peers",
 ];
 

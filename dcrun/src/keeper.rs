@@ -273,6 +273,7 @@ impl Keeper {
         let live = &self.live;
         for counter in [
             &live.journal,
+            &live.journal_durable,
             &live.frame_limit,
             &live.rchar,
             &live.wchar,

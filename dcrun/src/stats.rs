@@ -129,6 +129,7 @@ pub fn counters(record: &Record, live: &Live) -> Value {
         "committed_bytes": live.pages_copied.load(Relaxed) * PAGE as u64,
         "replayed_events": live.replayed_events.load(Relaxed),
         "log_flushes": live.log_flushes.load(Relaxed),
+        "log_flush_total_us": live.log_flush_ns.load(Relaxed) as f64 / 1000.0,
         "log_bound_commits": live.log_bound_commits.load(Relaxed),
         "read_bytes": live.rchar.load(Relaxed),
         "written_bytes": live.wchar.load(Relaxed),

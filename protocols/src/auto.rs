@@ -10,6 +10,10 @@
 //! margin in percent, the obvious rule, would have to be small to follow small advantages and large
 //! not to flap; it cannot be both.
 //!
+//! A program whose every turn has a phase for each of two protocols would have them take over from
+//! each other without end, each move for a commit. So a move back that comes soon makes the next
+//! ones dearer, and a long stay makes them cheaper again.
+//!
 //! Two things are outside its sight. A commit is priced alike whether it follows the last one
 //! closely or after a long time, although more pages are dirty then. And only protocols of one scope
 //! are compared, because a move between local and group protocols concerns every process of the
@@ -89,6 +93,18 @@ pub enum Advice {
 const CREDIT_AT_SAFE_POINT: u64 = 2;
 const CREDIT_ELSEWHERE: u64 = 5;
 
+/// A stay that costs fewer commits than the first was too short, if the protocol before it comes
+/// back; one that costs more than the second was long.
+const SHORT_STAY: u64 = 16;
+const LONG_STAY: u64 = 256;
+/// What credit may be multiplied with for it.
+const MOST_WEIGHT: u64 = 64;
+
+/// After an interval in which all rivals lost what they had, so many begin with a glance only, of
+/// a part of the events that it took.
+const GLANCES: u32 = 15;
+const GLANCE: u32 = 16;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Shadow {
     protocol: Protocol,
@@ -101,6 +117,8 @@ struct Shadow {
     events: u64,
     instead: Demand,
     as_is: Demand,
+    /// It has shown something, and the storage does not have that on record.
+    shown: bool,
 }
 
 /// Watches one process.
@@ -109,6 +127,16 @@ pub struct Auto {
     shadows: [Shadow; Protocol::ALL.len()],
     in_force: Protocol,
     moves: u64,
+    output_is_flushed: bool,
+    /// The protocol before, what was spent since, and what moves have come to cost.
+    came_from: Option<Protocol>,
+    spent_ns: u64,
+    weight: u64,
+    /// Non-deterministic events of this interval, those it took to settle the last one that was
+    /// watched to the end, and how many intervals may do with a glance.
+    watched: u32,
+    needed: u32,
+    glances: u32,
 }
 
 impl Auto {
@@ -122,12 +150,26 @@ impl Auto {
             events: 0,
             instead: Demand::default(),
             as_is: Demand::default(),
+            shown: false,
         };
         Auto {
             shadows: Protocol::ALL.map(shadow),
             in_force: protocol,
             moves: 0,
+            output_is_flushed: false,
+            came_from: None,
+            spent_ns: 0,
+            weight: 1,
+            watched: 0,
+            needed: 0,
+            glances: 0,
         }
+    }
+
+    /// Tells whether a log must have what was shown before more is shown: on a
+    /// disk, where a flush is a matter of its own.
+    pub fn set_output_is_flushed(&mut self, is: bool) {
+        self.output_is_flushed = is;
     }
 
     /// The protocol it believes to be in force.
@@ -153,28 +195,63 @@ impl Auto {
         if matches!(event, Event::Committed | Event::Flushed) {
             return;
         }
-        for shadow in &mut self.shadows {
-            shadow.follow(event, bytes);
+        let output_is_flushed = self.output_is_flushed;
+        for shadow in self.rivals_mut() {
+            shadow.follow(event, bytes, output_is_flushed);
         }
         let as_is = self.shadows[self.in_force as usize].now;
-        for shadow in &mut self.shadows {
+        self.spent_ns = self.spent_ns.saturating_add(as_is.cost_ns(costs));
+        for shadow in self.rivals_mut() {
             shadow.settle(&as_is, costs);
         }
+        if let Event::NonDeterministic { .. } = event {
+            self.watched = self.watched.saturating_add(1);
+            if self.needed == 0 && self.is_settled() {
+                self.needed = self.watched;
+                self.glances = GLANCES;
+            } else if self.glances > 0 && self.watched == self.glance() {
+                // They would lose as they did the last time.
+                self.rivals_mut().for_each(Shadow::forget);
+            }
+        }
+    }
+
+    /// The machine has committed.
+    pub fn committed(&mut self) {
+        let whole = self.glances == 0;
+        // One that was watched to its end, or that ended within a glance, says nothing of the next.
+        if whole || self.watched < self.glance() {
+            (self.needed, self.glances) = (0, 0);
+        } else {
+            self.glances -= 1;
+            self.needed *= u32::from(self.glances > 0);
+        }
+        self.watched = 0;
+    }
+
+    fn glance(&self) -> u32 {
+        (self.needed / GLANCE).max(8)
+    }
+
+    /// Whether one more non-deterministic event of a kind that can be logged
+    /// would change nothing, given that the protocol in force does nothing about
+    /// it: the others can only lose by it, and have nothing to lose, or are
+    /// indifferent, too. So it need not be told of.
+    pub fn is_settled(&self) -> bool {
+        self.rivals().all(|shadow| {
+            let indifferent =
+                shadow.machine.flag() && !shadow.protocol.rules().after_non_deterministic;
+            indifferent || shadow.credit_ns == 0
+        })
     }
 
     /// Whether to move, given the machine that is in force. Cheap enough to be asked at every event.
     pub fn advise(&self, machine: &Machine, costs: &Costs) -> Advice {
-        let two_phase = self.in_force.is_two_phase();
-        let same_scope = |s: &&Shadow| s.protocol.is_two_phase() == two_phase;
-        let Some(best) = self
-            .shadows
-            .iter()
-            .filter(same_scope)
-            .max_by_key(|s| s.credit_ns)
-        else {
+        let Some(best) = self.rivals().max_by_key(|s| s.credit_ns) else {
             return Advice::Stay;
         };
-        let credit = |commits: u64| best.credit_ns > commits.saturating_mul(costs.commit_ns);
+        let commit = costs.commit_ns.saturating_mul(self.weight);
+        let credit = |commits: u64| best.credit_ns > commits.saturating_mul(commit);
         if machine.at_safe_point() && credit(CREDIT_AT_SAFE_POINT) {
             Advice::Move(self.choice(best, costs))
         } else if credit(CREDIT_ELSEWHERE) {
@@ -185,12 +262,33 @@ impl Auto {
     }
 
     /// The machine has moved; every protocol begins again without credit.
-    pub fn moved(&mut self, to: Protocol) {
+    pub fn moved(&mut self, to: Protocol, costs: &Costs) {
+        let stay = self.spent_ns / costs.commit_ns.max(1);
+        if self.came_from == Some(to) && stay < SHORT_STAY {
+            self.weight = (self.weight * 4).min(MOST_WEIGHT);
+        } else if stay > LONG_STAY {
+            self.weight = (self.weight / 2).max(1);
+        }
+        self.came_from = Some(self.in_force);
+        self.spent_ns = 0;
         self.in_force = to;
         self.moves += 1;
         for shadow in &mut self.shadows {
             shadow.forget();
         }
+    }
+
+    /// The shadows that the machine could move to, and its own.
+    fn rivals(&self) -> impl Iterator<Item = &Shadow> {
+        let two_phase = self.in_force.is_two_phase();
+        let shadows = self.shadows.iter();
+        shadows.filter(move |s| s.protocol.is_two_phase() == two_phase)
+    }
+
+    fn rivals_mut(&mut self) -> impl Iterator<Item = &mut Shadow> {
+        let two_phase = self.in_force.is_two_phase();
+        let shadows = self.shadows.iter_mut();
+        shadows.filter(move |s| s.protocol.is_two_phase() == two_phase)
     }
 
     fn choice(&self, best: &Shadow, costs: &Costs) -> Choice {
@@ -207,14 +305,21 @@ impl Auto {
 }
 
 impl Shadow {
-    fn follow(&mut self, event: Event, bytes: u64) {
+    fn follow(&mut self, event: Event, bytes: u64, output_is_flushed: bool) {
         self.now = Demand::default();
         let decision = self.machine.step(event);
+        let shows = matches!(
+            event,
+            Event::Visible | Event::Send | Event::VisibleNonDeterministic
+        );
+        let flush = decision.flush || shows && self.shown && !decision.commit_before;
+        self.shown &= !flush && !decision.commits();
+        self.shown |= shows && output_is_flushed && self.protocol.logs() && !decision.commit_after;
         if decision.log {
             self.now.records = 1;
             self.now.logged_bytes = bytes;
         }
-        if decision.flush {
+        if flush {
             self.now.flushes = 1;
             self.machine.step(Event::Flushed);
         }

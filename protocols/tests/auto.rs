@@ -103,6 +103,7 @@ fn run(
     let mut demand = Demand::default();
     let mut moves = 0;
     for &(event, bytes) in steps {
+        let mut committed = false;
         let decision = machine.step(event);
         if decision.log {
             demand.records += 1;
@@ -116,12 +117,16 @@ fn run(
             if asked {
                 demand.commits += 1;
                 machine.step(Event::Committed);
+                committed = true;
             }
         }
         let Some(auto) = auto.as_deref_mut() else {
             continue;
         };
         auto.watch(event, bytes, costs);
+        if committed {
+            auto.committed();
+        }
         let choice = match auto.advise(&machine, costs) {
             Advice::Stay => continue,
             Advice::Move(choice) => choice,
@@ -133,7 +138,8 @@ fn run(
         };
         assert!(choice.instead_ns < choice.as_is_ns, "{choice}");
         assert!(machine.change_to(choice.to), "{choice}");
-        auto.moved(choice.to);
+        auto.committed();
+        auto.moved(choice.to, costs);
         moves += 1;
     }
     (demand.cost_ns(costs), moves)
@@ -195,6 +201,81 @@ fn auto_beats_every_fixed_protocol_when_the_program_changes_its_ways() {
     eprintln!("changing ways: the best fixed protocol {best}, auto {cost} with {moves} moves");
     assert!(cost * 10 < best * 6, "{cost} against {best}");
     assert_eq!((moves, auto.moves()), (10, 10));
+}
+
+/// A spreadsheet on disk: while a formula is typed each key is shown, which a log makes cheaper; when
+/// it is entered much is shown, which a log has to flush each time. To go along with each phase
+/// would cost a commit for each.
+#[test]
+fn auto_does_not_go_along_with_every_phase_of_every_turn() {
+    let costs = Costs {
+        commit_ns: 700_000,
+        flush_ns: 300_000,
+        ..DISK
+    };
+    let mut turn = Vec::new();
+    for _ in 0..7 {
+        turn.extend([(READ, 41), (Event::Visible, 0)]);
+    }
+    turn.push((READ, 41));
+    turn.extend([(Event::Visible, 0); 25]);
+    let steps = phrases(100, &turn);
+    // What must be on record before more is shown costs a log a flush each time.
+    let with_flushes = |protocol: Protocol| {
+        let shown = steps.iter().filter(|(event, _)| *event == Event::Visible);
+        let more = shown.count() as u64 * costs.flush_ns;
+        match protocol.logs() {
+            true => more,
+            false => fixed(protocol, &steps, &costs),
+        }
+    };
+    let best = with_flushes(Protocol::Cbndvs);
+    assert!(best < with_flushes(Protocol::CbndvsLog));
+    let mut auto = Auto::new(Protocol::Cbndvs);
+    auto.set_output_is_flushed(true);
+    let machine = Machine::new(Protocol::Cbndvs);
+    let (cost, moves) = run(machine, Some(&mut auto), &steps, &costs);
+    eprintln!("a phase for each: best {best}, auto {cost}, {moves} moves");
+    assert!(moves <= 8, "{moves} moves");
+}
+
+/// What need not be watched is not, and nothing is missed: an exact account and one with glances
+/// lead to the same protocol.
+#[test]
+fn a_glance_is_enough_where_all_rivals_lose_in_every_interval() {
+    let mut auto = Auto::new(Protocol::Cbndvs);
+    let mut machine = Machine::new(Protocol::Cbndvs);
+    let mut told = 0;
+    for _ in 0..160 {
+        for _ in 0..10_000 {
+            if machine.flag() && auto.is_settled() {
+                continue;
+            }
+            told += 1;
+            machine.step(READ);
+            auto.watch(READ, 16, &MEMORY);
+        }
+        machine.step(Event::Visible);
+        auto.watch(Event::Visible, 0, &MEMORY);
+        machine.step(Event::Committed);
+        auto.committed();
+        assert_eq!(auto.advise(&machine, &MEMORY), Advice::Stay);
+    }
+    // A commit is worth 25 records; 160 intervals of 10,000 were 1,600,000.
+    assert!((160..2_500).contains(&told), "{told} events were told of");
+    // It changes its ways: ten records in each interval are cheaper than a commit.
+    let moved = (0..200).any(|_| {
+        for _ in 0..10 {
+            machine.step(READ);
+            auto.watch(READ, 16, &MEMORY);
+        }
+        machine.step(Event::Visible);
+        auto.watch(Event::Visible, 0, &MEMORY);
+        machine.step(Event::Committed);
+        auto.committed();
+        auto.advise(&machine, &MEMORY) != Advice::Stay
+    });
+    assert!(moved);
 }
 
 #[test]

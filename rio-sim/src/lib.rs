@@ -11,7 +11,6 @@
 #[allow(unsafe_code)]
 mod area;
 mod backend;
-mod checksum;
 #[allow(unsafe_code)]
 mod disk;
 mod error;

@@ -34,9 +34,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
-use rio_core::{At, Errno, WINDOWS};
+use rio_core::{At, Errno, WINDOWS, checksum};
 
-use crate::checksum::checksum;
 use crate::medium::Medium;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"RIOREDO1");

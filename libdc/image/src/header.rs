@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 pub const MAGIC: [u8; 8] = *b"DCIMAGE\x01";
 /// Raised whenever the layout of image or state changes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 pub const LIVE_OFFSET: usize = 0x1000;
 /// Whose image this is, ended by NUL: an image in memory has no other link back.
@@ -187,6 +187,8 @@ pub struct Live {
     pub receive_events: AtomicU64,
     /// Times that the log had to be made durable before an event.
     pub log_flushes: AtomicU64,
+    /// And the time that this took.
+    pub log_flush_ns: AtomicU64,
     /// Commits because the log had reached its bound.
     pub log_bound_commits: AtomicU64,
     /// `protocols::Protocol as u8` of the protocol in force, and how often it
@@ -200,6 +202,8 @@ pub struct Live {
     pub cost_flush_ns: AtomicU64,
     /// Why it was changed last, UTF-8, NUL-terminated.
     pub protocol_reason: [u8; 320],
+    /// `journal`, as it was when the storage last had all of it.
+    pub journal_durable: AtomicU64,
 }
 
 /// In `Live::dead_rchar` and `dead_wchar`: all died at once, and nobody has counted.

@@ -15,7 +15,7 @@ use dc_image::header::{self, Live};
 use dc_image::window::*;
 use dc_image::{BootInfo, FatalCode, Mode, Status};
 use protocols::{Machine, Protocol};
-use vista_core::journal::Journal;
+use vista_core::journal::{Journal, Words};
 use vista_core::pages::{PageStore, Place};
 
 const PROT_RW: usize = 3;
@@ -114,8 +114,12 @@ fn map_rio() {
         Journal::new(
             (RIO_BASE + header::JOURNAL_OFFSET) as *mut u8,
             header::JOURNAL_LEN,
-            &raw const live.journal,
-            &raw const live.published,
+            Words {
+                word: &raw const live.journal,
+                durable: &raw const live.journal_durable,
+                published: &raw const live.published,
+            },
+            e.boot.durable != 0,
         )
     };
 }

@@ -109,7 +109,7 @@ fn classify(l: &mut Local, row: &table::Row) {
         return;
     }
     let e = engine();
-    if e.nd_cheap.load(Relaxed) {
+    if event::is_nothing() {
         crate::engine::add(&e.live().nd_events, 1);
     } else if e.log.wanted {
         l.chance = true;

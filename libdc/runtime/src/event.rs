@@ -59,6 +59,7 @@ pub fn unloggable(l: &mut Local) {
 
 /// Input was consumed; its record, of so many bytes, is in the journal.
 pub fn input(l: &mut Local, bytes: usize) {
+    log::consumed(l, bytes);
     if !engine().log.wanted {
         return non_deterministic(l);
     }
@@ -77,7 +78,7 @@ pub fn settle(l: &mut Local, args: &[usize; 6], ret: isize) -> isize {
         return replay::verify(l, args, ret);
     }
     add(&e.live().nd_events, 1);
-    if e.nd_cheap.load(Relaxed) {
+    if is_nothing() {
         return ret;
     }
     let number = l.frame.nr;
@@ -93,6 +94,9 @@ pub fn settle(l: &mut Local, args: &[usize; 6], ret: isize) -> isize {
         after(l, d);
         return ret;
     };
+    if e.nd_cheap.load(Relaxed) {
+        return ret;
+    }
     let watched = e.log.chooser.is_on();
     let size = if watched {
         determinant::size(&shape, args, ret)
@@ -103,7 +107,7 @@ pub fn settle(l: &mut Local, args: &[usize; 6], ret: isize) -> isize {
     let mut bytes = size;
     // What a commit follows is committed with.
     if d.log && !l.commit_after {
-        let begin = watched.then(commit::now_ns);
+        let begin = e.log.chooser.times_a_record().then(commit::now_ns);
         bytes = determinant::append(number, &shape, args, ret, position(number, args));
         if let Some(begin) = begin {
             e.log.chooser.record_took(commit::now_ns() - begin, bytes);
@@ -219,11 +223,11 @@ pub fn threads(several: bool) {
 }
 
 /// Notes whether one more non-deterministic event changes nothing: to be called
-/// whenever the machine has changed. (`auto` wants to see every event, but those
-/// of several threads, which no choice changes.)
+/// whenever the machine has changed. (`auto` wants to see what its choice depends
+/// on; not the events of several threads, which no choice changes.)
 pub fn cheapen() {
     let e = engine();
-    let counts = e.log.chooser.is_on() && !e.machine.always_nd();
+    let counts = !e.log.chooser.is_settled() && !e.machine.always_nd();
     e.nd_cheap.store(e.machine.flag() && !counts, Relaxed);
 }
 
@@ -241,6 +245,14 @@ pub fn count_message(number: usize, ret: isize) {
         }
         _ => {}
     }
+}
+
+/// Whether a non-deterministic result changes nothing, whatever the call. `auto`
+/// wants to know of those that no log can hold, until several threads run.
+#[inline(always)]
+pub fn is_nothing() -> bool {
+    let e = engine();
+    e.nd_cheap.load(Relaxed) && (!e.log.chooser.is_on() || e.machine.always_nd())
 }
 
 /// After a recovery: the machine as the committed state has it.

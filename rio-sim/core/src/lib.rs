@@ -11,11 +11,13 @@
 #![deny(unsafe_code)]
 
 mod at;
+mod checksum;
 #[allow(unsafe_code)]
 mod mapped;
 #[allow(unsafe_code)]
 mod rio;
 
 pub use at::At;
+pub use checksum::checksum;
 pub use mapped::Mapped;
 pub use rio::{Errno, Rio, WINDOWS, Window};

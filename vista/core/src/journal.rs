@@ -8,23 +8,60 @@
 //!
 //! ```text
 //! word:     [ published + 1, low 32 bits | tail, 32 bits ]
-//! records:  [ kind u32 | len u32 | payload, padded to 8 ] ...
+//! durable:  the word, as it was when the storage last had all of it
+//! records:  [ kind u32 | len u32 | sum u64 | payload, padded to 8 ] ...
 //! ```
 //!
 //! A record counts from the store of the tail on, which comes after its bytes.
+//!
+//! That is all that memory needs. A disk gets its pages in any order, so a power
+//! loss may leave a tail that is newer than the records below it, and in their
+//! place what an earlier interval has written there. Where that can be, each
+//! record carries a sum, and each sum goes on from the one before, the first
+//! from the interval's number: a record is whole only behind whole records of
+//! its own interval. [`Journal::examine`] then ends the journal at the first
+//! that is not. Behind `durable` that is what a power loss does; before it,
+//! something has damaged the storage, and nobody may go on as if it had not.
 #![allow(unsafe_code)] // Raw mapped memory is this module's subject.
 
 use core::sync::atomic::{AtomicU64, Ordering::*};
+use rio_core::checksum;
 
-pub const RECORD_HEAD: usize = 8;
+pub const RECORD_HEAD: usize = 16;
 
 /// Where a journal lies.
-#[derive(Clone, Copy)]
 pub struct Journal {
     bytes: *mut u8,
     len: usize,
-    word: *const AtomicU64,
-    published: *const AtomicU64,
+    words: Words,
+    /// Records carry sums.
+    summed: bool,
+    /// The sum of the newest record.
+    last: u64,
+}
+
+/// The words that go with it.
+#[derive(Clone, Copy)]
+pub struct Words {
+    pub word: *const AtomicU64,
+    pub durable: *const AtomicU64,
+    pub published: *const AtomicU64,
+}
+
+/// What the storage has made of a journal. Offsets are bytes from its begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    Whole,
+    /// It was cut off at `at`, before `tail`: the rest never was made durable.
+    Torn {
+        at: usize,
+        tail: usize,
+    },
+    /// It is not what was made durable, up to `durable`. Nothing was changed.
+    Damaged {
+        at: usize,
+        durable: usize,
+    },
 }
 
 /// The record would not fit.
@@ -44,42 +81,87 @@ impl Journal {
         Journal {
             bytes: core::ptr::null_mut(),
             len: 0,
-            word: core::ptr::null(),
-            published: core::ptr::null(),
+            words: Words {
+                word: core::ptr::null(),
+                durable: core::ptr::null(),
+                published: core::ptr::null(),
+            },
+            summed: false,
+            last: 0,
         }
     }
 
+    /// `summed`: the storage may lose what was not made durable. A journal that
+    /// has records already is to be [examined](Journal::examine) first.
+    ///
     /// # Safety
     /// The pointers describe mapped memory that outlives the journal and that
     /// only this process appends to.
-    pub const unsafe fn new(
-        bytes: *mut u8,
-        len: usize,
-        word: *const AtomicU64,
-        published: *const AtomicU64,
-    ) -> Journal {
+    pub const unsafe fn new(bytes: *mut u8, len: usize, words: Words, summed: bool) -> Journal {
         Journal {
             bytes,
             len,
-            word,
-            published,
+            words,
+            summed,
+            last: 0,
         }
     }
 
     fn tag(&self) -> u64 {
         // SAFETY: `new`'s promise.
-        (unsafe { (*self.published).load(Relaxed) } + 1) << 32
+        (unsafe { (*self.words.published).load(Relaxed) } + 1) << 32
     }
 
     /// Bytes in use in this interval.
     pub fn tail(&self) -> usize {
         // SAFETY: `new`'s promise.
-        let word = unsafe { (*self.word).load(Acquire) };
+        self.offset_in(unsafe { (*self.words.word).load(Acquire) })
+    }
+
+    /// The offset that a word holds, 0 if it is not of this interval.
+    fn offset_in(&self, word: u64) -> usize {
         if word & !0xffff_ffff == self.tag() {
             (word as u32 as usize).min(self.len)
         } else {
             0
         }
+    }
+
+    /// The storage has all that was appended so far.
+    pub fn made_durable(&self) {
+        // SAFETY: `new`'s promise.
+        unsafe { (*self.words.durable).store((*self.words.word).load(Relaxed), Relaxed) }
+    }
+
+    /// Reads all of it, and cuts off what a power loss has torn.
+    pub fn examine(&mut self) -> Found {
+        if !self.summed {
+            return Found::Whole;
+        }
+        let tail = self.tail();
+        // SAFETY: `new`'s promise.
+        let durable = self.offset_in(unsafe { (*self.words.durable).load(Relaxed) });
+        let mut last = self.tag();
+        let mut at = 0;
+        for r in self.records(0) {
+            // SAFETY: the record lies below the tail, and so does its head.
+            let sum = unsafe { self.bytes.add(r.offset + 8).cast::<u64>().read() };
+            if sum != chained(last, r.kind, r.payload) {
+                break;
+            }
+            last = sum;
+            at = r.offset + RECORD_HEAD + r.payload.len().next_multiple_of(8);
+        }
+        if at < durable || durable > tail {
+            return Found::Damaged { at, durable };
+        }
+        self.last = last;
+        if at == tail {
+            return Found::Whole;
+        }
+        // SAFETY: `new`'s promise.
+        unsafe { (*self.words.word).store(self.tag() | at as u64, Release) };
+        Found::Torn { at, tail }
     }
 
     /// Room for a payload, at the place where the next record's will lie; it
@@ -92,24 +174,31 @@ impl Journal {
     }
 
     /// Makes a record of the payload already at [`Journal::room`].
-    pub fn append_in_place(&self, kind: u32, len: usize) -> Result<(), JournalFull> {
+    pub fn append_in_place(&mut self, kind: u32, len: usize) -> Result<(), JournalFull> {
         let tail = self.tail();
         let next = tail + RECORD_HEAD + len.next_multiple_of(8);
         if next > self.len || next > u32::MAX as usize {
             return Err(JournalFull);
         }
+        let tag = self.tag();
         // SAFETY: `tail..next` lies within the journal.
         unsafe {
+            if self.summed {
+                let payload = core::slice::from_raw_parts(self.bytes.add(tail + RECORD_HEAD), len);
+                let before = if tail == 0 { tag } else { self.last };
+                self.last = chained(before, kind, payload);
+            }
             let head = self.bytes.add(tail).cast::<u32>();
             head.write(kind);
             head.add(1).write(len as u32);
-            (*self.word).store(self.tag() | next as u64, Release);
+            head.add(2).cast::<u64>().write(self.last);
+            (*self.words.word).store(tag | next as u64, Release);
         }
         Ok(())
     }
 
     /// Appends a record made of several parts.
-    pub fn append(&self, kind: u32, parts: &[&[u8]]) -> Result<(), JournalFull> {
+    pub fn append(&mut self, kind: u32, parts: &[&[u8]]) -> Result<(), JournalFull> {
         let len: usize = parts.iter().map(|p| p.len()).sum();
         let (mut at, room) = self.room();
         if len > room {
@@ -152,4 +241,9 @@ impl Journal {
             }
         })
     }
+}
+
+/// The sum of a record that follows one with the sum `before`.
+fn chained(before: u64, kind: u32, payload: &[u8]) -> u64 {
+    checksum(before ^ u64::from(kind), payload)
 }

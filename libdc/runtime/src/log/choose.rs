@@ -21,48 +21,82 @@ pub struct Chooser {
     auto: Option<Auto>,
     pending: Option<Choice>,
     costs: Costs,
+    commit: Mean,
+    record: Mean,
+    flush: Mean,
     /// What reading the clock takes by itself.
     clock_ns: u64,
     /// Commits and the time they had taken when `costs` was last brought up.
     seen: (u64, u64),
+    /// Records since one was timed.
+    untimed: u32,
 }
 
 /// Until something was measured.
-const GUESS: Costs = Costs {
+const IN_MEMORY: Costs = Costs {
     commit_ns: 20_000,
     record_ns: 150,
     record_kib_ns: 100,
     flush_ns: 0,
 };
+/// A commit is two syncs, and the second one has little to write.
+const ON_DISK: Costs = Costs {
+    commit_ns: 1_500_000,
+    flush_ns: 1_000_000,
+    ..IN_MEMORY
+};
+
+/// One record in so many is timed: reading the clock twice costs a third of one.
+const TIMED: u32 = 16;
 
 impl Chooser {
     pub const fn new() -> Chooser {
         Chooser {
             auto: None,
             pending: None,
-            costs: GUESS,
+            costs: IN_MEMORY,
+            commit: Mean::NONE,
+            record: Mean::NONE,
+            flush: Mean::NONE,
             clock_ns: 0,
             seen: (0, 0),
+            untimed: 0,
         }
     }
 
+    #[inline(always)]
     pub fn is_on(&self) -> bool {
         self.auto.is_some()
     }
 
+    /// Whether it needs to see no more results that can be logged, as long as the
+    /// protocol in force does nothing about them.
+    pub fn is_settled(&self) -> bool {
+        self.auto.as_ref().is_none_or(Auto::is_settled)
+    }
+
     pub fn begin(&mut self, protocol: Protocol) {
-        self.auto = Some(Auto::new(protocol));
+        let mut auto = Auto::new(protocol);
         let durable = engine().boot.durable != 0;
-        // A sync, until one was measured.
-        self.costs.flush_ns = if durable { 1_000_000 } else { 0 };
+        auto.set_output_is_flushed(durable);
+        self.auto = Some(auto);
         let readings = (0..8).map(|_| {
             let begin = now_ns();
             now_ns() - begin
         });
         self.clock_ns = readings.min().unwrap_or(0);
         let live = engine().live();
-        self.costs = known(live, self.costs);
-        self.seen = (live.commits.load(Relaxed), live.commit_ns.load(Relaxed));
+        let guess = if durable { ON_DISK } else { IN_MEMORY };
+        self.commit = Mean::known(&live.cost_commit_ns);
+        self.record = Mean::known(&live.cost_record_ns);
+        self.flush = Mean::known(&live.cost_flush_ns);
+        self.costs = Costs {
+            commit_ns: self.commit.or(guess.commit_ns),
+            record_ns: self.record.or(guess.record_ns),
+            flush_ns: self.flush.or(guess.flush_ns),
+            ..guess
+        };
+        self.seen = counted(live);
     }
 
     pub fn set_threads(&mut self, several: bool) {
@@ -99,57 +133,88 @@ impl Chooser {
     pub fn committed(&mut self) {
         let Some(auto) = &mut self.auto else { return };
         let live = engine().live();
-        let now = (live.commits.load(Relaxed), live.commit_ns.load(Relaxed));
-        if now.0 > self.seen.0 && now.1 > self.seen.1 {
+        let now = counted(live);
+        // The first commit holds all of the program, and says nothing about others.
+        if self.seen.0 > 1 && now.0 > self.seen.0 && now.1 > self.seen.1 {
             let mean = (now.1 - self.seen.1) / (now.0 - self.seen.0);
-            self.costs.commit_ns = follow(self.costs.commit_ns, mean);
-            live.cost_commit_ns.store(self.costs.commit_ns, Relaxed);
-            self.seen = now;
+            self.costs.commit_ns = self.commit.take(mean, &live.cost_commit_ns);
+            // A commit on disk waits for it twice, and a flush once.
+            if self.flush.taken == 0 && engine().boot.durable != 0 {
+                self.costs.flush_ns = self.costs.commit_ns / 2;
+            }
         }
+        self.seen = now;
+        auto.committed();
         if let Some(choice) = self.pending.take() {
-            auto.moved(choice.to);
+            auto.moved(choice.to, &self.costs);
             live.protocol_moves.fetch_add(1, Relaxed);
             note_reason(&choice);
         }
     }
 
     pub fn flush_took(&mut self, ns: u64) {
-        self.costs.flush_ns = follow(self.costs.flush_ns, ns);
-        engine()
-            .live()
-            .cost_flush_ns
-            .store(self.costs.flush_ns, Relaxed);
+        if self.is_on() {
+            let cost = &engine().live().cost_flush_ns;
+            self.costs.flush_ns = self.flush.take(ns, cost);
+        }
+    }
+
+    /// Whether the record that is made now is to be timed.
+    pub fn times_a_record(&mut self) -> bool {
+        self.untimed += 1;
+        self.is_on() && (self.record.taken < TIMED || self.untimed >= TIMED)
     }
 
     /// Making a record of so many bytes took so long.
     pub fn record_took(&mut self, ns: u64, bytes: usize) {
+        self.untimed = 0;
         let by_size = self.costs.record_kib_ns * bytes as u64 / 1024;
         let rest = ns.saturating_sub(by_size + self.clock_ns);
-        self.costs.record_ns = follow(self.costs.record_ns, rest);
-        engine()
-            .live()
-            .cost_record_ns
-            .store(self.costs.record_ns, Relaxed);
+        let cost = &engine().live().cost_record_ns;
+        self.costs.record_ns = self.record.take(rest, cost);
     }
+}
+
+/// Commits, and the time that they have taken, all but the one under way.
+fn counted(live: &Live) -> (u64, u64) {
+    (live.commits.load(Relaxed), live.commit_ns.load(Relaxed))
 }
 
 /// A mean that forgets: an eighth of it is the newest. One that lasted very
 /// long says more about who else ran meanwhile, so it counts as long, no more.
-fn follow(mean: u64, newest: u64) -> u64 {
-    (mean * 7 + newest.min(mean * 4 + 100)) / 8
+#[derive(Clone, Copy)]
+struct Mean {
+    ns: u64,
+    taken: u32,
 }
 
-/// What workers before this one have measured.
-fn known(live: &Live, guess: Costs) -> Costs {
-    let or = |measured: &AtomicU64, guess| match measured.load(Relaxed) {
-        0 => guess,
-        ns => ns,
-    };
-    Costs {
-        commit_ns: or(&live.cost_commit_ns, guess.commit_ns),
-        record_ns: or(&live.cost_record_ns, guess.record_ns),
-        flush_ns: or(&live.cost_flush_ns, guess.flush_ns),
-        ..guess
+impl Mean {
+    const NONE: Mean = Mean { ns: 0, taken: 0 };
+
+    /// What workers before this one have measured.
+    fn known(cost: &AtomicU64) -> Mean {
+        let ns = cost.load(Relaxed);
+        Mean {
+            ns,
+            taken: if ns > 0 { 8 } else { 0 },
+        }
+    }
+
+    fn or(&self, guess: u64) -> u64 {
+        if self.taken > 0 { self.ns } else { guess }
+    }
+
+    /// Takes one in; what it is now goes to `cost` as well.
+    fn take(&mut self, newest: u64, cost: &AtomicU64) -> u64 {
+        let before = u64::from(self.taken.min(7));
+        let newest = match before {
+            0 => newest,
+            _ => newest.min(self.ns * 4 + 100),
+        };
+        self.ns = (self.ns * before + newest) / (before + 1);
+        self.taken = self.taken.saturating_add(1);
+        cost.store(self.ns, Relaxed);
+        self.ns
     }
 }
 

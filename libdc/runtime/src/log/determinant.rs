@@ -16,6 +16,7 @@ use crate::{fatal, sys};
 use core::sync::atomic::Ordering::Relaxed;
 use dc_image::FatalCode;
 use dc_image::boot::plant;
+use vista_core::journal::RECORD_HEAD;
 
 /// The file has no position worth keeping.
 pub const NOWHERE: u64 = u64::MAX;
@@ -92,7 +93,9 @@ pub fn append(nr: usize, shape: &Shape, args: &[usize; 6], ret: isize, position:
     if !forget && e.journal.append_in_place(record::DETERMINANT, len).is_err() {
         unreachable!("the length was limited to the room");
     }
-    e.live().journal_bytes.fetch_add(len as u64 + 8, Relaxed);
+    e.live()
+        .journal_bytes
+        .fetch_add((len + RECORD_HEAD) as u64, Relaxed);
     len
 }
 

@@ -26,19 +26,21 @@ pub mod determinant;
 pub mod replay;
 pub mod shapes;
 
+use crate::commit::now_ns;
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
-use crate::machine::sys::failed;
 use crate::object::record;
-use crate::{event, fatal, sys, trace};
+use crate::{event, trace};
 use core::sync::atomic::Ordering::*;
-use dc_image::FatalCode;
 use protocols::Event;
 use protocols::trace::Class;
 
 /// Records that an interval's log may have before it commits: they are all
 /// replayed before anybody sees the program go on.
 const MAX_RECORDS: u64 = 1 << 16;
+/// Bytes of input that an interval may have: what is to be fed again lies in the
+/// state, which has room for a MiB, one more message included.
+const MAX_INPUT: u64 = 384 << 10;
 /// Bytes of journal, before-images included, as a multiple of the log's bound.
 const JOURNAL_FACTOR: u64 = 16;
 
@@ -52,6 +54,8 @@ pub struct Log {
     /// This interval's.
     records: u64,
     bytes: u64,
+    /// Of input, whether it is part of the log or not.
+    input: u64,
     /// The storage does not have all of the journal yet.
     unsynced: bool,
     /// Some time a child was made: what was the program's own is shared.
@@ -66,6 +70,7 @@ impl Log {
             chooser: choose::Chooser::new(),
             records: 0,
             bytes: 0,
+            input: 0,
             unsynced: false,
             shared: false,
         }
@@ -136,6 +141,27 @@ pub fn grew(l: &mut Local, bytes: usize) {
     }
 }
 
+/// Input of so many bytes, its record included, was consumed.
+pub fn consumed(l: &mut Local, bytes: usize) {
+    let log = &mut engine().log;
+    log.input += bytes as u64;
+    if log.input > MAX_INPUT {
+        event::tell(Event::CommitRequested, 0);
+        l.commit_after = true;
+    }
+}
+
+/// At recovery: this interval's input so far, all of which will be fed again if
+/// there is another one.
+pub fn count_input() {
+    let e = engine();
+    let input = e
+        .journal
+        .records(0)
+        .filter(|r| matches!(r.kind, record::INPUT | record::MESSAGE));
+    e.log.input = input.map(|r| r.payload.len() as u64).sum();
+}
+
 /// Output was made and is on record.
 pub fn output_recorded() {
     engine().log.unsynced = true;
@@ -146,18 +172,11 @@ pub fn output_recorded() {
 pub fn flush() {
     let e = engine();
     if e.boot.durable != 0 && e.log.unsynced {
-        let begin = e.log.chooser.is_on().then(crate::commit::now_ns);
-        let r = sys!(FDATASYNC, e.high_fd(dc_image::boot::high_fd::RIO));
-        if failed(r) {
-            fatal::stop(
-                FatalCode::Internal,
-                r,
-                format_args!("sync the log of this run: error {}", -r),
-            );
-        }
-        if let Some(begin) = begin {
-            e.log.chooser.flush_took(crate::commit::now_ns() - begin);
-        }
+        let begin = now_ns();
+        record::make_durable();
+        let took = now_ns() - begin;
+        e.live().log_flush_ns.fetch_add(took, Relaxed);
+        e.log.chooser.flush_took(took);
         e.live().log_flushes.fetch_add(1, Relaxed);
     }
     e.log.unsynced = false;
@@ -174,7 +193,7 @@ pub fn flush() {
 /// that was made must be known to have been made before more is.
 pub fn must_flush() -> bool {
     let e = engine();
-    e.log.wanted && e.log.unsynced && e.boot.durable != 0
+    e.machine.protocol().logs() && e.log.unsynced && e.boot.durable != 0
 }
 
 /// The protocol that the commit to come commits, too.
@@ -195,7 +214,7 @@ pub fn before_commit() {
 pub fn after_commit() {
     let e = engine();
     let log = &mut e.log;
-    (log.records, log.bytes, log.unsynced) = (0, 0, false);
+    (log.records, log.bytes, log.input, log.unsynced) = (0, 0, 0, false);
     log.chooser.committed();
     in_force();
 }

@@ -69,7 +69,7 @@ impl Replay {
     fn is_part(&self, r: &Record) -> bool {
         match r.kind {
             record::DETERMINANT => true,
-            record::INPUT | record::OUTPUT => {
+            record::INPUT | record::MESSAGE | record::OUTPUT => {
                 !self.cold
                     || record::value_of::<IoHead>(r.payload)
                         .is_some_and(|h| h.thread & record::OWN_PIPE == 0)
@@ -332,6 +332,26 @@ pub fn input(l: &mut Local, fd: i32, sum: u64, addr: usize, len: usize) -> isize
     if given { bytes.len() as isize } else { -EFAULT }
 }
 
+/// A message: what it was before, given by `give`, which says what the call
+/// returns.
+pub fn message(l: &mut Local, sum: u64, give: impl FnOnce(&[u8]) -> Option<isize>) -> isize {
+    let Some(r) = engine().log.replay.peek() else {
+        diverged(l)
+    };
+    if r.kind != record::MESSAGE {
+        return answer(l).unwrap_or(0);
+    }
+    match record::value_of::<IoHead>(r.payload) {
+        Some(head) if head.sum == sum => {}
+        _ => diverged(l),
+    }
+    let Some(given) = give(r.payload) else {
+        diverged(l)
+    };
+    took(l, &r);
+    given
+}
+
 /// Output that was made before: its result.
 pub fn output(l: &mut Local, fd: i32, sum: u64) -> isize {
     let Some(r) = engine().log.replay.peek() else {
@@ -375,6 +395,7 @@ impl core::fmt::Display for Next {
         };
         let what = match r.kind {
             record::INPUT => "input",
+            record::MESSAGE => "a message",
             record::OUTPUT => "output",
             _ => {
                 return match record::value_of::<Head>(r.payload) {

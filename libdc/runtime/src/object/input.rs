@@ -10,7 +10,7 @@
 #![allow(unsafe_code)]
 
 use super::record::{self, IoHead};
-use super::{descriptor, pipe, poll, regular};
+use super::{descriptor, message, pipe, poll, regular};
 use crate::commit::fault_point;
 use crate::engine::{add, engine, state};
 use crate::event;
@@ -362,10 +362,11 @@ pub fn fed(l: &mut Local, fd: i32, addr: usize, len: usize, peek: bool) -> Optio
     let root = &state().root;
     let mut at = 0;
     while at < root.pushback_len as usize {
-        let n = u32_at(&root.pushback, at + 4) as usize;
+        let n = len_at(&root.pushback, at);
         if u32_at(&root.pushback, at) == file {
-            let take = n.min(len);
-            let given = user::write_bytes(addr, &root.pushback[at + 8..at + 8 + take]);
+            let bytes = plain(&root.pushback, at);
+            let take = bytes.len().min(len);
+            let given = user::write_bytes(addr, &bytes[..take]);
             return Some(if given { take as isize } else { -EFAULT });
         }
         at += 8 + n;
@@ -382,16 +383,18 @@ fn feed(l: &mut Local, file: u32, fd: i32, addr: usize, len: usize) -> Option<is
     let mut at = 0;
     while at < total {
         let owner = u32_at(&root.pushback, at);
-        let n = u32_at(&root.pushback, at + 4) as usize;
+        let n = len_at(&root.pushback, at);
         if owner != file {
             at += 8 + n;
             continue;
         }
-        let take = n.min(len);
-        if !user::write_bytes(addr, &root.pushback[at + 8..at + 8 + take]) {
+        let bytes = plain(&root.pushback, at);
+        let take = bytes.len().min(len);
+        if !user::write_bytes(addr, &bytes[..take]) {
             return Some(-EFAULT);
         }
-        if take == n {
+        // What of a message finds no room is gone.
+        if take == n || is_whole(&root.pushback, at) {
             root.pushback.copy_within(at + 8 + n..total, at);
             root.pushback_len -= 8 + n as u64;
         } else {
@@ -409,6 +412,66 @@ fn feed(l: &mut Local, file: u32, fd: i32, addr: usize, len: usize) -> Option<is
     None
 }
 
+/// Bit of a length: a [`message`], with all that belongs to it.
+const WHOLE: u32 = 1 << 31;
+
+fn is_whole(b: &[u8], at: usize) -> bool {
+    u32_at(b, at + 4) & WHOLE != 0
+}
+
+/// Bytes of the entry at `at`, its head not counted.
+fn len_at(b: &[u8], at: usize) -> usize {
+    (u32_at(b, at + 4) & !WHOLE) as usize
+}
+
+/// What a plain read gets of it.
+fn plain(b: &[u8], at: usize) -> &[u8] {
+    let entry = &b[at + 8..at + 8 + len_at(b, at)];
+    if is_whole(b, at) {
+        message::data_of(entry)
+    } else {
+        entry
+    }
+}
+
+/// What waits first for a file.
+pub enum Fed {
+    Bytes,
+    Message(&'static [u8]),
+}
+
+pub fn next_fed(file: u32) -> Option<Fed> {
+    let at = first_of(file)?;
+    let b = &state().root.pushback;
+    Some(match is_whole(b, at) {
+        true => Fed::Message(&b[at + 8..at + 8 + len_at(b, at)]),
+        false => Fed::Bytes,
+    })
+}
+
+/// It was given to the program.
+pub fn drop_fed(file: u32) {
+    if let Some(at) = first_of(file) {
+        let root = &mut state().root;
+        let n = 8 + len_at(&root.pushback, at);
+        root.pushback
+            .copy_within(at + n..root.pushback_len as usize, at);
+        root.pushback_len -= n as u64;
+    }
+}
+
+fn first_of(file: u32) -> Option<usize> {
+    let root = &state().root;
+    let mut at = 0;
+    while at < root.pushback_len as usize {
+        if u32_at(&root.pushback, at) == file {
+            return Some(at);
+        }
+        at += 8 + len_at(&root.pushback, at);
+    }
+    None
+}
+
 fn u32_at(b: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
 }
@@ -422,14 +485,7 @@ pub fn has_pushback(fd: i32) -> bool {
     let Some(file) = descriptor::file_of(fd) else {
         return false;
     };
-    let mut at = 0;
-    while at < root.pushback_len as usize {
-        if u32_at(&root.pushback, at) == file {
-            return true;
-        }
-        at += 8 + u32_at(&root.pushback, at + 4) as usize;
-    }
-    false
+    first_of(file).is_some()
 }
 
 /// Whether anything at all waits to be fed.
@@ -442,7 +498,7 @@ pub fn forget(file: u32) {
     let root = &mut state().root;
     let mut at = 0;
     while at < root.pushback_len as usize {
-        let n = 8 + u32_at(&root.pushback, at + 4) as usize;
+        let n = 8 + len_at(&root.pushback, at);
         if u32_at(&root.pushback, at) == file {
             let total = root.pushback_len as usize;
             root.pushback.copy_within(at + n..total, at);
@@ -459,6 +515,10 @@ pub fn settle(dead_rchar: Option<u64>) {
     let e = engine();
     let flight = &e.live().input;
     if flight.active.load(Acquire) == 0 {
+        return;
+    }
+    if flight.thread.load(Relaxed) & record::MESSAGE_FLIGHT != 0 {
+        message::settle();
         return;
     }
     let before = flight.before.load(Relaxed);
@@ -523,7 +583,7 @@ pub fn restore(warm: bool, from: usize) {
     e.unfed.committed();
     let root = &mut state().root;
     for r in e.journal.records(from) {
-        if r.kind != record::INPUT {
+        if !matches!(r.kind, record::INPUT | record::MESSAGE) {
             continue;
         }
         e.unfed.since += 8 + r.payload.len().saturating_sub(size_of::<IoHead>());
@@ -538,14 +598,17 @@ pub fn restore(warm: bool, from: usize) {
         if super::pipe::is_state(head.fd) || !warm && super::pipe::is_own(head.fd) {
             continue;
         }
-        let bytes = &r.payload[size_of::<IoHead>()..];
+        let (bytes, whole) = match r.kind {
+            record::MESSAGE => (r.payload, WHOLE),
+            _ => (&r.payload[size_of::<IoHead>()..], 0),
+        };
         let at = root.pushback_len as usize;
         if at + 8 + bytes.len() > root.pushback.len() {
             crate::say!("more input since the last commit than can be fed again; the rest is lost");
             return;
         }
         root.pushback[at..at + 4].copy_from_slice(&file.to_le_bytes());
-        root.pushback[at + 4..at + 8].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
+        root.pushback[at + 4..at + 8].copy_from_slice(&(bytes.len() as u32 | whole).to_le_bytes());
         root.pushback[at + 8..at + 8 + bytes.len()].copy_from_slice(bytes);
         root.pushback_len += 8 + bytes.len() as u64;
     }

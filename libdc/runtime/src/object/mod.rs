@@ -23,6 +23,7 @@ pub mod exec;
 pub mod inotify;
 pub mod input;
 pub mod memfd;
+pub mod message;
 pub mod output;
 pub mod pipe;
 pub mod poll;

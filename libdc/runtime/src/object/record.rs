@@ -7,7 +7,9 @@
 
 use crate::engine::engine;
 use crate::fatal;
+use crate::machine::sys::failed;
 use dc_image::FatalCode;
+use vista_core::journal::{Found, RECORD_HEAD};
 
 /// Input consumed: [`IoHead`], then the bytes.
 pub const INPUT: u32 = 1;
@@ -57,6 +59,11 @@ pub const RECOVERED: u32 = 19;
 /// The log counts up to an offset of the journal only: offset u32, pad.
 pub const LOG_CUT: u32 = 20;
 
+/// A message was received: see [`super::message`].
+pub const MESSAGE: u32 = 21;
+
+/// Bit of [`IoHead::thread`]: a message, which no counter counts.
+pub const MESSAGE_FLIGHT: u32 = 1 << 30;
 /// Bit of [`IoHead::thread`]: through a pipe of the program's own.
 pub const OWN_PIPE: u32 = 1 << 31;
 
@@ -122,9 +129,10 @@ pub fn append(kind: u32, parts: &[&[u8]]) {
         return;
     }
     let len: usize = parts.iter().map(|p| p.len()).sum();
-    e.live()
-        .journal_bytes
-        .fetch_add(len as u64 + 8, core::sync::atomic::Ordering::Relaxed);
+    e.live().journal_bytes.fetch_add(
+        (len + RECORD_HEAD) as u64,
+        core::sync::atomic::Ordering::Relaxed,
+    );
     if e.journal.append(kind, parts).is_err() {
         fatal::stop(
             FatalCode::RioFull,
@@ -134,8 +142,52 @@ pub fn append(kind: u32, parts: &[&[u8]]) {
             ),
         );
     }
-    if e.boot.durable != 0 && (FILE_SIZE..=META).contains(&kind) {
-        crate::sys!(FDATASYNC, e.high_fd(dc_image::boot::high_fd::RIO));
+    if (FILE_SIZE..=META).contains(&kind) {
+        make_durable();
+    }
+}
+
+/// The storage has what was appended so far, when this returns. In memory it
+/// has it always.
+pub fn make_durable() {
+    let e = engine();
+    if e.boot.durable == 0 {
+        return;
+    }
+    let r = crate::sys!(FDATASYNC, e.high_fd(dc_image::boot::high_fd::RIO));
+    if failed(r) {
+        fatal::stop(
+            FatalCode::Internal,
+            r,
+            format_args!("sync the journal of this run: error {}", -r),
+        );
+    }
+    e.journal.made_durable();
+}
+
+/// At recovery, before anything is read: what a power loss has torn is cut off.
+pub fn examine() {
+    match engine().journal.examine() {
+        Found::Whole => {}
+        Found::Torn { at, tail } => {
+            crate::say!(
+                "the last {} bytes of this run's journal did not reach the disk; it goes on \
+                 without them",
+                tail - at
+            );
+            // Before anything is appended: the old tail must not come back
+            // with new records below it.
+            make_durable();
+        }
+        Found::Damaged { at, durable } => fatal::stop(
+            FatalCode::Corrupt,
+            0,
+            format_args!(
+                "the journal of this run is damaged at byte {at} of {durable} that had reached \
+                 the disk: what the program did since its last commit is not known any more. \
+                 Restore the image from a copy and resume, or begin again with --fresh"
+            ),
+        ),
     }
     bound();
 }

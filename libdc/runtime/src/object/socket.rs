@@ -1,13 +1,15 @@
 //! Sockets: live through a warm recovery, because the keeper holds them.
 //!
 //! What goes through them by plain calls goes the way of all streams (input,
-//! output): it is counted and recorded, and neither lost nor repeated. Other
-//! calls on a socket are logged or committed around; when a crash comes in the
-//! middle of one, what it received is lost with it. Cold, sockets are lost.
+//! output): it is counted and recorded, and neither lost nor repeated. So is what
+//! comes as a [`message`]. Other calls on a socket are logged or committed around;
+//! when a crash comes in the middle of one, what it received is lost with it. Cold,
+//! sockets are lost.
 #![allow(unsafe_code)]
 
 use super::descriptor::*;
 use super::input;
+use super::message::{self, MSG_PEEK, Want};
 use crate::engine::engine;
 use crate::event;
 use crate::machine::frame::Local;
@@ -21,7 +23,6 @@ use core::sync::atomic::Ordering::Relaxed;
 
 const SOCK_NONBLOCK: usize = 0o4000;
 const SOCK_CLOEXEC: usize = 0o2000000;
-const MSG_PEEK: usize = 2;
 const SO_RCVTIMEO: usize = 20;
 const SO_SNDTIMEO: usize = 21;
 
@@ -103,6 +104,12 @@ pub fn recvfrom(l: &mut Local, a: [usize; 6]) -> isize {
     if a[3] == 0 && a[4] == 0 && a[2] > 0 && !times_out(a[0] as i32, SO_RCVTIMEO) {
         return input::read(l, [a[0], a[1], a[2], 0, 0, 0]);
     }
+    if !times_out(a[0] as i32, SO_RCVTIMEO)
+        && let Some(want) = Want::recvfrom(a)
+        && let Some(r) = message::receive(l, &want)
+    {
+        return r;
+    }
     if let Some(r) = input::fed(l, a[0] as i32, a[1], a[2], a[3] & MSG_PEEK != 0) {
         return r;
     }
@@ -115,6 +122,16 @@ pub fn recvfrom(l: &mut Local, a: [usize; 6]) -> isize {
 }
 
 pub fn recvmsg(l: &mut Local, a: [usize; 6]) -> isize {
+    if !times_out(a[0] as i32, SO_RCVTIMEO)
+        && let Some(want) = Want::recvmsg(a)
+    {
+        if let Some(r) = message::receive(l, &want) {
+            return r;
+        }
+        if let Some(r) = message::stream(l, &want) {
+            return r;
+        }
+    }
     // What was received before a crash, and had no address then either.
     if let Some([_, _, parts, count, ..]) = user::read::<[usize; 7]>(a[1])
         && count > 0

@@ -32,6 +32,7 @@ pub fn recover(warm: bool) -> ! {
     let live = e.live();
     live.status.store(Status::Recovering as u32, SeqCst);
     load_state();
+    crate::object::record::examine();
     let generation = live.generation.load(Relaxed);
     let counted = live.dead_generation.load(Acquire) == generation
         && live.dead_rchar.load(Relaxed) != UNCOUNTED;
@@ -60,6 +61,7 @@ pub fn recover(warm: bool) -> ! {
     crate::trace::recovered();
     crate::event::rolled_back();
     crate::log::begin();
+    crate::log::count_input();
     threads::restore(main);
     timers::restore();
     signal::outside::restore(main.slot);

@@ -378,9 +378,7 @@ fn save_bytes(fd: i32, file: u32, from: u64, to: u64) {
         let _ = engine()
             .journal
             .append_in_place(record::FILE_BYTES, lead + n as usize);
-        if engine().boot.durable != 0 {
-            sys!(FDATASYNC, engine().high_fd(high_fd::RIO));
-        }
+        record::make_durable();
         at += n as u64;
     }
     record::bound();

@@ -6,7 +6,7 @@ const LANES: usize = 4;
 
 /// The length and a seed are part of the sum.
 pub fn checksum(seed: u64, bytes: &[u8]) -> u64 {
-    let mut lanes: [u64; LANES] = std::array::from_fn(|lane| seed ^ FACTOR ^ lane as u64);
+    let mut lanes: [u64; LANES] = core::array::from_fn(|lane| seed ^ FACTOR ^ lane as u64);
     let mut rows = bytes.chunks_exact(8 * LANES);
     for row in &mut rows {
         for (sum, word) in lanes.iter_mut().zip(row.chunks_exact(8)) {
@@ -33,7 +33,10 @@ fn step(sum: u64, bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::checksum;
+    use std::vec::Vec;
 
     #[test]
     fn every_byte_the_length_and_the_seed_count() {

@@ -1,0 +1,499 @@
+//! Messages: what a datagram socket gives, whole, and from whom.
+//!
+//! A message is gone from the socket when it is received, so the kernel puts it
+//! straight into the journal, all of it: name, control data, flags and bytes.
+//! There the program gets it from, and after a crash it gets it again, as with
+//! every [input](super::input). No counter of the kernel tells whether a message
+//! came in before a death; but recvmmsg(2) leaves the length of each in memory,
+//! and what lies in the journal outlives the worker.
+//!
+//! ```text
+//! IoHead | mmsghdr | iovec | name, 128 bytes | control data | bytes
+//! ```
+//!
+//! Of streams only the plain reading goes to the journal: recvmmsg tells of a
+//! pending error before it gives the bytes that came before it, and a stream has
+//! both.
+#![allow(unsafe_code)]
+
+use super::input::{self, Fed};
+use super::record::{self, IoHead};
+use super::{descriptor, poll};
+use crate::commit::{self, fault_point};
+use crate::engine::engine;
+use crate::event;
+use crate::log::replay;
+use crate::machine::frame::{ATTENTION_SIGNAL, ATTENTION_STOP, Local};
+use crate::machine::sys::{errno::*, failed};
+use crate::machine::{entry, nr, user};
+use crate::sys;
+use crate::thread;
+use core::sync::atomic::Ordering::*;
+use dc_image::boot::fault;
+
+pub const MSG_PEEK: usize = 2;
+pub const MSG_DONTWAIT: usize = 0x40;
+/// Flags of a receive that change nothing of what is told here: PEEK, TRUNC,
+/// DONTWAIT, NOSIGNAL, CMSG_CLOEXEC.
+const FLAGS: usize = MSG_PEEK | 0x20 | MSG_DONTWAIT | 0x4000 | 0x4000_0000;
+
+const NAME: usize = 128;
+/// Control data that somebody may ask for.
+const CONTROL: usize = 4096;
+/// No message is longer, whatever the buffer: it is fed again with others.
+const DATA: usize = 512 << 10;
+/// Nothing has come.
+const NONE: u32 = u32::MAX;
+
+/// As the kernel has it, and in the journal.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Header {
+    name: usize,
+    name_len: u32,
+    _pad: u32,
+    parts: usize,
+    count: usize,
+    control: usize,
+    control_len: usize,
+    flags: u32,
+    _pad2: u32,
+    len: u32,
+    /// What control data might have taken; the kernel leaves it alone.
+    control_room: u32,
+}
+
+const HEADER: usize = size_of::<IoHead>();
+const PART: usize = HEADER + size_of::<Header>();
+const BODY: usize = PART + 16;
+
+/// Where a program wants it.
+#[derive(Clone, Copy)]
+pub struct Want {
+    pub fd: i32,
+    flags: usize,
+    name: usize,
+    name_room: usize,
+    control: usize,
+    control_room: usize,
+    /// Its msghdr, or 0 for recvfrom.
+    header: usize,
+    /// recvfrom: where the length of the name goes.
+    name_len: usize,
+    /// iovecs, or one buffer.
+    parts: usize,
+    count: usize,
+    buffer: [usize; 2],
+    len: usize,
+}
+
+impl Want {
+    pub fn recvfrom(a: [usize; 6]) -> Option<Want> {
+        let name_room = match a[4] {
+            0 => 0,
+            _ => user::read::<u32>(a[5])? as usize,
+        };
+        Some(Want {
+            fd: a[0] as i32,
+            flags: a[3],
+            name: a[4],
+            name_room,
+            control: 0,
+            control_room: 0,
+            header: 0,
+            name_len: a[5],
+            parts: 0,
+            count: 1,
+            buffer: [a[1], a[2]],
+            len: a[2],
+        })
+    }
+
+    pub fn recvmsg(a: [usize; 6]) -> Option<Want> {
+        let [name, name_room, parts, count, control, control_room, _] =
+            user::read::<[usize; 7]>(a[1])?;
+        let mut want = Want {
+            fd: a[0] as i32,
+            flags: a[2],
+            name,
+            name_room: if name == 0 {
+                0
+            } else {
+                name_room & 0xffff_ffff
+            },
+            control,
+            control_room: if control == 0 { 0 } else { control_room },
+            header: a[1],
+            name_len: 0,
+            parts,
+            count,
+            buffer: [0; 2],
+            len: 0,
+        };
+        for i in 0..count.min(1024) {
+            want.len = want.len.saturating_add(want.part(i)?[1]);
+        }
+        Some(want)
+    }
+
+    /// Address and length of a buffer.
+    fn part(&self, nth: usize) -> Option<[usize; 2]> {
+        match self.parts {
+            0 => Some(self.buffer),
+            at => user::read(at + nth * 16),
+        }
+    }
+
+    /// Whether the journal can hold what may come.
+    fn fits(&self) -> bool {
+        self.flags & !FLAGS == 0
+            && self.control_room <= CONTROL
+            && self.count <= 1024
+            && self.name_room <= i32::MAX as usize
+            && keeps_messages(self.fd)
+    }
+
+    /// What sleeps cannot be written to.
+    fn wake(&self) {
+        let pieces = &mut engine().pieces;
+        if !pieces.any() {
+            return;
+        }
+        let mut wake = |at: usize, len| pieces.wake(at, at.saturating_add(len));
+        for i in 0..self.count {
+            if let Some([to, len]) = self.part(i) {
+                wake(to, len);
+            }
+        }
+        wake(self.name, self.name_room.min(NAME));
+        wake(self.name_len, 4);
+        wake(self.control, self.control_room);
+        wake(self.header, size_of::<Header>());
+    }
+
+    /// What tells this call from another.
+    fn sum(&self) -> u64 {
+        (self.fd as u64) << 48 ^ (self.control_room as u64) << 32 ^ self.len as u64
+    }
+
+    /// Gives the program a message; what its call returns.
+    fn give(&self, m: &Message) -> isize {
+        let mut at = 0;
+        let mut ok = true;
+        self.wake();
+        for i in 0..self.count {
+            let Some([to, len]) = self.part(i) else {
+                return -EFAULT;
+            };
+            let n = len.min(m.data.len() - at);
+            ok &= n == 0 || user::write_bytes(to, &m.data[at..at + n]);
+            at += n;
+        }
+        if self.name != 0 {
+            let n = m.name.len().min(self.name_room);
+            ok &= n == 0 || user::write_bytes(self.name, &m.name[..n]);
+        }
+        if self.header == 0 {
+            ok &= self.name == 0 || user::write(self.name_len, &(m.name.len() as u32));
+        } else {
+            let n = m.control.len().min(self.control_room);
+            ok &= n == 0 || user::write_bytes(self.control, &m.control[..n]);
+            if self.name != 0 {
+                ok &= user::write(self.header + 8, &(m.name.len() as u32));
+            }
+            ok &= user::write(self.header + 40, &n);
+            ok &= user::write(self.header + 48, &m.flags);
+        }
+        if ok { m.len as isize } else { -EFAULT }
+    }
+}
+
+/// Whether a socket gives messages and not a stream.
+fn keeps_messages(fd: i32) -> bool {
+    const SOL_SOCKET: usize = 1;
+    const SO_TYPE: usize = 3;
+    const SOCK_STREAM: u32 = 1;
+    let (mut kind, mut len) = (0u32, 4u32);
+    let r = sys!(
+        GETSOCKOPT,
+        fd,
+        SOL_SOCKET,
+        SO_TYPE,
+        &raw mut kind,
+        &raw mut len
+    );
+    !failed(r) && kind != SOCK_STREAM
+}
+
+/// One that was received.
+struct Message<'a> {
+    name: &'a [u8],
+    control: &'a [u8],
+    flags: u32,
+    data: &'a [u8],
+    /// What the call returned: with MSG_TRUNC more than there is room for.
+    len: usize,
+}
+
+impl<'a> Message<'a> {
+    fn of(payload: &'a [u8]) -> Option<Message<'a>> {
+        let header: Header = record::value_of(payload.get(HEADER..)?)?;
+        let room = (header.control_room as usize).next_multiple_of(8);
+        let name_len = (header.name_len as usize).min(NAME);
+        let control_at = BODY + NAME;
+        let control_len = header.control_len.min(room);
+        Some(Message {
+            name: payload.get(BODY..BODY + name_len)?,
+            control: payload.get(control_at..control_at + control_len)?,
+            flags: header.flags,
+            data: payload.get(control_at + room..)?,
+            len: header.len as usize,
+        })
+    }
+}
+
+/// From a stream as by read(2), whose bytes the kernel counts, where a program
+/// wants no control data. Into the first buffer that has room.
+pub fn stream(l: &mut Local, want: &Want) -> Option<isize> {
+    if want.flags != 0 || want.control_room != 0 || want.header == 0 {
+        return None;
+    }
+    let fd = want.fd as usize;
+    let name = stream_name(want.fd)?;
+    let parts = (0..want.count).map_while(|i| want.part(i));
+    let [to, len] = parts.into_iter().find(|part| part[1] > 0)?;
+    let r = input::read(l, [fd, to, len, 0, 0, 0]);
+    if r >= 0 {
+        let header = Message {
+            name: &name.1[..name.0],
+            control: &[],
+            flags: 0,
+            data: &[],
+            len: 0,
+        };
+        if want.give(&header) < 0 {
+            return Some(-EFAULT);
+        }
+    }
+    Some(r)
+}
+
+/// Who sends on a stream, as recvmsg tells it: nobody but on a unix socket whose
+/// peer has a name. None if it is no stream.
+fn stream_name(fd: i32) -> Option<(usize, [u8; NAME])> {
+    const SOL_SOCKET: usize = 1;
+    const SO_DOMAIN: usize = 39;
+    const AF_UNIX: u32 = 1;
+    let (mut domain, mut len) = (0u32, 4u32);
+    let r = sys!(
+        GETSOCKOPT,
+        fd,
+        SOL_SOCKET,
+        SO_DOMAIN,
+        &raw mut domain,
+        &raw mut len
+    );
+    if failed(r) || keeps_messages(fd) {
+        return None;
+    }
+    let mut name = [0u8; NAME];
+    let mut name_len = NAME as u32;
+    let named = domain == AF_UNIX
+        && !failed(sys!(GETPEERNAME, fd, name.as_mut_ptr(), &raw mut name_len))
+        && name_len > 2;
+    Some((
+        if named {
+            (name_len as usize).min(NAME)
+        } else {
+            0
+        },
+        name,
+    ))
+}
+
+/// The bytes of a message, of the payload of its record.
+pub fn data_of(payload: &[u8]) -> &[u8] {
+    Message::of(payload).map_or(&[], |m| m.data)
+}
+
+/// Receives, if this is a receive for the journal.
+pub fn receive(l: &mut Local, want: &Want) -> Option<isize> {
+    loop {
+        let guard = engine().lock.acquire(l);
+        let file = descriptor::file_of(want.fd)?;
+        let peek = want.flags & MSG_PEEK != 0;
+        match input::next_fed(file) {
+            Some(Fed::Message(payload)) => {
+                let m = Message::of(payload)?;
+                let r = want.give(&m);
+                if !peek {
+                    input::drop_fed(file);
+                }
+                if !engine().log.wanted {
+                    event::non_deterministic(l);
+                }
+                return Some(r);
+            }
+            Some(Fed::Bytes) => return None,
+            None => {}
+        }
+        if peek || !want.fits() {
+            return None;
+        }
+        if engine().log.replay.is_active() {
+            return Some(replay::message(l, want.sum(), |payload| {
+                Message::of(payload).map(|m| want.give(&m))
+            }));
+        }
+        let waits = want.flags & MSG_DONTWAIT == 0
+            && descriptor::open_file(file).flags as usize & descriptor::O_NONBLOCK == 0;
+        if !waits || engine().thread_count.load(Relaxed) == 1 {
+            return Some(consume(l, want));
+        }
+        // As with streams: it waits without the lock, and takes with it.
+        drop(guard);
+        if let Err(e) = poll::wait_for(l, want.fd, poll::POLLIN) {
+            return Some(e);
+        }
+        let _guard = engine().lock.acquire(l);
+        if poll::ready_now(want.fd, poll::POLLIN) {
+            return Some(consume(l, want));
+        }
+    }
+}
+
+fn consume(l: &mut Local, want: &Want) -> isize {
+    let e = engine();
+    let (room, room_len) = e.journal.room();
+    let control_room = want.control_room.next_multiple_of(8);
+    let lead = BODY + NAME + control_room;
+    let len = want.len.min(DATA).min(room_len.saturating_sub(lead));
+    let head = IoHead {
+        fd: want.fd,
+        thread: l.slot | record::MESSAGE_FLIGHT,
+        mark: record::mark(e.journal.tail() as u64),
+        ret: 0,
+        sum: want.sum(),
+    };
+    let at = room as usize;
+    let header = Header {
+        name: if want.name == 0 { 0 } else { at + BODY },
+        name_len: NAME as u32,
+        _pad: 0,
+        parts: at + PART,
+        count: 1,
+        control: if want.control_room == 0 {
+            0
+        } else {
+            at + BODY + NAME
+        },
+        control_len: want.control_room,
+        flags: 0,
+        _pad2: 0,
+        len: NONE,
+        control_room: want.control_room as u32,
+    };
+    // SAFETY: the journal has room for all of it, or `len` is 0 and the kernel
+    // is not asked.
+    unsafe {
+        if lead > room_len {
+            return -ENOMEM;
+        }
+        room.cast::<IoHead>().write_unaligned(head);
+        room.add(HEADER).cast::<Header>().write_unaligned(header);
+        room.add(PART)
+            .cast::<[usize; 2]>()
+            .write_unaligned([at + lead, len]);
+    }
+    let flight = &e.live().input;
+    flight.before.store(e.journal.tail() as u64, Relaxed);
+    flight.thread.store(head.thread, Relaxed);
+    flight.active.store(1, Release);
+    let args = [want.fd as usize, at + HEADER, 1, want.flags, 0, 0];
+    let r = loop {
+        // SAFETY: the kernel writes to the journal's free room only.
+        let r = unsafe { entry::interruptible(nr::RECVMMSG, &args) };
+        if r != -EINTR {
+            break r;
+        }
+        if thread::signal_waits(l) {
+            l.interrupted = true;
+            break r;
+        }
+        l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
+        if e.tick.swap(false, Relaxed) {
+            l.attention.fetch_and(!ATTENTION_STOP, SeqCst);
+            // The journal's room moves with a commit: begin again.
+            flight.active.store(0, Release);
+            commit::commit(l);
+            return consume(l, want);
+        }
+    };
+    fault_point(fault::AFTER_READ);
+    let noted = settle();
+    let Some(size) = noted.filter(|_| r > 0) else {
+        event::non_deterministic(l);
+        return r;
+    };
+    // SAFETY: the record that was just made lies there.
+    let payload = unsafe { core::slice::from_raw_parts(room, size) };
+    let Some(m) = Message::of(payload) else {
+        unreachable!("its lengths were limited to the room")
+    };
+    event::count_message(nr::RECVMSG, m.len as isize);
+    event::input(l, size);
+    if brings_descriptors(m.control) {
+        l.commit_after = true;
+    }
+    want.give(&m)
+}
+
+/// Makes a record of a message that lies in the room already, if one does; its
+/// size. After a receive, and at recovery for one that was under way.
+pub fn settle() -> Option<usize> {
+    let e = engine();
+    let flight = &e.live().input;
+    let (room, room_len) = e.journal.room();
+    let mut size = None;
+    if flight.before.load(Relaxed) == e.journal.tail() as u64 && room_len > BODY {
+        // SAFETY: the room was given these at the begin of the call.
+        let (header, len) = unsafe {
+            (
+                room.add(HEADER).cast::<Header>().read_unaligned(),
+                room.add(PART + 8).cast::<usize>().read_unaligned(),
+            )
+        };
+        if header.len != NONE {
+            let control_room = (header.control_room as usize).next_multiple_of(8);
+            let n = BODY + NAME + control_room + len.min(header.len as usize);
+            if n <= room_len {
+                // SAFETY: the head lies at the begin of the room.
+                unsafe {
+                    let head = room.cast::<IoHead>();
+                    (&raw mut (*head).ret).write_unaligned(header.len as u64);
+                }
+                e.live().journal_bytes.fetch_add(n as u64, Relaxed);
+                if e.journal.append_in_place(record::MESSAGE, n).is_err() {
+                    unreachable!("the length was limited to the room");
+                }
+                size = Some(n);
+            }
+        }
+    }
+    flight.active.store(0, Release);
+    size
+}
+
+/// Whether control data has descriptors (SCM_RIGHTS).
+fn brings_descriptors(control: &[u8]) -> bool {
+    const SOL_SOCKET_RIGHTS: [i32; 2] = [1, 1];
+    let mut at = 0;
+    while let Some(part) = control.get(at..).filter(|it| it.len() >= 16) {
+        if record::value_of(&part[8..]) == Some(SOL_SOCKET_RIGHTS) {
+            return true;
+        }
+        let len = record::value_of::<usize>(part).unwrap_or(16);
+        at += len.clamp(16, 1 << 20).next_multiple_of(8);
+    }
+    false
+}
