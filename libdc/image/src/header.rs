@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 pub const MAGIC: [u8; 8] = *b"DCIMAGE\x01";
 /// Raised whenever the layout of image or state changes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 pub const LIVE_OFFSET: usize = 0x1000;
 /// Whose image this is, ended by NUL: an image in memory has no other link back.
@@ -222,6 +222,10 @@ pub struct Inflight {
     _pad: u32,
     /// Checksum of the bytes written.
     pub sum: AtomicU64,
+    /// Output that the kernel notes itself: where in the image its bytes begin
+    /// (0: it does not), and how far it has got.
+    pub from: AtomicU64,
+    pub done: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Header>() <= 4096);
