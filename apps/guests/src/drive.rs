@@ -87,7 +87,10 @@ impl<'a> Driver<'a> {
     fn start(&mut self) -> Result<()> {
         // A native run has no notices: what looks like one is the program's.
         if self.session.channel == Channel::Pty && self.expected.is_some() {
-            self.filter.started();
+            match self.outcome.restarts.is_empty() {
+                true => self.filter.started(),
+                false => self.filter.started_again(),
+            }
         }
         self.console.start()
     }
@@ -219,8 +222,13 @@ impl<'a> Driver<'a> {
     }
 
     fn take_output(&mut self, bytes: &[u8]) {
-        let bytes = self.filter.pass(bytes);
-        self.keep(&bytes);
+        let passed = self.filter.pass(bytes);
+        if let Some(at) = passed.restart
+            && let Some(restart) = self.outcome.restarts.last_mut()
+        {
+            *restart = self.outcome.output.len() + at;
+        }
+        self.keep(&passed.bytes);
     }
 
     fn keep(&mut self, bytes: &[u8]) {

@@ -59,6 +59,7 @@ pub fn all() -> Vec<Session> {
         probe!("file-change", "a file overwritten, truncated, extended and appended to"),
         probe!("file-names", "rename, link, unlink, mkdir, rmdir, symlink"),
         probe!("file-backup", "a file renamed to its backup and written anew"),
+        probe!("file-attributes", "extended attributes set, replaced and removed"),
         probe!("file-unlinked", "an open file without a name"),
         probe!("file-maps", "a shared and a private mapping of a file"),
         probe!("pipe-self", "a pipe from a program to itself, with bytes in it"),

@@ -57,6 +57,15 @@ pub const RECOVERED: u32 = 19;
 /// The log counts up to an offset of the journal only: offset u32, pad.
 pub const LOG_CUT: u32 = 20;
 
+/// Undo: an extended attribute: [`FileHead`] with `at` = length of its value or
+/// `u64::MAX` (there was none), `dev` = 1 if of a link itself; path, name, value.
+pub const ATTRIBUTE: u32 = 21;
+
+/// Whether a record tells how to undo a change of files.
+pub fn is_undo(kind: u32) -> bool {
+    (FILE_SIZE..=META).contains(&kind) || kind == ATTRIBUTE
+}
+
 /// Bit of [`IoHead::thread`]: through a pipe of the program's own.
 pub const OWN_PIPE: u32 = 1 << 31;
 
@@ -130,7 +139,7 @@ pub fn append(kind: u32, parts: &[&[u8]]) {
             ),
         );
     }
-    if e.boot.durable != 0 && (FILE_SIZE..=META).contains(&kind) {
+    if e.boot.durable != 0 && is_undo(kind) {
         crate::sys!(FDATASYNC, e.high_fd(dc_image::boot::high_fd::RIO));
     }
 }
