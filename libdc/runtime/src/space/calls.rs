@@ -5,7 +5,7 @@
 
 use super::*;
 use crate::machine::sys::{errno::*, failed};
-use crate::object::descriptor;
+use crate::object::{descriptor, memfd};
 use dc_image::window::PAGE;
 
 fn up(len: usize) -> usize {
@@ -32,6 +32,9 @@ pub fn mmap(a: [usize; 6]) -> isize {
         0
     };
     let shared = flags & 3 != MAP_PRIVATE;
+    if shared && prot & PROT_EXEC != 0 && file != 0 && memfd::is(file) {
+        return -EPERM;
+    }
     let real = (flags & !(MAP_FIXED_NOREPLACE | MAP_32BIT)) | MAP_FIXED;
     let r = sys!(MMAP, at, len, prot, real, fd, offset);
     if failed(r) {
