@@ -12,7 +12,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use dc_image::header::{FRAMES_OFFSET, Header, MAGIC, OWNER_OFFSET, VERSION, checksum};
+use dc_image::header::{
+    FRAMES_OFFSET, Header, MAGIC, NOTICE_KEPT, NOTICE_SAID, NOTICES_LEN, NOTICES_OFFSET,
+    OWNER_OFFSET, VERSION, checksum,
+};
 
 use protocols::Protocol;
 
@@ -26,7 +29,7 @@ use crate::run_directory::{self, RunDirectory};
 const FIRST_CHUNK: usize = 16 << 20;
 const NEW_LEN: usize = FRAMES_OFFSET + FIRST_CHUNK;
 /// The pages that the keeper writes.
-const OWNED_PAGES: usize = OWNER_OFFSET + 4096;
+const OWNED_PAGES: usize = NOTICES_OFFSET + NOTICES_LEN;
 const HEADER_LEN: usize = size_of::<Header>();
 const CHECKED: usize = offset_of!(Header, checksum);
 const _: () = assert!(CHECKED == 24 && HEADER_LEN == 32);
@@ -90,6 +93,30 @@ fn owner(image: &File) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(path)))
 }
 
+/// Takes what the runtime has kept for the user while the screen was the program's.
+pub fn take_notices(image: &File) -> Vec<String> {
+    let mut page = [0u8; NOTICES_LEN];
+    if image
+        .read_exact_at(&mut page, NOTICES_OFFSET as u64)
+        .is_err()
+    {
+        return Vec::new();
+    }
+    let mut kept = Vec::new();
+    let mut at = 0;
+    for notice in page
+        .split(|&b| b == 0)
+        .take_while(|notice| !notice.is_empty())
+    {
+        if notice[0] == NOTICE_KEPT {
+            kept.push(String::from_utf8_lossy(&notice[1..]).into_owned());
+            let _ = image.write_at(&[NOTICE_SAID], (NOTICES_OFFSET + at) as u64);
+        }
+        at += notice.len() + 1;
+    }
+    kept
+}
+
 /// Makes a new image of the run in the directory `run`; a file that is in the way is replaced if it is an image.
 pub fn create(path: &Path, protocol: Protocol, run: &Path) -> Outcome<File> {
     let says = |what: &str| format!("image {}: {what}", path.display());
@@ -122,7 +149,7 @@ pub fn create(path: &Path, protocol: Protocol, run: &Path) -> Outcome<File> {
     // store into a page that has no room would be a SIGBUS.
     let mut pages = vec![0u8; OWNED_PAGES];
     let run = run.as_os_str().as_bytes();
-    if run.len() >= pages.len() - OWNER_OFFSET {
+    if run.len() >= NOTICES_OFFSET - OWNER_OFFSET {
         return Err(Failure::own(says(
             "the path of its run's directory is too long",
         )));
@@ -255,6 +282,19 @@ mod tests {
     #[test]
     fn accepts_its_own_header() {
         assert_eq!(check(&header(Protocol::Cand)), Ok(()));
+    }
+
+    #[test]
+    fn notices_are_taken_once() {
+        let path = std::env::temp_dir().join(format!("dcrun-notices-{}", std::process::id()));
+        let _ = fs::remove_file(&path);
+        create(&path, Protocol::Cbndvs, Path::new("/x")).unwrap();
+        let file = open(&path).unwrap().unwrap();
+        file.write_all_at(b"+said\0-kept\0-more\0", NOTICES_OFFSET as u64)
+            .unwrap();
+        assert_eq!(take_notices(&file), ["kept", "more"]);
+        assert!(take_notices(&file).is_empty());
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -302,6 +302,7 @@ impl Keeper {
     /// The program has ended: its image is of no more use, its counters are.
     /// Whatever fails here, the program's status is what its caller waits for.
     fn finish(self, status: u8) -> Outcome<u8> {
+        self.tell_notices();
         let mut counters = stats::counters(&self.record, &self.live);
         counters["state"] = State::Done.name().into();
         counters["exit_status"] = status.into();
@@ -377,7 +378,15 @@ impl Keeper {
         if let Some(settings) = &self.terminal {
             terminal::put_back(settings);
         }
+        self.tell_notices();
         self.tell(why);
+    }
+
+    /// What the runtime did not want to say in the middle of the program's screen.
+    fn tell_notices(&self) {
+        for notice in image::take_notices(&self.image) {
+            say(&notice);
+        }
     }
 
     fn tell(&self, text: &str) {

@@ -26,15 +26,20 @@ use std::time::{Duration, Instant};
 pub const ROWS: u16 = 24;
 pub const COLUMNS: u16 = 80;
 
-/// The loop of the shell; `trap :` keeps an interrupt meant for the program from ending the shell; the
-/// parentheses keep what the shell says about a killed command out of the program's standard error.
+/// The loop of the shell; the trap keeps an interrupt meant for the program from ending the shell, also one that finds it
+/// waiting; the parentheses keep what the shell says about a killed command out of the program's standard error.
 const SHELL: &str = r#"
-trap : INT QUIT
+trap interrupted=1 INT QUIT
 exec 3<"$1" 4>"$2" 5>&2 2>/dev/null
 shift 2
-while read -r again <&3; do
-    (exec "$@" 3<&- 4>&- 2>&5 5>&-)
-    echo $? >&4
+while :; do
+    interrupted=
+    if read -r again <&3; then
+        (exec "$@" 3<&- 4>&- 2>&5 5>&-)
+        echo $? >&4
+    elif [ -z "$interrupted" ]; then
+        break
+    fi
 done
 "#;
 

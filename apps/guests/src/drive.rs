@@ -42,6 +42,9 @@ pub struct Driver<'a> {
     outcome: Outcome,
 }
 
+/// How long a person waits before typing ^C again at a program that came back.
+const UNANSWERED: Duration = Duration::from_secs(3);
+
 /// How long the output must be still before the native run takes a snapshot.
 const STILL: Duration = Duration::from_millis(250);
 
@@ -87,7 +90,10 @@ impl<'a> Driver<'a> {
     fn start(&mut self) -> Result<()> {
         // A native run has no notices: what looks like one is the program's.
         if self.session.channel == Channel::Pty && self.expected.is_some() {
-            self.filter.started();
+            match self.outcome.restarts.is_empty() {
+                true => self.filter.started(),
+                false => self.filter.started_again(),
+            }
         }
         self.console.start()
     }
@@ -95,6 +101,7 @@ impl<'a> Driver<'a> {
     fn step(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Send(bytes) => self.send(bytes),
+            Step::Interrupt(pattern) => self.interrupt(pattern),
             Step::Expect(pattern) => self.expect(pattern),
             Step::Screen(pattern) => self.await_screen(pattern),
             Step::Snapshot(name) => self.snapshot(name),
@@ -122,12 +129,38 @@ impl<'a> Driver<'a> {
     fn expect(&mut self, pattern: &str) -> Result<()> {
         let regex = compile(pattern)?;
         self.wait_until(&format!("output /{pattern}/"), |driver| {
-            let Some(found) = regex.find(&driver.outcome.output[driver.used..]) else {
-                return Ok(false);
-            };
-            driver.used += found.end();
-            Ok(true)
+            Ok(driver.take_match(&regex))
         })
+    }
+
+    /// Whether the output after the last match matches; then it is used up.
+    fn take_match(&mut self, regex: &Regex) -> bool {
+        let found = regex.find(&self.outcome.output[self.used..]);
+        self.used += found.map_or(0, |found| found.end());
+        found.is_some()
+    }
+
+    fn interrupt(&mut self, pattern: &str) -> Result<()> {
+        let regex = compile(pattern)?;
+        let deadline = Instant::now() + self.patience;
+        let mut known = self.outcome.restarts.len();
+        self.send(b"\x03")?;
+        let mut until = Instant::now() + UNANSWERED;
+        while !self.take_match(&regex) {
+            if self.pump(until)? {
+                continue;
+            }
+            if self.outcome.status.is_some() || Instant::now() > deadline {
+                return self.expect(pattern);
+            }
+            if self.outcome.restarts.len() > known {
+                known = self.outcome.restarts.len();
+                self.outcome.retyped += 1;
+                self.send(b"\x03")?;
+            }
+            until = Instant::now() + UNANSWERED;
+        }
+        Ok(())
     }
 
     fn await_screen(&mut self, pattern: &str) -> Result<()> {
@@ -219,8 +252,13 @@ impl<'a> Driver<'a> {
     }
 
     fn take_output(&mut self, bytes: &[u8]) {
-        let bytes = self.filter.pass(bytes);
-        self.keep(&bytes);
+        let passed = self.filter.pass(bytes);
+        if let Some(at) = passed.restart
+            && let Some(restart) = self.outcome.restarts.last_mut()
+        {
+            *restart = self.outcome.output.len() + at;
+        }
+        self.keep(&passed.bytes);
     }
 
     fn keep(&mut self, bytes: &[u8]) {

@@ -4,45 +4,86 @@
 //! may warn of what it cannot keep. At a terminal such lines land in the program's output, where a native run has
 //! nothing. A person reads over them; the comparison must too. Only what comes before the program's own output is looked
 //! at: in the middle of it such a line is a difference.
+//!
+//! After a restart the terminal may still hand out what the killed program wrote. That comes first, and where the notice
+//! stands behind it is where the restart was.
 
 #[derive(Default)]
 pub struct NoticeFilter {
     watching: bool,
+    /// So many bytes of before the restart may still come.
+    old: usize,
     held: Vec<u8>,
     pub notices: Vec<String>,
 }
 
+/// More than a terminal holds back.
+const OLD_MOST: usize = 64 << 10;
+
+const INTRO: &[u8] = b"dcrun: ";
+
+/// What is the program's, and how much of it came before a notice that stood in it.
+#[derive(Default, PartialEq, Eq, Debug)]
+pub struct Passed {
+    pub bytes: Vec<u8>,
+    pub restart: Option<usize>,
+}
+
 impl NoticeFilter {
-    /// The command was started, or started again: a notice may come next.
+    /// The command was started: a notice may come next.
     pub fn started(&mut self) {
         self.watching = true;
+        self.old = 0;
+    }
+
+    /// The command was started again: a notice comes, behind what the terminal still holds.
+    pub fn started_again(&mut self) {
+        self.watching = true;
+        self.old = OLD_MOST;
     }
 
     /// Passes output through, without a notice at its beginning.
-    pub fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub fn pass(&mut self, bytes: &[u8]) -> Passed {
         if !self.watching {
-            return bytes.to_vec();
+            return Passed {
+                bytes: bytes.to_vec(),
+                restart: None,
+            };
         }
         self.held.extend_from_slice(bytes);
+        let mut passed = Passed::default();
         loop {
-            let start = self
-                .held
-                .iter()
-                .take_while(|b| matches!(b, b'\r' | b'\n'))
-                .count();
-            let rest = &self.held[start..];
-            let intro = b"dcrun: ";
-            if !rest.starts_with(&intro[..rest.len().min(intro.len())]) {
+            let at = self.intro();
+            let old = at.min(self.old);
+            passed.bytes.extend(self.held.drain(..old));
+            self.old -= old;
+            if at > old {
                 self.watching = false;
-                return std::mem::take(&mut self.held);
+                passed.bytes.append(&mut self.held);
+                return passed;
             }
-            let Some(end) = rest.iter().position(|b| *b == b'\n') else {
-                return Vec::new();
+            if !self.held.starts_with(INTRO) {
+                return passed;
+            }
+            let Some(end) = self.held.iter().position(|b| *b == b'\n') else {
+                return passed;
             };
-            self.notices
-                .push(String::from_utf8_lossy(&rest[..end]).trim_end().to_owned());
-            self.held.drain(..start + end + 1);
+            let line = String::from_utf8_lossy(&self.held[..end]);
+            self.notices.push(line.trim_end().to_owned());
+            self.held.drain(..=end);
+            self.old = 0;
+            passed.restart.get_or_insert(passed.bytes.len());
         }
+    }
+
+    /// Where a notice begins in what is held, or may begin at its end.
+    fn intro(&self) -> usize {
+        (0..self.held.len())
+            .find(|&at| {
+                let rest = &self.held[at..];
+                rest.starts_with(&INTRO[..rest.len().min(INTRO.len())])
+            })
+            .unwrap_or(self.held.len())
     }
 
     /// What is still held back at the end of the run.
@@ -70,23 +111,46 @@ pub fn split_errors(bytes: &[u8]) -> (Vec<u8>, Vec<String>) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_notice_after_a_restart_is_taken_out_even_in_pieces() {
-        let mut filter = NoticeFilter::default();
-        assert_eq!(filter.pass(b"dcrun: too late\n"), b"dcrun: too late\n");
-        filter.started();
-        let mut seen = Vec::new();
-        for piece in [&b"\r\ndcr"[..], b"un: nvi: resumed", b"\r\n>>> 1"] {
-            seen.extend(filter.pass(piece));
+    fn told(filter: &mut NoticeFilter, pieces: &[&[u8]]) -> (Vec<u8>, Option<usize>) {
+        let (mut bytes, mut restart) = (Vec::new(), None);
+        for piece in pieces {
+            let passed = filter.pass(piece);
+            restart = restart.or(passed.restart.map(|at| at + bytes.len()));
+            bytes.extend(passed.bytes);
         }
-        assert_eq!(seen, b">>> 1");
-        assert_eq!(filter.notices, ["dcrun: nvi: resumed"]);
+        (bytes, restart)
     }
 
     #[test]
-    fn other_output_after_a_restart_passes() {
+    fn a_notice_after_a_restart_is_taken_out_even_in_pieces() {
+        let mut filter = NoticeFilter::default();
+        assert_eq!(
+            filter.pass(b"dcrun: too late\n").bytes,
+            b"dcrun: too late\n"
+        );
+        filter.started_again();
+        let seen = told(&mut filter, &[b"dcr", b"un: nvi: resumed", b"\r\n>>> 1"]);
+        assert_eq!(seen, (b">>> 1".to_vec(), Some(0)));
+        assert_eq!(filter.notices, ["dcrun: nvi: resumed"]);
+        assert_eq!(filter.pass(b"dcrun: late\n").bytes, b"dcrun: late\n");
+    }
+
+    #[test]
+    fn what_the_terminal_still_held_is_the_programs() {
+        let mut filter = NoticeFilter::default();
+        filter.started_again();
+        let seen = told(
+            &mut filter,
+            &[b"\r\n", b"dc", b"dcrun: resuming\r\n\r\nmore"],
+        );
+        assert_eq!(seen, (b"\r\ndc\r\nmore".to_vec(), Some(4)));
+    }
+
+    #[test]
+    fn other_output_at_a_start_passes() {
         let mut filter = NoticeFilter::default();
         filter.started();
-        assert_eq!(filter.pass(b"\r\nhello"), b"\r\nhello");
+        let seen = told(&mut filter, &[b"\r\nhello", b"dcrun: no\n"]);
+        assert_eq!(seen, (b"\r\nhellodcrun: no\n".to_vec(), None));
     }
 }

@@ -12,6 +12,8 @@ pub struct Outcome {
     pub errors: Vec<u8>,
     /// Offsets in `output` at which everything was killed and started again.
     pub restarts: Vec<usize>,
+    /// Interrupts that nobody was there to take, and that were typed again.
+    pub retyped: usize,
     /// Screens that the script kept, and the final one.
     pub screens: Vec<(String, String)>,
     /// The work directory, by relative path.

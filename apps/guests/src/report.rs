@@ -27,6 +27,8 @@ pub struct Report {
     pub different: usize,
     /// Visible events that cold restarts repeated, as they may.
     pub allowed_repeats: usize,
+    /// Interrupts typed while nothing ran, and typed again.
+    pub retyped: usize,
     pub duration_ms: u64,
     /// From dcrun's own records, else from the kill until `dcrun ps` showed the run again.
     pub recovery_us: Vec<u64>,
@@ -93,6 +95,7 @@ impl Report {
         self.repeated += other.repeated;
         self.different += other.different;
         self.allowed_repeats += other.allowed_repeats;
+        self.retyped += other.retyped;
         self.duration_ms += other.duration_ms;
         self.recovery_us.extend(other.recovery_us);
         self.differences.extend(other.differences);
@@ -142,6 +145,9 @@ impl fmt::Display for Report {
         }
         if self.allowed_repeats > 0 {
             write!(f, ", {} repeats at cold restarts", self.allowed_repeats)?;
+        }
+        if self.retyped > 0 {
+            write!(f, ", {} ^C typed again", self.retyped)?;
         }
         write!(f, ")")
     }

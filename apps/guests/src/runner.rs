@@ -293,6 +293,7 @@ impl Hosting<'_> {
             None => Stats::default(),
         };
         self.count(kills, stats, report);
+        report.retyped += outcome.retyped;
         let mut verdict = compare(&self.reference.outcome, &outcome, session.stream);
         if let Some(trace) = &trace
             && let Some(flaw) = dcrun.check(trace)?

@@ -73,6 +73,9 @@ pub enum Stream {
 
 pub enum Step {
     Send(Vec<u8>),
+    /// Type ^C and wait for output. One that is typed while nothing runs is lost, as the README says: after a restart that
+    /// shows no effect of it, it is typed again.
+    Interrupt(String),
     /// Wait until the output after the last match matches; output up to the end of the match is then used up.
     Expect(String),
     /// Wait until the text of the screen matches.
@@ -157,6 +160,11 @@ impl Session {
 
     pub fn send(mut self, bytes: impl AsRef<[u8]>) -> Self {
         self.steps.push(Step::Send(bytes.as_ref().to_vec()));
+        self
+    }
+
+    pub fn interrupt(mut self, pattern: impl Into<String>) -> Self {
+        self.steps.push(Step::Interrupt(pattern.into()));
         self
     }
 

@@ -5,6 +5,7 @@
 //! 0x0000_0000   Header: magic, version, geometry, command  written once
 //! 0x0000_1000   Live: published, status, counters          single stores
 //! 0x0000_2000   path of the run's directory            written once
+//! 0x0000_3000   notices to the user                        appended
 //! 0x0001_0000   journal of the interval                    tagged tail word
 //! 0x1001_0000   frame table: {page, seq} a frame           ordered stores
 //! 0x3001_0000   frames of 4096 bytes, growing              named by the table
@@ -24,6 +25,12 @@ pub const VERSION: u32 = 3;
 pub const LIVE_OFFSET: usize = 0x1000;
 /// Whose image this is, ended by NUL: an image in memory has no other link back.
 pub const OWNER_OFFSET: usize = 0x2000;
+/// What the user is to know, each `[NOTICE_SAID or NOTICE_KEPT, text, NUL]`, ended by 0.
+pub const NOTICES_OFFSET: usize = 0x3000;
+pub const NOTICES_LEN: usize = 0x1000;
+pub const NOTICE_SAID: u8 = b'+';
+/// Not said yet: the screen was the program's.
+pub const NOTICE_KEPT: u8 = b'-';
 pub const JOURNAL_OFFSET: usize = 0x1_0000;
 pub const JOURNAL_LEN: usize = 256 << 20;
 pub const TABLE_OFFSET: usize = JOURNAL_OFFSET + JOURNAL_LEN;
@@ -226,6 +233,10 @@ pub struct Inflight {
     _pad: u32,
     /// Checksum of the bytes written.
     pub sum: AtomicU64,
+    /// Output that the kernel notes itself: where in the image its bytes begin
+    /// (0: it does not), and how far it has got.
+    pub from: AtomicU64,
+    pub done: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Header>() <= 4096);

@@ -54,7 +54,6 @@ pub struct Engine {
     pub log: crate::log::Log,
     pub limbo: crate::object::descriptor::Limbo,
     pub undo: crate::object::undo::Pending,
-    pub unfed: crate::object::input::Unfed,
     pub stubs: crate::patch::StubPools,
     /// The protocol's flag is set and no commit follows an event: calls whose
     /// only effect would be to set it may skip the lock.
@@ -96,7 +95,6 @@ pub static mut ENGINE: Engine = Engine {
     log: crate::log::Log::new(),
     limbo: crate::object::descriptor::Limbo::new(),
     undo: crate::object::undo::Pending::new(),
-    unfed: crate::object::input::Unfed::new(),
     stubs: crate::patch::StubPools::new(),
     nd_cheap: AtomicBool::new(false),
     tick: AtomicBool::new(false),

@@ -28,13 +28,16 @@ impl<const N: usize> Text<N> {
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
+    pub fn append(&mut self, bytes: &[u8]) {
+        let n = bytes.len().min(N - self.len);
+        self.bytes[self.len..self.len + n].copy_from_slice(&bytes[..n]);
+        self.len += n;
+    }
 }
 
 impl<const N: usize> Write for Text<N> {
     fn write_str(&mut self, s: &str) -> core::fmt::Result {
-        let n = s.len().min(N - self.len);
-        self.bytes[self.len..self.len + n].copy_from_slice(&s.as_bytes()[..n]);
-        self.len += n;
+        self.append(s.as_bytes());
         Ok(())
     }
 }
@@ -77,26 +80,7 @@ pub fn internal(info: &core::panic::PanicInfo) -> ! {
     )
 }
 
-/// A message to the person at the terminal, once per call site.
-pub fn warn(message: core::fmt::Arguments) {
-    let mut text = Text::<400>::new();
-    let _ = text.write_str("dcrun: ");
-    let _ = text.write_fmt(message);
-    let _ = text.write_str("\r\n");
-    let fd = engine().boot.fd_base + dc_image::boot::high_fd::MESSAGES;
-    let n = sys!(WRITE, fd, text.as_bytes().as_ptr(), text.as_bytes().len());
-    if n > 0 {
-        count_written(engine().live(), n as usize);
-    }
-}
-
 /// Keeps `Live::wchar` equal to what the kernel counts for this process.
 pub fn count_written(live: &Live, bytes: usize) {
     add(&live.wchar, bytes as u64);
-}
-
-/// A development aid: one line on the keeper's standard error.
-#[macro_export]
-macro_rules! say {
-    ($($t:tt)*) => { $crate::fatal::warn(format_args!($($t)*)) };
 }

@@ -32,6 +32,7 @@ mod fatal;
 mod load;
 mod log;
 mod machine;
+mod notice;
 mod object;
 mod patch;
 mod recover;

@@ -93,8 +93,7 @@ pub fn python_repl() -> Session {
                     r"\.\.\. ",
                 )
                 .line("", r"sleeping\r\n")
-                .send("\x03")
-                .expect(r"woken\r\n.*>>> ");
+                .interrupt(r"woken\r\n.*>>> ");
         }
     }
     session

@@ -47,9 +47,11 @@ const INTERRUPTS: usize = 24;
 
 fn interrupts() -> Session {
     let session = probe!("terminal-interrupt", "each ^C arrives once").channel(Channel::Pty);
-    (1..=INTERRUPTS).fold(session, |session, number| {
-        session.expect(format!("ready {number}\\b")).send("\x03")
-    })
+    (2..=INTERRUPTS)
+        .fold(session.expect(r"ready 1\b"), |session, number| {
+            session.interrupt(format!("ready {number}\\b"))
+        })
+        .interrupt("ok")
 }
 
 pub fn all() -> Vec<Session> {
@@ -59,6 +61,7 @@ pub fn all() -> Vec<Session> {
         probe!("file-change", "a file overwritten, truncated, extended and appended to"),
         probe!("file-names", "rename, link, unlink, mkdir, rmdir, symlink"),
         probe!("file-backup", "a file renamed to its backup and written anew"),
+        probe!("file-attributes", "extended attributes set, replaced and removed"),
         probe!("file-unlinked", "an open file without a name"),
         probe!("file-maps", "a shared and a private mapping of a file"),
         probe!("pipe-self", "a pipe from a program to itself, with bytes in it"),
@@ -116,6 +119,7 @@ pub fn all() -> Vec<Session> {
             .resize(24, 80),
         interrupts(),
         probe!("map-churn", "mmap, munmap, mremap, mprotect, madvise with checksums"),
+        probe!("map-hints", "wishes for addresses, free and taken, below 2 GB and far up"),
         probe!("map-large", "large areas: dropped, moved, protected, grown, all after recoveries"),
         probe!("map-fork", "a child's memory stays while the parent writes and commits"),
         probe!("buffers-asleep", "calls that write into memory that has been quiet"),

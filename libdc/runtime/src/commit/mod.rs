@@ -67,7 +67,6 @@ pub fn commit(local: &mut Local) {
     crate::log::after_commit();
     object::descriptor::close_limbo();
     object::undo::forget();
-    e.unfed.committed();
     thread::resume_others();
     let (store, mut supply) = store_and_supply();
     store.give_back(&mut supply, now_ns);

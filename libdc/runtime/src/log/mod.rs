@@ -159,7 +159,8 @@ pub fn count_input() {
         .journal
         .records(0)
         .filter(|r| matches!(r.kind, record::INPUT | record::MESSAGE));
-    e.log.input = input.map(|r| r.payload.len() as u64).sum();
+    let since: u64 = input.map(|r| r.payload.len() as u64).sum();
+    e.log.input = state().root.pushback_len + since;
 }
 
 /// Output was made and is on record.
@@ -214,7 +215,9 @@ pub fn before_commit() {
 pub fn after_commit() {
     let e = engine();
     let log = &mut e.log;
-    (log.records, log.bytes, log.input, log.unsynced) = (0, 0, 0, false);
+    (log.records, log.bytes, log.unsynced) = (0, 0, false);
+    // What is still to be fed needs its room as well.
+    log.input = state().root.pushback_len;
     log.chooser.committed();
     in_force();
 }

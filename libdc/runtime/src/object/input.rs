@@ -218,34 +218,6 @@ fn stream(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
     }
 }
 
-/// How much a recovery would have to feed again.
-pub struct Unfed {
-    /// Bytes of the pushback at the last commit.
-    committed: usize,
-    /// What has been consumed since, as it would lie there.
-    since: usize,
-}
-
-impl Unfed {
-    pub const fn new() -> Unfed {
-        Unfed {
-            committed: 0,
-            since: 0,
-        }
-    }
-
-    /// A commit: what was consumed is past.
-    pub fn committed(&mut self) {
-        self.committed = state().root.pushback_len as usize;
-        self.since = 0;
-    }
-
-    /// Whether so much more could still be fed again.
-    fn has_room(&self, len: usize) -> bool {
-        self.committed + self.since + 8 + len <= state().root.pushback.len() || self.since == 0
-    }
-}
-
 fn consume(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
     if let Some(file) = descriptor::file_of(fd) {
         pipe::touch(file);
@@ -254,10 +226,6 @@ fn consume(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
     if e.alone {
         // Nothing of a child is ever fed again.
         return thread::wait_or_signal(l, nr::READ, [fd as usize, addr, len, 0, 0, 0]);
-    }
-    if !e.unfed.has_room(len.min(STREAM_MAX)) {
-        event::tell(protocols::Event::CommitRequested, 0);
-        crate::commit::commit(l);
     }
     let live = e.live();
     let before = live.rchar.load(Relaxed);
@@ -342,7 +310,6 @@ fn note(fd: i32, thread: u32, sum: u64, before: u64, n: u64) {
     unsafe { room.cast::<IoHead>().write_unaligned(head) };
     let len = size_of::<IoHead>() + n as usize;
     e.live().journal_bytes.fetch_add(len as u64, Relaxed);
-    e.unfed.since += 8 + n as usize;
     if e.journal.append_in_place(record::INPUT, len).is_err() {
         unreachable!("the length was limited to the room");
     }
@@ -580,13 +547,11 @@ pub fn restore(warm: bool, from: usize) {
     if e.boot.plant == plant::LOSE_READ {
         return;
     }
-    e.unfed.committed();
     let root = &mut state().root;
     for r in e.journal.records(from) {
         if !matches!(r.kind, record::INPUT | record::MESSAGE) {
             continue;
         }
-        e.unfed.since += 8 + r.payload.len().saturating_sub(size_of::<IoHead>());
         let Some(head) = record::value_of::<IoHead>(r.payload) else {
             continue;
         };

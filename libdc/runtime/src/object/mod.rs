@@ -38,3 +38,4 @@ pub mod timers;
 pub mod tree;
 pub mod tty;
 pub mod undo;
+pub mod witness;

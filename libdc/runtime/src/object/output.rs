@@ -1,16 +1,16 @@
-//! Output: visible events, made exactly once as long as the keeper lives.
+//! Output: visible events, made exactly once.
 //!
 //! A write to anything but a file of the program's own is visible. The
 //! protocol may want a commit before it; then the call is performed and noted
 //! in the journal. After a crash the program runs again from its last commit
 //! and makes the same calls in the same order: those that the journal has are
 //! answered with their recorded result and not performed. The one call that
-//! was under way is settled by the keeper's count of the bytes that the dead
-//! worker wrote.
+//! was under way is settled by what the kernel noted of it (`witness.rs`), or by
+//! the keeper's count of the bytes that the dead worker wrote.
 #![allow(unsafe_code)]
 
 use super::record::{self, IoHead};
-use super::{descriptor, regular};
+use super::{descriptor, regular, witness};
 use crate::commit::fault_point;
 use crate::engine::engine;
 use crate::event;
@@ -275,10 +275,17 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
     flight.before.store(before, Relaxed);
     flight.thread.store(slot | own_pipe, Relaxed);
     flight.sum.store(sum, Relaxed);
+    let mut witnessed = witness::prepare(fd, c);
     flight.active.store(1, Release);
     let r = loop {
+        let done = match witnessed {
+            true => witness::write(fd, c.len),
+            false => None,
+        };
+        witnessed = done.is_some();
         // SAFETY: the program's own call with its own arguments.
-        let r = unsafe { crate::machine::entry::interruptible(c.nr, &c.args) };
+        let r =
+            done.unwrap_or_else(|| unsafe { crate::machine::entry::interruptible(c.nr, &c.args) });
         if r == -EINTR && !thread::signal_waits(l) {
             l.attention
                 .fetch_and(!crate::machine::frame::ATTENTION_SIGNAL, SeqCst);
@@ -336,8 +343,9 @@ fn contents_sum(c: &Call) -> u64 {
     }
 }
 
-/// At recovery: a call under way at the crash counts if the kernel counted it.
-pub fn settle(dead_wchar: u64) {
+/// At recovery: a call under way at the crash counts if the kernel noted it
+/// ([`witness`]) or counted it. If neither, it is made again.
+pub fn settle(dead_wchar: Option<u64>) {
     let e = engine();
     let flight = &e.live().output;
     if flight.active.load(Acquire) == 0 {
@@ -345,12 +353,14 @@ pub fn settle(dead_wchar: u64) {
     }
     let before = flight.before.load(Relaxed);
     let recorded = last_mark(record::OUTPUT) == Some(record::mark(before));
-    if !recorded && dead_wchar > before {
+    let counted = || dead_wchar.map_or(0, |count| count.saturating_sub(before));
+    let done = witness::told().unwrap_or_else(counted);
+    if !recorded && done > 0 {
         let head = IoHead {
             fd: flight.fd.load(Relaxed) as i32,
             thread: flight.thread.load(Relaxed),
             mark: record::mark(before),
-            ret: (dead_wchar - before).min(flight.len.load(Relaxed)),
+            ret: done.min(flight.len.load(Relaxed)),
             sum: flight.sum.load(Relaxed),
         };
         record::append(record::OUTPUT, &[record::bytes_of(&head)]);

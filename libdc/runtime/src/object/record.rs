@@ -64,6 +64,16 @@ pub const MESSAGE: u32 = 21;
 
 /// Bit of [`IoHead::thread`]: a message, which no counter counts.
 pub const MESSAGE_FLIGHT: u32 = 1 << 30;
+
+/// Undo: an extended attribute: [`FileHead`] with `at` = length of its value or
+/// `u64::MAX` (there was none), `dev` = 1 if of a link itself; path, name, value.
+pub const ATTRIBUTE: u32 = 22;
+
+/// Whether a record tells how to undo a change of files.
+pub fn is_undo(kind: u32) -> bool {
+    (FILE_SIZE..=META).contains(&kind) || kind == ATTRIBUTE
+}
+
 /// Bit of [`IoHead::thread`]: through a pipe of the program's own.
 pub const OWN_PIPE: u32 = 1 << 31;
 
@@ -142,9 +152,10 @@ pub fn append(kind: u32, parts: &[&[u8]]) {
             ),
         );
     }
-    if (FILE_SIZE..=META).contains(&kind) {
+    if is_undo(kind) {
         make_durable();
     }
+    bound();
 }
 
 /// The storage has what was appended so far, when this returns. In memory it
@@ -189,7 +200,6 @@ pub fn examine() {
             ),
         ),
     }
-    bound();
 }
 
 /// An interval whose journal grows long ends behind the call under way: the

@@ -41,7 +41,14 @@ pub fn change(l: &mut Local, a: [usize; 6]) -> isize {
             meta(a[0], a[1])
         }
         nr::FCHMOD | nr::FCHOWN | nr::UTIMENSAT | nr::FUTIMESAT => meta_fd(a[0] as i32),
-        _ => crate::say!("extended attributes are not undone by a recovery"),
+        nr::SETXATTR | nr::REMOVEXATTR => with_path(AT_FDCWD, a[0], |p, z| {
+            undo::before_attribute(p, z, a[1], false)
+        }),
+        nr::LSETXATTR | nr::LREMOVEXATTR => with_path(AT_FDCWD, a[0], |p, z| {
+            undo::before_attribute(p, z, a[1], true)
+        }),
+        nr::FSETXATTR | nr::FREMOVEXATTR => attribute_fd(a[0] as i32, a[1]),
+        _ => unreachable!("the table sends nothing else here"),
     }
     // SAFETY: the program's own call with its own arguments.
     let r = unsafe { crate::machine::sys::raw6(n, a) };
@@ -139,6 +146,16 @@ fn meta(dir: usize, at: usize) {
             undo::before_meta(p, &st);
         }
     });
+}
+
+fn attribute_fd(fd: i32, name_at: usize) {
+    if let Some(file) = file_of(fd) {
+        let f = open_file(file);
+        let mut path = [0u8; 4096];
+        let n = f.path_len as usize;
+        path[..n].copy_from_slice(&f.path[..n]);
+        undo::before_attribute(&path[..n], &path, name_at, false);
+    }
 }
 
 fn meta_fd(fd: i32) {

@@ -38,10 +38,10 @@ pub fn recover(warm: bool) -> ! {
         && live.dead_rchar.load(Relaxed) != UNCOUNTED;
     if counted {
         input::settle(Some(live.dead_rchar.load(Relaxed)));
-        output::settle(live.dead_wchar.load(Relaxed));
+        output::settle(Some(live.dead_wchar.load(Relaxed)));
     } else {
         input::settle(None);
-        live.output.active.store(0, SeqCst);
+        output::settle(None);
     }
     live.generation.store(generation + 1, SeqCst);
     descriptors::undo_limbo(warm);

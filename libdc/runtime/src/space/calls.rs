@@ -5,7 +5,7 @@
 
 use super::*;
 use crate::machine::sys::{errno::*, failed};
-use crate::object::descriptor;
+use crate::object::{descriptor, memfd};
 use dc_image::window::PAGE;
 
 fn up(len: usize) -> usize {
@@ -32,6 +32,9 @@ pub fn mmap(a: [usize; 6]) -> isize {
         0
     };
     let shared = flags & 3 != MAP_PRIVATE;
+    if shared && prot & PROT_EXEC != 0 && file != 0 && memfd::is(file) {
+        return -EPERM;
+    }
     let real = (flags & !(MAP_FIXED_NOREPLACE | MAP_32BIT)) | MAP_FIXED;
     let r = sys!(MMAP, at, len, prot, real, fd, offset);
     if failed(r) {
@@ -77,14 +80,17 @@ fn place(addr: usize, len: usize, flags: u32) -> Result<usize, isize> {
         }
         return Ok(addr);
     }
-    if flags & MAP_32BIT != 0 {
-        return find_free(len as u64, 0x8000_0000, 0x4000_0000)
+    const LOW_END: usize = 0x8000_0000;
+    let low = flags & MAP_32BIT != 0;
+    let hint = addr & !(PAGE - 1);
+    let fits = !low || hint.saturating_add(len) <= LOW_END;
+    if hint != 0 && fits && allowed(hint, len) && is_free(hint, len) {
+        return Ok(hint);
+    }
+    if low {
+        return find_free(len as u64, LOW_END as u64, 0x4000_0000)
             .map(|a| a as usize)
             .ok_or(ENOMEM);
-    }
-    let hint = addr & !(PAGE - 1);
-    if hint != 0 && allowed(hint, len) && is_free(hint, len) {
-        return Ok(hint);
     }
     // Large areas on a huge-page boundary, so that the kernel can use them.
     let align = if len >= 2 << 20 { 2 << 20 } else { PAGE };

@@ -9,9 +9,11 @@
 //! under a name that starts with `.dcrun-`.
 #![allow(unsafe_code)]
 
+mod attribute;
 mod kept;
 mod play;
 
+pub use attribute::before_attribute;
 pub use kept::keep;
 pub use play::roll_back;
 

@@ -20,7 +20,7 @@ pub fn roll_back() {
     };
     let mut n = 0;
     for r in engine().journal.records(0) {
-        if (record::FILE_SIZE..=record::META).contains(&r.kind) && n < offsets.len() {
+        if record::is_undo(r.kind) && n < offsets.len() {
             offsets[n] = r.offset as u32;
             n += 1;
         } else if r.kind == record::UNDONE
@@ -80,6 +80,7 @@ fn undo_one(kind: u32, payload: &[u8]) {
                 sys!(UTIMENSAT, AT_FDCWD, path.as_ptr(), &raw const ts, 0);
             }
         }
+        record::ATTRIBUTE => attribute::put_back(&h, path, rest),
         record::FILE_SIZE | record::FILE_BYTES => restore_content(kind, &h, path, rest),
         _ => {}
     }

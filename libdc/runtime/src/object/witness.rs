@@ -1,0 +1,124 @@
+//! Output that the kernel itself puts on record, so that a death of everything
+//! does not hide whether it was made.
+//!
+//! A warm recovery asks the zombie's count of bytes. When worker and keeper die
+//! together nobody is left to ask, and a mark that the worker sets behind a
+//! write comes too late: a write to a terminal wakes whoever reads it, and on a
+//! busy machine the writer loses the processor with the bytes out and the mark
+//! not made (one kill in six, for a program that does nothing but write).
+//!
+//! But SIGKILL ends no system call in the middle of the kernel. So the output is
+//! made by the one call that also stores how much of it was done: `sendfile`,
+//! from a copy in the journal's room, moves an offset that lies in Rio. Whatever
+//! moment the kill chooses, effect and offset are both there or neither is.
+//!
+//! Pipes are left out: there `sendfile` hands over the pages themselves, which
+//! the next record overwrites, and a pipe holds 16 of them however small. A
+//! socket dies with the keeper anyway. Their last output may come twice.
+#![allow(unsafe_code)]
+
+use super::descriptor;
+use super::output::Call;
+use super::record::IoHead;
+use crate::engine::{add, engine};
+use crate::machine::sys::errno::*;
+use crate::machine::{entry, nr, user};
+use crate::state::Kind;
+use core::sync::atomic::Ordering::*;
+use dc_image::boot::high_fd;
+use dc_image::window::RIO_BASE;
+
+/// The most that is copied; longer output is written without a witness.
+const LONGEST: usize = 64 << 10;
+
+/// Before the call is noted as under way: copies what it will write. False if
+/// it is to be written the ordinary way.
+pub fn prepare(fd: i32, c: &Call) -> bool {
+    let e = engine();
+    let flight = &e.live().output;
+    flight.from.store(0, Relaxed);
+    if e.alone || !descriptor::file_of(fd).is_some_and(is_witnessed) {
+        return false;
+    }
+    let (room, len) = e.journal.room();
+    let Some(room_len) = len.checked_sub(size_of::<IoHead>()) else {
+        return false;
+    };
+    if c.len == 0 || c.len > LONGEST.min(room_len) {
+        return false;
+    }
+    // SAFETY: the room has space for the head, which will be written first, and
+    // behind it for this. An image that cannot grow makes the copy fail.
+    let copy = unsafe { core::slice::from_raw_parts_mut(room.add(size_of::<IoHead>()), c.len) };
+    if !gather(copy, c) {
+        return false;
+    }
+    let from = (room as usize + size_of::<IoHead>() - RIO_BASE) as u64;
+    flight.done.store(from, Relaxed);
+    flight.from.store(from, Relaxed);
+    true
+}
+
+/// Makes the output that was prepared. None if the kernel does not want it made
+/// this way.
+pub fn write(fd: i32, len: usize) -> Option<isize> {
+    let e = engine();
+    let flight = &e.live().output;
+    let done = flight.done.as_ptr() as usize;
+    let args = [
+        fd as usize,
+        e.high_fd(high_fd::RIO) as usize,
+        done,
+        len,
+        0,
+        0,
+    ];
+    // SAFETY: the offset is a field of Live, which outlives the worker.
+    let r = unsafe { entry::interruptible(nr::SENDFILE, &args) };
+    if r == -EINVAL || r == -ENOSYS {
+        // A terminal that hung up, a file open for appending: nothing was done.
+        flight.from.store(0, Release);
+        return None;
+    }
+    if r > 0 {
+        add(&e.live().rchar, r as u64);
+    }
+    Some(r)
+}
+
+/// How much of the call under way at the crash was done, if the kernel says so.
+pub fn told() -> Option<u64> {
+    let flight = &engine().live().output;
+    match flight.from.load(Acquire) {
+        0 => None,
+        from => Some(flight.done.load(Relaxed).saturating_sub(from)),
+    }
+}
+
+fn is_witnessed(file: u32) -> bool {
+    matches!(descriptor::open_file(file).kind, Kind::Tty | Kind::Regular)
+}
+
+/// One buffer or several, as the program gave them, into one.
+fn gather(copy: &mut [u8], c: &Call) -> bool {
+    match c.nr {
+        nr::WRITE => user::read_bytes(c.args[1], copy),
+        nr::WRITEV => {
+            let mut rest = copy;
+            for i in 0..c.args[2] {
+                let Some([base, len]) = user::read::<[usize; 2]>(c.args[1] + i * 16) else {
+                    return false;
+                };
+                let Some((piece, behind)) = rest.split_at_mut_checked(len) else {
+                    return false;
+                };
+                if !user::read_bytes(base, piece) {
+                    return false;
+                }
+                rest = behind;
+            }
+            rest.is_empty()
+        }
+        _ => false,
+    }
+}
