@@ -26,6 +26,10 @@
 use crate::frames::{Balance, FrameSet, Thrift};
 use core::sync::atomic::{AtomicU64, Ordering::*};
 
+mod lay;
+
+pub use lay::Stretch;
+
 pub const PAGE: usize = 4096;
 
 /// What the table says of one frame.
