@@ -200,6 +200,10 @@ pub struct Live {
     pub cost_flush_ns: AtomicU64,
     /// Why it was changed last, UTF-8, NUL-terminated.
     pub protocol_reason: [u8; 320],
+    /// Pages that were mapped from the image because they were cold, ever; and
+    /// pieces of memory that were so and woke again.
+    pub pages_folded: AtomicU64,
+    pub folds_undone: AtomicU64,
 }
 
 /// In `Live::dead_rchar` and `dead_wchar`: all died at once, and nobody has counted.

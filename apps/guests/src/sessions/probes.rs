@@ -119,6 +119,8 @@ pub fn all() -> Vec<Session> {
         probe!("map-large", "large areas: dropped, moved, protected, grown, all after recoveries"),
         probe!("map-fork", "a child's memory stays while the parent writes and commits"),
         probe!("memory-sweep", "writes that move upward through memory, steadily and not"),
+        probe!("memory-cold", "memory left alone, read, partly rewritten, dropped and moved")
+            .env("DCRUN_FOLD_MS", "5"),
         probe!("brk-growth", "brk up and down"),
         probe!("registers-avx", "ymm registers held across system calls", COMPILER_AVX),
         probe!("fpu-control", "rounding in SSE and x87, kept across calls"),
