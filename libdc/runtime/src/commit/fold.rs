@@ -40,8 +40,8 @@ const TIME_SHARE: u64 = 100;
 /// What it is taken to cost that a folded piece was woken.
 const REGRET_NS: u64 = 500_000;
 /// Bytes that one commit maps, and lays together.
-const MAP_AT_ONCE: usize = 256 * PAGE;
-const LAY_AT_ONCE: usize = 64 * PAGE;
+const MAP_AT_ONCE: usize = 64 * PAGE;
+const LAY_AT_ONCE: usize = 16 * PAGE;
 /// Shorter runs are not mapped as they are.
 const RUN: usize = 16 * PAGE;
 /// A piece with fewer pages is not worth a mapping.

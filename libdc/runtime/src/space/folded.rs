@@ -247,6 +247,10 @@ pub fn fold_asleep(v: &Vma, page: usize, frames: *const u8, len: usize) -> bool 
     if failed(sys!(MMAP, page, len, prot, flags, fd, offset)) {
         return false;
     }
+    // In tracked memory a read would be a fault for each page; before, it is one
+    // for several. Nothing can be written, since the piece sleeps.
+    const MADV_POPULATE_READ: usize = 22;
+    sys!(MADVISE, page, len, MADV_POPULATE_READ);
     if !uffd::track(page, page + len) {
         fatal::stop(
             FatalCode::Internal,
