@@ -35,7 +35,7 @@ static void check(const char *what, int round)
 /* So many small commits, over some time: what they replace is used again at once. */
 static void rest(int round)
 {
-    for (int turn = 0; turn < 120; turn++) {
+    for (int turn = 0; turn < 300; turn++) {
         for (int page = 0; page < 64; page += 1 + turn % 3)
             busy[page][turn * 8 % PAGE] = (unsigned char)mix(round * 1000 + turn + page);
         usleep(500);
