@@ -111,7 +111,11 @@ int main(void)
         }
         check("changed", round);
     }
-    CHECK(munmap(page_at(2 * MIB), MIB * PAGE) == 0);
+    /* Locked and advised while it is cold. */
+    CHECK(madvise(page_at(4 * MIB), MIB * PAGE, MADV_DONTFORK) == 0);
+    CHECK(mlock(page_at(0), MIB * PAGE) == 0);
+    check("locked", 9);
+    CHECK(munmap(page_at(0), MIB * PAGE) == 0);
     rest(9);
     say("ok");
     return 0;

@@ -86,6 +86,8 @@ pub fn all() -> Vec<Session> {
         probe!("threads-signal", "signals to a thread and to the process"),
         probe!("threads-errno", "errno of each thread across failing calls"),
         probe!("threads-robust", "a robust mutex whose owner died"),
+        probe!("futex-cold", "a shared futex in memory that was left alone for long")
+            .env("DCRUN_FOLD_MS", "5"),
         probe!("epoll-event", "epoll over eventfds and a pipe"),
         probe!("clock-spin", "the time asked for by threads and a handler without pause"),
         probe!("chance", "chance from the kernel, shown and chained").stream(Stream::Chained),
