@@ -292,6 +292,11 @@ impl PageStore {
 
     #[cold]
     fn give_back_frames(&mut self, mut surplus: usize, supply: &mut impl Supply) {
+        // With frames to spare, none that never was one is needed soon.
+        let limit = self.limit().load(Relaxed) as usize;
+        if self.usable > limit && supply.give_back(limit, self.usable - limit) {
+            self.usable = limit;
+        }
         while surplus > 0
             && let Some((from, len)) = self.free.take_highest_run(surplus)
         {

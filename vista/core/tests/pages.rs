@@ -204,7 +204,7 @@ fn storage_goes_back_and_is_got_again() {
         image.commit(&mut store, 5..6, round);
     }
     let held = image.storage.held();
-    assert!(held < 2000 + 600, "after most was unmapped: {held}");
+    assert!(held < 2000 + 400, "after most was unmapped: {held}");
     image.check(&store);
     // A new opening does not know what has storage, and finds out.
     let mut store = image.open();
