@@ -6,6 +6,7 @@
  *   w       read all memory, answer the time when done
  *   + -     write 16 MB more; give the newest 16 MB back
  *   0 .. 9  write that tenth of the memory and checkpoint (0: one page)
+ *   t       as 9, and answer how many ns it took for each page
  * Every answer is a line: the CLOCK_MONOTONIC ns, and the sum of what was read.
  */
 #include "clock.h"
@@ -74,6 +75,10 @@ int main(int argc, char **argv)
                 return 3;
         } else if (command == '-' && steps_used > 1) {
             munmap(steps[--steps_used], pages_of_step * PAGE);
+        } else if (command == 't') {
+            unsigned long from = now_ns();
+            write_tenths(9);
+            sum = (now_ns() - from) / (steps_used * pages_of_step);
         } else if (command >= '0' && command <= '9') {
             write_tenths((size_t)(command - '0'));
         }

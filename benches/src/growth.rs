@@ -1,8 +1,10 @@
 //! How Rio grows: its bytes against the resident size and the dirty set.
 //!
 //! Two guests of the same program, native and hosted, take the same steps: grow,
-//! then write a share of the memory again and again, then give memory back. After
-//! each step both are asked what they hold.
+//! then write a share of the memory again and again, leave it alone, then give
+//! memory back. After each step both are asked what they hold.
+
+use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
@@ -10,7 +12,7 @@ use crate::bench::Bench;
 use crate::chart::{Axis, Chart};
 use crate::failure::{Doing, Outcome};
 use crate::guest;
-use crate::hosted::{Run, Under};
+use crate::hosted::{Conversation, Run, Under};
 use crate::recovery::answer;
 use crate::report::{Cell, Report, Table};
 use crate::scale::Kind;
@@ -19,7 +21,11 @@ const MB: f64 = 1048576.0;
 const PAGE: f64 = 4096.0;
 const START_MB: &str = "16";
 
-/// A command of the guest, and how often: growing, then dirty sets, then less.
+/// Not a command: [`leave_alone`].
+const LEFT_ALONE: &str = "left alone";
+
+/// A command of the guest, and how often: growing, then dirty sets, then nothing
+/// for long, then less.
 fn steps(bench: &Bench) -> Vec<(&'static str, usize)> {
     vec![
         ("+", bench.either(3, 15)),
@@ -27,7 +33,8 @@ fn steps(bench: &Bench) -> Vec<(&'static str, usize)> {
         ("1", 6),
         ("5", 6),
         ("9", 6),
-        ("0", 4),
+        (LEFT_ALONE, 1),
+        ("9", 2),
         ("-", bench.either(3, 12)),
         ("0", 4),
     ]
@@ -40,6 +47,7 @@ fn says(command: &str) -> &'static str {
         "0" => "1 page written",
         "1" => "10 % written",
         "5" => "50 % written",
+        LEFT_ALONE => LEFT_ALONE,
         _ => "all written",
     }
 }
@@ -68,13 +76,24 @@ pub fn measure(bench: &Bench) -> Outcome<Report> {
     );
     let mut lines: [Vec<(f64, f64)>; 4] = Default::default();
     let (mut most_native, mut most_hosted, mut last_ratio) = (0.0f64, 0.0f64, f64::NAN);
+    let mut cold_ratio = f64::NAN;
+    let mut first_write = Table::new(
+        "ns for the first write to a page after it was left alone",
+        &["memory", "native", "hosted"],
+    );
     let mut pages_before = 0.0;
     let mut interval = 0;
     for (command, count) in steps(bench) {
         bench.say(&format!("rio-growth: {}", says(command)));
         for nth in 0..count {
-            answer(&mut native, command)?;
-            answer(&mut hosted, command)?;
+            if command == LEFT_ALONE {
+                leave_alone(&hosted_run, &mut native, &mut hosted, Until::Asleep)?;
+                first_write.row(write_all("held twice", &mut native, &mut hosted)?);
+                leave_alone(&hosted_run, &mut native, &mut hosted, Until::Folded)?;
+            } else {
+                answer(&mut native, command)?;
+                answer(&mut hosted, command)?;
+            }
             // The answer is a commit of its own; what follows it is small.
             let held = Held::by(&hosted_run, native.pid(), hosted.pid())?;
             let dirty = (held.pages_copied - pages_before).max(0.0) * PAGE / MB;
@@ -83,6 +102,10 @@ pub fn measure(bench: &Bench) -> Outcome<Report> {
             most_native = most_native.max(held.native);
             most_hosted = most_hosted.max(held.in_all());
             last_ratio = ratio;
+            if command == LEFT_ALONE {
+                cold_ratio = ratio;
+                first_write.row(write_all("folded", &mut native, &mut hosted)?);
+            }
             let x = interval as f64;
             lines[0].push((x, held.native));
             lines[1].push((x, dirty));
@@ -109,7 +132,7 @@ pub fn measure(bench: &Bench) -> Outcome<Report> {
 
     let mut chart = Chart::new(
         "rio-growth",
-        "Memory of a run: growing, then 1 page, 10 %, 50 %, all written, then less",
+        "Memory of a run: growing, then 1 page, 10 %, 50 %, all written, left alone, then less",
         Axis::new("interval", Kind::Linear),
         Axis::new("MB", Kind::Linear),
     );
@@ -124,11 +147,18 @@ pub fn measure(bench: &Bench) -> Outcome<Report> {
     }
     report.charts.push(chart);
     report.tables.push(table);
+    report.tables.push(first_write);
     report.goal(
         "memory of a run against native, the most of each",
         2.1,
         "x",
         most_hosted / most_native,
+    );
+    report.goal(
+        "the same when all but one page was left alone, cold memory folded",
+        1.3,
+        "x",
+        cold_ratio,
     );
     report.goal(
         "the same at the end, when memory was given back",
@@ -142,6 +172,56 @@ pub fn measure(bench: &Bench) -> Outcome<Report> {
          private memory and files, and the keeper.",
     );
     Ok(report)
+}
+
+enum Until {
+    /// Nothing is hot any more, and nothing folded yet.
+    Asleep,
+    Folded,
+}
+
+/// Both programs write one page now and then, for a time.
+fn leave_alone(
+    run: &Run<'_>,
+    native: &mut Conversation,
+    hosted: &mut Conversation,
+    until: Until,
+) -> Outcome<()> {
+    let from = Instant::now();
+    let most = match until {
+        Until::Asleep => Duration::from_secs(3),
+        Until::Folded => Duration::from_secs(90),
+    };
+    let mut turn = 0;
+    while from.elapsed() < most {
+        answer(native, "0")?;
+        answer(hosted, "0")?;
+        std::thread::sleep(Duration::from_millis(4));
+        turn += 1;
+        if matches!(until, Until::Folded) && turn % 200 == 0 {
+            let held = Held::by(run, native.pid(), hosted.pid())?;
+            if held.program < held.native / 10.0 {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How long a page takes if both write all of their memory.
+fn write_all(
+    memory: &str,
+    native: &mut Conversation,
+    hosted: &mut Conversation,
+) -> Outcome<[Cell; 3]> {
+    let mut row = [Cell::text(memory), Cell::whole(0), Cell::whole(0)];
+    for (guest, cell) in [native, hosted].into_iter().zip(&mut row[1..]) {
+        guest.say("t")?;
+        let line = guest.hear()?;
+        let ns: Option<u64> = line.split(' ').nth(1).and_then(|word| word.parse().ok());
+        *cell = Cell::whole(ns.doing(|| format!("time in the answer {line:?}"))?);
+    }
+    Ok(row)
 }
 
 /// What the two programs hold, in MB.

@@ -1,16 +1,23 @@
 //! What tests ask for in the environment: named faults (DCRUN_FAULT=name:count),
-//! planted bugs (DCRUN_PLANT=name), and another bound of the log
-//! (DCRUN_LOG_LIMIT=bytes).
+//! planted bugs (DCRUN_PLANT=name), another bound of the log
+//! (DCRUN_LOG_LIMIT=bytes), and another time after which memory that is quiet
+//! is mapped from the image (DCRUN_FOLD_MS=ms, 0 is never).
 
-use dc_image::boot::{LOG_LIMIT, fault, plant};
+use dc_image::boot::{FOLD_MS, LOG_LIMIT, fault, plant};
 
 use crate::message::{Failure, Outcome};
 
 pub const FAULT_VARIABLE: &str = "DCRUN_FAULT";
 pub const PLANT_VARIABLE: &str = "DCRUN_PLANT";
 pub const LOG_LIMIT_VARIABLE: &str = "DCRUN_LOG_LIMIT";
+pub const FOLD_VARIABLE: &str = "DCRUN_FOLD_MS";
 /// What the program does not get to see.
-pub const VARIABLES: [&str; 3] = [FAULT_VARIABLE, PLANT_VARIABLE, LOG_LIMIT_VARIABLE];
+pub const VARIABLES: [&str; 4] = [
+    FAULT_VARIABLE,
+    PLANT_VARIABLE,
+    LOG_LIMIT_VARIABLE,
+    FOLD_VARIABLE,
+];
 
 /// A crash point and its count; each run crashes there once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +53,18 @@ pub fn parse_plant(text: Option<&str>) -> Outcome<u32> {
 
 /// Bytes that the log of an interval may have.
 pub fn parse_log_limit(text: Option<&str>) -> Outcome<u64> {
-    let Some(text) = text else {
-        return Ok(LOG_LIMIT);
-    };
-    text.parse().map_err(|_| {
-        Failure::own(format!(
-            "{LOG_LIMIT_VARIABLE}={text}: it is no number of bytes"
-        ))
+    parse_figure(LOG_LIMIT_VARIABLE, text, LOG_LIMIT, "bytes")
+}
+
+/// How long memory must have been quiet to be mapped from the image.
+pub fn parse_fold(text: Option<&str>) -> Outcome<u64> {
+    parse_figure(FOLD_VARIABLE, text, FOLD_MS, "ms")
+}
+
+fn parse_figure(variable: &str, text: Option<&str>, usual: u64, unit: &str) -> Outcome<u64> {
+    text.map_or(Ok(usual), |text| {
+        text.parse()
+            .map_err(|_| Failure::own(format!("{variable}={text}: it is no number of {unit}")))
     })
 }
 
@@ -89,6 +101,9 @@ mod tests {
         assert_eq!(parse_log_limit(None), Ok(LOG_LIMIT));
         assert_eq!(parse_log_limit(Some("4096")), Ok(4096));
         assert!(parse_log_limit(Some("4k")).is_err());
+        assert_eq!(parse_fold(None), Ok(FOLD_MS));
+        assert_eq!(parse_fold(Some("0")), Ok(0));
+        assert!(parse_fold(Some("soon")).is_err());
     }
 
     #[test]

@@ -52,6 +52,7 @@ struct Session<'a> {
     fault: Fault,
     plant: u32,
     log_limit: u64,
+    fold_ms: u64,
 }
 
 impl<'a> Session<'a> {
@@ -64,6 +65,7 @@ impl<'a> Session<'a> {
             fault: fault::parse_fault(variable(fault::FAULT_VARIABLE).as_deref())?,
             plant: fault::parse_plant(variable(fault::PLANT_VARIABLE).as_deref())?,
             log_limit: fault::parse_log_limit(variable(fault::LOG_LIMIT_VARIABLE).as_deref())?,
+            fold_ms: fault::parse_fold(variable(fault::FOLD_VARIABLE).as_deref())?,
         })
     }
 }
@@ -304,6 +306,7 @@ fn assemble(
     info.protocol = record.protocol.first() as u32;
     info.auto = u32::from(record.protocol == Chosen::Auto);
     info.log_limit = session.log_limit;
+    info.fold_ms = session.fold_ms;
     info.fd_base = reservation.fd_base;
     info.durable = u32::from(record.rio.kind != RioKind::Tmpfs);
     info.interval_ms = record.interval_ms;

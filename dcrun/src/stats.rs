@@ -113,6 +113,8 @@ pub fn counters(record: &Record, live: &Live) -> Value {
         "commit_total_us": commit_ns as f64 / 1000.0,
         "pages_copied": live.pages_copied.load(Relaxed),
         "pages_hot": live.pages_hot.load(Relaxed),
+        "pages_folded": live.pages_folded.load(Relaxed),
+        "folds_undone": live.folds_undone.load(Relaxed),
         "journal_bytes": live.journal_bytes.load(Relaxed),
         "frames_used": live.frames_used.load(Relaxed),
         "frame_limit": live.frame_limit.load(Relaxed),

@@ -1,6 +1,6 @@
 //! Workers of one run: what each is told, and how it is started.
 
-use dc_image::boot::{BootInfo, LOG_LIMIT, Mode, Slice, fault, plant};
+use dc_image::boot::{BootInfo, FOLD_MS, LOG_LIMIT, Mode, Slice, fault, plant};
 use nix::errno::Errno;
 
 use crate::machine::jump::{self, Plan};
@@ -71,5 +71,6 @@ pub fn blank_boot_info() -> BootInfo {
         sigmask: 0,
         auto: 0,
         log_limit: LOG_LIMIT,
+        fold_ms: FOLD_MS,
     }
 }

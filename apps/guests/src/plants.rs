@@ -20,15 +20,18 @@ pub enum Plant {
     LoseRead,
     /// A result is left out of the log that a replay needs.
     SkipRecord,
+    /// Memory that is laid together anew stays mapped from frames that are then used again.
+    StaleFold,
 }
 
 impl Plant {
-    pub const ALL: [Plant; 5] = [
+    pub const ALL: [Plant; 6] = [
         Plant::SkipPage,
         Plant::SkipCommit,
         Plant::RepeatWrite,
         Plant::LoseRead,
         Plant::SkipRecord,
+        Plant::StaleFold,
     ];
 
     /// What DCRUN_PLANT calls it.
@@ -39,6 +42,7 @@ impl Plant {
             Plant::RepeatWrite => "repeat-write",
             Plant::LoseRead => "lose-read",
             Plant::SkipRecord => "skip-record",
+            Plant::StaleFold => "stale-fold",
         }
     }
 
@@ -62,6 +66,7 @@ impl Plant {
                 ("python-repl", Mode::KillWorker),
             ],
             Plant::SkipRecord => &[("probe-stdin-lines", Mode::Every(Fault::AfterVisible))],
+            Plant::StaleFold => &[("probe-memory-cold", Mode::Hosted)],
         }
     }
 }

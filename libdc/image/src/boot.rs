@@ -102,10 +102,16 @@ pub struct BootInfo {
     pub auto: u32,
     /// Bytes that the log of an interval may have; one that has more commits.
     pub log_limit: u64,
+    /// Time that memory must have been quiet for to be mapped from the image
+    /// instead of being held twice, ms; 0 is never.
+    pub fold_ms: u64,
 }
 
 /// [`BootInfo::log_limit`] unless somebody says otherwise.
 pub const LOG_LIMIT: u64 = 4 << 20;
+
+/// [`BootInfo::fold_ms`] unless somebody says otherwise.
+pub const FOLD_MS: u64 = 5_000;
 
 /// Crash points, chosen from the environment (`DCRUN_FAULT=name:count`).
 pub mod fault {
@@ -138,12 +144,15 @@ pub mod plant {
     pub const LOSE_READ: u32 = 4;
     /// Every fifth determinant is left out of the log.
     pub const SKIP_RECORD: u32 = 5;
+    /// Memory that is laid together again stays mapped from where it was.
+    pub const STALE_FOLD: u32 = 6;
     pub const NAMES: &[(&str, u32)] = &[
         ("skip-page", SKIP_PAGE),
         ("skip-commit", SKIP_COMMIT),
         ("repeat-write", REPEAT_WRITE),
         ("lose-read", LOSE_READ),
         ("skip-record", SKIP_RECORD),
+        ("stale-fold", STALE_FOLD),
     ];
 }
 
@@ -207,5 +216,6 @@ impl BootInfo {
         sigmask: 0,
         auto: 0,
         log_limit: LOG_LIMIT,
+        fold_ms: FOLD_MS,
     };
 }

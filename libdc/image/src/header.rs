@@ -211,6 +211,10 @@ pub struct Live {
     pub protocol_reason: [u8; 320],
     /// `journal`, as it was when the storage last had all of it.
     pub journal_durable: AtomicU64,
+    /// Pages that were mapped from the image because they were cold, ever; and
+    /// pieces of memory that were so and woke again.
+    pub pages_folded: AtomicU64,
+    pub folds_undone: AtomicU64,
 }
 
 /// In `Live::dead_rchar` and `dead_wchar`: all died at once, and nobody has counted.

@@ -45,6 +45,7 @@ pub struct Engine {
     pub hot: crate::commit::hot::HotSet,
     pub streams: crate::commit::stream::Streams,
     pub pieces: crate::commit::sleep::Pieces,
+    pub fold: crate::commit::fold::Fold,
     pub folded: crate::space::folded::Folded,
     /// Two buffers for scans.
     pub regions: *mut crate::uffd::PageRegion,
@@ -88,6 +89,7 @@ pub static mut ENGINE: Engine = Engine {
     hot: crate::commit::hot::HotSet::new(),
     streams: crate::commit::stream::Streams::new(),
     pieces: crate::commit::sleep::Pieces::new(),
+    fold: crate::commit::fold::Fold::new(),
     folded: crate::space::folded::Folded::new(),
     regions: core::ptr::null_mut(),
     taken: core::ptr::null_mut(),

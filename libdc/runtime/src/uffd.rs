@@ -27,6 +27,7 @@ pub const PAGE_IS_FILE: u64 = 1 << 2;
 pub const PAGE_IS_PRESENT: u64 = 1 << 3;
 pub const PAGE_IS_SWAPPED: u64 = 1 << 4;
 pub const PAGE_IS_PFNZERO: u64 = 1 << 5;
+pub const PAGE_IS_HUGE: u64 = 1 << 6;
 
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
@@ -153,7 +154,7 @@ pub fn look(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, usiz
     step(from, to, out, Want::Written)
 }
 
-/// One step through the pages of `from..to` that have contents.
+/// One step through the pages of `from..to` that have contents; says which are huge.
 pub fn present(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, usize), isize> {
     step(from, to, out, Want::Present)
 }
@@ -161,6 +162,7 @@ pub fn present(from: usize, to: usize, out: *mut PageRegion) -> Result<(usize, u
 fn step(from: usize, to: usize, out: *mut PageRegion, want: Want) -> Result<(usize, usize), isize> {
     let told = match want {
         Want::ProtectTold => PAGE_IS_FILE,
+        Want::Present => PAGE_IS_HUGE,
         _ => 0,
     };
     let own = match want {

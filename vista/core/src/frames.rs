@@ -163,6 +163,48 @@ impl FrameSet {
         Some((from, n))
     }
 
+    /// Takes out the lowest run of just so many, if there is one.
+    pub fn take_run(&mut self, len: usize) -> Option<usize> {
+        if self.len < len {
+            return None;
+        }
+        let (mut from, mut n) = (0, 0);
+        let mut i = self.low * BITS;
+        while i < self.summary_len * BITS {
+            if self.summary_word(i / BITS) == 0 {
+                (i, n) = ((i / BITS + 1) * BITS, 0);
+                continue;
+            }
+            let word = self.word(i);
+            if word == 0 || word == !0 {
+                if n == 0 {
+                    from = i * BITS;
+                }
+                n = if word == 0 { 0 } else { n + BITS };
+            } else {
+                for frame in i * BITS..(i + 1) * BITS {
+                    if word >> (frame % BITS) & 1 == 0 {
+                        n = 0;
+                    } else {
+                        if n == 0 {
+                            from = frame;
+                        }
+                        n += 1;
+                        if n == len {
+                            break;
+                        }
+                    }
+                }
+            }
+            if n >= len {
+                (from..from + len).for_each(|frame| self.remove(frame));
+                return Some(from);
+            }
+            i += 1;
+        }
+        None
+    }
+
     /// Enters all of a run.
     pub fn insert_run(&mut self, from: usize, len: usize) {
         (from..from + len).for_each(|frame| self.insert(frame));

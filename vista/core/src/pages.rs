@@ -26,6 +26,10 @@
 use crate::frames::{self, Balance, FrameSet, Thrift};
 use core::sync::atomic::{AtomicU64, Ordering::*};
 
+mod lay;
+
+pub use lay::Stretch;
+
 pub const PAGE: usize = 4096;
 
 /// What the table says of one frame.
@@ -294,7 +298,12 @@ impl PageStore {
 
     #[cold]
     fn give_back_frames(&mut self, mut surplus: usize, supply: &mut impl Supply) {
-        let mut bound = self.limit().load(Relaxed) as usize;
+        // With frames to spare, none that never was one is needed soon.
+        let limit = self.limit().load(Relaxed) as usize;
+        if self.usable > limit && supply.give_back(limit, self.usable - limit) {
+            self.usable = limit;
+        }
+        let mut bound = limit;
         for _ in 0..frames::RUNS {
             let Some((from, len)) = self.free.take_run_below(bound, frames::RUN, surplus) else {
                 return;

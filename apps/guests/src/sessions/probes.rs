@@ -89,6 +89,8 @@ pub fn all() -> Vec<Session> {
         probe!("threads-signal", "signals to a thread and to the process"),
         probe!("threads-errno", "errno of each thread across failing calls"),
         probe!("threads-robust", "a robust mutex whose owner died"),
+        probe!("futex-cold", "a shared futex in memory that was left alone for long")
+            .env("DCRUN_FOLD_MS", "5"),
         probe!("epoll-event", "epoll over eventfds and a pipe"),
         probe!("clock-spin", "the time asked for by threads and a handler without pause"),
         probe!("chance", "chance from the kernel, shown and chained").stream(Stream::Chained),
@@ -124,6 +126,8 @@ pub fn all() -> Vec<Session> {
         probe!("map-fork", "a child's memory stays while the parent writes and commits"),
         probe!("buffers-asleep", "calls that write into memory that has been quiet"),
         probe!("memory-sweep", "writes that move upward through memory, steadily and not"),
+        probe!("memory-cold", "memory left alone, read, partly rewritten, dropped and moved")
+            .env("DCRUN_FOLD_MS", "5"),
         probe!("brk-growth", "brk up and down"),
         probe!("registers-flags", "flags of arithmetic and direction across a call"),
         probe!("registers-avx", "ymm registers held across system calls", COMPILER_AVX),

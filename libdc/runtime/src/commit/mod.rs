@@ -9,6 +9,7 @@
 //!    are dropped, replaced frames are free.
 #![allow(unsafe_code)]
 
+pub mod fold;
 pub mod hot;
 pub mod sleep;
 pub mod stream;
@@ -34,6 +35,7 @@ pub fn commit(local: &mut Local) {
         return;
     }
     let begin = now_ns();
+    e.pieces.tell_time(begin);
     thread::stop_others(local);
     signal::collect_blocked(local);
     save_threads(local);
@@ -45,6 +47,7 @@ pub fn commit(local: &mut Local) {
     if let Err(full) = copy_pages(&mut copied) {
         rio_full(full);
     }
+    copied += e.fold.lay(begin);
     let live = e.live();
     live.frames_used.store(e.store.used() as u64, Relaxed);
     sync_rio();
@@ -56,6 +59,7 @@ pub fn commit(local: &mut Local) {
     live.pages_copied.fetch_add(copied, Relaxed);
     fault_point(fault::AFTER_COMMIT);
 
+    e.fold.map_laid();
     e.store.reclaim();
     let root = &mut state().root;
     if root.discard_count != 0 {
@@ -67,6 +71,7 @@ pub fn commit(local: &mut Local) {
     crate::log::after_commit();
     object::descriptor::close_limbo();
     object::undo::forget();
+    e.fold.step(begin);
     thread::resume_others();
     let (store, mut supply) = store_and_supply();
     store.give_back(&mut supply, now_ns);

@@ -38,8 +38,14 @@ const QUIET: u8 = 24;
 /// ... and for each run of hot pages in it, which make a change of protection
 /// into several.
 const QUIET_RUN: usize = 3;
-/// The part of a look that its pieces share.
-const LOOK: usize = 4;
+/// The part of a scan that its pieces share.
+const SCAN: usize = 4;
+/// Nanoseconds of a tick, as a power of two: about a ms.
+const TICK: u32 = 20;
+/// Beyond this the time until a piece is folded again grows no more.
+const WOKEN_MAX: u8 = 12;
+/// Pieces that one look for cold ones passes.
+const LOOK: usize = 1024;
 /// Pieces closer than this share a scan.
 const GAP: usize = 16 << 20;
 const ONCE: usize = 64;
@@ -52,6 +58,22 @@ struct Piece {
     quiet: u8,
     asleep: bool,
     hit: bool,
+    /// When it fell asleep, in ticks.
+    since: u32,
+    /// How often it was woken after it had been looked at for folding.
+    woken: u8,
+    fold: Fold,
+}
+
+/// What became of a piece that slept for long ([`super::fold`]).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fold {
+    Not,
+    /// Its turn has come.
+    Pending,
+    Folded,
+    /// It is not to be folded as it is.
+    Left,
 }
 
 pub struct Pieces {
@@ -68,6 +90,12 @@ pub struct Pieces {
     /// written to them before is still to be found.
     once: [(usize, usize); ONCE],
     once_len: usize,
+    /// Ticks at the commit under way.
+    now: u32,
+    /// Where the next look for cold pieces begins.
+    cursor: usize,
+    /// Folded pieces that were woken.
+    regrets: AtomicU32,
 }
 
 impl Pieces {
@@ -82,6 +110,9 @@ impl Pieces {
             lock: AtomicU32::new(0),
             once: [(0, 0); ONCE],
             once_len: 0,
+            now: 0,
+            cursor: 0,
+            regrets: AtomicU32::new(0),
         }
     }
 
@@ -208,7 +239,7 @@ impl Pieces {
     /// kernel call of a stopped thread may have written in between.
     pub fn age(&mut self, mut rescan: impl FnMut(usize, usize)) {
         let awake = (self.len - self.asleep.load(Relaxed) as usize).max(1);
-        let spent = 1 + (LOOK / awake) as u8;
+        let spent = 1 + (SCAN / awake) as u8;
         let mut next = 0;
         while let Some(i) = self.next_awake(next) {
             next = i + 1;
@@ -232,7 +263,9 @@ impl Pieces {
             super::hot::cold_runs(p.start, p.end, |from, to| {
                 sys!(MPROTECT, from, to - from, p.prot & !PROT_WRITE);
             });
-            self.pieces()[i].asleep = true;
+            let now = self.now;
+            let piece = &mut self.pieces()[i];
+            (piece.asleep, piece.since, piece.fold) = (true, now, Fold::Not);
             self.note(i, false);
             self.asleep.fetch_add(1, Relaxed);
             self.release();
@@ -255,6 +288,55 @@ impl Pieces {
         found.is_some()
     }
 
+    /// A commit begins.
+    #[inline]
+    pub fn tell_time(&mut self, now_ns: u64) {
+        self.now = (now_ns >> TICK) as u32;
+    }
+
+    /// The next piece that has slept for long enough and whose turn has not come
+    /// yet: now it has. `None` if there was none on the way.
+    pub fn next_cold(&mut self, after_ms: u64) -> Option<(usize, usize)> {
+        let now = self.now;
+        let end = self.len.min(self.cursor + LOOK);
+        let from = self.cursor.min(end);
+        let cold = |p: &Piece| {
+            let slept_ms = (u64::from(now.wrapping_sub(p.since)) << TICK) / 1_000_000;
+            p.asleep && p.fold == Fold::Not && slept_ms >= after_ms << p.woken
+        };
+        let found = self.pieces()[from..end].iter().position(cold);
+        let Some(i) = found.map(|i| from + i) else {
+            self.cursor = if end == self.len { 0 } else { end };
+            return None;
+        };
+        self.cursor = i + 1;
+        let p = &mut self.pieces()[i];
+        p.fold = Fold::Pending;
+        Some((p.start, p.end))
+    }
+
+    /// Whether a piece has slept on since its turn came.
+    pub fn is_pending(&mut self, start: usize, end: usize) -> bool {
+        self.index_of(start).is_some_and(|i| {
+            let p = self.pieces()[i];
+            p.start == start && end <= p.end && p.asleep && p.fold == Fold::Pending
+        })
+    }
+
+    /// The turn of a piece is over.
+    pub fn settle(&mut self, start: usize, folded: bool) {
+        if let Some(i) = self.index_of(start)
+            && self.pieces()[i].fold == Fold::Pending
+        {
+            self.pieces()[i].fold = if folded { Fold::Folded } else { Fold::Left };
+        }
+    }
+
+    /// How many folded pieces were woken since the last question.
+    pub fn take_regrets(&mut self) -> u64 {
+        u64::from(self.regrets.swap(0, Relaxed))
+    }
+
     fn wake_piece(&mut self, i: usize) -> bool {
         let p = self.pieces()[i];
         if p.asleep {
@@ -262,6 +344,13 @@ impl Pieces {
             let p = &mut self.pieces()[i];
             p.asleep = false;
             p.quiet = 0;
+            let fold = core::mem::replace(&mut p.fold, Fold::Not);
+            if fold != Fold::Not {
+                p.woken = (p.woken + 1).min(WOKEN_MAX);
+            }
+            if matches!(fold, Fold::Pending | Fold::Folded) {
+                self.regrets.fetch_add(1, Relaxed);
+            }
             self.note(i, true);
             self.asleep.fetch_sub(1, Relaxed);
         }
@@ -366,6 +455,9 @@ impl Pieces {
             quiet: 0,
             asleep: false,
             hit: false,
+            since: 0,
+            woken: 0,
+            fold: Fold::Not,
         };
         while *old < self.len && self.pieces()[*old].start <= start {
             let p = self.pieces()[*old];

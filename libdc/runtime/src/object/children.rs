@@ -37,6 +37,9 @@ pub fn fork(l: &mut Local, _nr: usize, a: [usize; 6]) -> isize {
     event::visible(l);
     let mut flags = a[0] & !(CLONE_VM | CLONE_VFORK | CLONE_FILES);
     thread::stop_others(l);
+    if a[0] & CLONE_VFORK == 0 {
+        engine().fold.forked(crate::commit::now_ns());
+    }
     // A commit changes frames that a child's folded pages would go on to read.
     // After vfork there is none before the child has other memory.
     if engine().folded.any() {

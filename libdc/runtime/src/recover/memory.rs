@@ -4,7 +4,7 @@ use super::fill::Fill;
 use crate::engine::{engine, state};
 use crate::machine::sys::failed;
 use crate::object::{descriptor, regular};
-use crate::space::{self, MAP_ANONYMOUS, MAP_FIXED, MAP_POPULATE, PROT_WRITE};
+use crate::space::{self, APART, MAP_ANONYMOUS, MAP_FIXED, MAP_POPULATE, PROT_WRITE};
 use crate::state::Vma;
 use crate::{fatal, sys, uffd};
 use dc_image::FatalCode;
@@ -52,7 +52,7 @@ impl LastFile {
 
 fn map(v: &Vma, last: &mut LastFile) {
     let len = v.end - v.start;
-    let flags = (v.flags & !MAP_POPULATE) | MAP_FIXED;
+    let flags = (v.flags & !(MAP_POPULATE | APART)) | MAP_FIXED;
     if v.file == 0 {
         let r = sys!(
             MMAP,

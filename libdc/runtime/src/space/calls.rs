@@ -4,8 +4,11 @@
 //! the table; writable private memory is registered for tracking as it comes.
 
 use super::*;
+use crate::machine::frame::Local;
+use crate::machine::nr;
 use crate::machine::sys::{errno::*, failed};
 use crate::object::{descriptor, memfd};
+use crate::thread;
 use dc_image::window::PAGE;
 
 fn up(len: usize) -> usize {
@@ -51,7 +54,7 @@ pub fn mmap(a: [usize; 6]) -> isize {
         start: at as u64,
         end: (at + len) as u64,
         prot,
-        flags: flags & !(MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_POPULATE),
+        flags: flags & !(MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_POPULATE | APART),
         file,
         tracked: 0,
         offset: offset as u64,
@@ -272,7 +275,11 @@ pub fn madvise(a: [usize; 6]) -> isize {
     const DONTNEED: usize = 4;
     const FREE: usize = 8;
     const REMOVE: usize = 9;
+    const DONTFORK: usize = 10;
+    const MERGEABLE: usize = 12;
+    const HUGEPAGE: usize = 14;
     const WIPEONFORK: usize = 18;
+    const POPULATE_WRITE: usize = 23;
     const DONTNEED_LOCKED: usize = 24;
     const COLLAPSE: usize = 25;
     const GUARD_INSTALL: usize = 102;
@@ -287,8 +294,13 @@ pub fn madvise(a: [usize; 6]) -> isize {
     match advice {
         DONTNEED | DONTNEED_LOCKED if addr % PAGE == 0 => folded::zero(addr, addr + len),
         // Anonymous memory only, or best done by its own rules.
-        WIPEONFORK | COLLAPSE if failed(gather::in_call(addr, addr + len)) => {
+        DONTFORK | MERGEABLE | HUGEPAGE | WIPEONFORK | COLLAPSE
+            if failed(gather::in_call(addr, addr + len)) =>
+        {
             return -ENOMEM;
+        }
+        POPULATE_WRITE => {
+            engine().pieces.wake(addr, addr + len);
         }
         _ => {}
     }
@@ -299,7 +311,38 @@ pub fn madvise(a: [usize; 6]) -> isize {
         // what an absent page means at recovery.
         discard(addr, addr + len);
     }
+    if !failed(r) && matches!(advice, DONTFORK | MERGEABLE | HUGEPAGE | WIPEONFORK) {
+        // A mapping of the image in its place would not be as advised.
+        update(addr as u64, (addr + len) as u64, |v| v.flags |= APART);
+    }
     r
+}
+
+/// mlock, mlock2, mlockall: what is locked is the program's own memory, and none
+/// of it is replaced from then on.
+pub fn lock_memory(l: &mut Local, a: [usize; 6]) -> isize {
+    let e = engine();
+    e.fold.never();
+    let r = if l.frame.nr == nr::MLOCKALL {
+        thread::stop_others(l);
+        let r = gather::all();
+        thread::resume_others();
+        r
+    } else {
+        let from = a[0] & !(PAGE - 1);
+        match a[0]
+            .checked_add(a[1])
+            .filter(|&to| allowed(from, to - from))
+        {
+            Some(to) => gather::in_call(from, up(to)),
+            None => 0,
+        }
+    };
+    if failed(r) {
+        return r;
+    }
+    // SAFETY: the program's own call with its own arguments.
+    unsafe { crate::machine::sys::raw6(l.frame.nr, a) }
 }
 
 pub fn brk(a: [usize; 6]) -> isize {

@@ -1,14 +1,15 @@
 //! Folded memory: pages that program and Rio share until the program writes.
 //!
-//! A recovery need not copy what it can map. Where committed pages that follow
-//! one another have frames that do so too, the frames are mapped privately at
-//! the program's address: a read costs a small fault, the first write makes the
-//! kernel copy the page, and what is never touched costs nothing.
+//! A recovery need not copy what it can map, and what is cold need not be held
+//! twice ([`crate::commit::fold`]). Where committed pages that follow one another
+//! have frames that do so too, the frames are mapped privately at the program's
+//! address: a read costs a small fault, the first write makes the kernel copy the
+//! page, and what is never touched costs nothing.
 //!
 //! ```text
 //! program   [ p0 ][ p1 ][ p2 ][ p3 ]     p2 was written: anonymous, its own
 //!              |     |           |
-//! image     [ f7 ][ f8 ][ f9 ][ f10 ]    the frames that they had at recovery
+//! image     [ f7 ][ f8 ][ f9 ][ f10 ]    the frames that they had when folded
 //! ```
 //!
 //! Two things make that sound. A page that still *is* its frame has that frame
@@ -111,6 +112,30 @@ impl Folded {
         self.len += 1;
     }
 
+    /// Enters a range anywhere; it grows together with what it touches.
+    fn insert(&mut self, from: usize, to: usize) {
+        let first = self.first_above(from.saturating_sub(1));
+        let mut new = Range { from, to };
+        let mut end = first;
+        while let Some(&r) = self.ranges().get(end)
+            && r.from <= to
+        {
+            new.from = new.from.min(r.from);
+            new.to = new.to.max(r.to);
+            end += 1;
+        }
+        assert!(
+            self.len + 1 - (end - first) <= MAX,
+            "too many ranges mapped from the image"
+        );
+        // SAFETY: source and target lie within the MAX entries.
+        unsafe {
+            core::ptr::copy(self.list.add(end), self.list.add(first + 1), self.len - end);
+        }
+        self.put(first, new);
+        self.len = self.len + 1 - (end - first);
+    }
+
     /// A range is mapped from the image no longer.
     pub fn forget(&mut self, from: usize, to: usize) {
         let first = self.first_above(from);
@@ -187,7 +212,7 @@ pub fn works() -> bool {
 /// Whether an area's pages may be mapped from the image: what differs from
 /// anonymous memory must be what this module takes care of.
 pub fn may_fold(v: &Vma) -> bool {
-    const SPECIAL: u32 = MAP_GROWSDOWN | MAP_LOCKED | MAP_HUGETLB;
+    const SPECIAL: u32 = MAP_GROWSDOWN | MAP_LOCKED | MAP_HUGETLB | APART;
     v.file == 0
         && v.tracked != 0
         && v.flags & 3 == MAP_PRIVATE
@@ -209,6 +234,31 @@ pub fn fold(v: &Vma, page: usize, frames: *const u8, len: usize) -> bool {
         from: page,
         to: page + len,
     });
+    true
+}
+
+/// Maps frames that follow one another in the place of pages of a piece that
+/// sleeps, whose committed copies they are. False if the kernel would not.
+pub fn fold_asleep(v: &Vma, page: usize, frames: *const u8, len: usize) -> bool {
+    let flags = (v.flags & !(MAP_POPULATE | MAP_ANONYMOUS)) | MAP_FIXED;
+    let fd = engine().high_fd(high_fd::RIO);
+    let offset = frames as usize - RIO_BASE;
+    let prot = v.prot & !PROT_WRITE;
+    if failed(sys!(MMAP, page, len, prot, flags, fd, offset)) {
+        return false;
+    }
+    // In tracked memory a read would be a fault for each page; before, it is one
+    // for several. Nothing can be written, since the piece sleeps.
+    const MADV_POPULATE_READ: usize = 22;
+    sys!(MADVISE, page, len, MADV_POPULATE_READ);
+    if !uffd::track(page, page + len) {
+        fatal::stop(
+            FatalCode::Internal,
+            0,
+            format_args!("cannot track memory that was mapped from the image"),
+        );
+    }
+    engine().folded.insert(page, page + len);
     true
 }
 

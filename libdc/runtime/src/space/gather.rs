@@ -13,7 +13,7 @@ use super::*;
 use crate::machine::sys::{errno::ENOMEM, failed};
 use crate::machine::{entry, user};
 use crate::uffd::{self, PAGE_IS_FILE, PageRegion};
-use crate::{space, thread};
+use crate::{commit, space, thread};
 use dc_image::window::{PAGE, SCRATCH_BASE};
 
 /// For a call of one thread, if any of the range is folded. Answers 0 or a
@@ -67,6 +67,7 @@ pub fn all() -> isize {
 /// stopped. Answers 0 or a negative error number.
 fn gather(from: usize, to: usize) -> isize {
     let e = engine();
+    let begin = commit::now_ns();
     // Not asleep: the new mapping knows nothing of that.
     e.pieces.wake(from, to);
     let Some(&mut v) = space::find(from as u64) else {
@@ -123,6 +124,8 @@ fn gather(from: usize, to: usize) -> isize {
         e.folded.forget(from, to);
     }
     sys!(MUNMAP, notes, notes_len);
+    let now = commit::now_ns();
+    e.fold.pay(now - begin, now);
     moved.min(0)
 }
 

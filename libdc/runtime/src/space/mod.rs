@@ -28,6 +28,8 @@ pub const MAP_POPULATE: u32 = 0x8000;
 pub const MAP_STACK: u32 = 0x20000;
 pub const MAP_HUGETLB: u32 = 0x40000;
 pub const MAP_FIXED_NOREPLACE: u32 = 0x100000;
+/// Ours, in the flags of an area: advice makes it differ from other memory.
+pub const APART: u32 = 1 << 31;
 
 pub fn areas() -> &'static mut [Vma] {
     let s = state();

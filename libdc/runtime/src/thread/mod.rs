@@ -159,6 +159,33 @@ pub fn wait_or_signal(l: &mut Local, nr: usize, args: [usize; 6]) -> isize {
     }
 }
 
+/// futex(2). A futex that is shared is known by the memory behind its page, so
+/// the page must be what it will be when the others come: the program's own, as
+/// it is when it is written, not a frame of the image.
+pub fn futex(l: &mut Local, a: [usize; 6]) -> isize {
+    const PRIVATE: usize = 128;
+    if a[1] & PRIVATE == 0 && engine().pieces.any() {
+        engine().pieces.wake(a[0], a[0].saturating_add(4));
+        engine().pieces.wake(a[4], a[4].saturating_add(4));
+    }
+    let nr = l.frame.nr;
+    wait_or_signal(l, nr, a)
+}
+
+/// futex_waitv(2): entries of value, address and flags.
+pub fn futex_waitv(l: &mut Local, a: [usize; 6]) -> isize {
+    if engine().pieces.any() {
+        for i in 0..a[1].min(128) {
+            let Some(entry) = user::read::<[usize; 3]>(a[0].wrapping_add(i * 24)) else {
+                break;
+            };
+            engine().pieces.wake(entry[1], entry[1].saturating_add(4));
+        }
+    }
+    let nr = l.frame.nr;
+    wait_or_signal(l, nr, a)
+}
+
 /// Whether a signal waits that this thread will take.
 pub fn signal_waits(l: &Local) -> bool {
     // Signals wait until a replay is over.
