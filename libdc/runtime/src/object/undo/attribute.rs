@@ -39,16 +39,14 @@ pub fn before_attribute(path: &[u8], z: &[u8], name_at: usize, of_link: bool) {
         lead + n.max(0) as usize
     };
     let _ = engine().journal.append_in_place(record::ATTRIBUTE, len);
-    if engine().boot.durable != 0 {
-        sys!(FDATASYNC, engine().high_fd(high_fd::RIO));
-    }
+    record::make_durable();
 }
 
 /// The name of an attribute, ended by NUL, and its length without it.
 fn name_of(at: usize, name: &mut [u8; 256]) -> Option<usize> {
-    for i in 0..name.len() {
-        name[i] = user::read::<u8>(at + i)?;
-        if name[i] == 0 {
+    for (i, byte) in name.iter_mut().enumerate() {
+        *byte = user::read::<u8>(at + i)?;
+        if *byte == 0 {
             return Some(i);
         }
     }
