@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 pub const MAGIC: [u8; 8] = *b"DCIMAGE\x01";
 /// Raised whenever the layout of image or state changes.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 pub const LIVE_OFFSET: usize = 0x1000;
 /// Whose image this is, ended by NUL: an image in memory has no other link back.
@@ -215,6 +215,9 @@ pub struct Live {
     /// pieces of memory that were so and woke again.
     pub pages_folded: AtomicU64,
     pub folds_undone: AtomicU64,
+    /// The kernel's number of the group that was last given the terminal, if that
+    /// was the program's own; else 0. A dead worker's group is known by it.
+    pub front_group: AtomicU64,
 }
 
 /// In `Live::dead_rchar` and `dead_wchar`: all died at once, and nobody has counted.

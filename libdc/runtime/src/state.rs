@@ -43,6 +43,11 @@ pub struct Root {
     pub discard_count: u32,
     pub pid: i32,
     pub umask: u32,
+    /// Process group, session, and whether the group was given the terminal: see
+    /// object::group.
+    pub group: i32,
+    pub own_session: u32,
+    pub has_terminal: u32,
     /// One above the highest descriptor ever used.
     pub fd_high: u32,
     /// Entries of `State::epoll` that were ever in use.

@@ -54,6 +54,20 @@ fn interrupts() -> Session {
         .interrupt("ok")
 }
 
+fn job_control() -> Session {
+    let session = probe!(
+        "job-control",
+        "a group of its own in the foreground of the terminal"
+    )
+    .channel(Channel::Pty);
+    (1..=24).fold(session, |session, number| {
+        session
+            .expect(format!("ready {number}\\b"))
+            .send(format!("of {number}\n"))
+            .expect(format!("line {number}: of {number}\\b"))
+    })
+}
+
 pub fn all() -> Vec<Session> {
     vec![
         probe!("counter", "a counter to a pipe and to a file, with fsync"),
@@ -120,6 +134,7 @@ pub fn all() -> Vec<Session> {
             .expect("size 6: 50 80")
             .resize(24, 80),
         interrupts(),
+        job_control(),
         probe!("map-churn", "mmap, munmap, mremap, mprotect, madvise with checksums"),
         probe!("map-hints", "wishes for addresses, free and taken, below 2 GB and far up"),
         probe!("map-large", "large areas: dropped, moved, protected, grown, all after recoveries"),

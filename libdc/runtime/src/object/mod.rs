@@ -20,6 +20,7 @@ pub mod descriptor;
 pub mod epoll;
 pub mod eventfd;
 pub mod exec;
+pub mod group;
 pub mod inotify;
 pub mod input;
 pub mod memfd;

@@ -58,6 +58,10 @@ pub fn send_signal(l: &mut Local, a: [usize; 6]) -> isize {
         event::non_deterministic(l);
     }
     let mut a = a;
+    if n == nr::KILL && a[0] as i32 as isize == -pid {
+        // The group that it leads.
+        a[0] = -sys!(GETPID) as usize;
+    }
     if own {
         // Ids may have changed with a recovery that could not keep them.
         match n {
@@ -75,24 +79,6 @@ pub fn send_signal(l: &mut Local, a: [usize; 6]) -> isize {
 fn real(l: &mut Local, tid: usize) -> usize {
     let _guard = engine().lock.acquire(l);
     crate::thread::real_tid(tid as i32) as usize
-}
-
-/// Ids of parent, group and session: the same until a cold recovery, whose
-/// keeper has others. A replay that comes with it must not show them yet.
-pub fn relatives(l: &mut Local, a: [usize; 6]) -> isize {
-    let n = l.frame.nr;
-    let logs = engine().machine.protocol().logs();
-    let guard = logs.then(|| engine().lock.acquire(l));
-    if logs && let Some(r) = crate::log::replay::answer(l) {
-        return r;
-    }
-    // SAFETY: a question that touches no memory.
-    let r = unsafe { crate::machine::sys::raw6(n, a) };
-    if logs {
-        event::non_deterministic(l);
-    }
-    drop(guard);
-    r
 }
 
 /// The process id that the program knows.

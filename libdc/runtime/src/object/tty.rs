@@ -1,19 +1,21 @@
-//! Terminals: settings, foreground group, and the other ioctls.
+//! Terminals: settings, and the other ioctls.
 //!
 //! state:     the settings that this process has set
-//! intercept: TCSETS* (noted, so that a rollback sets them again), TIOCSPGRP
+//! intercept: TCSETS* (noted, so that a rollback sets them again); groups are in
+//!            `group.rs`
 //! restore:   warm and cold: the settings of the last commit
 //! survives:  the terminal belongs to the keeper's session and lives on
 #![allow(unsafe_code)]
 
 use super::descriptor::*;
-use super::record;
+use super::group::{TIOCGPGRP, TIOCSPGRP};
+use super::{group, record};
 use crate::engine::{engine, state};
 use crate::event;
 use crate::log::replay;
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
-use crate::machine::user;
+use crate::machine::{entry, nr, user};
 use crate::state::{Kind, OpenFile};
 use crate::sys;
 
@@ -71,6 +73,7 @@ pub fn ioctl(l: &mut Local, a: [usize; 6]) -> isize {
             }
             r
         }
+        TIOCSPGRP => foreground(l, fd, arg),
         FICLONE | FICLONERANGE => -95, // EOPNOTSUPP: programs then copy
         TIOCSTI => -EIO,
         _ => {
@@ -82,6 +85,13 @@ pub fn ioctl(l: &mut Local, a: [usize; 6]) -> isize {
                     r
                 }
             };
+            if cmd == TIOCGPGRP
+                && !failed(r)
+                && let Some(id) = user::read::<i32>(arg)
+                && group::known(id) != id
+            {
+                user::write(arg, &group::known(id));
+            }
             if cmd == TIOCGWINSZ && kind == Kind::Tty && !failed(r) {
                 let size = user::read::<u64>(arg).unwrap_or(0);
                 let f = open_file(file);
@@ -90,6 +100,30 @@ pub fn ioctl(l: &mut Local, a: [usize; 6]) -> isize {
             r
         }
     }
+}
+
+/// Gives the terminal to a group.
+fn foreground(l: &mut Local, fd: i32, arg: usize) -> isize {
+    let Some(id) = user::read::<i32>(arg) else {
+        return -EFAULT;
+    };
+    let r = match replay::answer(l) {
+        Some(r) => r,
+        None => {
+            let real = group::real(id);
+            let args = [fd as usize, TIOCSPGRP, &raw const real as usize, 0, 0, 0];
+            // SAFETY: the program's own call; from the background it may be stopped.
+            let r = unsafe { entry::interruptible(nr::IOCTL, &args) };
+            event::non_deterministic(l);
+            r
+        }
+    };
+    if !failed(r) {
+        group::note_foreground(id);
+    } else if r == -EINTR {
+        l.interrupted = true;
+    }
+    r
 }
 
 /// At recovery: the window was resized while the program was dead, and its
@@ -133,7 +167,7 @@ fn set(l: &mut Local, fd: i32, file: u32, a: [usize; 6]) -> isize {
     }
     // SAFETY: the program's own call with its own arguments; it may wait for
     // output to drain.
-    let r = unsafe { crate::machine::entry::interruptible(crate::machine::nr::IOCTL, &a) };
+    let r = unsafe { entry::interruptible(nr::IOCTL, &a) };
     if !failed(r) {
         read_settings(f, fd);
         f.termios_set = 1;

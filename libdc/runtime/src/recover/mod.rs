@@ -18,7 +18,7 @@ pub mod threads;
 
 use crate::commit::now_ns;
 use crate::engine::{engine, state};
-use crate::object::{input, output, process, timers, tty, undo};
+use crate::object::{group, input, output, process, timers, tty, undo};
 use crate::state::State;
 use crate::{boot, commit, fatal, signal};
 use core::sync::atomic::Ordering::*;
@@ -49,6 +49,7 @@ pub fn recover(warm: bool) -> ! {
     undo::roll_back();
     commit::fault_point(fault::IN_RECOVERY);
     descriptors::restore(warm);
+    group::restore(warm);
     // A log tells what the terminals are to be; until then they stay.
     if !crate::log::replay::is_due() {
         tty::settle();
