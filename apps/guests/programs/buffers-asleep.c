@@ -1,5 +1,9 @@
 // Calls that write into memory that has been quiet for long, beside pages that are written all the time: all of what was
 // asked for must come, and nothing that was taken from a socket may be lost.
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+
 #define LEN 12288
 static unsigned char *quiet;
 static int fd, pair[2], server;
