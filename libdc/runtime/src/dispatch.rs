@@ -2,10 +2,11 @@
 #![allow(unsafe_code)]
 
 use crate::engine::engine;
+use crate::machine::entry::local;
 use crate::machine::frame::*;
 use crate::machine::sys::errno::EFAULT;
 use crate::table::{self, How};
-use crate::{commit, event, signal, thread};
+use crate::{commit, event, signal, space, thread};
 use core::sync::atomic::Ordering::*;
 
 /// A system call of the program. Its registers are in the frame.
@@ -34,7 +35,7 @@ pub extern "C" fn on_call(l: &'static mut Local) {
     let ret = match row.how {
         How::Pass => {
             // SAFETY: the program's own call with its own arguments.
-            let r = awake(&args, || unsafe {
+            let r = awake(false, &args, || unsafe {
                 crate::machine::sys::raw6(l.frame.nr, args)
             });
             classify(l, row);
@@ -42,20 +43,20 @@ pub extern "C" fn on_call(l: &'static mut Local) {
         }
         How::Wait => {
             let nr = l.frame.nr;
-            let r = awake(&args, || thread::wait_or_signal(l, nr, args));
+            let r = awake(false, &args, || thread::wait_or_signal(l, nr, args));
             classify(l, row);
             r
         }
         How::Locked(f) => {
             let _guard = engine().lock.acquire(l);
-            let r = awake(&args, || f(l, args));
+            let r = awake(true, &args, || f(l, args));
             if row.class == table::Class::NonDeterministic {
                 event::non_deterministic(l);
             }
             r
         }
         How::Free(f) => {
-            let r = awake(&args, || f(l, args));
+            let r = awake(false, &args, || f(l, args));
             classify(l, row);
             r
         }
@@ -74,21 +75,28 @@ pub extern "C" fn on_call(l: &'static mut Local) {
     }
 }
 
-/// Makes a call; where it met sleeping memory, wakes that and makes it again.
-/// (A call that takes something away has woken its buffers before.)
+/// Makes a call; where it met sleeping or guarded memory, changes that and makes
+/// it again. (A call that takes something away has done so before.)
 #[inline(always)]
-fn awake(args: &[usize; 6], mut call: impl FnMut() -> isize) -> isize {
+fn awake(locked: bool, args: &[usize; 6], mut call: impl FnMut() -> isize) -> isize {
     let r = call();
-    if r == -EFAULT && engine().pieces.any() {
-        awake_slowly(args, call)
+    if r == -EFAULT && (engine().pieces.any() || engine().shared.any()) {
+        awake_slowly(locked, args, call)
     } else {
         r
     }
 }
 
 #[cold]
-fn awake_slowly(args: &[usize; 6], mut call: impl FnMut() -> isize) -> isize {
-    if engine().pieces.wake_arguments(args) {
+fn awake_slowly(locked: bool, args: &[usize; 6], mut call: impl FnMut() -> isize) -> isize {
+    let mut any = engine().pieces.wake_arguments(args);
+    if engine().shared.any() {
+        let _guard = (!locked).then(|| engine().lock.acquire(local()));
+        for &a in args {
+            any |= space::shared::open(a, a.saturating_add(GUARDED_AT_ONCE));
+        }
+    }
+    if any {
         let r = call();
         if r != -EFAULT {
             return r;
@@ -101,6 +109,9 @@ fn awake_slowly(args: &[usize; 6], mut call: impl FnMut() -> isize) -> isize {
         -EFAULT
     }
 }
+
+/// What is opened of a file in memory that a call names: more than most calls write.
+const GUARDED_AT_ONCE: usize = 64 << 10;
 
 /// Tells the protocol of a call that needed no lock otherwise.
 #[inline(always)]

@@ -47,6 +47,7 @@ pub struct Engine {
     pub pieces: crate::commit::sleep::Pieces,
     pub fold: crate::commit::fold::Fold,
     pub folded: crate::space::folded::Folded,
+    pub shared: crate::space::shared::Shared,
     /// Two buffers for scans.
     pub regions: *mut crate::uffd::PageRegion,
     pub taken: *mut crate::uffd::PageRegion,
@@ -91,6 +92,7 @@ pub static mut ENGINE: Engine = Engine {
     pieces: crate::commit::sleep::Pieces::new(),
     fold: crate::commit::fold::Fold::new(),
     folded: crate::space::folded::Folded::new(),
+    shared: crate::space::shared::Shared::new(),
     regions: core::ptr::null_mut(),
     taken: core::ptr::null_mut(),
     replay: crate::object::output::Replay::new(),

@@ -17,7 +17,7 @@ pub mod stream;
 use crate::engine::{engine, state, store_and_supply};
 use crate::machine::frame::Local;
 use crate::machine::{clock, sys::failed, user, vector};
-use crate::space::folded;
+use crate::space::{self, folded};
 use crate::uffd::{self, PAGE_IS_PFNZERO};
 use crate::{fatal, object, signal, sys, thread, trace};
 use core::sync::atomic::Ordering::*;
@@ -71,6 +71,7 @@ pub fn commit(local: &mut Local) {
     crate::log::after_commit();
     object::descriptor::close_limbo();
     object::undo::forget();
+    space::shared::guard_again();
     e.fold.step(begin);
     thread::resume_others();
     let (store, mut supply) = store_and_supply();

@@ -93,6 +93,7 @@ fn in_child(l: &mut Local, stack: usize) {
     crate::boot::make_private();
     state().root.pid = sys!(GETPID) as i32;
     l.tid = state().root.pid;
+    crate::space::shared::leave();
     e.alone = true;
     crate::log::leave();
     // Dispatch is not inherited; without it every unpatched call goes straight

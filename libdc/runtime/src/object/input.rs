@@ -18,6 +18,7 @@ use crate::log::replay;
 use crate::machine::frame::{ATTENTION_SIGNAL, Local};
 use crate::machine::sys::errno::*;
 use crate::machine::{entry, nr, user};
+use crate::space::shared;
 use crate::state::Kind;
 use crate::thread;
 use core::sync::atomic::Ordering::*;
@@ -34,7 +35,9 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
         return -EBADF;
     };
     let f = descriptor::open_file(file);
-    engine().pieces.wake(addr, addr.saturating_add(len));
+    let end = addr.saturating_add(len);
+    engine().pieces.wake(addr, end);
+    shared::open(addr, end);
     match f.kind {
         Kind::Regular | Kind::MemFd | Kind::Directory if regular::rewinds(f) => {
             let foreign = regular::is_foreign(f);
@@ -141,7 +144,9 @@ pub fn pread(l: &mut Local, a: [usize; 6]) -> isize {
         return r;
     }
     if l.frame.nr == nr::PREAD64 {
-        engine().pieces.wake(a[1], a[1].saturating_add(a[2]));
+        let end = a[1].saturating_add(a[2]);
+        engine().pieces.wake(a[1], end);
+        shared::open(a[1], end);
     } else {
         wake_vectors(a);
     }
@@ -158,12 +163,14 @@ pub fn pread(l: &mut Local, a: [usize; 6]) -> isize {
 
 /// The kernel would stop a read at the first sleeping page of its buffers.
 fn wake_vectors(a: [usize; 6]) {
-    if engine().pieces.any() {
+    if engine().pieces.any() || engine().shared.any() {
         for i in 0..a[2].min(1024) {
             let Some(v) = user::read::<[usize; 2]>(a[1] + i * 16) else {
                 return;
             };
-            engine().pieces.wake(v[0], v[0].saturating_add(v[1]));
+            let end = v[0].saturating_add(v[1]);
+            engine().pieces.wake(v[0], end);
+            shared::open(v[0], end);
         }
     }
 }
@@ -288,11 +295,17 @@ fn consume(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
     if r > 0 {
         // SAFETY: the kernel wrote r bytes there.
         let bytes = unsafe { core::slice::from_raw_parts(data, r as usize) };
-        if !user::write_bytes(addr, bytes) {
+        if !give(addr, bytes) {
             return -EFAULT;
         }
     }
     r
+}
+
+/// Hands bytes to the program.
+fn give(addr: usize, bytes: &[u8]) -> bool {
+    shared::open(addr, addr.saturating_add(bytes.len()));
+    user::write_bytes(addr, bytes)
 }
 
 /// Makes a record of the bytes that lie in the journal's room already.
@@ -333,7 +346,7 @@ pub fn fed(l: &mut Local, fd: i32, addr: usize, len: usize, peek: bool) -> Optio
         if u32_at(&root.pushback, at) == file {
             let bytes = plain(&root.pushback, at);
             let take = bytes.len().min(len);
-            let given = user::write_bytes(addr, &bytes[..take]);
+            let given = give(addr, &bytes[..take]);
             return Some(if given { take as isize } else { -EFAULT });
         }
         at += 8 + n;
@@ -357,7 +370,7 @@ fn feed(l: &mut Local, file: u32, fd: i32, addr: usize, len: usize) -> Option<is
         }
         let bytes = plain(&root.pushback, at);
         let take = bytes.len().min(len);
-        if !user::write_bytes(addr, &bytes[..take]) {
+        if !give(addr, &bytes[..take]) {
             return Some(-EFAULT);
         }
         // What of a message finds no room is gone.

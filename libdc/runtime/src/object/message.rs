@@ -155,11 +155,15 @@ impl Want {
 
     /// What sleeps cannot be written to.
     fn wake(&self) {
-        let pieces = &mut engine().pieces;
-        if !pieces.any() {
+        let e = engine();
+        if !e.pieces.any() && !e.shared.any() {
             return;
         }
-        let mut wake = |at: usize, len| pieces.wake(at, at.saturating_add(len));
+        let mut wake = |at: usize, len| {
+            let end = at.saturating_add(len);
+            e.pieces.wake(at, end);
+            crate::space::shared::open(at, end);
+        };
         for i in 0..self.count {
             if let Some([to, len]) = self.part(i) {
                 wake(to, len);

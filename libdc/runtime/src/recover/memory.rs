@@ -4,7 +4,7 @@ use super::fill::Fill;
 use crate::engine::{engine, state};
 use crate::machine::sys::failed;
 use crate::object::{descriptor, regular};
-use crate::space::{self, APART, MAP_ANONYMOUS, MAP_FIXED, MAP_POPULATE, PROT_WRITE};
+use crate::space::{self, APART, MAP_ANONYMOUS, MAP_FIXED, MAP_POPULATE, PROT_WRITE, shared};
 use crate::state::Vma;
 use crate::{fatal, sys, uffd};
 use dc_image::FatalCode;
@@ -75,7 +75,8 @@ fn map(v: &Vma, last: &mut LastFile) {
         last.file = v.file;
     }
     let flags = flags & !MAP_ANONYMOUS;
-    let r = sys!(MMAP, v.start, len, v.prot, flags, last.fd, v.offset);
+    let prot = shared::real_prot(v);
+    let r = sys!(MMAP, v.start, len, prot, flags, last.fd, v.offset);
     if failed(r) {
         cannot(v, r);
     }

@@ -15,10 +15,12 @@ use crate::event;
 use crate::machine::sys::errno::EINTR;
 use crate::machine::{user, vector};
 use crate::object::record;
+use crate::space;
 
 const FRAME_LEN: usize = 8 + size_of::<UContext>() + 128;
 const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
 const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
+const SEGV_ACCERR: i32 = 2;
 const SS_DISABLE: usize = 2;
 /// UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
 const UC_FLAGS: u64 = 7;
@@ -65,6 +67,9 @@ fn restore_saved_mask(l: &mut Local) {
 
 fn deliver(l: &mut Local, info: &SigInfo) {
     let sig = info.signo;
+    if sig == SIGSEGV && info.code == SEGV_ACCERR && space::shared::store(info.address()) {
+        return;
+    }
     let act = state().root.actions[sig as usize];
     let from_outside = outside::is(info);
     if from_outside {

@@ -36,6 +36,15 @@ impl Clone for Queue {
 }
 impl Copy for Queue {}
 
+impl SigInfo {
+    /// Of a fault: where.
+    pub fn address(&self) -> usize {
+        let mut address = [0; 8];
+        address.copy_from_slice(&self.rest[4..12]);
+        usize::from_le_bytes(address)
+    }
+}
+
 impl Queue {
     fn bits(&self) -> &AtomicU64 {
         // SAFETY: a plain aligned u64 seen as an atomic one.

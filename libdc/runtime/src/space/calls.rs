@@ -34,22 +34,11 @@ pub fn mmap(a: [usize; 6]) -> isize {
     } else {
         0
     };
-    let shared = flags & 3 != MAP_PRIVATE;
-    if shared && prot & PROT_EXEC != 0 && file != 0 && memfd::is(file) {
+    let is_shared = flags & 3 != MAP_PRIVATE;
+    if is_shared && prot & PROT_EXEC != 0 && file != 0 && memfd::is(file) {
         return -EPERM;
     }
     let real = (flags & !(MAP_FIXED_NOREPLACE | MAP_32BIT)) | MAP_FIXED;
-    let r = sys!(MMAP, at, len, prot, real, fd, offset);
-    if failed(r) {
-        return r;
-    }
-    if file != 0 {
-        descriptor::hold(file);
-        crate::object::regular::note_mapped(file, fd as i32);
-        if shared && prot & PROT_WRITE != 0 {
-            crate::object::regular::warn_shared_mapping(file);
-        }
-    }
     let mut v = Vma {
         start: at as u64,
         end: (at + len) as u64,
@@ -59,10 +48,21 @@ pub fn mmap(a: [usize; 6]) -> isize {
         tracked: 0,
         offset: offset as u64,
     };
+    let r = sys!(MMAP, at, len, shared::real_prot(&v), real, fd, offset);
+    if failed(r) {
+        return r;
+    }
+    if file != 0 {
+        descriptor::hold(file);
+        crate::object::regular::note_mapped(file, fd as i32);
+        if is_shared && prot & PROT_WRITE != 0 && !shared::is_guarded(&v) {
+            crate::object::regular::warn_shared_mapping(file);
+        }
+    }
     // Anonymous memory in any case (a later mprotect needs no call then);
     // of files only private copies, once they can be written.
     let anonymous = file == 0;
-    if (anonymous || (!shared && prot & PROT_WRITE != 0)) && flags & MAP_HUGETLB == 0 {
+    if (anonymous || (!is_shared && prot & PROT_WRITE != 0)) && flags & MAP_HUGETLB == 0 {
         v.tracked = crate::uffd::track(at, at + len) as u32;
     }
     insert(v);
@@ -142,7 +142,7 @@ pub fn mprotect(a: [usize; 6]) -> isize {
     }
     engine().pieces.wake(addr, addr + len);
     engine().pieces.forget(addr, addr + len);
-    let r = sys!(MPROTECT, addr, len, prot);
+    let r = shared::protect(addr, len, prot);
     if failed(r) {
         return r;
     }
@@ -184,6 +184,7 @@ pub fn mremap(a: [usize; 6]) -> isize {
     if failed(gather::in_call(old, old + old_len)) {
         return -ENOMEM;
     }
+    shared::before_move(old, old + old_len);
     let grow = new_len.saturating_sub(old_len);
     // In place, if nothing follows.
     if flags & FIXED == 0 && flags & DONTUNMAP == 0 && v.end == (old + old_len) as u64 {

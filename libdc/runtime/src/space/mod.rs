@@ -8,6 +8,7 @@
 pub mod calls;
 pub mod folded;
 pub mod gather;
+pub mod shared;
 
 use crate::engine::{engine, state};
 use crate::state::{MAX_VMAS, Vma};
@@ -119,6 +120,7 @@ pub fn insert(v: Vma) {
 /// Forgets a range: its pages are no longer state.
 pub fn remove(from: u64, to: u64) {
     engine().pieces.forget(from as usize, to as usize);
+    engine().shared.forget(from as usize, to as usize);
     engine().folded.forget(from as usize, to as usize);
     split(from);
     split(to);

@@ -345,48 +345,97 @@ fn save_bytes(fd: i32, file: u32, from: u64, to: u64) {
     }
     let mut at = from;
     while at < to {
-        let head = FileHead {
-            dev: f.dev,
-            ino: f.ino,
-            at,
-            path_len: f.path_len,
-            other_len: 0,
-        };
-        let path = &f.path[..f.path_len as usize];
-        let (room, room_len) = engine().journal.room();
-        let lead = size_of::<FileHead>() + path.len() + 1;
         let want = ((to - at) as usize).min(CHUNK);
-        if lead + want > room_len {
-            panic!("the change of one call is too large for the journal");
-        }
-        // SAFETY: the journal has this room.
-        let n = unsafe {
-            let mut h = head;
-            let n = sys!(PREAD64, reader, room.add(lead), want, at);
-            h.other_len = n.max(0) as u32;
-            core::ptr::copy_nonoverlapping(bytes_of(&h).as_ptr(), room, size_of::<FileHead>());
-            core::ptr::copy_nonoverlapping(
-                path.as_ptr(),
-                room.add(size_of::<FileHead>()),
-                path.len(),
-            );
-            room.add(lead - 1).write(0);
+        let n = save_image(f, at, want, |room| {
+            let n = sys!(PREAD64, reader, room, want, at);
+            super::input::count_read(n);
             n
-        };
-        super::input::count_read(n);
+        });
         if n <= 0 {
             break;
         }
-        let _ = engine()
-            .journal
-            .append_in_place(record::FILE_BYTES, lead + n as usize);
-        record::make_durable();
         at += n as u64;
     }
     record::bound();
     if reader == scratch {
         sys!(CLOSE, scratch);
     }
+}
+
+/// Makes a record of `want` bytes of a file at `at`, or of as many as `fill` puts
+/// where it is told to; what that says.
+fn save_image(
+    f: &crate::state::OpenFile,
+    at: u64,
+    want: usize,
+    fill: impl FnOnce(*mut u8) -> isize,
+) -> isize {
+    let path = &f.path[..f.path_len as usize];
+    let (room, room_len) = engine().journal.room();
+    let lead = size_of::<FileHead>() + path.len() + 1;
+    if lead + want > room_len {
+        panic!("the change of one call is too large for the journal");
+    }
+    // SAFETY: the journal has this room.
+    let n = unsafe {
+        let n = fill(room.add(lead));
+        let head = FileHead {
+            dev: f.dev,
+            ino: f.ino,
+            at,
+            path_len: f.path_len,
+            other_len: n.max(0) as u32,
+        };
+        core::ptr::copy_nonoverlapping(bytes_of(&head).as_ptr(), room, size_of::<FileHead>());
+        core::ptr::copy_nonoverlapping(path.as_ptr(), room.add(size_of::<FileHead>()), path.len());
+        room.add(lead - 1).write(0);
+        n
+    };
+    if n > 0 {
+        let _ = engine()
+            .journal
+            .append_in_place(record::FILE_BYTES, lead + n as usize);
+        record::make_durable();
+    }
+    n
+}
+
+/// Before the program stores into a mapped file, the bytes of which from `at` on
+/// lie at `from`.
+pub fn before_store(file: u32, at: u64, from: usize, len: usize) {
+    let f = open_file(file);
+    let path = &f.path[..f.path_len as usize];
+    let size = base_size(f.dev, f.ino).or_else(|| {
+        // Its descriptor may be closed long since.
+        let st = match any_fd(file) {
+            Some(fd) => Stat::of_fd(fd),
+            None => Stat::of_path(f.path.as_ptr()),
+        };
+        let st = st.ok().filter(|st| (st.dev, st.ino) == (f.dev, f.ino))?;
+        remember(&st, path);
+        Some(st.size)
+    });
+    let Some(size) = size else {
+        super::regular::warn_shared_mapping(file);
+        return;
+    };
+    let end = (at + len as u64).min(size);
+    let mut at = at;
+    let mut from = from;
+    while at < end {
+        let want = ((end - at) as usize).min(CHUNK);
+        let n = save_image(f, at, want, |room| {
+            // SAFETY: the room is there; what cannot be read faults, and will for
+            // the program (behind the end of the file).
+            let read = unsafe { user::try_copy(room, from as *const u8, want) };
+            if read { want as isize } else { 0 }
+        });
+        if n <= 0 {
+            return;
+        }
+        (at, from) = (at + want as u64, from + want);
+    }
+    record::bound();
 }
 
 /// Before open creates or truncates: `path` is absolute. Whether it will.
