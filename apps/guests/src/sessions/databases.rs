@@ -44,14 +44,28 @@ pub fn sqlite_memory() -> Session {
 }
 
 pub fn sqlite_file() -> Session {
-    let mut session = sqlite(
+    on_a_file(
         "sqlite-file",
         "sqlite3 on a file, killed inside transactions",
+        ("pragma cache_size = 20;", PROMPT),
     )
-    .args(["-batch", "-interactive", "file.db"])
-    .expect(PROMPT)
-    .line("pragma cache_size = 20;", PROMPT)
-    .line("create table t(id integer primary key, v text);", PROMPT);
+}
+
+/// The index of the log lies in a file that is mapped and stored into.
+pub fn sqlite_wal() -> Session {
+    on_a_file(
+        "sqlite-wal",
+        "sqlite3 with a write-ahead log, killed inside transactions",
+        ("pragma journal_mode = wal;", r"wal\r\n.*sqlite> "),
+    )
+}
+
+fn on_a_file(name: &'static str, about: &'static str, begin: (&str, &str)) -> Session {
+    let mut session = sqlite(name, about)
+        .args(["-batch", "-interactive", "file.db"])
+        .expect(PROMPT)
+        .line(begin.0, begin.1)
+        .line("create table t(id integer primary key, v text);", PROMPT);
     for round in 1..=20 {
         let first = round * 100;
         let end = if round % 4 == 0 {

@@ -17,7 +17,11 @@ use crate::session::Session;
 pub fn sessions() -> Vec<Session> {
     let mut all = vec![editors::nvi(), editors::vim()];
     all.extend([interpreters::python_repl(), interpreters::python_threads()]);
-    all.extend([databases::sqlite_memory(), databases::sqlite_file()]);
+    all.extend([
+        databases::sqlite_memory(),
+        databases::sqlite_file(),
+        databases::sqlite_wal(),
+    ]);
     all.extend([
         calculators::bc(),
         calculators::sc(),
