@@ -23,6 +23,9 @@ const START_MB: &str = "16";
 
 /// Not a command: [`leave_alone`].
 const LEFT_ALONE: &str = "left alone";
+/// Not a command either: so long nothing happens, and then one page is written.
+const REST: &str = "6 s of rest";
+const REST_TIME: Duration = Duration::from_secs(6);
 
 /// A command of the guest, and how often: growing, then dirty sets, then nothing
 /// for long, then less.
@@ -36,7 +39,8 @@ fn steps(bench: &Bench) -> Vec<(&'static str, usize)> {
         (LEFT_ALONE, 1),
         ("9", 2),
         ("-", bench.either(3, 12)),
-        ("0", 4),
+        (REST, 1),
+        ("0", 20),
     ]
 }
 
@@ -48,6 +52,7 @@ fn says(command: &str) -> &'static str {
         "1" => "10 % written",
         "5" => "50 % written",
         LEFT_ALONE => LEFT_ALONE,
+        REST => REST,
         _ => "all written",
     }
 }
@@ -91,6 +96,12 @@ pub fn measure(bench: &Bench) -> Outcome<Report> {
                 first_write.row(write_all("held twice", &mut native, &mut hosted)?);
                 leave_alone(&hosted_run, &mut native, &mut hosted, Until::Folded)?;
             } else {
+                let command = if command == REST {
+                    std::thread::sleep(REST_TIME);
+                    "0"
+                } else {
+                    command
+                };
                 answer(&mut native, command)?;
                 answer(&mut hosted, command)?;
             }
@@ -132,7 +143,7 @@ pub fn measure(bench: &Bench) -> Outcome<Report> {
 
     let mut chart = Chart::new(
         "rio-growth",
-        "Memory of a run: growing, then 1 page, 10 %, 50 %, all written, left alone, then less",
+        "Memory of a run: growing, then 1 page, 10 %, 50 %, all written, left alone, then less, and rest",
         Axis::new("interval", Kind::Linear),
         Axis::new("MB", Kind::Linear),
     );

@@ -300,7 +300,8 @@ impl Thrift {
 
     #[cold]
     fn weigh(&mut self, b: Balance, share: usize, now: u64) -> usize {
-        let paid_for = self.demand as u64 * FRAME_NS * TIME_SHARE;
+        let kept = self.demand.min(share);
+        let paid_for = kept as u64 * FRAME_NS * TIME_SHARE;
         if 2 * b.taken > self.demand {
             self.needed_ns = now;
         } else if now.saturating_sub(self.needed_ns) > paid_for {
