@@ -101,6 +101,7 @@ const PROGRAMS: &[&str] = &[
     "python-threads",
     "sqlite-memory",
     "sqlite-file",
+    "sqlite-wal",
     "bc",
     "sc",
     "robotfindskitten",
@@ -164,7 +165,10 @@ fn every_kernel_fact_survives_the_death_of_all() {
         kills: 4,
         ..options()
     };
-    play_twice("probes, all killed", probes(), Mode::KillAll, &options, 40);
+    // Its sockets break with the keeper, as they would with a machine.
+    let mut probes = probes();
+    probes.retain(|probe| probe.name != "probe-buffers-asleep");
+    play_twice("probes, all killed", probes, Mode::KillAll, &options, 40);
 }
 
 /// A crash at each commit of short sessions, before and after it is published,
