@@ -7,6 +7,15 @@ use crate::session::{Channel, Program, Session, Stream};
 const COMPILER: &[&str] = &["/usr/bin/gcc", "-O1", "-g", "-Wall", "-Wextra", "-Werror"];
 const COMPILER_AVX: &[&str] = &["/usr/bin/gcc", "-O1", "-g", "-mavx", "-Wall", "-Wextra"];
 
+const COMPILER_SOCKETS: &[&str] = &[
+    "/usr/bin/gcc",
+    "-O1",
+    "-g",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-DSOCKETS",
+];
 const NO_PIE: &[&str] = &["/usr/bin/gcc", "-O1", "-g", "-no-pie", "-fno-pie"];
 const STATIC: &[&str] = &["/usr/bin/gcc", "-O1", "-g", "-static", "-no-pie"];
 const STATIC_PIE: &[&str] = &["/usr/bin/gcc", "-O1", "-g", "-static-pie", "-fPIE"];
@@ -140,6 +149,8 @@ pub fn all() -> Vec<Session> {
         probe!("map-large", "large areas: dropped, moved, protected, grown, all after recoveries"),
         probe!("map-fork", "a child's memory stays while the parent writes and commits"),
         probe!("buffers-asleep", "calls that write into memory that has been quiet"),
+        probe!("buffers-asleep", "sockets", "what comes by a socket into memory that has been quiet", COMPILER_SOCKETS),
+        probe!("socket-tied", "sockets bound and connected"),
         probe!("memory-sweep", "writes that move upward through memory, steadily and not"),
         probe!("memory-cold", "memory left alone, read, partly rewritten, dropped and moved")
             .env("DCRUN_FOLD_MS", "5"),

@@ -86,5 +86,6 @@ pub mod errno {
     pub const ERANGE: isize = 34;
     pub const ENAMETOOLONG: isize = 36;
     pub const ENOSYS: isize = 38;
+    pub const EISCONN: isize = 106;
     pub const ETIMEDOUT: isize = 110;
 }

@@ -179,6 +179,62 @@ fn chance(l: &mut Local) {
     event::non_deterministic(l);
 }
 
+/// connect and bind. The keeper holds the socket, so one that was tied when the
+/// program died is tied still; the mark, made before and committed, tells the
+/// repeated call from a second one, which is a mistake.
+pub fn tie(l: &mut Local, a: [usize; 6]) -> isize {
+    const UNDER_WAY: usize = 15;
+    let n = l.frame.nr;
+    let mark = |value: u64| {
+        file_of(a[0] as i32)
+            .filter(|&file| open_file(file).kind == Kind::Socket)
+            .map(|file| core::mem::replace(&mut open_file(file).words[UNDER_WAY], value))
+    };
+    let repeated = {
+        let _guard = engine().lock.acquire(l);
+        let repeated = mark(0) == Some(1);
+        mark(u64::from(repeated || !is_tied(n, a[0])));
+        event::irrevocable(l);
+        repeated
+    };
+    let mut r = thread::wait_or_signal(l, n, a);
+    let already = match n {
+        nr::CONNECT => -EISCONN,
+        _ => -EINVAL,
+    };
+    if repeated && r == already {
+        r = 0;
+    }
+    let _guard = engine().lock.acquire(l);
+    mark(0);
+    // A connection that could not be made at once may be under way.
+    if engine().log.wanted || !failed(r) {
+        l.commit_after = true;
+    }
+    if n == nr::CONNECT && !failed(r) {
+        once();
+    }
+    r
+}
+
+/// Whether a socket has the address that a call would give it.
+fn is_tied(n: usize, fd: usize) -> bool {
+    const AF_UNIX: u16 = 1;
+    let mut name = [0u16; 64];
+    let mut len = size_of_val(&name) as u32;
+    let (at, len_at) = (name.as_mut_ptr(), &raw mut len);
+    let r = match n {
+        nr::CONNECT => sys!(GETPEERNAME, fd, at, len_at),
+        _ => sys!(GETSOCKNAME, fd, at, len_at),
+    };
+    // Without an address there is the family alone, or the port is 0.
+    let bound = match name[0] {
+        AF_UNIX => len > 2,
+        _ => name[1] != 0,
+    };
+    !failed(r) && (n == nr::CONNECT || bound)
+}
+
 /// Whether a descriptor is a socket.
 pub fn is_socket(fd: i32) -> bool {
     file_of(fd).is_some_and(|file| open_file(file).kind == Kind::Socket)
@@ -205,15 +261,7 @@ pub fn send_like(l: &mut Local, a: [usize; 6]) -> isize {
     };
     let r = wait_awake(l, n, a);
     event::count_message(n, r);
-    if !failed(r) {
-        if !logged || (n == nr::RECVMSG && brings_descriptors(a[1])) {
-            l.commit_after = true;
-        }
-        if n == nr::CONNECT {
-            once();
-        }
-    } else if n == nr::CONNECT && engine().log.wanted {
-        // It may be under way.
+    if !failed(r) && (!logged || (n == nr::RECVMSG && brings_descriptors(a[1]))) {
         l.commit_after = true;
     }
     r
