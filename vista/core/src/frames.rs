@@ -219,7 +219,8 @@ impl FrameSet {
 /// time when commits stay large; so it ends when too much was got again, and
 /// pauses while large commits follow one another closely. What a large commit
 /// needed is forgotten when so much time has passed that getting it again is
-/// cheap beside it.
+/// cheap beside it. A short run costs a call as a long one does, so short ones
+/// go back only as fast as time pays for them.
 pub struct Thrift {
     /// Frames that a commit needs, as the latest ones show.
     demand: usize,
@@ -234,6 +235,9 @@ pub struct Thrift {
     wasted_ns: u64,
     /// The most frames that were ever in use.
     peak: usize,
+    /// As of when time has paid for short runs, and whether those alone are left.
+    short_ns: u64,
+    short_only: bool,
 }
 
 /// To give a frame back costs this, with what it costs to get it again.
@@ -252,8 +256,10 @@ const POOL: usize = 4096;
 const POOL_SHARE: usize = 32;
 /// Fewer than this are not worth a call.
 const LUMP: usize = 128;
-/// Shorter runs are not given back: a call for each costs more than their frames.
+/// Runs are short below this: a call for each costs more than their frames.
 pub const RUN: usize = 8;
+/// Not worth a look, if only short runs are left.
+const SHORT: usize = 16;
 /// Not more runs are looked at after one commit.
 pub const RUNS: usize = 256;
 /// After a small commit no more than this, so that none takes long.
@@ -272,6 +278,15 @@ pub struct Balance {
     pub used: usize,
 }
 
+/// What is to go back after a commit.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Surplus {
+    /// Frames in all.
+    pub frames: usize,
+    /// Runs shorter than [`RUN`], at most.
+    pub short_runs: usize,
+}
+
 impl Thrift {
     pub const fn new() -> Thrift {
         Thrift {
@@ -282,24 +297,32 @@ impl Thrift {
             wasted: 0,
             wasted_ns: 0,
             peak: POOL,
+            short_ns: 0,
+            short_only: false,
         }
     }
 
-    /// How many free frames to give back now. The clock is not asked after a
+    /// Which free frames to give back now. The clock is not asked after a
     /// small commit unless there may be something to give back.
     #[inline]
-    pub fn surplus(&mut self, b: Balance, now_ns: impl FnOnce() -> u64) -> usize {
+    pub fn surplus(&mut self, b: Balance, now_ns: impl FnOnce() -> u64) -> Surplus {
         self.wasted += b.again;
         self.demand = self.demand.max(b.taken);
         let share = POOL.max(b.used / POOL_SHARE);
         if b.taken <= share && b.free < 2 * LUMP {
-            return 0;
+            return Surplus::default();
         }
         self.weigh(b, share, now_ns())
     }
 
+    /// So many short runs went back, and perhaps no others were there.
+    pub fn gave(&mut self, short_runs: usize, short_only: bool) {
+        self.short_ns += short_runs as u64 * FRAME_NS * TIME_SHARE;
+        self.short_only = short_only;
+    }
+
     #[cold]
-    fn weigh(&mut self, b: Balance, share: usize, now: u64) -> usize {
+    fn weigh(&mut self, b: Balance, share: usize, now: u64) -> Surplus {
         let kept = self.demand.min(share);
         let paid_for = kept as u64 * FRAME_NS * TIME_SHARE;
         if 2 * b.taken > self.demand {
@@ -319,13 +342,27 @@ impl Thrift {
         self.peak = self.peak.max(b.used);
         if now < self.hold_ns || self.wasted > TIMES * self.peak {
             // Small commits in between say nothing of the next large one.
-            return 0;
+            return Surplus::default();
         }
         let surplus = b.free.saturating_sub(self.demand.min(share) + LUMP);
-        if surplus < LUMP {
-            return 0;
+        let short_runs = self.short_runs(now);
+        self.short_only &= b.freed.max(b.taken) <= share;
+        if surplus < LUMP || (self.short_only && short_runs < SHORT) {
+            return Surplus::default();
         }
-        surplus.min(b.taken.max(b.freed).max(STEP))
+        Surplus {
+            frames: surplus.min(b.taken.max(b.freed).max(STEP)),
+            short_runs,
+        }
+    }
+
+    /// The short runs that time has paid for. It pays for few at once, so that no
+    /// commit takes long.
+    fn short_runs(&mut self, now: u64) -> usize {
+        const PRICE: u64 = FRAME_NS * TIME_SHARE;
+        let most = RUNS as u64 * PRICE;
+        self.short_ns = self.short_ns.max(now.saturating_sub(most));
+        (now.saturating_sub(self.short_ns) / PRICE) as usize
     }
 }
 

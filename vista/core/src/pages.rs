@@ -23,7 +23,7 @@
 //! The index from pages to frames is volatile and made again from the table.
 #![allow(unsafe_code)] // Raw mapped memory is this module's subject.
 
-use crate::frames::{self, Balance, FrameSet, Thrift};
+use crate::frames::{self, Balance, FrameSet, Surplus, Thrift};
 use core::sync::atomic::{AtomicU64, Ordering::*};
 
 mod lay;
@@ -291,22 +291,29 @@ impl PageStore {
             used: self.used(),
         };
         let surplus = self.thrift.surplus(balance, now_ns);
-        if surplus > 0 && !self.keeps_all {
+        if surplus.frames > 0 && !self.keeps_all {
             self.give_back_frames(surplus, supply);
         }
     }
 
     #[cold]
-    fn give_back_frames(&mut self, mut surplus: usize, supply: &mut impl Supply) {
+    fn give_back_frames(&mut self, surplus: Surplus, supply: &mut impl Supply) {
         // With frames to spare, none that never was one is needed soon.
         let limit = self.limit().load(Relaxed) as usize;
         if self.usable > limit && supply.give_back(limit, self.usable - limit) {
             self.usable = limit;
         }
+        let (mut frames, mut short) = (surplus.frames, 0);
         let mut bound = limit;
+        let mut any_long = false;
         for _ in 0..frames::RUNS {
-            let Some((from, len)) = self.free.take_run_below(bound, frames::RUN, surplus) else {
-                return;
+            let least = if short < surplus.short_runs {
+                1
+            } else {
+                frames::RUN
+            };
+            let Some((from, len)) = self.free.take_run_below(bound, least, frames) else {
+                break;
             };
             bound = from;
             if len == 0 {
@@ -318,11 +325,14 @@ impl PageStore {
                 return;
             }
             self.bare.insert_run(from, len);
-            surplus -= len;
-            if surplus < frames::RUN {
-                return;
+            frames -= len;
+            any_long |= len >= frames::RUN;
+            short += usize::from(len < frames::RUN);
+            if frames < frames::RUN {
+                break;
             }
         }
+        self.thrift.gave(short, !any_long && frames >= frames::RUN);
     }
 
     /// The index entry of a page, if anything was ever staged near it.

@@ -18,8 +18,9 @@ struct Storage {
     keeps: bool,
     /// Frames that it has room for.
     room: usize,
-    /// How often it was asked for room.
+    /// How often it was asked for room, and given some back.
     calls: usize,
+    given: usize,
 }
 
 impl Storage {
@@ -31,6 +32,7 @@ impl Storage {
             keeps: false,
             room: FRAMES,
             calls: 0,
+            given: 0,
         }
     }
 
@@ -59,6 +61,7 @@ impl Supply for Storage {
         if self.keeps {
             return false;
         }
+        self.given += 1;
         assert!(self.backed[from..from + len].iter().all(|&b| b));
         self.backed[from..from + len].fill(false);
         // SAFETY: these frames lie in the image below; a hole reads as zeros.
@@ -125,9 +128,13 @@ impl Image {
     }
 
     fn end(&mut self, store: &mut PageStore) {
+        self.end_after(store, 400_000_000);
+    }
+
+    fn end_after(&mut self, store: &mut PageStore, ns: u64) {
         store.publish();
         store.reclaim();
-        self.now_ns += 400_000_000;
+        self.now_ns += ns;
         let now_ns = self.now_ns;
         store.give_back(&mut self.storage, || now_ns);
     }
@@ -177,7 +184,7 @@ fn sets_answer_lowest_and_highest() {
 }
 
 #[test]
-fn short_runs_keep_their_storage() {
+fn short_runs_go_back_as_time_pays_for_them() {
     let mut image = Image::new();
     let mut store = image.open();
     image.commit(&mut store, 0..8000, 1);
@@ -187,11 +194,33 @@ fn short_runs_keep_their_storage() {
         store.drop_range(page * PAGE, (page + 1) * PAGE);
         image.model.remove(&page);
     }
-    image.end(&mut store);
-    for round in 0..60 {
-        image.commit(&mut store, 1..2, round);
+    let end = |image: &mut Image, store: &mut PageStore, ns| {
+        let given = image.storage.given;
+        image.stage(store, 1, 7).unwrap();
+        image.model.insert(1, 7);
+        image.end_after(store, ns);
+        image.storage.given - given
+    };
+    // What the large commit needed is forgotten.
+    end(&mut image, &mut store, 10_000_000_000);
+    // A second of small commits: a call for a millisecond of it or less, and not
+    // at each of them.
+    let mut calls = Vec::new();
+    for _ in 0..1000 {
+        calls.push(end(&mut image, &mut store, 1_000_000));
     }
-    assert!(image.storage.held() >= held - 600, "no call for each frame");
+    let all: usize = calls.iter().sum();
+    assert!((700..900).contains(&all), "{all} calls");
+    assert!(calls.iter().filter(|&&n| n > 0).count() < 60);
+    assert!(image.storage.held() >= held - 256 - 900);
+    // However long it was: no commit makes many.
+    let most = end(&mut image, &mut store, 3_600_000_000_000);
+    assert!((200..=256).contains(&most), "{most} calls");
+    for _ in 0..20 {
+        end(&mut image, &mut store, 1_000_000_000);
+    }
+    let held = image.storage.held();
+    assert!(held < 8000 - 2666 + 600, "{held} after a time");
     // An image opened anew has them back by few calls.
     let mut store = image.open();
     let calls = image.storage.calls;
@@ -293,10 +322,10 @@ fn large_commits_that_follow_closely_keep_their_frames() {
         used: 16000,
     };
     let mut now = 1_000_000_000;
-    assert!(thrift.surplus(large, || now) > 3000);
+    assert!(thrift.surplus(large, || now).frames > 3000);
     for _ in 0..5 {
         now += 2_000_000;
-        assert_eq!(thrift.surplus(large, || now), 0);
+        assert_eq!(thrift.surplus(large, || now).frames, 0);
     }
     let small = Balance {
         taken: 3,
@@ -304,17 +333,17 @@ fn large_commits_that_follow_closely_keep_their_frames() {
         ..large
     };
     now += 1_000_000;
-    assert_eq!(thrift.surplus(small, || now), 0);
+    assert_eq!(thrift.surplus(small, || now).frames, 0);
     // Then a pool stays, and at last nothing.
     now += 200_000_000;
-    assert_eq!(thrift.surplus(small, || now), 512);
+    assert_eq!(thrift.surplus(small, || now).frames, 512);
     let pool = Balance {
         free: 4200,
         ..small
     };
-    assert_eq!(thrift.surplus(pool, || now), 0);
+    assert_eq!(thrift.surplus(pool, || now).frames, 0);
     now += 10_000_000_000;
-    assert_eq!(thrift.surplus(pool, || now), 512);
+    assert_eq!(thrift.surplus(pool, || now).frames, 512);
 }
 
 #[test]
@@ -331,7 +360,7 @@ fn what_is_got_again_too_often_is_kept() {
     let mut given = 0;
     for _ in 0..100 {
         now += 10_000_000;
-        given += usize::from(thrift.surplus(b, || now) > 0);
+        given += usize::from(thrift.surplus(b, || now).frames > 0);
     }
     assert!((10..40).contains(&given), "{given}");
 }
