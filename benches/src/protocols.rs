@@ -256,12 +256,14 @@ fn verdict_table() -> Table {
     )
 }
 
-/// What a protocol has added to a run, ms: in commits and syncs as counted, and
-/// in records at the price that `auto` has measured here.
-fn added_ms(taken: &Taken, auto: &Taken) -> f64 {
-    let record_us = auto.stats["cost_record_us"].as_f64().unwrap_or(0.0);
+/// What a protocol has added to a run, ms, round by round: in commits and syncs as
+/// counted, and in records at the price that `auto` has measured here.
+fn added_ms(taken: &Taken, auto: &Taken) -> Vec<f64> {
+    // What `auto` thinks of them until it has seen some.
+    const RECORD_US: f64 = 0.15;
+    let record_us = auto.stats["cost_record_us"].as_f64().unwrap_or(RECORD_US);
     let records = count(taken, "logged_events") as f64 * record_us / 1000.0;
-    Sample::new(taken.counted_ms.clone()).median() + records
+    taken.counted_ms.iter().map(|ms| ms + records).collect()
 }
 
 /// `auto` against the best and the worst, and what the theory says of the counts.
@@ -292,20 +294,27 @@ fn verdict(mix: &Mix, all: &All, report: &mut Report, table: &mut Table) {
             .collect();
         // Chosen by what hardly scatters: the fastest of seven that scatter would be
         // the luckiest one.
-        fixed.sort_by(|a, b| added_ms(a.1, auto).total_cmp(&added_ms(b.1, auto)));
+        let added = |taken: &Taken| Sample::new(added_ms(taken, auto)).median();
+        fixed.sort_by(|a, b| added(a.1).total_cmp(&added(b.1)));
         let (Some(best), Some(worst)) = (fixed.first(), fixed.last()) else {
             continue;
         };
         let native_ms = Sample::new(native.seconds.clone()).median() * 1000.0;
-        let by_count = (native_ms + added_ms(auto, auto)) / (native_ms + added_ms(best.1, auto));
+        // Disks have good and bad times: a round is compared with itself.
+        let by_count: Vec<f64> = added_ms(auto, auto)
+            .iter()
+            .zip(added_ms(best.1, auto))
+            .map(|(auto, best)| (native_ms + auto) / (native_ms + best))
+            .collect();
+        let by_count = Sample::new(by_count).median();
         let measured = rounds(auto, best.1);
         let least = |taken: &Taken| Sample::new(taken.seconds.clone()).min();
         table.row([
             Cell::text(mix.name),
             Cell::text(rio.name()),
             Cell::text(best.0),
-            Cell::Figure(added_ms(best.1, auto), 2),
-            Cell::Figure(added_ms(auto, auto), 2),
+            Cell::Figure(added(best.1), 2),
+            Cell::Figure(added(auto), 2),
             Cell::Figure(by_count, 3),
             Cell::Figure(measured.median(), 3),
             Cell::text(format!(
