@@ -38,7 +38,8 @@ pub extern "C" fn main(info: *const BootInfo) -> ! {
     map_rio();
     let live = e.live();
     crate::object::counts::take();
-    live.worker_pid.store(sys!(GETPID) as u32, Relaxed);
+    e.pid = sys!(GETPID) as i32;
+    live.worker_pid.store(e.pid as u32, Relaxed);
     if !vector::detect() {
         fatal::stop(
             FatalCode::Internal,
@@ -175,7 +176,7 @@ fn fresh() -> ! {
     e.machine = Machine::new(protocol);
     s.root.machine_at_start = e.machine;
     crate::log::begin();
-    s.root.pid = sys!(GETPID) as i32;
+    s.root.pid = e.pid;
     s.root.nofile = boot.nofile;
     let umask = sys!(UMASK, 0);
     sys!(UMASK, umask);

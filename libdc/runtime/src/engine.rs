@@ -21,6 +21,9 @@ pub const EXTRA_MAX: usize = 1 << 16;
 
 pub struct Engine {
     pub boot: BootInfo,
+    /// The kernel's number for this process; [`crate::state::Root::pid`] is the one
+    /// that the program knows.
+    pub pid: i32,
     pub live: *mut Live,
     pub arena: Arena,
     pub store: PageStore,
@@ -72,6 +75,7 @@ unsafe impl Sync for Engine {}
 
 pub static mut ENGINE: Engine = Engine {
     boot: BootInfo::ZERO,
+    pid: 0,
     live: core::ptr::null_mut(),
     arena: Arena::new(),
     store: PageStore::closed(),

@@ -91,8 +91,9 @@ fn in_child(l: &mut Local, stack: usize) {
         0
     );
     crate::boot::make_private();
-    state().root.pid = sys!(GETPID) as i32;
-    l.tid = state().root.pid;
+    e.pid = sys!(GETPID) as i32;
+    state().root.pid = e.pid;
+    l.tid = e.pid;
     crate::space::shared::leave();
     e.alone = true;
     crate::log::leave();

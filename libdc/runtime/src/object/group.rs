@@ -35,14 +35,14 @@ const OWN: i32 = -1;
 /// recovery that could not keep the process id has another.
 pub fn real(id: i32) -> i32 {
     if id == state().root.pid {
-        sys!(GETPID) as i32
+        engine().pid
     } else {
         id
     }
 }
 
 pub fn known(id: i32) -> i32 {
-    if id as isize == sys!(GETPID) {
+    if id == engine().pid {
         state().root.pid
     } else {
         id
@@ -81,7 +81,7 @@ pub fn setsid(_l: &mut Local, _a: [usize; 6]) -> isize {
 /// keeper has others. A replay that comes with it must not show them yet.
 pub fn relatives(l: &mut Local, mut a: [usize; 6]) -> isize {
     let n = l.frame.nr;
-    let logs = engine().machine.protocol().logs();
+    let logs = engine().log.wanted && engine().machine.protocol().logs();
     let guard = logs.then(|| engine().lock.acquire(l));
     if logs && let Some(r) = replay::answer(l) {
         return r;

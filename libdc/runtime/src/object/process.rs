@@ -60,15 +60,15 @@ pub fn send_signal(l: &mut Local, a: [usize; 6]) -> isize {
     let mut a = a;
     if n == nr::KILL && a[0] as i32 as isize == -pid {
         // The group that it leads.
-        a[0] = -sys!(GETPID) as usize;
+        a[0] = -engine().pid as usize;
     }
     if own {
         // Ids may have changed with a recovery that could not keep them.
         match n {
             nr::TGKILL | nr::RT_TGSIGQUEUEINFO => {
-                (a[0], a[1]) = (sys!(GETPID) as usize, real(l, a[1]))
+                (a[0], a[1]) = (engine().pid as usize, real(l, a[1]))
             }
-            nr::KILL | nr::RT_SIGQUEUEINFO => a[0] = sys!(GETPID) as usize,
+            nr::KILL | nr::RT_SIGQUEUEINFO => a[0] = engine().pid as usize,
             _ => a[0] = real(l, a[0]),
         }
     }

@@ -24,7 +24,7 @@ pub fn first() -> &'static mut Local {
         )
     };
     let l = block(main);
-    l.tid = sys!(GETPID) as i32;
+    l.tid = engine().pid;
     thread::arm(l);
     l
 }

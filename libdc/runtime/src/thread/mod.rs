@@ -199,7 +199,7 @@ pub fn stop_others(me: &mut Local) {
         return;
     }
     e.stopping.store(1, SeqCst);
-    let pid = sys!(GETPID);
+    let pid = e.pid;
     for slot in 0..e.thread_high {
         let p = e.threads[slot];
         if p.is_null() || core::ptr::eq(p, me) {
