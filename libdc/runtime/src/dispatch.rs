@@ -170,8 +170,7 @@ pub extern "C" fn on_leave(l: &'static mut Local) {
         }
         if attention & ATTENTION_STOP != 0 {
             thread::pause_for_stop(l);
-            // What is still to be replayed must not be voided by a commit.
-            if !engine().log.replay.is_active() && engine().tick.swap(false, Relaxed) {
+            if event::takes_tick() {
                 let _guard = engine().lock.acquire(l);
                 commit::commit(l);
             }

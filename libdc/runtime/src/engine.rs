@@ -55,7 +55,7 @@ pub struct Engine {
     pub regions: *mut crate::uffd::PageRegion,
     pub taken: *mut crate::uffd::PageRegion,
     /// True if re-execution may meet output that was already made.
-    pub replay: crate::object::output::Replay,
+    pub replay: crate::object::repeated::Replay,
     pub log: crate::log::Log,
     pub limbo: crate::object::descriptor::Limbo,
     pub undo: crate::object::undo::Pending,
@@ -99,7 +99,7 @@ pub static mut ENGINE: Engine = Engine {
     shared: crate::space::shared::Shared::new(),
     regions: core::ptr::null_mut(),
     taken: core::ptr::null_mut(),
-    replay: crate::object::output::Replay::new(),
+    replay: crate::object::repeated::Replay::new(),
     log: crate::log::Log::new(),
     limbo: crate::object::descriptor::Limbo::new(),
     undo: crate::object::undo::Pending::new(),

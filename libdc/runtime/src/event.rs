@@ -4,7 +4,7 @@
 
 use crate::engine::{add, engine, state};
 use crate::log::{self, determinant, replay, shapes};
-use crate::machine::frame::Local;
+use crate::machine::frame::{ATTENTION_SIGNAL, ATTENTION_STOP, Local};
 use crate::machine::nr;
 use crate::object::{descriptor, undo};
 use crate::state::Kind;
@@ -154,6 +154,39 @@ fn logged(l: &mut Local, d: Decision, bytes: usize) {
         log::flush();
     }
     after(l, d);
+}
+
+/// Whether the program has yet to catch up with what was seen of it: its log is
+/// replayed, or output on record is still to be met. Until then nothing from
+/// outside may reach it, and no commit may void what is still to come.
+pub fn is_behind() -> bool {
+    let e = engine();
+    e.log.replay.is_active() || e.replay.is_active()
+}
+
+/// That is over: what has waited for it comes now.
+pub fn caught_up(l: &mut Local) {
+    if crate::thread::signal_waits(l) {
+        l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
+    }
+    if engine().tick.load(Relaxed) {
+        l.attention.fetch_or(ATTENTION_STOP, SeqCst);
+    }
+}
+
+/// Whether a tick of `--interval` is due; the caller commits.
+pub fn takes_tick() -> bool {
+    let tick = &engine().tick;
+    tick.load(Relaxed) && !is_behind() && tick.swap(false, Relaxed)
+}
+
+/// The same for a call that waits, which the tick has broken off: if it may not
+/// be taken yet, the call waits on.
+pub fn takes_tick_in_wait(l: &mut Local) -> bool {
+    if engine().tick.load(Relaxed) {
+        l.attention.fetch_and(!ATTENTION_STOP, SeqCst);
+    }
+    takes_tick()
 }
 
 /// Something is about to become visible; commits first if it must.

@@ -11,12 +11,12 @@
 use super::determinant::{self, Head, NOWHERE};
 use super::shapes::{self, Also, Shape, Way};
 use crate::engine::{engine, state};
-use crate::machine::frame::{ATTENTION_SIGNAL, ATTENTION_STOP, Local};
+use crate::machine::frame::Local;
 use crate::machine::sys::errno::EFAULT;
 use crate::machine::{nr, user};
 use crate::object::record::{self, IoHead};
 use crate::object::{epoll, input, timers, tty};
-use crate::{event, fatal, recover, sys, table, thread, trace};
+use crate::{event, fatal, recover, sys, table, trace};
 use core::sync::atomic::Ordering::*;
 use dc_image::FatalCode;
 use protocols::Event;
@@ -200,12 +200,7 @@ fn end(l: &mut Local) {
         tty::settle();
     }
     tty::notice_size(l);
-    if thread::signal_waits(l) {
-        l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
-    }
-    if e.tick.load(Relaxed) {
-        l.attention.fetch_or(ATTENTION_STOP, SeqCst);
-    }
+    event::caught_up(l);
     recover::note_end();
 }
 

@@ -263,9 +263,7 @@ fn consume(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
                 break r;
             }
             l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
-            if e.tick.swap(false, Relaxed) {
-                l.attention
-                    .fetch_and(!crate::machine::frame::ATTENTION_STOP, SeqCst);
+            if event::takes_tick_in_wait(l) {
                 // The journal's room moves with a commit: begin again.
                 flight.active.store(0, Release);
                 crate::commit::commit(l);

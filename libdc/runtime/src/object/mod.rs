@@ -31,6 +31,7 @@ pub mod poll;
 pub mod process;
 pub mod record;
 pub mod regular;
+pub mod repeated;
 pub mod signalfd;
 pub mod socket;
 pub mod stat;

@@ -4,7 +4,7 @@
 //! protocol may want a commit before it; then the call is performed and noted
 //! in the journal. After a crash the program runs again from its last commit
 //! and makes the same calls in the same order: those that the journal has are
-//! answered with their recorded result and not performed. The one call that
+//! answered with their recorded result and not performed (`repeated.rs`). The one call that
 //! was under way is settled by what the kernel noted of it (`witness.rs`), or by
 //! the keeper's count of the bytes that the dead worker wrote.
 #![allow(unsafe_code)]
@@ -21,83 +21,8 @@ use crate::machine::{nr, user};
 use crate::state::Kind;
 use crate::thread;
 use core::sync::atomic::Ordering::*;
-use dc_image::boot::{fault, plant};
-use dc_image::{FatalCode, header::checksum};
-
-/// Where re-execution stands in the record of output already made.
-pub struct Replay {
-    /// Offset in the journal of the next record to match.
-    next: usize,
-    active: bool,
-    /// Our own pipes were made anew, as of the commit: what went into them
-    /// since does not count.
-    cold: bool,
-}
-
-impl Replay {
-    pub const fn new() -> Replay {
-        Replay {
-            next: 0,
-            active: false,
-            cold: false,
-        }
-    }
-
-    /// After a recovery: output on record is not to be made again.
-    pub fn begin(&mut self, warm: bool) {
-        self.next = 0;
-        self.cold = !warm;
-        self.active = engine().boot.plant != plant::REPEAT_WRITE;
-    }
-
-    /// Whether recovery has put back what was in this pipe: then what went into it
-    /// since the commit goes into it again.
-    fn is_rewound(&self, fd: i32) -> bool {
-        super::pipe::is_state(fd) || (self.cold && super::pipe::is_own(fd))
-    }
-
-    /// A commit voids the journal.
-    pub fn end(&mut self) {
-        self.active = false;
-    }
-
-    /// The recorded result of the output call that thread `slot` makes now.
-    fn take(&mut self, slot: u32, fd: i32, sum: u64, len: u64) -> Option<isize> {
-        if !self.active || self.is_rewound(fd) {
-            return None;
-        }
-        for r in engine().journal.records(self.next) {
-            if r.kind != record::OUTPUT {
-                continue;
-            }
-            let Some(head) = record::value_of::<IoHead>(r.payload) else {
-                continue;
-            };
-            if head.thread & !record::OWN_PIPE != slot || self.is_rewound(head.fd) {
-                continue;
-            }
-            if head.fd != fd || (head.sum != sum && head.ret == len) {
-                fatal::stop(
-                    FatalCode::Internal,
-                    0,
-                    format_args!(
-                        "the program does not repeat itself: it wrote {} bytes to descriptor {} before the \
-                         crash, and {len} other bytes to {fd} after it (an unseen source of chance)",
-                        head.ret, head.fd
-                    ),
-                );
-            }
-            self.next = r.offset + record_len(r.payload.len());
-            return Some(head.ret as isize);
-        }
-        self.active = false;
-        None
-    }
-}
-
-fn record_len(payload: usize) -> usize {
-    vista_core::journal::RECORD_HEAD + payload.next_multiple_of(8)
-}
+use dc_image::boot::fault;
+use dc_image::header::checksum;
 
 /// One buffer or several, as the program gave them.
 #[derive(Clone, Copy)]
@@ -263,6 +188,9 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
         return crate::log::replay::output(l, fd, sum);
     }
     if let Some(ret) = engine().replay.take(slot, fd, sum, c.len as u64) {
+        if !engine().replay.is_active() {
+            event::caught_up(l);
+        }
         return ret;
     }
     event::visible(l);
@@ -326,7 +254,7 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
 }
 
 /// Tells one output from another after a crash.
-fn contents_sum(c: &Call) -> u64 {
+pub fn contents_sum(c: &Call) -> u64 {
     let mut buf = [0u8; 256];
     let (addr, len) = match c.nr {
         nr::WRITE | nr::PWRITE64 => (c.args[1], c.args[2]),
@@ -368,13 +296,15 @@ pub fn settle(dead_wchar: Option<u64>) {
     flight.active.store(0, Release);
 }
 
-/// The mark of the last record of a kind.
+/// The mark of the last record of a kind. One of no bytes has left the count,
+/// and so the mark, to the call behind it.
 pub fn last_mark(kind: u32) -> Option<u64> {
     engine()
         .journal
         .records(0)
         .filter(|r| r.kind == kind)
+        .filter_map(|r| record::value_of::<IoHead>(r.payload))
+        .filter(|head| head.ret > 0)
         .last()
-        .and_then(|r| record::value_of::<IoHead>(r.payload))
-        .map(|h| h.mark)
+        .map(|head| head.mark)
 }

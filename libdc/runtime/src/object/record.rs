@@ -207,7 +207,7 @@ pub fn examine() {
 pub fn bound() {
     const LONG: usize = dc_image::header::JOURNAL_LEN / 4;
     let e = engine();
-    if e.journal.tail() > LONG && !e.log.replay.is_active() {
+    if e.journal.tail() > LONG && !crate::event::is_behind() {
         crate::event::tell(protocols::Event::CommitRequested, 0);
         crate::machine::entry::local().commit_after = true;
     }

@@ -28,9 +28,10 @@ const UC_FLAGS: u64 = 7;
 /// Delivers what can be delivered now. Under the big lock.
 pub fn deliver_pending(l: &mut Local) {
     loop {
-        if engine().log.replay.is_active() && forced(l) == 0 {
+        if event::is_behind() && forced(l) == 0 {
             // A signal closes a log, so there is none in the one that is
-            // replayed; those that come meanwhile are delivered at its end.
+            // replayed; and before output that is met again there was none.
+            // Those that come meanwhile are delivered at the end.
             l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
             return;
         }

@@ -188,8 +188,8 @@ pub fn futex_waitv(l: &mut Local, a: [usize; 6]) -> isize {
 
 /// Whether a signal waits that this thread will take.
 pub fn signal_waits(l: &Local) -> bool {
-    // Signals wait until a replay is over.
-    !engine().log.replay.is_active() && l.queue.pending() & !signal::mask_of(l) != 0
+    // Signals wait until what was seen of the program is caught up with.
+    !crate::event::is_behind() && l.queue.pending() & !signal::mask_of(l) != 0
 }
 
 /// Stops every other thread; the caller holds the lock.

@@ -1,0 +1,143 @@
+//! A program that runs again from its last commit has first to catch up with the output that was seen of it. What comes
+//! from outside meanwhile, the clock of `--interval`, signals, other threads, must not make it repeat any.
+
+use std::fs;
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Place {
+        let dir = std::env::temp_dir().join(format!("dcrun-behind-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).unwrap();
+        Place(dir)
+    }
+
+    fn dcrun(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dcrun"));
+        command
+            .args(args)
+            .current_dir(&self.0)
+            .env("DCRUN_STATE", self.0.join("state"));
+        command
+    }
+
+    fn worker(&self) -> Option<Pid> {
+        let listed = self.dcrun(&["ps", "--json"]).output().unwrap().stdout;
+        let runs: Value = serde_json::from_slice(&listed).ok()?;
+        Some(Pid::from_raw(runs[0]["worker_pid"].as_i64()? as i32))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = self.dcrun(&["rm", "t"]).output();
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What a program writes while its worker is killed again and again, and how often it was.
+fn killed(name: &str, options: &[&str], program: &str) -> (String, usize) {
+    let place = Place::new(name);
+    let head = ["--fresh", "--name", "t"];
+    let tail = ["/usr/bin/python3", "-c", program];
+    let mut run = place
+        .dcrun(&[&head, options, &tail].concat())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = run.stdout.take().unwrap();
+    let (done, seen) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        done.send(()).unwrap();
+        text
+    });
+    let mut kills = 0;
+    // Never twice at the same distance from a recovery.
+    while seen
+        .recv_timeout(Duration::from_micros(
+            40_000 + kills as u64 * 7_919 % 50_000,
+        ))
+        .is_err()
+    {
+        if kills < 30
+            && let Some(worker) = place.worker()
+            && kill(worker, Signal::SIGKILL).is_ok()
+        {
+            kills += 1;
+        }
+    }
+    let status = run.wait().unwrap();
+    let text = reader.join().unwrap();
+    assert!(status.success(), "{status} after {kills} kills: {text}");
+    (text, kills)
+}
+
+/// The lines of one writer, in order, each once.
+fn lines(text: &str, writer: &str) -> Vec<usize> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix(writer)?.trim().parse().ok())
+        .collect()
+}
+
+/// Computes for some milliseconds between two lines, and nothing that is chance.
+const COMPUTES: &str = "
+import os
+for i in range(150):
+    for j in range(3): sum(k * k for k in range(30000)); os.write(1, b'' if j else b'a%d\\n' % i)
+";
+
+#[test]
+fn the_clock_waits_until_output_is_met_again() {
+    for round in 0..3 {
+        let (text, kills) = killed(&format!("clock-{round}"), &["--interval", "23"], COMPUTES);
+        assert!(kills > 5, "{kills} kills");
+        assert_eq!(lines(&text, "a"), (0..150).collect::<Vec<_>>(), "{text}");
+    }
+}
+
+#[test]
+fn signals_wait_until_output_is_met_again() {
+    let handler = "
+import signal
+signal.signal(signal.SIGALRM, lambda *_: os.write(1, b'tick\\n'))
+signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+for i in range(150):";
+    // At its end Python gives signals back to the kernel, which would kill it.
+    let quiet = "signal.setitimer(signal.ITIMER_REAL, 0)\n";
+    let program = COMPUTES.replace("\nfor i in range(150):", handler) + quiet;
+    let (text, kills) = killed("signals", &[], &program);
+    assert!(kills > 5, "{kills} kills");
+    assert!(text.contains("tick"));
+    assert_eq!(lines(&text, "a"), (0..150).collect::<Vec<_>>(), "{text}");
+}
+
+#[test]
+fn threads_wait_until_output_is_met_again() {
+    let program = "
+import os, threading
+def write(name):
+    for i in range(600): sum(k * k for k in range(3000)); os.write(1, b'%s%d\\n' % (name, i))
+threads = [threading.Thread(target=write, args=(name,)) for name in (b'a', b'b', b'c')]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+";
+    let (text, kills) = killed("threads", &[], program);
+    assert!(kills > 5, "{kills} kills");
+    for writer in ["a", "b", "c"] {
+        let expected: Vec<_> = (0..600).collect();
+        assert_eq!(lines(&text, writer), expected, "{text}");
+    }
+}

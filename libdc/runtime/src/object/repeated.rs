@@ -1,0 +1,170 @@
+//! Output that re-execution meets again, and must not make.
+//!
+//! Until the program has caught up with what was seen of it, it must do what it
+//! did: nothing that comes from outside may reach it, and no commit but its own
+//! may be made, for that would void the record of what is still to come. So
+//! signals and the clock of `--interval` wait, as they do while a log is
+//! replayed.
+//!
+//! Among threads the order of events is chance, so that each output follows a
+//! commit and is the next thing that its thread does. It is answered before any
+//! of them runs: another one might commit first.
+#![allow(unsafe_code)]
+
+use super::output::{Call, contents_sum, vector_len};
+use super::record::{self, IoHead};
+use super::{descriptor, pipe};
+use crate::engine::engine;
+use crate::fatal;
+use crate::machine::frame::{Frame, Local};
+use crate::machine::{nr, user};
+use core::sync::atomic::Ordering::Relaxed;
+use dc_image::FatalCode;
+use dc_image::boot::plant;
+use vista_core::journal::Record;
+
+/// Where re-execution stands in the record of output already made.
+pub struct Replay {
+    /// Offset in the journal of the next record to match.
+    next: usize,
+    active: bool,
+    /// Our own pipes were made anew, as of the commit: what went into them
+    /// since does not count.
+    cold: bool,
+}
+
+impl Replay {
+    pub const fn new() -> Replay {
+        Replay {
+            next: 0,
+            active: false,
+            cold: false,
+        }
+    }
+
+    /// After a recovery, when the threads stand where they stood at the commit:
+    /// output on record is not to be made again.
+    pub fn begin(&mut self, warm: bool) {
+        self.next = 0;
+        self.cold = !warm;
+        self.active = engine().boot.plant != plant::REPEAT_WRITE && self.any_left();
+        if self.active && engine().thread_count.load(Relaxed) > 1 {
+            self.answer_threads();
+        }
+    }
+
+    /// Whether output is still to be met.
+    pub fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// A commit voids the journal.
+    pub fn end(&mut self) {
+        self.active = false;
+    }
+
+    /// Whether recovery has put back what was in this pipe: then what went into it
+    /// since the commit goes into it again.
+    fn is_rewound(&self, fd: i32) -> bool {
+        pipe::is_state(fd) || (self.cold && pipe::is_own(fd))
+    }
+
+    fn output(&self, r: &Record) -> Option<IoHead> {
+        if r.kind != record::OUTPUT {
+            return None;
+        }
+        record::value_of::<IoHead>(r.payload).filter(|head| !self.is_rewound(head.fd))
+    }
+
+    fn any_left(&self) -> bool {
+        engine()
+            .journal
+            .records(self.next)
+            .any(|r| self.output(&r).is_some())
+    }
+
+    fn took(&mut self, r: &Record) {
+        self.next =
+            r.offset + vista_core::journal::RECORD_HEAD + r.payload.len().next_multiple_of(8);
+        self.active = self.any_left();
+    }
+
+    /// The recorded result of the output call that thread `slot` makes now.
+    pub fn take(&mut self, slot: u32, fd: i32, sum: u64, len: u64) -> Option<isize> {
+        if !self.active || self.is_rewound(fd) {
+            return None;
+        }
+        for r in engine().journal.records(self.next) {
+            let Some(head) = self.output(&r) else {
+                continue;
+            };
+            if head.thread & !record::OWN_PIPE != slot {
+                continue;
+            }
+            if head.fd != fd || (head.sum != sum && head.ret == len) {
+                fatal::stop(
+                    FatalCode::Internal,
+                    0,
+                    format_args!(
+                        "the program does not repeat itself: it wrote {} bytes to descriptor {} before the \
+                         crash, and {len} other bytes to {fd} after it (an unseen source of chance)",
+                        head.ret, head.fd
+                    ),
+                );
+            }
+            self.took(&r);
+            return Some(head.ret as isize);
+        }
+        None
+    }
+
+    /// Each thread that was about to make output on record has made it.
+    fn answer_threads(&mut self) {
+        for r in engine().journal.records(0) {
+            let Some(head) = self.output(&r) else {
+                continue;
+            };
+            let slot = (head.thread & !record::OWN_PIPE) as usize;
+            let Some(&at) = engine().threads.get(slot) else {
+                return;
+            };
+            if at.is_null() {
+                return;
+            }
+            // SAFETY: a thread's block is never freed, and all threads wait.
+            let thread: &mut Local = unsafe { &mut *at };
+            if !is_about_to(&thread.frame, &head) {
+                return;
+            }
+            thread.frame.rip += SYSCALL.len();
+            thread.frame.rax = head.ret as usize;
+            thread.moved = true;
+            self.took(&r);
+        }
+    }
+}
+
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+
+/// Whether a thread makes this output next.
+fn is_about_to(frame: &Frame, head: &IoHead) -> bool {
+    let args = frame.args();
+    let len = match frame.rax {
+        nr::WRITE | nr::PWRITE64 | nr::SENDTO => args[2],
+        nr::WRITEV | nr::PWRITEV | nr::PWRITEV2 => vector_len(args).unwrap_or(0),
+        _ => return false,
+    };
+    let call = Call {
+        nr: if frame.rax == nr::SENDTO {
+            nr::WRITE
+        } else {
+            frame.rax
+        },
+        args,
+        len,
+    };
+    user::read::<[u8; 2]>(frame.rip) == Some(SYSCALL)
+        && args[0] as i32 == head.fd
+        && descriptor::file_of(head.fd).is_some()
+        && (contents_sum(&call) == head.sum || head.ret != len as u64)
+}
