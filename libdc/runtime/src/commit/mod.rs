@@ -42,6 +42,7 @@ pub fn commit(local: &mut Local) {
     object::regular::save_offsets();
     object::pipe::save_contents();
     crate::log::before_commit();
+    e.replay.before_commit();
     trace::before_commit();
     let mut copied = 0;
     if let Err(full) = copy_pages(&mut copied) {
@@ -67,7 +68,6 @@ pub fn commit(local: &mut Local) {
     }
     e.machine.step(Event::Committed);
     crate::event::cheapen();
-    e.replay.end();
     crate::log::after_commit();
     object::descriptor::close_limbo();
     object::undo::forget();

@@ -115,6 +115,10 @@ impl Chooser {
     /// After an event: asks for the commit with which another protocol begins.
     pub fn consider(&mut self, l: &mut Local) {
         let Some(auto) = &self.auto else { return };
+        if crate::event::is_behind() {
+            // What was measured may say otherwise than before the crash.
+            return;
+        }
         match auto.advise(&engine().machine, &self.costs) {
             Advice::Stay => {}
             Advice::Move(choice) | Advice::CommitToMove(choice) => {

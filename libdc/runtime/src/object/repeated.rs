@@ -58,9 +58,19 @@ impl Replay {
         self.active
     }
 
-    /// A commit voids the journal.
-    pub fn end(&mut self) {
-        self.active = false;
+    /// A commit is made, which voids the journal: none may be while output is still
+    /// to be met, for then that would come twice.
+    pub fn before_commit(&self) {
+        if self.active {
+            fatal::stop(
+                FatalCode::Internal,
+                0,
+                format_args!(
+                    "a commit came before the program had met its output again, as it did not before the crash \
+                     (an unseen source of chance)"
+                ),
+            );
+        }
     }
 
     /// Whether recovery has put back what was in this pipe: then what went into it
