@@ -141,3 +141,30 @@ for thread in threads: thread.join()
         assert_eq!(lines(&text, writer), expected, "{text}");
     }
 }
+
+/// A wait that is broken off for the runtime's own sake ends when it would have.
+#[test]
+fn waits_end_however_often_the_clock_ticks() {
+    let program = "
+import os, select, signal, threading, time
+signal.pthread_sigmask(signal.SIG_BLOCK, [10])
+waits = [
+    lambda: select.poll().poll(100),
+    lambda: select.epoll().poll(0.1),
+    lambda: select.select([], [], [], 0.1),
+    lambda: time.sleep(0.1),
+    lambda: signal.sigtimedwait([10], 0.1),
+    lambda: threading.Event().wait(0.1),
+]
+for nth, wait in enumerate(waits):
+    begin = time.monotonic()
+    wait()
+    took = time.monotonic() - begin
+    os.write(1, b'a%d\\n' % nth if 0.099 < took < 2 else b'wait %d took %f s\\n' % (nth, took))
+";
+    let place = Place::new("waits");
+    let mut command = place.dcrun(&["--fresh", "--name", "t", "--interval", "5"]);
+    let out = command.args(["/usr/bin/python3", "-c", program]).output();
+    let text = String::from_utf8(out.unwrap().stdout).unwrap();
+    assert_eq!(lines(&text, "a"), (0..6).collect::<Vec<_>>(), "{text}");
+}

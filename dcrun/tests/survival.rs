@@ -137,6 +137,33 @@ fn programs_survive_the_death_of_the_worker() {
     );
 }
 
+/// A clock that commits wherever it likes must not come between a program and the
+/// output that it has yet to meet again.
+#[test]
+fn programs_with_a_clock_survive_the_death_of_the_worker() {
+    let options = Options {
+        interval_ms: Some(7),
+        ..options()
+    };
+    let programs = [
+        "nvi",
+        "python-threads",
+        "sqlite-file",
+        "bc",
+        "lua",
+        "go",
+        "xz",
+        "cc1",
+    ];
+    play(
+        "worker killed, with a clock",
+        named(&programs),
+        Mode::KillWorker,
+        &options,
+        30,
+    );
+}
+
 #[test]
 fn programs_survive_the_death_of_keeper_and_worker() {
     let options = Options {

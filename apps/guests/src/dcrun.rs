@@ -79,7 +79,7 @@ impl Dcrun {
         if let Some(trace) = trace {
             line.extend(["--trace".into(), trace.into()]);
         }
-        if let Some(interval_ms) = session.interval_ms {
+        if let Some(interval_ms) = options.interval_ms.or(session.interval_ms) {
             line.extend(["--interval".into(), interval_ms.to_string().into()]);
         }
         line.extend(["--name".into(), session.name.into(), "--".into()]);

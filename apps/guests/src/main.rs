@@ -80,6 +80,9 @@ struct Hosting {
     gap_ms: Option<u64>,
     #[arg(long)]
     protocol: Option<String>,
+    /// Commit by the clock as well
+    #[arg(long)]
+    interval_ms: Option<u32>,
     /// For the hosted run only, such as DCRUN_PLANT=skip-page.
     #[arg(long, value_name = "NAME=VALUE")]
     env: Vec<String>,
@@ -326,6 +329,7 @@ impl Hosting {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
             protocol: self.protocol.clone(),
+            interval_ms: self.interval_ms,
             check: self.check,
             keep: self.keep,
             ..Options::default()

@@ -83,6 +83,8 @@ pub struct Options {
     /// For dcrun: a planted bug, a log.
     pub env: Vec<(String, String)>,
     pub protocol: Option<String>,
+    /// dcrun's `--interval`, ms.
+    pub interval_ms: Option<u32>,
     /// How much longer than natively a step may be silent.
     pub patience: u32,
     /// The most places that an [`Mode::Every`] visits.
@@ -104,6 +106,7 @@ impl Default for Options {
             gap: None,
             env: Vec::new(),
             protocol: None,
+            interval_ms: None,
             patience: 3,
             places: 100_000,
             stop_early: false,

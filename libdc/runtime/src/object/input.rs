@@ -15,7 +15,7 @@ use crate::commit::fault_point;
 use crate::engine::{add, engine, state};
 use crate::event;
 use crate::log::replay;
-use crate::machine::frame::{ATTENTION_SIGNAL, Local};
+use crate::machine::frame::Local;
 use crate::machine::sys::errno::*;
 use crate::machine::{entry, nr, user};
 use crate::space::shared;
@@ -262,7 +262,7 @@ fn consume(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
                 l.interrupted = true;
                 break r;
             }
-            l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
+            thread::wait_on(l);
             if event::takes_tick_in_wait(l) {
                 // The journal's room moves with a commit: begin again.
                 flight.active.store(0, Release);

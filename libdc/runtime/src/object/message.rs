@@ -23,7 +23,7 @@ use crate::commit::{self, fault_point};
 use crate::engine::engine;
 use crate::event;
 use crate::log::replay;
-use crate::machine::frame::{ATTENTION_SIGNAL, Local};
+use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{entry, nr, user};
 use crate::sys;
@@ -424,7 +424,7 @@ fn consume(l: &mut Local, want: &Want) -> isize {
             l.interrupted = true;
             break r;
         }
-        l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
+        thread::wait_on(l);
         if event::takes_tick_in_wait(l) {
             // The journal's room moves with a commit: begin again.
             flight.active.store(0, Release);

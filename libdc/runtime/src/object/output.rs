@@ -15,7 +15,7 @@ use crate::commit::fault_point;
 use crate::engine::engine;
 use crate::event;
 use crate::fatal;
-use crate::machine::frame::Local;
+use crate::machine::frame::{ATTENTION_STOP, Local};
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{nr, user};
 use crate::state::Kind;
@@ -215,12 +215,15 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
         let r =
             done.unwrap_or_else(|| unsafe { crate::machine::entry::interruptible(c.nr, &c.args) });
         if r == -EINTR && !thread::signal_waits(l) {
-            l.attention
-                .fetch_and(!crate::machine::frame::ATTENTION_SIGNAL, SeqCst);
+            thread::wait_on(l);
+            // A tick waits for the end of this; it alone can be the reason, under
+            // the lock.
+            l.attention.fetch_and(!ATTENTION_STOP, SeqCst);
             continue;
         }
         break r;
     };
+    event::caught_up(l);
     if r == -EINTR {
         l.interrupted = true;
     }

@@ -18,7 +18,7 @@ use super::poll::{self, POLLIN, POLLOUT};
 use crate::commit::fault_point;
 use crate::engine::{engine, state};
 use crate::fatal::Text;
-use crate::machine::frame::{ATTENTION_SIGNAL, Local};
+use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{entry, nr, user};
 use crate::state::Kind;
@@ -204,7 +204,7 @@ fn transfer(
                 l.interrupted = true;
                 return Some(r);
             }
-            l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
+            thread::wait_on(l);
             if crate::event::takes_tick_in_wait(l) {
                 crate::commit::commit(l);
             }

@@ -1,8 +1,10 @@
 //! The system calls about signals.
 
 use super::*;
+use crate::machine::frame::ATTENTION_STOP;
 use crate::machine::sys::errno::*;
 use crate::state::SigAction;
+use crate::thread::deadline::Deadline;
 use crate::{event, thread};
 
 pub fn sigaction(_l: &mut Local, a: [usize; 6]) -> isize {
@@ -179,6 +181,7 @@ pub fn sigtimedwait(l: &mut Local, a: [usize; 6]) -> isize {
         rest: [0; 116],
     };
     args[1] = &raw mut info as usize;
+    let mut deadline = Deadline::of(crate::machine::nr::RT_SIGTIMEDWAIT, &args);
     let r = loop {
         if let Some(i) = l.queue.take(set) {
             info = i;
@@ -188,11 +191,18 @@ pub fn sigtimedwait(l: &mut Local, a: [usize; 6]) -> isize {
         if r != -EINTR {
             break r;
         }
+        l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
         if l.queue.pending() & (!mask_of(l) | set) != 0 && l.queue.pending() & set == 0 {
+            l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
             l.interrupted = true;
             return r;
         }
+        if l.attention.load(SeqCst) & ATTENTION_STOP != 0 {
+            thread::pause_for_stop(l);
+        }
+        deadline.shorten(&mut args);
     };
+    l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
     if r > 0 && a[1] != 0 && !user::write(a[1], &info) {
         return -EFAULT;
     }

@@ -10,9 +10,11 @@
 #![allow(unsafe_code)]
 
 mod birth;
+pub mod deadline;
 
 pub use birth::*;
 
+use self::deadline::Deadline;
 use crate::engine::{MAX_THREADS, engine, state};
 use crate::machine::entry::{self, local};
 use crate::machine::frame::*;
@@ -141,7 +143,8 @@ pub fn wait(l: &mut Local, nr: usize, args: [usize; 6]) -> isize {
 }
 
 /// As [`wait`], but a break for the runtime's own sake is not seen outside.
-pub fn wait_or_signal(l: &mut Local, nr: usize, args: [usize; 6]) -> isize {
+pub fn wait_or_signal(l: &mut Local, nr: usize, mut args: [usize; 6]) -> isize {
+    let mut deadline = Deadline::of(nr, &args);
     loop {
         let r = wait(l, nr, args);
         if r != -EINTR {
@@ -151,11 +154,20 @@ pub fn wait_or_signal(l: &mut Local, nr: usize, args: [usize; 6]) -> isize {
             l.interrupted = true;
             return r;
         }
+        wait_on(l);
         if l.attention.load(SeqCst) & ATTENTION_STOP != 0 {
             pause_for_stop(l);
-        } else {
-            l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
         }
+        deadline.shorten(&mut args);
+    }
+}
+
+/// A wait was broken off, but not by a signal that the thread will take now. One
+/// that came since breaks off the next one.
+pub fn wait_on(l: &mut Local) {
+    l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
+    if signal_waits(l) {
+        l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
     }
 }
 
