@@ -271,7 +271,11 @@ pub fn set_robust_list(l: &mut Local, a: [usize; 6]) -> isize {
     r
 }
 
+/// The kernel writes into the area as the call returns, and where it cannot it
+/// sends SIGSEGV instead of saying EFAULT: a new thread's stack may be an old one
+/// that has fallen asleep.
 pub fn rseq(l: &mut Local, a: [usize; 6]) -> isize {
+    engine().pieces.wake(a[0], a[0].saturating_add(a[1]));
     let r = sys!(RSEQ, a[0], a[1], a[2], a[3]);
     if !failed(r) {
         state().threads[l.slot as usize].rseq = if a[2] == 0 {
