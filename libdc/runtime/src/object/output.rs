@@ -204,6 +204,7 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
     flight.thread.store(slot | own_pipe, Relaxed);
     flight.sum.store(sum, Relaxed);
     let mut witnessed = witness::prepare(fd, c);
+    let mut broken_off = false;
     flight.active.store(1, Release);
     let r = loop {
         let done = match witnessed {
@@ -219,11 +220,14 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
             // A tick waits for the end of this; it alone can be the reason, under
             // the lock.
             l.attention.fetch_and(!ATTENTION_STOP, SeqCst);
+            broken_off = true;
             continue;
         }
         break r;
     };
-    event::caught_up(l);
+    if broken_off {
+        event::caught_up(l);
+    }
     if r == -EINTR {
         l.interrupted = true;
     }
