@@ -1,57 +1,20 @@
 //! A program that runs again from its last commit has first to catch up with the output that was seen of it. What comes
 //! from outside meanwhile, the clock of `--interval`, signals, other threads, must not make it repeat any.
 
-use std::fs;
+mod place;
+
 use std::io::Read;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde_json::Value;
-
-struct Place(PathBuf);
-
-impl Place {
-    fn new(name: &str) -> Place {
-        let dir = std::env::temp_dir().join(format!("dcrun-behind-{}-{name}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir).unwrap();
-        Place(dir)
-    }
-
-    fn dcrun(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dcrun"));
-        command
-            .args(args)
-            .current_dir(&self.0)
-            .env("DCRUN_STATE", self.0.join("state"));
-        command
-    }
-
-    fn worker(&self) -> Option<Pid> {
-        let listed = self.dcrun(&["ps", "--json"]).output().unwrap().stdout;
-        let runs: Value = serde_json::from_slice(&listed).ok()?;
-        Some(Pid::from_raw(runs[0]["worker_pid"].as_i64()? as i32))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = self.dcrun(&["rm", "t"]).output();
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use place::Place;
 
 /// What a program writes while its worker is killed again and again, and how often it was.
 fn killed(name: &str, options: &[&str], program: &str) -> (String, usize) {
     let place = Place::new(name);
-    let head = ["--fresh", "--name", "t"];
-    let tail = ["/usr/bin/python3", "-c", program];
     let mut run = place
-        .dcrun(&[&head, options, &tail].concat())
+        .python(options, program)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -72,10 +35,7 @@ fn killed(name: &str, options: &[&str], program: &str) -> (String, usize) {
         ))
         .is_err()
     {
-        if kills < 30
-            && let Some(worker) = place.worker()
-            && kill(worker, Signal::SIGKILL).is_ok()
-        {
+        if kills < 30 && place.kill_worker() {
             kills += 1;
         }
     }
@@ -163,8 +123,7 @@ for nth, wait in enumerate(waits):
     os.write(1, b'a%d\\n' % nth if 0.099 < took < 2 else b'wait %d took %f s\\n' % (nth, took))
 ";
     let place = Place::new("waits");
-    let mut command = place.dcrun(&["--fresh", "--name", "t", "--interval", "5"]);
-    let out = command.args(["/usr/bin/python3", "-c", program]).output();
+    let out = place.python(&["--interval", "5"], program).output();
     let text = String::from_utf8(out.unwrap().stdout).unwrap();
     assert_eq!(lines(&text, "a"), (0..6).collect::<Vec<_>>(), "{text}");
 }

@@ -1,49 +1,15 @@
 //! Intervals that are long in one way or another: more is read than a journal holds, more of a file changes than is worth
 //! keeping, and children come and go in between.
 
+mod place;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use place::Place;
 use serde_json::Value;
-
-struct Place(PathBuf);
-
-impl Place {
-    fn new(name: &str) -> Place {
-        let dir = std::env::temp_dir().join(format!("dcrun-long-{}-{name}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir).unwrap();
-        Place(dir)
-    }
-
-    fn dcrun(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dcrun"));
-        command
-            .args(args)
-            .current_dir(&self.0)
-            .env("DCRUN_STATE", self.0.join("state"));
-        command
-    }
-
-    fn kill_worker(&self) {
-        let listed = self.dcrun(&["ps", "--json"]).output().unwrap().stdout;
-        let runs: Value = serde_json::from_slice(&listed).unwrap();
-        let worker = runs[0]["worker_pid"].as_i64().expect("it runs");
-        kill(Pid::from_raw(worker as i32), Signal::SIGKILL).unwrap();
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = self.dcrun(&["rm", "t"]).output();
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 #[test]
 fn more_input_than_the_journal_holds() {
@@ -54,7 +20,7 @@ fn more_input_than_the_journal_holds() {
         "import os\nif os.fork(): os.wait()\nelse:\n n = 0\n while b := os.read(0, 65536): n += len(b)\n print(n)",
     ] {
         let mut run = place
-            .dcrun(&["--fresh", "--name", "t", "/usr/bin/python3", "-c", program])
+            .python(&[], program)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -96,7 +62,7 @@ fn a_reaped_child_changes_nothing_for_its_parent() {
         assert_eq!(line, format!("got line {nth}\n"));
         // It waits in the next read.
         std::thread::sleep(Duration::from_millis(60));
-        place.kill_worker();
+        assert!(place.kill_worker());
         std::thread::sleep(Duration::from_millis(60));
     }
     drop(input);
@@ -129,7 +95,7 @@ fn changes_of_much_of_a_file_are_committed_around() {
             fs::write(place.0.join("big"), vec![b'a'; 40_000_000]).unwrap();
             fs::write(place.0.join("other"), vec![b'b'; 40_000_000]).unwrap();
             let out = place
-                .dcrun(&["--fresh", "--name", "t", "/usr/bin/python3", "-c", CHANGES])
+                .python(&[], CHANGES)
                 .env("DCRUN_FAULT", format!("{fault}:{nth}"))
                 .output()
                 .unwrap();

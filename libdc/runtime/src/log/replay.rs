@@ -66,6 +66,11 @@ impl Replay {
         !self.active && (self.closed || self.cold)
     }
 
+    /// Whether output was the next thing to be put on record.
+    pub fn has_output_next(&self) -> bool {
+        self.peek().is_some_and(|r| r.kind == record::OUTPUT)
+    }
+
     fn is_part(&self, r: &Record) -> bool {
         match r.kind {
             record::DETERMINANT => true,

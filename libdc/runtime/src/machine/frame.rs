@@ -76,6 +76,12 @@ impl Frame {
         self.rip -= 2;
         self.rax = self.nr;
     }
+
+    /// The context behind the call that it would make next.
+    pub fn call_answered(&mut self, ret: usize) {
+        self.rip += 2;
+        self.rax = ret;
+    }
 }
 
 /// Bits of [`Local::attention`].

@@ -86,6 +86,7 @@ pub mod errno {
     pub const ERANGE: isize = 34;
     pub const ENAMETOOLONG: isize = 36;
     pub const ENOSYS: isize = 38;
+    pub const EOPNOTSUPP: isize = 95;
     pub const EISCONN: isize = 106;
     pub const ETIMEDOUT: isize = 110;
 }

@@ -7,17 +7,20 @@
 //! answered with their recorded result and not performed (`repeated.rs`). The one call that
 //! was under way is settled by what the kernel noted of it (`witness.rs`), or by
 //! the keeper's count of the bytes that the dead worker wrote.
+//!
+//! A write that waits for room goes out in parts, each a visible event of its own
+//! ([`stream`]).
 #![allow(unsafe_code)]
 
 use super::record::{self, IoHead};
-use super::{descriptor, regular, witness};
-use crate::commit::fault_point;
-use crate::engine::engine;
+use super::{descriptor, poll, regular, socket, witness};
+use crate::commit::{self, fault_point};
+use crate::engine::{engine, state};
 use crate::event;
 use crate::fatal;
 use crate::machine::frame::{ATTENTION_STOP, Local};
 use crate::machine::sys::{errno::*, failed};
-use crate::machine::{nr, user};
+use crate::machine::{entry, nr, user};
 use crate::state::Kind;
 use crate::thread;
 use core::sync::atomic::Ordering::*;
@@ -30,45 +33,71 @@ pub struct Call {
     pub nr: usize,
     pub args: [usize; 6],
     pub len: usize,
+    /// Answers EAGAIN instead of waiting for room.
+    pub at_once: bool,
+}
+
+impl Call {
+    pub fn new(nr: usize, args: [usize; 6], len: usize) -> Call {
+        Call {
+            nr,
+            args,
+            len,
+            at_once: false,
+        }
+    }
+
+    /// What is left of it when so many bytes are out: of several buffers, the rest
+    /// of one.
+    pub fn behind(&self, done: usize) -> Option<Call> {
+        if done == 0 {
+            return Some(*self);
+        }
+        let fd = self.args[0];
+        let rest = |at, len| Call::new(nr::WRITE, [fd, at, len, 0, 0, 0], len);
+        if self.nr == nr::WRITE {
+            return Some(rest(self.args[1] + done, self.len.checked_sub(done)?));
+        }
+        let mut before = 0;
+        for i in 0..self.args[2] {
+            let [at, len] = user::read::<[usize; 2]>(self.args[1] + i * 16)?;
+            if done < before + len {
+                let skip = done - before;
+                return Some(rest(at + skip, len - skip));
+            }
+            before += len;
+        }
+        None
+    }
+
+    /// The first bytes of it: of several buffers, those of one.
+    fn beginning(&self, most: usize) -> Call {
+        let [fd, at, len, ..] = self.args;
+        let [at, len] = match self.nr {
+            nr::WRITE => [at, len],
+            _ => (0..len)
+                .filter_map(|i| user::read::<[usize; 2]>(at + i * 16))
+                .find(|part| part[1] > 0)
+                .unwrap_or([0; 2]),
+        };
+        let len = len.min(most);
+        Call::new(nr::WRITE, [fd, at, len, 0, 0, 0], len)
+    }
 }
 
 pub fn write(l: &mut Local, a: [usize; 6]) -> isize {
-    perform(
-        l,
-        Call {
-            nr: nr::WRITE,
-            args: a,
-            len: a[2],
-        },
-        None,
-    )
+    perform(l, Call::new(nr::WRITE, a, a[2]), None)
 }
 
 pub fn writev(l: &mut Local, a: [usize; 6]) -> isize {
     match vector_len(a) {
-        Ok(len) => perform(
-            l,
-            Call {
-                nr: nr::WRITEV,
-                args: a,
-                len,
-            },
-            None,
-        ),
+        Ok(len) => perform(l, Call::new(nr::WRITEV, a, len), None),
         Err(e) => e,
     }
 }
 
 pub fn pwrite(l: &mut Local, a: [usize; 6]) -> isize {
-    perform(
-        l,
-        Call {
-            nr: nr::PWRITE64,
-            args: a,
-            len: a[2],
-        },
-        Some(a[3] as u64),
-    )
+    perform(l, Call::new(nr::PWRITE64, a, a[2]), Some(a[3] as u64))
 }
 
 pub fn pwritev(l: &mut Local, a: [usize; 6]) -> isize {
@@ -79,15 +108,7 @@ pub fn pwritev(l: &mut Local, a: [usize; 6]) -> isize {
             } else {
                 Some(a[3] as u64)
             };
-            perform(
-                l,
-                Call {
-                    nr: l.frame.nr,
-                    args: a,
-                    len,
-                },
-                at,
-            )
+            perform(l, Call::new(l.frame.nr, a, len), at)
         }
         Err(e) => e,
     }
@@ -141,22 +162,68 @@ fn perform(l: &mut Local, c: Call, at: Option<u64>) -> isize {
     }
 }
 
-/// Output into a terminal, a pipe or a socket.
+/// Output into a terminal, a pipe or a socket. Where it waits for room, it is not cut
+/// short for the runtime's own sake or by a death, and beside other threads it waits
+/// without the lock, for it may be one of them who makes the room. How much is out
+/// is state: a rollback into the middle goes on from there.
 fn stream(l: &mut Local, fd: i32, c: &Call) -> isize {
-    let guard = engine().lock.acquire(l);
-    let Some(file) = descriptor::file_of(fd) else {
-        return -EBADF;
-    };
-    let blocks = descriptor::open_file(file).flags as usize & descriptor::O_NONBLOCK == 0;
-    if blocks && engine().thread_count.load(Relaxed) > 1 {
-        drop(guard);
-        if let Err(e) = super::poll::wait_for(l, fd, super::poll::POLLOUT) {
-            return e;
+    let last = loop {
+        let done = state().threads[l.slot as usize].written;
+        let Some(mut part) = c.behind(done) else {
+            break 0;
+        };
+        let guard = engine().lock.acquire(l);
+        let Some(file) = descriptor::file_of(fd) else {
+            break -EBADF;
+        };
+        let alone = engine().thread_count.load(Relaxed) == 1;
+        if !alone && waits_for_room(file, fd) {
+            if !poll::ready_now(fd, poll::POLLOUT) {
+                drop(guard);
+                match poll::wait_for(l, fd, poll::POLLOUT) {
+                    Ok(()) => continue,
+                    Err(e) => break e,
+                }
+            }
+            part.at_once = matches!(part.nr, nr::WRITE | nr::WRITEV);
         }
-        let _guard = engine().lock.acquire(l);
-        return visible(l, fd, c);
+        if done > 0 && engine().log.replay.is_active() && !engine().log.replay.has_output_next() {
+            // It went no further.
+            event::non_deterministic(l);
+            break 0;
+        }
+        let r = visible(l, fd, &part);
+        if r == -EAGAIN && part.at_once {
+            continue;
+        }
+        if failed(r) || r == 0 || (done == 0 && r as usize == c.len) {
+            break r;
+        }
+        let out = done + r as usize;
+        state().threads[l.slot as usize].written = out;
+        if out >= c.len || thread::signal_waits(l) || !waits_for_room(file, fd) {
+            break r;
+        }
+        thread::wait_on(l);
+        if event::takes_tick_in_wait(l) {
+            commit::commit(l);
+        }
+    };
+    match core::mem::take(&mut state().threads[l.slot as usize].written) {
+        0 => last,
+        out => out as isize,
     }
-    visible(l, fd, c)
+}
+
+/// Whether a write waits until all of it is out.
+pub fn waits_for_room(file: u32, fd: i32) -> bool {
+    let f = descriptor::open_file(file);
+    f.flags as usize & descriptor::O_NONBLOCK == 0
+        && match f.kind {
+            Kind::Pipe | Kind::Tty => true,
+            Kind::Socket => !socket::times_out(fd, socket::SO_SNDTIMEO),
+            _ => false,
+        }
 }
 
 /// Output that somebody sees. /dev/null and its like show nothing.
@@ -212,9 +279,7 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
             false => None,
         };
         witnessed = done.is_some();
-        // SAFETY: the program's own call with its own arguments.
-        let r =
-            done.unwrap_or_else(|| unsafe { crate::machine::entry::interruptible(c.nr, &c.args) });
+        let r = done.unwrap_or_else(|| made(c));
         if r == -EINTR && !thread::signal_waits(l) {
             thread::wait_on(l);
             // A tick waits for the end of this; it alone can be the reason, under
@@ -258,6 +323,36 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
         event::non_deterministic(l);
     }
     r
+}
+
+/// The call itself.
+fn made(c: &Call) -> isize {
+    // SAFETY: the program's own call with its own arguments.
+    let whole = |c: Call| unsafe { entry::interruptible(c.nr, &c.args) };
+    if !c.at_once {
+        return whole(*c);
+    }
+    const AT_THE_END: usize = usize::MAX;
+    const RWF_NOWAIT: usize = 8;
+    let [fd, at, len, ..] = c.args;
+    let buffer = [at, len];
+    let (parts, count) = match c.nr {
+        nr::WRITE => (buffer.as_ptr() as usize, 1),
+        _ => (at, len),
+    };
+    let args = [fd, parts, count, AT_THE_END, AT_THE_END, RWF_NOWAIT];
+    // SAFETY: as above; the one buffer lives as long as the call.
+    let r = unsafe { entry::interruptible(nr::PWRITEV2, &args) };
+    if r != -EOPNOTSUPP {
+        return r;
+    }
+    // No socket or pipe(2), or an older kernel. A pipe that is ready has room for so
+    // much; messages are not to be cut.
+    const PIPE_BUF: usize = 4096;
+    whole(match socket::is_socket(fd as i32) || c.len <= PIPE_BUF {
+        true => *c,
+        false => c.beginning(PIPE_BUF),
+    })
 }
 
 /// Tells one output from another after a crash.

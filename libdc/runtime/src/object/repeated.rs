@@ -11,10 +11,10 @@
 //! of them runs: another one might commit first.
 #![allow(unsafe_code)]
 
-use super::output::{Call, contents_sum, vector_len};
+use super::output::{Call, contents_sum, vector_len, waits_for_room};
 use super::record::{self, IoHead};
 use super::{descriptor, pipe};
-use crate::engine::engine;
+use crate::engine::{engine, state};
 use crate::fatal;
 use crate::machine::frame::{Frame, Local};
 use crate::machine::{nr, user};
@@ -143,11 +143,18 @@ impl Replay {
             }
             // SAFETY: a thread's block is never freed, and all threads wait.
             let thread: &mut Local = unsafe { &mut *at };
-            if !is_about_to(&thread.frame, &head) {
+            let written = &mut state().threads[slot].written;
+            let Some(call) = output_next(&thread.frame).filter(|call| is(call, *written, &head))
+            else {
                 return;
+            };
+            *written += head.ret as usize;
+            let file = descriptor::file_of(head.fd);
+            let goes_on =
+                *written < call.len && file.is_some_and(|file| waits_for_room(file, head.fd));
+            if !goes_on {
+                thread.frame.call_answered(core::mem::take(written));
             }
-            thread.frame.rip += SYSCALL.len();
-            thread.frame.rax = head.ret as usize;
             thread.moved = true;
             self.took(&r);
         }
@@ -156,25 +163,24 @@ impl Replay {
 
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
-/// Whether a thread makes this output next.
-fn is_about_to(frame: &Frame, head: &IoHead) -> bool {
+/// The output that a thread makes next, if it makes any.
+fn output_next(frame: &Frame) -> Option<Call> {
     let args = frame.args();
-    let len = match frame.rax {
-        nr::WRITE | nr::PWRITE64 | nr::SENDTO => args[2],
-        nr::WRITEV | nr::PWRITEV | nr::PWRITEV2 => vector_len(args).unwrap_or(0),
-        _ => return false,
+    let (number, len) = match frame.rax {
+        nr::WRITE | nr::PWRITE64 => (frame.rax, args[2]),
+        nr::SENDTO => (nr::WRITE, args[2]),
+        nr::WRITEV | nr::PWRITEV | nr::PWRITEV2 => (frame.rax, vector_len(args).unwrap_or(0)),
+        _ => return None,
     };
-    let call = Call {
-        nr: if frame.rax == nr::SENDTO {
-            nr::WRITE
-        } else {
-            frame.rax
-        },
-        args,
-        len,
-    };
-    user::read::<[u8; 2]>(frame.rip) == Some(SYSCALL)
-        && args[0] as i32 == head.fd
+    let syscall = user::read::<[u8; 2]>(frame.rip) == Some(SYSCALL);
+    syscall.then(|| Call::new(number, args, len))
+}
+
+/// Whether the record is of this call, of which so much was out.
+fn is(call: &Call, written: usize, head: &IoHead) -> bool {
+    call.args[0] as i32 == head.fd
         && descriptor::file_of(head.fd).is_some()
-        && (contents_sum(&call) == head.sum || head.ret != len as u64)
+        && call
+            .behind(written)
+            .is_some_and(|rest| contents_sum(&rest) == head.sum || head.ret != rest.len as u64)
 }

@@ -24,7 +24,7 @@ use core::sync::atomic::Ordering::Relaxed;
 const SOCK_NONBLOCK: usize = 0o4000;
 const SOCK_CLOEXEC: usize = 0o2000000;
 const SO_RCVTIMEO: usize = 20;
-const SO_SNDTIMEO: usize = 21;
+pub const SO_SNDTIMEO: usize = 21;
 
 fn once() {
     if crate::table::first_time(nr::SOCKET as u16) {
@@ -152,7 +152,7 @@ pub fn recvmsg(l: &mut Local, a: [usize; 6]) -> isize {
 
 /// Whether a call on a socket gives up after a time. Among several threads a
 /// stream is waited for without end, and that would not do for it.
-fn times_out(fd: i32, which: usize) -> bool {
+pub fn times_out(fd: i32, which: usize) -> bool {
     const SOL_SOCKET: usize = 1;
     let mut time = [0u64; 2];
     let mut len = 16u32;

@@ -161,7 +161,12 @@ fn build_frame(
     act: &crate::state::SigAction,
     old_mask: u64,
 ) -> bool {
-    let record = &state().threads[l.slot as usize];
+    let record = &mut state().threads[l.slot as usize];
+    // At a recovery it may stand in the middle of a write, which this ends.
+    match core::mem::take(&mut record.written) {
+        0 => {}
+        written => l.frame.call_answered(written),
+    }
     let [alt_sp, alt_flags, alt_len] = record.altstack;
     let f = &l.frame;
     let on_alt =

@@ -1,0 +1,50 @@
+//! A folder with a state of its own, in which a run called `t` is started and its worker killed.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+pub struct Place(pub PathBuf);
+
+impl Place {
+    pub fn new(name: &str) -> Place {
+        let dir = std::env::temp_dir().join(format!("dcrun-place-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).unwrap();
+        Place(dir)
+    }
+
+    pub fn dcrun(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dcrun"));
+        command
+            .args(args)
+            .current_dir(&self.0)
+            .env("DCRUN_STATE", self.0.join("state"));
+        command
+    }
+
+    /// A fresh run, called `t`, of a program for Python.
+    pub fn python(&self, options: &[&str], program: &str) -> Command {
+        let head = ["--fresh", "--name", "t"];
+        self.dcrun(&[&head, options, &["/usr/bin/python3", "-c", program]].concat())
+    }
+
+    /// Whether there was a worker to kill.
+    pub fn kill_worker(&self) -> bool {
+        let listed = self.dcrun(&["ps", "--json"]).output().unwrap().stdout;
+        let runs: Value = serde_json::from_slice(&listed).unwrap_or_default();
+        let worker = runs[0]["worker_pid"].as_i64();
+        worker.is_some_and(|pid| kill(Pid::from_raw(pid as i32), Signal::SIGKILL).is_ok())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = self.dcrun(&["rm", "t"]).output();
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
