@@ -140,6 +140,10 @@ pub fn enter(fd: i32, file: u32, cloexec: bool) {
 
 /// Finds out what a descriptor is, and enters it. `path` is absolute or empty.
 pub fn adopt(fd: i32, flags: usize, path: &[u8], inherited: bool) -> isize {
+    if fd >= engine().boot.fd_base || fd as usize >= MAX_FDS {
+        sys!(CLOSE, fd);
+        return -EMFILE;
+    }
     let Ok(st) = Stat::of_fd(fd) else {
         return -EBADF;
     };

@@ -12,12 +12,14 @@ use super::group::{TIOCGPGRP, TIOCSPGRP};
 use super::{group, record};
 use crate::engine::{engine, state};
 use crate::event;
+use crate::fatal::Text;
 use crate::log::replay;
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{entry, nr, user};
 use crate::state::{Kind, OpenFile};
 use crate::sys;
+use core::fmt::Write;
 
 const TCGETS: usize = 0x5401;
 const TCSETS: usize = 0x5402;
@@ -27,6 +29,8 @@ const TIOCGWINSZ: usize = 0x5413;
 const TCGETS2: usize = 0x802c_542a;
 const TCSETS2: usize = 0x402c_542b;
 const TCSETSF2: usize = 0x402c_542d;
+const TIOCGPTN: usize = 0x8004_5430;
+const TIOCGPTPEER: usize = 0x5441;
 const FIONREAD: usize = 0x541b;
 const FIONBIO: usize = 0x5421;
 const FICLONE: usize = 0x4004_9409;
@@ -74,6 +78,7 @@ pub fn ioctl(l: &mut Local, a: [usize; 6]) -> isize {
             r
         }
         TIOCSPGRP => foreground(l, fd, arg),
+        TIOCGPTPEER => open_peer(fd, arg),
         FICLONE | FICLONERANGE => -95, // EOPNOTSUPP: programs then copy
         TIOCSTI => -EIO,
         _ => {
@@ -100,6 +105,18 @@ pub fn ioctl(l: &mut Local, a: [usize; 6]) -> isize {
             r
         }
     }
+}
+
+/// openpty(3) opens the terminal by its master.
+fn open_peer(master: i32, flags: usize) -> isize {
+    let mut number = 0u32;
+    let r = sys!(IOCTL, master, TIOCGPTPEER, flags);
+    if failed(r) || failed(sys!(IOCTL, master, TIOCGPTN, &raw mut number)) {
+        return r;
+    }
+    let mut path = Text::<32>::new();
+    let _ = write!(path, "/dev/pts/{number}");
+    adopt(r as i32, flags, path.as_bytes(), false)
 }
 
 /// Gives the terminal to a group.
