@@ -62,6 +62,17 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
             if let Some(r) = replay::answer(l) {
                 return r;
             }
+            let waits = f.flags as usize & descriptor::O_NONBLOCK == 0;
+            if waits
+                && engine().thread_count.load(Relaxed) > 1
+                && !poll::ready_now(fd, poll::POLLIN)
+            {
+                drop(guard);
+                return match poll::wait_for(l, fd, poll::POLLIN) {
+                    Ok(()) => read(l, a),
+                    Err(e) => e,
+                };
+            }
             // SAFETY: as above.
             let r = unsafe { crate::machine::sys::raw6(nr::READ, a) };
             count_read(r);

@@ -14,9 +14,11 @@ use super::{process, undo};
 use crate::engine::{engine, state};
 use crate::event;
 use crate::machine::frame::Local;
+use crate::machine::nr;
 use crate::machine::sys::{errno::*, failed};
 use crate::state::{Kind, MAX_FILES, OpenFile};
 use crate::sys;
+use crate::thread;
 
 const AT_FDCWD: isize = -100;
 
@@ -31,8 +33,11 @@ pub fn creat(l: &mut Local, a: [usize; 6]) -> isize {
     )
 }
 
+/// (What only opens does so without the lock: a fifo waits for its other end, which
+/// another thread may be about to open.)
 pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
     let [dir, path_at, flags, mode, ..] = a;
+    let guard = engine().lock.acquire(l);
     let mut path = [0u8; 4096];
     let n = match process::absolute(dir as i32, path_at, &mut path) {
         Ok(n) => n,
@@ -46,15 +51,16 @@ pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
     let changes = (flags & O_CREAT != 0 || (flags & O_TRUNC != 0 && writes))
         && !tmpfile
         && undo::before_open(&path[..n], flags);
-    let r = sys!(OPENAT, dir, path_at, flags, mode);
+    let guard = (changes || tmpfile).then_some(guard);
+    let r = match guard {
+        Some(_) => sys!(OPENAT, dir, path_at, flags, mode),
+        None => thread::wait_or_signal(l, nr::OPENAT, [dir, path_at, flags, mode, 0, 0]),
+    };
     if failed(r) {
         return r;
     }
+    let _guard = guard.unwrap_or_else(|| engine().lock.acquire(l));
     let fd = r as i32;
-    if fd >= engine().boot.fd_base || fd as usize >= crate::state::MAX_FDS {
-        sys!(CLOSE, fd);
-        return -EMFILE;
-    }
     let r = descriptor::adopt(fd, flags, &path[..n], false);
     if let Some(file) = file_of(fd) {
         let f = open_file(file);
