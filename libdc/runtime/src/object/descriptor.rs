@@ -89,7 +89,7 @@ pub fn release(file: u32) {
             super::pipe::end_closed(file);
         }
         f.kind = Kind::None;
-        super::input::forget(file);
+        super::pushback::forget(file);
         super::epoll::forget(file);
     }
 }
@@ -263,17 +263,17 @@ fn announce(l: &mut Local, fd: i32) {
     if shared || !matches!(kind, Kind::Pipe | Kind::Socket | Kind::Tty) {
         return;
     }
-    let log = &engine().log;
-    if !log.wanted {
+    // Behind what was seen it is the call that the commit was made for.
+    let again = event::is_behind();
+    if !engine().log.wanted {
         match kind {
             // No rollback opens this end again, so none may come to before it.
-            Kind::Pipe if super::pipe::is_state(fd) => crate::commit::commit(l),
-            Kind::Pipe | Kind::Socket => event::visible(l),
+            Kind::Pipe if super::pipe::is_state(fd) && !again => crate::commit::commit(l),
+            Kind::Pipe | Kind::Socket if !again => event::visible(l),
             _ => {}
         }
-    } else if !super::pipe::is_private(file) && !log.replay.is_active() {
-        // No log brings back what is closed for good. (In a replay it is the
-        // call that the commit was made for.)
+    } else if !super::pipe::is_private(file) && !again {
+        // No log brings back what is closed for good.
         event::irrevocable(l);
     }
 }
