@@ -200,7 +200,10 @@ fn every_kernel_fact_survives_the_death_of_all() {
     probes.retain(|probe| {
         !matches!(
             probe.name,
-            "probe-buffers-asleep-sockets" | "probe-socket-tied"
+            "probe-buffers-asleep-sockets"
+                | "probe-socket-tied"
+                | "probe-socket-stream"
+                | "probe-wait-beside"
         )
     });
     play_twice("probes, all killed", probes, Mode::KillAll, &options, 40);

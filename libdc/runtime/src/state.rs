@@ -131,8 +131,9 @@ pub struct PosixTimer {
 pub struct ThreadRecord {
     pub used: u32,
     pub tid: i32,
-    /// Bytes done of a long write into a pipe (see object::pipe).
-    pub written: usize,
+    /// Bytes that the call under way has moved so far, where it moves them in parts
+    /// ([`crate::object::output`], [`crate::object::input`]).
+    pub moved_bytes: usize,
     pub frame: Frame,
     pub sigmask: u64,
     pub altstack: [usize; 3],

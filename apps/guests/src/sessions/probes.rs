@@ -151,6 +151,8 @@ pub fn all() -> Vec<Session> {
         probe!("buffers-asleep", "calls that write into memory that has been quiet"),
         probe!("buffers-asleep", "sockets", "what comes by a socket into memory that has been quiet", COMPILER_SOCKETS),
         probe!("socket-tied", "sockets bound and connected"),
+        probe!("socket-stream", "a stream sent and received in every way"),
+        probe!("wait-beside", "calls that wait for what another thread does"),
         probe!("memory-sweep", "writes that move upward through memory, steadily and not"),
         probe!("memory-cold", "memory left alone, read, partly rewritten, dropped and moved")
             .env("DCRUN_FOLD_MS", "5"),

@@ -12,10 +12,11 @@ use super::determinant::{self, Head, NOWHERE};
 use super::shapes::{self, Also, Shape, Way};
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
+use crate::machine::nr;
 use crate::machine::sys::errno::EFAULT;
-use crate::machine::{nr, user};
+use crate::object::buffers::Buffers;
 use crate::object::record::{self, IoHead};
-use crate::object::{epoll, input, timers, tty};
+use crate::object::{epoll, pushback, timers, tty};
 use crate::{event, fatal, recover, sys, table, trace};
 use core::sync::atomic::Ordering::*;
 use dc_image::FatalCode;
@@ -66,11 +67,6 @@ impl Replay {
         !self.active && (self.closed || self.cold)
     }
 
-    /// Whether output was the next thing to be put on record.
-    pub fn has_output_next(&self) -> bool {
-        self.peek().is_some_and(|r| r.kind == record::OUTPUT)
-    }
-
     fn is_part(&self, r: &Record) -> bool {
         match r.kind {
             record::DETERMINANT => true,
@@ -90,6 +86,12 @@ impl Replay {
             .take_while(|r| r.offset < self.end)
             .find(|r| self.is_part(r))
     }
+}
+
+/// Whether something of this kind was the next to be put on record.
+pub fn has_next(kind: u32) -> bool {
+    let next = engine().log.replay.peek();
+    next.is_some_and(|r| r.kind == kind)
 }
 
 /// At recovery, when the tables are the last commit's: whether the journal is a
@@ -194,7 +196,7 @@ fn end(l: &mut Local) {
     let Replay {
         closed, cold, end, ..
     } = e.log.replay;
-    input::restore(!cold, end);
+    pushback::restore(!cold, end);
     if closed {
         // What came behind is not in the log, so nothing more can be: the next
         // visible event commits first.
@@ -315,7 +317,7 @@ pub fn verify(l: &mut Local, args: &[usize; 6], ret: isize) -> isize {
 }
 
 /// A read from a stream: what it got before.
-pub fn input(l: &mut Local, fd: i32, sum: u64, addr: usize, len: usize) -> isize {
+pub fn input(l: &mut Local, fd: i32, sum: u64, to: &Buffers) -> isize {
     let Some(r) = engine().log.replay.peek() else {
         diverged(l)
     };
@@ -324,10 +326,10 @@ pub fn input(l: &mut Local, fd: i32, sum: u64, addr: usize, len: usize) -> isize
     }
     let bytes = &r.payload[size_of::<IoHead>().min(r.payload.len())..];
     match record::value_of::<IoHead>(r.payload) {
-        Some(head) if head.fd == fd && head.sum == sum && bytes.len() <= len => {}
+        Some(head) if head.fd == fd && head.sum == sum && bytes.len() <= to.len => {}
         _ => diverged(l),
     }
-    let given = user::write_bytes(addr, bytes);
+    let given = to.give(bytes);
     took(l, &r);
     if given { bytes.len() as isize } else { -EFAULT }
 }

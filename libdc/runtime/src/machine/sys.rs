@@ -83,6 +83,7 @@ pub mod errno {
     pub const EMFILE: isize = 24;
     pub const ENOSPC: isize = 28;
     pub const ESPIPE: isize = 29;
+    pub const EPIPE: isize = 32;
     pub const ERANGE: isize = 34;
     pub const ENAMETOOLONG: isize = 36;
     pub const ENOSYS: isize = 38;

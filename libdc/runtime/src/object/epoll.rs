@@ -7,7 +7,7 @@
 //! survives: warm and cold
 
 use super::descriptor::*;
-use super::{input, record};
+use super::{pushback, record};
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
@@ -187,7 +187,7 @@ pub fn reported_again(a: &[usize; 6], n: usize) {
 
 /// An entry whose input is fed again is ready.
 fn fed(l: &mut Local, a: &[usize; 6]) -> Option<isize> {
-    if !input::any_pushback() {
+    if !pushback::any() {
         return None;
     }
     let _guard = engine().lock.acquire(l);
@@ -196,7 +196,7 @@ fn fed(l: &mut Local, a: &[usize; 6]) -> Option<isize> {
     let high = state().root.epoll_high as usize;
     for i in 0..high {
         let e = state().epoll[i];
-        if e.epoll != epoll || e.events & EPOLLIN == 0 || n >= a[2] || !input::has_pushback(e.fd) {
+        if e.epoll != epoll || e.events & EPOLLIN == 0 || n >= a[2] || !pushback::has(e.fd) {
             continue;
         }
         if e.events & EPOLLET != 0 && e.fed != 0 {

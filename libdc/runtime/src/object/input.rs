@@ -3,26 +3,28 @@
 //! What a terminal, pipe or socket gives is gone from the kernel, so it is
 //! read straight into the journal, and only then handed to the program. After
 //! a crash everything consumed since the last commit is fed again, before
-//! anything new: the *pushback*, a part of the state.
+//! anything new (`pushback.rs`).
 //!
 //! Reading a file of the program's own is deterministic: its offset is rolled
 //! back, its contents too.
 #![allow(unsafe_code)]
 
+use super::buffers::Buffers;
+use super::message::{self, MSG_DONTWAIT, MSG_WAITALL};
 use super::record::{self, IoHead};
-use super::{descriptor, message, pipe, poll, regular};
-use crate::commit::fault_point;
+use super::{descriptor, pipe, poll, pushback, regular};
+use crate::commit::{self, fault_point};
 use crate::engine::{add, engine, state};
 use crate::event;
 use crate::log::replay;
 use crate::machine::frame::Local;
 use crate::machine::sys::errno::*;
-use crate::machine::{entry, nr, user};
-use crate::space::shared;
+use crate::machine::{entry, nr};
 use crate::state::Kind;
+use crate::sys;
 use crate::thread;
 use core::sync::atomic::Ordering::*;
-use dc_image::boot::{fault, plant};
+use dc_image::boot::fault;
 
 /// The most that one call takes from a stream.
 const STREAM_MAX: usize = 64 << 10;
@@ -30,14 +32,13 @@ const STREAM_MAX: usize = 64 << 10;
 pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
     let [fd, addr, len, ..] = a;
     let fd = fd as i32;
+    let to = Buffers::one(addr, len);
     let guard = engine().lock.acquire(l);
     let Some(file) = descriptor::file_of(fd) else {
         return -EBADF;
     };
     let f = descriptor::open_file(file);
-    let end = addr.saturating_add(len);
-    engine().pieces.wake(addr, end);
-    shared::open(addr, end);
+    to.wake();
     match f.kind {
         Kind::Regular | Kind::MemFd | Kind::Directory if regular::rewinds(f) => {
             let foreign = regular::is_foreign(f);
@@ -82,19 +83,19 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
         }
         Kind::Pipe if f.peer != 0 => {
             drop(guard);
-            match super::pipe::read(l, a) {
+            match pipe::read(l, nr::READ, a) {
                 Some(r) => r,
-                None => stream(l, fd, addr, len),
+                None => stream(l, fd, &to, false),
             }
         }
         _ => {
             drop(guard);
-            stream(l, fd, addr, len)
+            stream(l, fd, &to, false)
         }
     }
 }
 
-/// Into several buffers: streams fill the first one that has room, files all.
+/// Into several buffers; also preadv2 at the file's own position.
 pub fn readv(l: &mut Local, a: [usize; 6]) -> isize {
     let fd = a[0] as i32;
     let (kind, foreign) = {
@@ -105,43 +106,59 @@ pub fn readv(l: &mut Local, a: [usize; 6]) -> isize {
         let f = descriptor::open_file(file);
         (f.kind, regular::is_foreign(f))
     };
-    if matches!(
-        kind,
-        Kind::Regular | Kind::MemFd | Kind::Directory | Kind::Device | Kind::Other
-    ) {
-        let _guard = engine().lock.acquire(l);
-        wake_vectors(a);
-        let chance = matches!(kind, Kind::Device | Kind::Other);
-        if (chance || foreign)
-            && let Some(r) = replay::answer(l)
-        {
-            return r;
-        }
-        // SAFETY: the program's own call with its own arguments.
-        let r = unsafe { crate::machine::sys::raw6(nr::READV, a) };
-        count_read(r);
-        if let Some(file) = descriptor::file_of(fd) {
-            regular::after_transfer(fd, file, None, r);
-        }
-        if chance {
-            event::non_deterministic(l);
-        } else if foreign {
-            regular::foreign_was_read(l, r);
-        }
-        return r;
+    if a[2] > 1024 {
+        return -EINVAL;
     }
-    for i in 0..a[2].min(1024) {
-        let Some(v) = user::read::<[usize; 2]>(a[1] + i * 16) else {
-            return -EFAULT;
-        };
-        if v[1] > 0 {
-            return read(l, [a[0], v[0], v[1], 0, 0, 0]);
+    let Some(to) = Buffers::several(a[1], a[2]) else {
+        return -EFAULT;
+    };
+    let number = match l.frame.nr {
+        nr::PREADV2 => nr::PREADV2,
+        _ => nr::READV,
+    };
+    match kind {
+        Kind::Regular | Kind::MemFd | Kind::Directory | Kind::Device | Kind::Other => {
+            let _guard = engine().lock.acquire(l);
+            to.wake();
+            let chance = matches!(kind, Kind::Device | Kind::Other);
+            if (chance || foreign)
+                && let Some(r) = replay::answer(l)
+            {
+                return r;
+            }
+            // SAFETY: the program's own call with its own arguments.
+            let r = unsafe { crate::machine::sys::raw6(number, a) };
+            count_read(r);
+            if let Some(file) = descriptor::file_of(fd) {
+                regular::after_transfer(fd, file, None, r);
+            }
+            if chance {
+                event::non_deterministic(l);
+            } else if foreign {
+                regular::foreign_was_read(l, r);
+            }
+            r
+        }
+        _ if to.len == 0 => 0,
+        Kind::EventFd => {
+            let [at, len] = to.first();
+            super::eventfd::read(l, fd, at, len)
+        }
+        _ => {
+            to.wake();
+            let at_once = number == nr::PREADV2 && a[5] & RWF_NOWAIT != 0;
+            if !at_once && let Some(r) = pipe::read(l, number, a) {
+                return r;
+            }
+            stream(l, fd, &to, at_once)
         }
     }
-    0
 }
 
 pub fn pread(l: &mut Local, a: [usize; 6]) -> isize {
+    if l.frame.nr == nr::PREADV2 && a[3] as isize == -1 {
+        return readv(l, a);
+    }
     let _guard = engine().lock.acquire(l);
     let Some(file) = descriptor::file_of(a[0] as i32) else {
         return -EBADF;
@@ -154,12 +171,11 @@ pub fn pread(l: &mut Local, a: [usize; 6]) -> isize {
     {
         return r;
     }
+    // The kernel would stop a read at the first sleeping page of its buffers.
     if l.frame.nr == nr::PREAD64 {
-        let end = a[1].saturating_add(a[2]);
-        engine().pieces.wake(a[1], end);
-        shared::open(a[1], end);
-    } else {
-        wake_vectors(a);
+        Buffers::one(a[1], a[2]).wake();
+    } else if let Some(to) = Buffers::several(a[1], a[2]) {
+        to.wake();
     }
     // SAFETY: the program's own call with its own arguments.
     let r = unsafe { crate::machine::sys::raw6(l.frame.nr, a) };
@@ -172,20 +188,6 @@ pub fn pread(l: &mut Local, a: [usize; 6]) -> isize {
     r
 }
 
-/// The kernel would stop a read at the first sleeping page of its buffers.
-fn wake_vectors(a: [usize; 6]) {
-    if engine().pieces.any() || engine().shared.any() {
-        for i in 0..a[2].min(1024) {
-            let Some(v) = user::read::<[usize; 2]>(a[1] + i * 16) else {
-                return;
-            };
-            let end = v[0].saturating_add(v[1]);
-            engine().pieces.wake(v[0], end);
-            shared::open(v[0], end);
-        }
-    }
-}
-
 /// Keeps `Live::rchar` equal to what the kernel counts for this process.
 pub fn count_read(r: isize) {
     if r > 0 {
@@ -193,32 +195,68 @@ pub fn count_read(r: isize) {
     }
 }
 
-/// A read that consumes.
-fn stream(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
+/// What a receive takes from a stream, whose bytes the kernel counts only if they
+/// are read. Of the flags, those that say how long it waits.
+pub fn receive(l: &mut Local, fd: i32, to: &Buffers, flags: usize) -> isize {
+    to.wake();
+    if flags & MSG_DONTWAIT != 0 || flags & MSG_WAITALL == 0 {
+        return stream(l, fd, to, flags & MSG_DONTWAIT != 0);
+    }
+    // How much has come is state: a rollback into the middle goes on from there.
+    let last = loop {
+        let done = state().threads[l.slot as usize].moved_bytes;
+        if done > 0 && engine().log.replay.is_active() && !replay::has_next(record::INPUT) {
+            // No more came.
+            let _guard = engine().lock.acquire(l);
+            event::non_deterministic(l);
+            break 0;
+        }
+        let r = stream(l, fd, &to.behind(done), false);
+        if r <= 0 || done + r as usize >= to.len && done == 0 {
+            break r;
+        }
+        let _guard = engine().lock.acquire(l);
+        state().threads[l.slot as usize].moved_bytes = done + r as usize;
+        if done + r as usize >= to.len || thread::signal_waits(l) {
+            break r;
+        }
+        thread::wait_on(l);
+        if event::takes_tick_in_wait(l) {
+            commit::commit(l);
+        }
+    };
+    match core::mem::take(&mut state().threads[l.slot as usize].moved_bytes) {
+        0 => last,
+        done => done as isize,
+    }
+}
+
+/// A read that consumes; `at_once` answers EAGAIN where it would wait.
+fn stream(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
     loop {
         let guard = engine().lock.acquire(l);
         let Some(file) = descriptor::file_of(fd) else {
             return -EBADF;
         };
-        if let Some(r) = feed(l, file, fd, addr, len) {
+        if let Some(r) = pushback::feed(l, file, fd, to) {
             return r;
         }
         if pipe::is_own(fd) && engine().log.replay.makes_own_pipes_again() {
-            // SAFETY: the program's own call; there is something to read.
-            let r =
-                unsafe { crate::machine::sys::raw6(nr::READ, [fd as usize, addr, len, 0, 0, 0]) };
+            let [at, len] = to.first();
+            // SAFETY: into the program's own buffer; there is something to read.
+            let r = unsafe { crate::machine::sys::raw6(nr::READ, [fd as usize, at, len, 0, 0, 0]) };
             count_read(r);
             return r;
         }
         if engine().log.replay.is_active() {
-            let r = replay::input(l, fd, arguments_sum(fd, len), addr, len);
+            let r = replay::input(l, fd, arguments_sum(fd, to.len), to);
             if r > 0 {
                 super::timerfd::was_read(file, fd, true);
             }
             return r;
         }
         let f = descriptor::open_file(file);
-        let blocking = f.flags as usize & descriptor::O_NONBLOCK == 0;
+        let blocking = !at_once && f.flags as usize & descriptor::O_NONBLOCK == 0;
         if blocking && engine().thread_count.load(Relaxed) > 1 {
             // Wait without the lock, consume with it: one consumer at a time
             // is under way when a crash comes.
@@ -228,30 +266,38 @@ fn stream(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
             }
             let _guard = engine().lock.acquire(l);
             if poll::ready_now(fd, poll::POLLIN) {
-                return consume(l, fd, addr, len);
+                return consume(l, fd, to, at_once);
             }
             continue;
         }
-        return consume(l, fd, addr, len);
+        return consume(l, fd, to, at_once);
     }
 }
 
-fn consume(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
+const RWF_NOWAIT: usize = 8;
+
+fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
     if let Some(file) = descriptor::file_of(fd) {
         pipe::touch(file);
     }
     let e = engine();
     if e.alone {
         // Nothing of a child is ever fed again.
-        return thread::wait_or_signal(l, nr::READ, [fd as usize, addr, len, 0, 0, 0]);
+        let [at, len] = to.first();
+        return match at_once {
+            true => sys!(RECVFROM, fd, at, len, MSG_DONTWAIT, 0, 0),
+            false => thread::wait_or_signal(l, nr::READ, [fd as usize, at, len, 0, 0, 0]),
+        };
     }
     let live = e.live();
     let before = live.rchar.load(Relaxed);
     let (room, room_len) = e.journal.room();
     let head_len = size_of::<IoHead>();
-    let sum = arguments_sum(fd, len);
-    let asked = len;
-    let len = len.min(STREAM_MAX).min(room_len.saturating_sub(head_len));
+    let sum = arguments_sum(fd, to.len);
+    let len = to
+        .len
+        .min(STREAM_MAX)
+        .min(room_len.saturating_sub(head_len));
     // SAFETY: the journal has room for the head.
     let data = unsafe { room.add(head_len) };
     let flight = &live.input;
@@ -264,10 +310,18 @@ fn consume(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
     // SAFETY: the journal has room for so much.
     blank(unsafe { core::slice::from_raw_parts_mut(data, len.min(BLANK)) });
     flight.active.store(1, Release);
-    let args = [fd as usize, data as usize, len, 0, 0, 0];
+    let part = [data as usize, len];
+    let part_at = part.as_ptr() as usize;
+    let (number, args) = match at_once {
+        false => (nr::READ, [fd as usize, part[0], len, 0, 0, 0]),
+        true => (
+            nr::PREADV2,
+            [fd as usize, part_at, 1, usize::MAX, usize::MAX, RWF_NOWAIT],
+        ),
+    };
     let r = loop {
         // SAFETY: the buffer is the journal's free room.
-        let r = unsafe { entry::interruptible(nr::READ, &args) };
+        let r = unsafe { entry::interruptible(number, &args) };
         if r == -EINTR {
             if thread::signal_waits(l) {
                 l.interrupted = true;
@@ -277,8 +331,8 @@ fn consume(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
             if event::takes_tick_in_wait(l) {
                 // The journal's room moves with a commit: begin again.
                 flight.active.store(0, Release);
-                crate::commit::commit(l);
-                return consume(l, fd, addr, asked);
+                commit::commit(l);
+                return consume(l, fd, to, at_once);
             }
             continue;
         }
@@ -304,17 +358,11 @@ fn consume(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
     if r > 0 {
         // SAFETY: the kernel wrote r bytes there.
         let bytes = unsafe { core::slice::from_raw_parts(data, r as usize) };
-        if !give(addr, bytes) {
+        if !to.give(bytes) {
             return -EFAULT;
         }
     }
     r
-}
-
-/// Hands bytes to the program.
-fn give(addr: usize, bytes: &[u8]) -> bool {
-    shared::open(addr, addr.saturating_add(bytes.len()));
-    user::write_bytes(addr, bytes)
 }
 
 /// Makes a record of the bytes that lie in the journal's room already.
@@ -334,167 +382,6 @@ fn note(fd: i32, thread: u32, sum: u64, before: u64, n: u64) {
     e.live().journal_bytes.fetch_add(len as u64, Relaxed);
     if e.journal.append_in_place(record::INPUT, len).is_err() {
         unreachable!("the length was limited to the room");
-    }
-}
-
-/// For calls that receive in another way: what waits to be fed from this
-/// descriptor, taken away or only looked at.
-pub fn fed(l: &mut Local, fd: i32, addr: usize, len: usize, peek: bool) -> Option<isize> {
-    if !any_pushback() {
-        return None;
-    }
-    let _guard = engine().lock.acquire(l);
-    let file = descriptor::file_of(fd)?;
-    if !peek {
-        return feed(l, file, fd, addr, len);
-    }
-    let root = &state().root;
-    let mut at = 0;
-    while at < root.pushback_len as usize {
-        let n = len_at(&root.pushback, at);
-        if u32_at(&root.pushback, at) == file {
-            let bytes = plain(&root.pushback, at);
-            let take = bytes.len().min(len);
-            let given = give(addr, &bytes[..take]);
-            return Some(if given { take as isize } else { -EFAULT });
-        }
-        at += 8 + n;
-    }
-    None
-}
-
-// The pushback: records of (file u32, len u32, bytes) in the state.
-
-/// Gives the program what was consumed from this file before the crash.
-fn feed(l: &mut Local, file: u32, fd: i32, addr: usize, len: usize) -> Option<isize> {
-    let root = &mut state().root;
-    let total = root.pushback_len as usize;
-    let mut at = 0;
-    while at < total {
-        let owner = u32_at(&root.pushback, at);
-        let n = len_at(&root.pushback, at);
-        if owner != file {
-            at += 8 + n;
-            continue;
-        }
-        let bytes = plain(&root.pushback, at);
-        let take = bytes.len().min(len);
-        if !give(addr, &bytes[..take]) {
-            return Some(-EFAULT);
-        }
-        // What of a message finds no room is gone.
-        if take == n || is_whole(&root.pushback, at) {
-            root.pushback.copy_within(at + 8 + n..total, at);
-            root.pushback_len -= 8 + n as u64;
-        } else {
-            root.pushback.copy_within(at + 8 + take..total, at + 8);
-            root.pushback_len -= take as u64;
-            root.pushback[at + 4..at + 8].copy_from_slice(&((n - take) as u32).to_le_bytes());
-        }
-        super::timerfd::was_read(file, fd, true);
-        // What waits here is part of the state: fed again, it is fed alike.
-        if !engine().log.wanted {
-            event::non_deterministic(l);
-        }
-        return Some(take as isize);
-    }
-    None
-}
-
-/// Bit of a length: a [`message`], with all that belongs to it.
-const WHOLE: u32 = 1 << 31;
-
-fn is_whole(b: &[u8], at: usize) -> bool {
-    u32_at(b, at + 4) & WHOLE != 0
-}
-
-/// Bytes of the entry at `at`, its head not counted.
-fn len_at(b: &[u8], at: usize) -> usize {
-    (u32_at(b, at + 4) & !WHOLE) as usize
-}
-
-/// What a plain read gets of it.
-fn plain(b: &[u8], at: usize) -> &[u8] {
-    let entry = &b[at + 8..at + 8 + len_at(b, at)];
-    if is_whole(b, at) {
-        message::data_of(entry)
-    } else {
-        entry
-    }
-}
-
-/// What waits first for a file.
-pub enum Fed {
-    Bytes,
-    Message(&'static [u8]),
-}
-
-pub fn next_fed(file: u32) -> Option<Fed> {
-    let at = first_of(file)?;
-    let b = &state().root.pushback;
-    Some(match is_whole(b, at) {
-        true => Fed::Message(&b[at + 8..at + 8 + len_at(b, at)]),
-        false => Fed::Bytes,
-    })
-}
-
-/// It was given to the program.
-pub fn drop_fed(file: u32) {
-    if let Some(at) = first_of(file) {
-        let root = &mut state().root;
-        let n = 8 + len_at(&root.pushback, at);
-        root.pushback
-            .copy_within(at + n..root.pushback_len as usize, at);
-        root.pushback_len -= n as u64;
-    }
-}
-
-fn first_of(file: u32) -> Option<usize> {
-    let root = &state().root;
-    let mut at = 0;
-    while at < root.pushback_len as usize {
-        if u32_at(&root.pushback, at) == file {
-            return Some(at);
-        }
-        at += 8 + len_at(&root.pushback, at);
-    }
-    None
-}
-
-fn u32_at(b: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
-}
-
-/// Whether a read of this descriptor would be fed.
-pub fn has_pushback(fd: i32) -> bool {
-    let root = &state().root;
-    if root.pushback_len == 0 {
-        return false;
-    }
-    let Some(file) = descriptor::file_of(fd) else {
-        return false;
-    };
-    first_of(file).is_some()
-}
-
-/// Whether anything at all waits to be fed.
-pub fn any_pushback() -> bool {
-    state().root.pushback_len != 0
-}
-
-/// The file is gone: so is what was to be fed from it.
-pub fn forget(file: u32) {
-    let root = &mut state().root;
-    let mut at = 0;
-    while at < root.pushback_len as usize {
-        let n = 8 + len_at(&root.pushback, at);
-        if u32_at(&root.pushback, at) == file {
-            let total = root.pushback_len as usize;
-            root.pushback.copy_within(at + n..total, at);
-            root.pushback_len -= n as u64;
-        } else {
-            at += n;
-        }
     }
 }
 
@@ -560,43 +447,4 @@ fn overwritten(len: usize) -> usize {
 /// What a read asks for, to tell it from another.
 fn arguments_sum(fd: i32, len: usize) -> u64 {
     (fd as u64) << 48 ^ len as u64
-}
-
-/// At recovery: what was consumed since the last commit, or since the end of
-/// the log at that offset of the journal, is fed again.
-pub fn restore(warm: bool, from: usize) {
-    let e = engine();
-    if e.boot.plant == plant::LOSE_READ {
-        return;
-    }
-    let root = &mut state().root;
-    for r in e.journal.records(from) {
-        if !matches!(r.kind, record::INPUT | record::MESSAGE) {
-            continue;
-        }
-        let Some(head) = record::value_of::<IoHead>(r.payload) else {
-            continue;
-        };
-        // A descriptor that came into being since the commit is not there any
-        // more; what it gave cannot be fed.
-        let Some(file) = descriptor::file_of(head.fd) else {
-            continue;
-        };
-        if super::pipe::is_state(head.fd) || !warm && super::pipe::is_own(head.fd) {
-            continue;
-        }
-        let (bytes, whole) = match r.kind {
-            record::MESSAGE => (r.payload, WHOLE),
-            _ => (&r.payload[size_of::<IoHead>()..], 0),
-        };
-        let at = root.pushback_len as usize;
-        if at + 8 + bytes.len() > root.pushback.len() {
-            crate::say!("more input since the last commit than can be fed again; the rest is lost");
-            return;
-        }
-        root.pushback[at..at + 4].copy_from_slice(&file.to_le_bytes());
-        root.pushback[at + 4..at + 8].copy_from_slice(&(bytes.len() as u32 | whole).to_le_bytes());
-        root.pushback[at + 8..at + 8 + bytes.len()].copy_from_slice(bytes);
-        root.pushback_len += 8 + bytes.len() as u64;
-    }
 }

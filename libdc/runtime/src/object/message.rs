@@ -16,7 +16,9 @@
 //! both.
 #![allow(unsafe_code)]
 
-use super::input::{self, Fed};
+use super::buffers::Buffers;
+use super::input;
+use super::pushback::{self, Fed};
 use super::record::{self, IoHead};
 use super::{descriptor, poll};
 use crate::commit::{self, fault_point};
@@ -33,6 +35,9 @@ use dc_image::boot::fault;
 
 pub const MSG_PEEK: usize = 2;
 pub const MSG_DONTWAIT: usize = 0x40;
+pub const MSG_WAITALL: usize = 0x100;
+pub const MSG_NOSIGNAL: usize = 0x4000;
+const MSG_CMSG_CLOEXEC: usize = 0x4000_0000;
 /// Flags of a receive that change nothing of what is told here: PEEK, TRUNC,
 /// DONTWAIT, NOSIGNAL, CMSG_CLOEXEC.
 const FLAGS: usize = MSG_PEEK | 0x20 | MSG_DONTWAIT | 0x4000 | 0x4000_0000;
@@ -257,16 +262,21 @@ impl<'a> Message<'a> {
 }
 
 /// From a stream as by read(2), whose bytes the kernel counts, where a program
-/// wants no control data. Into the first buffer that has room.
+/// wants no control data.
 pub fn stream(l: &mut Local, want: &Want) -> Option<isize> {
-    if want.flags != 0 || want.control_room != 0 || want.header == 0 {
+    const PLAIN: usize = MSG_DONTWAIT | MSG_WAITALL | MSG_NOSIGNAL | MSG_CMSG_CLOEXEC;
+    if want.flags & !PLAIN != 0 || want.control_room != 0 {
         return None;
     }
-    let fd = want.fd as usize;
     let name = stream_name(want.fd)?;
-    let parts = (0..want.count).map_while(|i| want.part(i));
-    let [to, len] = parts.into_iter().find(|part| part[1] > 0)?;
-    let r = input::read(l, [fd, to, len, 0, 0, 0]);
+    let to = match want.parts {
+        0 => Buffers::one(want.buffer[0], want.buffer[1]),
+        parts => Buffers::several(parts, want.count)?,
+    };
+    if to.len == 0 {
+        return None;
+    }
+    let r = input::receive(l, want.fd, &to, want.flags);
     if r >= 0 {
         let header = Message {
             name: &name.1[..name.0],
@@ -326,12 +336,12 @@ pub fn receive(l: &mut Local, want: &Want) -> Option<isize> {
         let guard = engine().lock.acquire(l);
         let file = descriptor::file_of(want.fd)?;
         let peek = want.flags & MSG_PEEK != 0;
-        match input::next_fed(file) {
+        match pushback::next_fed(file) {
             Some(Fed::Message(payload)) => {
                 let m = Message::of(payload)?;
                 let r = want.give(&m);
                 if !peek {
-                    input::drop_fed(file);
+                    pushback::drop_fed(file);
                 }
                 if !engine().log.wanted {
                     event::non_deterministic(l);

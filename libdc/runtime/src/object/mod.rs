@@ -14,6 +14,7 @@
 //! | child process | lives | lost |
 
 pub mod api;
+pub mod buffers;
 pub mod children;
 pub mod counts;
 pub mod descriptor;
@@ -29,6 +30,7 @@ pub mod output;
 pub mod pipe;
 pub mod poll;
 pub mod process;
+pub mod pushback;
 pub mod record;
 pub mod regular;
 pub mod repeated;

@@ -18,6 +18,7 @@ use crate::commit::{self, fault_point};
 use crate::engine::{engine, state};
 use crate::event;
 use crate::fatal;
+use crate::log::replay;
 use crate::machine::frame::{ATTENTION_STOP, Local};
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{entry, nr, user};
@@ -35,6 +36,8 @@ pub struct Call {
     pub len: usize,
     /// Answers EAGAIN instead of waiting for room.
     pub at_once: bool,
+    /// Raises no SIGPIPE.
+    pub quiet: bool,
 }
 
 impl Call {
@@ -44,6 +47,7 @@ impl Call {
             args,
             len,
             at_once: false,
+            quiet: false,
         }
     }
 
@@ -54,7 +58,10 @@ impl Call {
             return Some(*self);
         }
         let fd = self.args[0];
-        let rest = |at, len| Call::new(nr::WRITE, [fd, at, len, 0, 0, 0], len);
+        let rest = |at, len| Call {
+            quiet: self.quiet,
+            ..Call::new(nr::WRITE, [fd, at, len, 0, 0, 0], len)
+        };
         if self.nr == nr::WRITE {
             return Some(rest(self.args[1] + done, self.len.checked_sub(done)?));
         }
@@ -103,15 +110,20 @@ pub fn pwrite(l: &mut Local, a: [usize; 6]) -> isize {
 pub fn pwritev(l: &mut Local, a: [usize; 6]) -> isize {
     match vector_len(a) {
         Ok(len) => {
-            let at = if l.frame.nr == nr::PWRITEV2 && a[3] as isize == -1 {
-                None
-            } else {
-                Some(a[3] as u64)
-            };
-            perform(l, Call::new(l.frame.nr, a, len), at)
+            let call = Call::new(l.frame.nr, a, len);
+            match l.frame.nr == nr::PWRITEV2 && a[3] as isize == -1 {
+                true if a[5] == 0 => perform(l, Call::new(nr::WRITEV, a, len), None),
+                true => perform(l, call, None),
+                false => perform(l, call, Some(a[3] as u64)),
+            }
         }
         Err(e) => e,
     }
+}
+
+/// Into a socket.
+pub fn send(l: &mut Local, c: Call) -> isize {
+    stream(l, c.args[0] as i32, &c)
 }
 
 /// Bytes named by an iovec array.
@@ -168,7 +180,7 @@ fn perform(l: &mut Local, c: Call, at: Option<u64>) -> isize {
 /// is state: a rollback into the middle goes on from there.
 fn stream(l: &mut Local, fd: i32, c: &Call) -> isize {
     let last = loop {
-        let done = state().threads[l.slot as usize].written;
+        let done = state().threads[l.slot as usize].moved_bytes;
         let Some(mut part) = c.behind(done) else {
             break 0;
         };
@@ -176,6 +188,9 @@ fn stream(l: &mut Local, fd: i32, c: &Call) -> isize {
         let Some(file) = descriptor::file_of(fd) else {
             break -EBADF;
         };
+        if c.at_once {
+            break visible(l, fd, c);
+        }
         let alone = engine().thread_count.load(Relaxed) == 1;
         if !alone && waits_for_room(file, fd) {
             if !poll::ready_now(fd, poll::POLLOUT) {
@@ -187,7 +202,7 @@ fn stream(l: &mut Local, fd: i32, c: &Call) -> isize {
             }
             part.at_once = matches!(part.nr, nr::WRITE | nr::WRITEV);
         }
-        if done > 0 && engine().log.replay.is_active() && !engine().log.replay.has_output_next() {
+        if done > 0 && engine().log.replay.is_active() && !replay::has_next(record::OUTPUT) {
             // It went no further.
             event::non_deterministic(l);
             break 0;
@@ -200,8 +215,8 @@ fn stream(l: &mut Local, fd: i32, c: &Call) -> isize {
             break r;
         }
         let out = done + r as usize;
-        state().threads[l.slot as usize].written = out;
-        if out >= c.len || thread::signal_waits(l) || !waits_for_room(file, fd) {
+        state().threads[l.slot as usize].moved_bytes = out;
+        if out >= c.len || thread::signal_waits(l) || !goes_on(c, file, fd) {
             break r;
         }
         thread::wait_on(l);
@@ -209,14 +224,19 @@ fn stream(l: &mut Local, fd: i32, c: &Call) -> isize {
             commit::commit(l);
         }
     };
-    match core::mem::take(&mut state().threads[l.slot as usize].written) {
+    match core::mem::take(&mut state().threads[l.slot as usize].moved_bytes) {
         0 => last,
         out => out as isize,
     }
 }
 
+/// Whether a write of which a part is out makes the rest.
+pub fn goes_on(c: &Call, file: u32, fd: i32) -> bool {
+    matches!(c.nr, nr::WRITE | nr::WRITEV) && !c.at_once && waits_for_room(file, fd)
+}
+
 /// Whether a write waits until all of it is out.
-pub fn waits_for_room(file: u32, fd: i32) -> bool {
+fn waits_for_room(file: u32, fd: i32) -> bool {
     let f = descriptor::open_file(file);
     f.flags as usize & descriptor::O_NONBLOCK == 0
         && match f.kind {
@@ -243,16 +263,13 @@ fn raw(_l: &mut Local, c: &Call) -> isize {
 fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
     let sum = contents_sum(c);
     let slot = l.slot;
-    if let Some(file) = descriptor::file_of(fd) {
-        super::pipe::touch(file);
-    }
     let own_pipe = record::own_pipe(fd);
-    let again = own_pipe != 0 && engine().log.replay.makes_own_pipes_again();
-    if again {
+    if own_pipe != 0 && engine().log.replay.makes_own_pipes_again() {
+        touch(fd);
         return raw(l, c);
     }
     if engine().log.replay.is_active() {
-        return crate::log::replay::output(l, fd, sum);
+        return replay::output(l, fd, sum);
     }
     if let Some(ret) = engine().replay.take(slot, fd, sum, c.len as u64) {
         if !engine().replay.is_active() {
@@ -261,6 +278,8 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
         return ret;
     }
     event::visible(l);
+    // Behind the commit, which saves what is in a pipe that was touched.
+    touch(fd);
     let e = engine();
     let live = e.live();
     let before = live.wchar.load(Relaxed);
@@ -279,7 +298,10 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
             false => None,
         };
         witnessed = done.is_some();
-        let r = done.unwrap_or_else(|| made(c));
+        let r = done.unwrap_or_else(|| match c.quiet {
+            true => socket::without_signal(|| made(c)),
+            false => made(c),
+        });
         if r == -EINTR && !thread::signal_waits(l) {
             thread::wait_on(l);
             // A tick waits for the end of this; it alone can be the reason, under
@@ -313,7 +335,10 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
     if super::socket::is_socket(fd) {
         event::count_message(nr::WRITE, r);
     }
-    if failed(r) {
+    if r == -EPIPE && !c.quiet {
+        // A signal comes with it, which no log gives back.
+        event::unloggable(l);
+    } else if failed(r) {
         // Why the kernel did not take it is chance.
         event::non_deterministic(l);
     } else if r as usize != c.len && engine().log.wanted {
@@ -323,6 +348,12 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
         event::non_deterministic(l);
     }
     r
+}
+
+fn touch(fd: i32) {
+    if let Some(file) = descriptor::file_of(fd) {
+        super::pipe::touch(file);
+    }
 }
 
 /// The call itself.

@@ -82,8 +82,10 @@ fn share(file: u32) {
     }
 }
 
-/// The last descriptor of one end is closed: its record may become another file's.
+/// The last descriptor of one end is closed: its record may become another file's,
+/// which must not find there what was in this one.
 pub fn end_closed(file: u32) {
+    TOUCHED.store(true, Relaxed);
     let peer = open_file(file).peer;
     if peer != PEER_GONE {
         open_file(peer).peer = PEER_GONE;
@@ -103,15 +105,15 @@ pub fn share_all() -> bool {
     any
 }
 
-/// read(2) from a pipe that is state, or None if it is none.
-pub fn read(l: &mut Local, a: [usize; 6]) -> Option<isize> {
-    transfer(l, nr::READ, a, |_, r| count_read(r))
+/// read(2) and its like from a pipe that is state, or None if it is none.
+pub fn read(l: &mut Local, nr: usize, a: [usize; 6]) -> Option<isize> {
+    transfer(l, nr, a, |_, r| count_read(r))
 }
 
 /// write(2) and its like into a pipe that is state; None if it is none, or for a
 /// long writev beside other threads, which is treated as output.
 pub fn write(l: &mut Local, nr: usize, a: [usize; 6], len: usize) -> Option<isize> {
-    let under_way = state().threads[l.slot as usize].written != 0;
+    let under_way = state().threads[l.slot as usize].moved_bytes != 0;
     let r = if !under_way && (len <= PIPE_BUF || !may_block(l, a[0] as i32)) {
         transfer(l, nr, a, |_, r| count_written(r))?
     } else if nr == nr::WRITE {
@@ -138,19 +140,19 @@ fn may_block(l: &mut Local, fd: i32) -> bool {
 /// much is done is state: a rollback into the middle goes on from there.
 fn write_in_parts(l: &mut Local, a: [usize; 6]) -> Option<isize> {
     let [fd, addr, len, ..] = a;
-    let done = |l: &Local| state().threads[l.slot as usize].written;
+    let done = |l: &Local| state().threads[l.slot as usize].moved_bytes;
     let r = loop {
         let part = (len - done(l)).min(PIPE_BUF);
         let args = [fd, addr + done(l), part, 0, 0, 0];
         let r = transfer(l, nr::WRITE, args, |l, r| {
             count_written(r);
-            state().threads[l.slot as usize].written += r.max(0) as usize;
+            state().threads[l.slot as usize].moved_bytes += r.max(0) as usize;
         });
         if r != Some(part as isize) || done(l) >= len {
             break r;
         }
     };
-    let done = core::mem::take(&mut state().threads[l.slot as usize].written);
+    let done = core::mem::take(&mut state().threads[l.slot as usize].moved_bytes);
     if done > 0 {
         l.interrupted = false;
         return Some(done as isize);
@@ -173,7 +175,8 @@ fn transfer(
     note: impl Fn(&Local, isize),
 ) -> Option<isize> {
     let fd = a[0] as i32;
-    let ready = if nr == nr::READ { POLLIN } else { POLLOUT };
+    let reads = matches!(nr, nr::READ | nr::READV | nr::PREADV2);
+    let ready = if reads { POLLIN } else { POLLOUT };
     loop {
         let guard = engine().lock.acquire(l);
         if !is_state(fd) {
@@ -194,7 +197,7 @@ fn transfer(
             // SAFETY: the program's own call with its own arguments.
             let r = unsafe { entry::interruptible(nr, &a) };
             if r != -EINTR {
-                if nr == nr::READ {
+                if reads {
                     fault_point(fault::AFTER_READ);
                 }
                 note(l, r);
@@ -212,7 +215,7 @@ fn transfer(
     }
 }
 
-/// Whether a pipe of our own was written to or read from since the commit.
+/// Whether a pipe of our own was written to, read from or closed since the commit.
 static TOUCHED: AtomicBool = AtomicBool::new(false);
 
 /// Whether a descriptor is an end of a pipe of our own.

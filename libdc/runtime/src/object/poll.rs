@@ -2,7 +2,7 @@
 //!
 //! Input that waits to be fed again counts as ready, whatever the kernel says.
 
-use super::input;
+use super::pushback;
 use crate::engine::engine;
 use crate::machine::frame::Local;
 use crate::machine::sys::errno::*;
@@ -64,14 +64,14 @@ pub fn ppoll(l: &mut Local, a: [usize; 6]) -> isize {
 
 /// The answer for descriptors whose input is fed, if there is one.
 fn fed(l: &mut Local, at: usize, count: usize) -> Option<isize> {
-    if !input::any_pushback() || count > 4096 {
+    if !pushback::any() || count > 4096 {
         return None;
     }
     let _guard = engine().lock.acquire(l);
     let mut ready = 0;
     for i in 0..count {
         let p = user::read::<PollFd>(at + i * 8)?;
-        if p.events & POLLIN != 0 && input::has_pushback(p.fd) {
+        if p.events & POLLIN != 0 && pushback::has(p.fd) {
             ready += 1;
         }
     }
@@ -83,7 +83,7 @@ fn fed(l: &mut Local, at: usize, count: usize) -> Option<isize> {
     let mut n = 0;
     for i in 0..count {
         let mut p = user::read::<PollFd>(at + i * 8)?;
-        if p.events & POLLIN != 0 && input::has_pushback(p.fd) {
+        if p.events & POLLIN != 0 && pushback::has(p.fd) {
             p.revents |= POLLIN;
             user::write(at + i * 8, &p);
         }
@@ -117,7 +117,7 @@ pub fn pselect6(l: &mut Local, a: [usize; 6]) -> isize {
 }
 
 fn fed_select(l: &mut Local, a: [usize; 6]) -> Option<isize> {
-    if !input::any_pushback() || a[1] == 0 || a[0] > 1024 {
+    if !pushback::any() || a[1] == 0 || a[0] > 1024 {
         return None;
     }
     let _guard = engine().lock.acquire(l);
@@ -129,7 +129,7 @@ fn fed_select(l: &mut Local, a: [usize; 6]) -> Option<isize> {
     let mut fed = [0u64; 16];
     let mut any = false;
     for fd in 0..a[0] {
-        if want[fd / 64] & (1 << (fd % 64)) != 0 && input::has_pushback(fd as i32) {
+        if want[fd / 64] & (1 << (fd % 64)) != 0 && pushback::has(fd as i32) {
             fed[fd / 64] |= 1 << (fd % 64);
             any = true;
         }

@@ -11,9 +11,9 @@
 //! of them runs: another one might commit first.
 #![allow(unsafe_code)]
 
-use super::output::{Call, contents_sum, vector_len, waits_for_room};
+use super::output::{Call, contents_sum, goes_on, vector_len};
 use super::record::{self, IoHead};
-use super::{descriptor, pipe};
+use super::{descriptor, pipe, socket};
 use crate::engine::{engine, state};
 use crate::fatal;
 use crate::machine::frame::{Frame, Local};
@@ -143,16 +143,16 @@ impl Replay {
             }
             // SAFETY: a thread's block is never freed, and all threads wait.
             let thread: &mut Local = unsafe { &mut *at };
-            let written = &mut state().threads[slot].written;
+            let written = &mut state().threads[slot].moved_bytes;
             let Some(call) = output_next(&thread.frame).filter(|call| is(call, *written, &head))
             else {
                 return;
             };
             *written += head.ret as usize;
             let file = descriptor::file_of(head.fd);
-            let goes_on =
-                *written < call.len && file.is_some_and(|file| waits_for_room(file, head.fd));
-            if !goes_on {
+            let ends =
+                *written >= call.len || !file.is_some_and(|file| goes_on(&call, file, head.fd));
+            if ends {
                 thread.frame.call_answered(core::mem::take(written));
             }
             thread.moved = true;
@@ -165,15 +165,17 @@ const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
 /// The output that a thread makes next, if it makes any.
 fn output_next(frame: &Frame) -> Option<Call> {
+    if user::read::<[u8; 2]>(frame.rip) != Some(SYSCALL) {
+        return None;
+    }
     let args = frame.args();
     let (number, len) = match frame.rax {
         nr::WRITE | nr::PWRITE64 => (frame.rax, args[2]),
-        nr::SENDTO => (nr::WRITE, args[2]),
         nr::WRITEV | nr::PWRITEV | nr::PWRITEV2 => (frame.rax, vector_len(args).unwrap_or(0)),
+        nr::SENDTO | nr::SENDMSG => return socket::plain_send(frame.rax, &args),
         _ => return None,
     };
-    let syscall = user::read::<[u8; 2]>(frame.rip) == Some(SYSCALL);
-    syscall.then(|| Call::new(number, args, len))
+    Some(Call::new(number, args, len))
 }
 
 /// Whether the record is of this call, of which so much was out.

@@ -7,15 +7,19 @@
 //! sockets are lost.
 #![allow(unsafe_code)]
 
+use super::buffers::Buffers;
 use super::descriptor::*;
 use super::input;
-use super::message::{self, MSG_PEEK, Want};
-use crate::engine::engine;
+use super::message::{self, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, Want};
+use super::output::{self, Call};
+use super::pushback;
+use crate::engine::{engine, state};
 use crate::event;
 use crate::machine::frame::Local;
 use crate::machine::nr;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::user;
+use crate::signal;
 use crate::state::Kind;
 use crate::sys;
 use crate::thread;
@@ -85,10 +89,11 @@ pub fn make(l: &mut Local, a: [usize; 6]) -> isize {
     }
 }
 
-/// send(2) in its plain form is write(2), which the kernel counts.
-pub fn sendto(l: &mut Local, a: [usize; 6]) -> isize {
-    if a[3] == 0 && a[4] == 0 && !times_out(a[0] as i32, SO_SNDTIMEO) {
-        return super::output::write(l, [a[0], a[1], a[2], 0, 0, 0]);
+/// send(2) and sendmsg(2) without address and control data are write(2), which the
+/// kernel counts, so that nothing is sent twice after a worker that died over it.
+pub fn send(l: &mut Local, a: [usize; 6]) -> isize {
+    if let Some(call) = plain_send(l.frame.nr, &a) {
+        return output::send(l, call);
     }
     if let Some(r) = answered(l) {
         return r;
@@ -98,19 +103,72 @@ pub fn sendto(l: &mut Local, a: [usize; 6]) -> isize {
     r
 }
 
+/// A send as output, if it can be.
+pub fn plain_send(n: usize, a: &[usize; 6]) -> Option<Call> {
+    let fd = a[0] as i32;
+    let (flags, mut call) = match n {
+        nr::SENDTO if a[4] == 0 => (
+            a[3],
+            Call::new(nr::WRITE, [a[0], a[1], a[2], 0, 0, 0], a[2]),
+        ),
+        nr::SENDMSG => {
+            let [name, _, parts, count, _, control_len, _] = user::read::<[usize; 7]>(a[1])?;
+            let args = [a[0], parts, count, 0, 0, 0];
+            let len = output::vector_len(args).ok().filter(|&len| len > 0)?;
+            if name != 0 || control_len != 0 {
+                return None;
+            }
+            (a[2], Call::new(nr::WRITEV, args, len))
+        }
+        _ => return None,
+    };
+    call.at_once = flags & MSG_DONTWAIT != 0;
+    call.quiet = flags & MSG_NOSIGNAL != 0;
+    let plain = flags & !(MSG_DONTWAIT | MSG_NOSIGNAL) == 0;
+    (plain && is_socket(fd) && !times_out(fd, SO_SNDTIMEO)).then_some(call)
+}
+
+/// A write whose error raises no SIGPIPE.
+pub fn without_signal(write: impl FnOnce() -> isize) -> isize {
+    const SIGPIPE: i32 = 13;
+    if state().root.actions[SIGPIPE as usize].handler == signal::SIG_IGN {
+        return write();
+    }
+    let pipe = signal::bit(SIGPIPE);
+    let (mut mask, mut pending) = (0u64, 0u64);
+    sys!(RT_SIGPROCMASK, 0, &raw const pipe, &raw mut mask, 8);
+    sys!(RT_SIGPENDING, &raw mut pending, 8);
+    let r = write();
+    if r == -EPIPE && pending & pipe == 0 {
+        let zero = [0usize; 2];
+        sys!(RT_SIGTIMEDWAIT, &raw const pipe, 0, &raw const zero, 8);
+    }
+    sys!(RT_SIGPROCMASK, 2, &raw const mask, 0, 8);
+    r
+}
+
 /// recv(2) in its plain form is read(2), which the kernel counts, so that no
 /// message is lost with a worker that dies over it.
 pub fn recvfrom(l: &mut Local, a: [usize; 6]) -> isize {
-    if a[3] == 0 && a[4] == 0 && a[2] > 0 && !times_out(a[0] as i32, SO_RCVTIMEO) {
+    let is_socket = is_socket(a[0] as i32);
+    if is_socket && a[3] == 0 && a[4] == 0 && a[2] > 0 && !times_out(a[0] as i32, SO_RCVTIMEO) {
         return input::read(l, [a[0], a[1], a[2], 0, 0, 0]);
     }
     if !times_out(a[0] as i32, SO_RCVTIMEO)
         && let Some(want) = Want::recvfrom(a)
-        && let Some(r) = message::receive(l, &want)
+        && is_socket
     {
-        return r;
+        if let Some(r) = message::receive(l, &want) {
+            return r;
+        }
+        if a[4] == 0
+            && let Some(r) = message::stream(l, &want)
+        {
+            return r;
+        }
     }
-    if let Some(r) = input::fed(l, a[0] as i32, a[1], a[2], a[3] & MSG_PEEK != 0) {
+    let to = Buffers::one(a[1], a[2]);
+    if let Some(r) = pushback::fed(l, a[0] as i32, &to, a[3] & MSG_PEEK != 0) {
         return r;
     }
     if let Some(r) = answered(l) {
@@ -134,9 +192,8 @@ pub fn recvmsg(l: &mut Local, a: [usize; 6]) -> isize {
     }
     // What was received before a crash, and had no address then either.
     if let Some([_, _, parts, count, ..]) = user::read::<[usize; 7]>(a[1])
-        && count > 0
-        && let Some([part, len]) = user::read::<[usize; 2]>(parts)
-        && let Some(r) = input::fed(l, a[0] as i32, part, len, a[2] & MSG_PEEK != 0)
+        && let Some(to) = Buffers::several(parts, count)
+        && let Some(r) = pushback::fed(l, a[0] as i32, &to, a[2] & MSG_PEEK != 0)
     {
         user::write(a[1] + 8, &0u32);
         user::write(a[1] + 40, &[0usize; 2]);

@@ -60,7 +60,7 @@ pub fn ioctl(l: &mut Local, a: [usize; 6]) -> isize {
     let kind = open_file(file).kind;
     match cmd {
         TCSETS..=TCSETSF | TCSETS2..=TCSETSF2 if kind == Kind::Tty => set(l, fd, file, a),
-        FIONREAD if super::input::has_pushback(fd) => {
+        FIONREAD if super::pushback::has(fd) => {
             let n = 1i32;
             if user::write(arg, &n) { 0 } else { -EFAULT }
         }

@@ -18,7 +18,7 @@ pub mod threads;
 
 use crate::commit::now_ns;
 use crate::engine::{engine, state};
-use crate::object::{group, input, output, process, timers, tty, undo};
+use crate::object::{group, input, output, process, pushback, timers, tty, undo};
 use crate::state::State;
 use crate::{boot, commit, fatal, signal};
 use core::sync::atomic::Ordering::*;
@@ -69,7 +69,7 @@ pub fn recover(warm: bool) -> ! {
     crate::object::record::append(crate::object::record::RECOVERED, &[]);
     // A log is replayed by the calls that the program makes, from here on.
     if !crate::log::replay::begin(warm, main) {
-        input::restore(warm, 0);
+        pushback::restore(warm, 0);
         e.replay.begin(warm);
         tty::notice_size(main);
     }

@@ -163,7 +163,7 @@ fn build_frame(
 ) -> bool {
     let record = &mut state().threads[l.slot as usize];
     // At a recovery it may stand in the middle of a write, which this ends.
-    match core::mem::take(&mut record.written) {
+    match core::mem::take(&mut record.moved_bytes) {
         0 => {}
         written => l.frame.call_answered(written),
     }
