@@ -215,12 +215,13 @@ pub fn receive(l: &mut Local, fd: i32, to: &Buffers, flags: usize) -> isize {
         if r <= 0 || done + r as usize >= to.len && done == 0 {
             break r;
         }
-        let _guard = engine().lock.acquire(l);
+        // Before another thread can commit, which it can while this one waits for the lock.
         state().threads[l.slot as usize].moved_bytes = done + r as usize;
         if done + r as usize >= to.len || thread::signal_waits(l) {
             break r;
         }
         thread::wait_on(l);
+        let _guard = engine().lock.acquire(l);
         if event::takes_tick_in_wait(l) {
             commit::commit(l);
         }
