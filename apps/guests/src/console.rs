@@ -7,6 +7,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::session::Channel;
+use crate::stillness;
 use crate::workdir::WorkDir;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -152,6 +153,11 @@ impl Console {
     /// The session that everything at this console belongs to.
     pub fn session_id(&self) -> i32 {
         self.shell.id() as i32
+    }
+
+    /// What everything at this console is doing now.
+    pub fn doings(&self) -> String {
+        stillness::describe(members(self.session_id()))
     }
 
     /// Waits for output or the end of the command.

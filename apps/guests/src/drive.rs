@@ -74,14 +74,15 @@ impl<'a> Driver<'a> {
         self.start()?;
         for (number, step) in self.session.steps.iter().enumerate() {
             if let Err(cause) = self.step(step) {
-                self.outcome.stuck = Some(format!("step {number}: {cause}"));
+                self.outcome.stuck =
+                    Some(format!("step {number}: {cause}{}", self.console.doings()));
                 break;
             }
         }
         if self.outcome.stuck.is_none() && self.outcome.status.is_none() {
             let ended = |driver: &mut Self| Ok(driver.outcome.status.is_some());
             if let Err(cause) = self.wait_until("the program's end", ended) {
-                self.outcome.stuck = Some(cause.to_string());
+                self.outcome.stuck = Some(format!("{cause}{}", self.console.doings()));
             }
         }
         self.finish()

@@ -26,6 +26,7 @@ mod runner;
 mod session;
 mod sessions;
 mod soak;
+mod stillness;
 mod stream;
 mod toolchain;
 mod workdir;

@@ -223,11 +223,13 @@ pub fn node() -> Session {
     .patience_s(40)
     .expect("> ");
     let mut tick = 0;
-    // The prompt repaints itself; an answer with a number of its own says that a line is worked off.
+    // The prompt repaints itself; an answer with a number of its own says that a line is worked off. While it evaluates,
+    // node has the terminal echo by itself: what is typed then stands in the screen twice. So the prompt is awaited
+    // between the two.
     let mut ask = |session: Session, line: &str| {
         tick += 1;
         session
-            .send(format!("{line}\r"))
+            .line(line, "\r\n\x1b\\[1G\x1b\\[0J> ")
             .send(format!("'tick-' + ({tick} * 7) + '.'\r"))
             .screen(format!("^'tick-{}\\.'", tick * 7))
     };
