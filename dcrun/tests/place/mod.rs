@@ -1,5 +1,8 @@
 //! A folder with a state of its own, in which a run called `t` is started and its worker killed.
 
+// No test uses all of it.
+#![allow(dead_code)]
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;

@@ -5,22 +5,24 @@
 //!          0f 05            syscall                    0f 05       syscall (stays)
 //!
 //! stub     b8 nr nr nr nr         mov eax, nr
-//!          48 b9 <site + 7>       mov rcx, return address
+//!          48 b9 <behind>         mov rcx, return address
 //!          65 ff 24 25 <offset>   jmp [gs:entry]
 //! ```
 //!
-//! Only the five bytes before the `syscall` change, so whoever jumps to the
-//! syscall, returns behind it or was interrupted at it finds what was there.
-//! read(2) is number 0, and compilers write `xor eax, eax` for it, two bytes.
-//! They become a short jump to a landing of five bytes in the padding between
-//! two functions, which nothing reaches otherwise.
+//! The one instruction before the `syscall` moves into the stub, so whoever
+//! jumps to either of them, returns behind them or was interrupted at them
+//! finds what was there, and no thread can stand inside. As a rule it loads the
+//! number; `site.rs` tells what else it may be. One that is shorter than a jump
+//! becomes a short jump to a landing of five bytes in the padding between two
+//! functions, which nothing reaches otherwise.
 //!
-//! What has neither form is caught by Syscall User Dispatch.
+//! What has no form known here is caught by Syscall User Dispatch.
 #![allow(unsafe_code)]
 
 use crate::engine::engine;
 use crate::machine::frame::LOCAL_ENTRY;
 use crate::machine::frame::Local;
+use crate::machine::site::{self, CALL_LEN};
 use crate::machine::sys::failed;
 use crate::machine::user;
 use crate::space::{self, PROT_WRITE};
@@ -28,8 +30,10 @@ use crate::{sys, thread};
 use dc_image::window::PAGE;
 
 const POOL_LEN: usize = 64 << 10;
-const STUB_LEN: usize = 24;
+const STUB_LEN: usize = 32;
 const MAX_POOLS: usize = 64;
+/// `jmp rel32`.
+const JUMP_LEN: usize = 5;
 /// rt_sigreturn must come with the program's own stack pointer.
 const NEVER: [u32; 1] = [15];
 
@@ -122,8 +126,8 @@ fn place_near(site: usize) -> Option<usize> {
         .map(|a| a as usize)
 }
 
-/// The call of this frame came by SIGSYS. If its site is of the common form,
-/// the next call from there will come by a jump. Under the big lock.
+/// The call of this frame came by SIGSYS. If its site is of a known form, the
+/// next call from there will come by a jump. Under the big lock.
 ///
 /// Sites are patched when they are first used, not when their text is mapped:
 /// bytes that only look like a site (a displacement of 0x1e0 before a real
@@ -132,116 +136,112 @@ fn place_near(site: usize) -> Option<usize> {
 /// read all libraries.
 pub fn consider(l: &mut Local) {
     let number = l.frame.nr;
-    let site = l.frame.rip.wrapping_sub(7);
-    let mut code = [0u8; 8];
+    let behind = l.frame.rip;
     let unfit = number >= 512 && number != crate::object::api::NR;
-    if unfit || NEVER.contains(&(number as u32)) || !user::read_bytes(site - 1, &mut code) {
+    if unfit || NEVER.contains(&(number as u32)) {
         return;
     }
-    if code[6..8] != [0x0f, 0x05] {
+    let Some(len) = site::moved(behind - CALL_LEN, number) else {
         return;
-    }
-    let rex = code[0] & 0xf0 == 0x40;
-    let found = u32::from_le_bytes([code[2], code[3], code[4], code[5]]);
-    let long = !rex && code[1] == 0xb8 && found as usize == number;
-    let short = number == 0 && code[4..6] == [0x31, 0xc0];
-    let landing = match (long, short) {
-        (true, _) => site,
-        (_, true) => match padding_near(site + 3) {
+    };
+    let at = behind - CALL_LEN - len;
+    let landing = if len >= JUMP_LEN {
+        at
+    } else {
+        match padding_near(at) {
             Some(at) => at,
             None => return,
-        },
-        _ => return,
+        }
     };
     let (first, last) = (
-        landing.min(site) & !(PAGE - 1),
-        (landing.max(site) + 7) & !(PAGE - 1),
+        landing.min(at) & !(PAGE - 1),
+        (landing + JUMP_LEN).max(behind).next_multiple_of(PAGE),
     );
-    let Some(v) = space::find(site as u64) else {
+    let Some(v) = space::find(at as u64) else {
         return;
     };
     let prot = v.prot;
-    let inside = first as u64 >= v.start && (last + PAGE) as u64 <= v.end;
+    let inside = first as u64 >= v.start && last as u64 <= v.end;
     if v.file == 0 || v.flags & 3 != space::MAP_PRIVATE || !inside {
         return;
     }
     // No other thread may be between the bytes while they change.
     thread::stop_others(l);
     let writable = prot & PROT_WRITE != 0;
-    let len = last + PAGE - first;
-    if writable || !failed(sys!(MPROTECT, first, len, prot | PROT_WRITE)) {
-        patch_site(
-            landing,
-            site + 7,
-            number as u32,
-            (!long).then_some(site + 3),
-        );
+    if writable || !failed(sys!(MPROTECT, first, last - first, prot | PROT_WRITE)) {
+        patch_site(at, len, landing);
         if !writable {
-            sys!(MPROTECT, first, len, prot);
+            sys!(MPROTECT, first, last - first, prot);
         }
     }
     thread::resume_others();
 }
 
 /// Five bytes of padding between two functions, within reach of a short jump
-/// from `site`: nops that follow a `ret` and end where a function may begin.
-fn padding_near(site: usize) -> Option<usize> {
-    const NOPS: [&[u8]; 6] = [
-        &[0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
-        &[0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
-        &[0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
-        &[0x0f, 0x1f, 0x80, 0, 0, 0, 0],
-        &[0x66, 0x0f, 0x1f, 0x44, 0, 0],
-        &[0x0f, 0x1f, 0x44, 0, 0],
-    ];
-    let reach = site - 100..site + 110;
-    let mut end = reach.start.next_multiple_of(16);
-    while end < reach.end {
-        let mut before = [0u8; 12];
-        if user::read_bytes(end - 12, &mut before) {
-            for nop in NOPS {
-                let at = 12 - nop.len();
-                if before[at..] == *nop
-                    && before[at - 1] == 0xc3
-                    && reach.contains(&(end - nop.len()))
-                {
-                    return Some(end - nop.len());
-                }
-            }
-        }
-        end += 16;
-    }
-    None
+/// from `at`. Nothing comes there otherwise.
+fn padding_near(at: usize) -> Option<usize> {
+    let reach = at - 100..at + 110;
+    let ends = (reach.start..reach.end)
+        .step_by(16)
+        .map(|at| at.next_multiple_of(16));
+    ends.filter_map(|end| Some(end - padding_before(end)?))
+        .find(|landing| reach.contains(landing))
 }
 
-/// Puts a jump to a new stub at `landing`, and a short jump to the landing at
-/// `short`, if the site is of that form. The stub returns to `back`.
-fn patch_site(landing: usize, back: usize, number: u32, short: Option<usize>) {
+/// The length of the padding that ends where a function may begin: what follows a
+/// `ret`, one long nop or the traps that Go fills with.
+fn padding_before(end: usize) -> Option<usize> {
+    const NOPS: [&[u8]; 6] = [
+        b"\x66\x2e\x0f\x1f\x84\0\0\0\0\0",
+        b"\x66\x0f\x1f\x84\0\0\0\0\0",
+        b"\x0f\x1f\x84\0\0\0\0\0",
+        b"\x0f\x1f\x80\0\0\0\0",
+        b"\x66\x0f\x1f\x44\0\0",
+        b"\x0f\x1f\x44\0\0",
+    ];
+    const RET: u8 = 0xc3;
+    const TRAP: u8 = 0xcc;
+    let mut before = [0u8; 32];
+    if !user::read_bytes(end - before.len(), &mut before) {
+        return None;
+    }
+    let traps = before.iter().rev().take_while(|&&b| b == TRAP).count();
+    let nop = NOPS.iter().find(|nop| before.ends_with(nop));
+    let len = nop.map_or(traps, |nop| nop.len());
+    let follows = before.get(before.len().checked_sub(len + 1)?);
+    (len >= JUMP_LEN && follows == Some(&RET)).then_some(len)
+}
+
+/// Moves the `len` bytes of the instruction at `at`, which ends at the `syscall`,
+/// into a new stub, and puts a jump there at `landing`; if that is not where the
+/// instruction was, then a short jump to it there.
+fn patch_site(at: usize, len: usize, landing: usize) {
     let Some(stub) = engine().stubs.room_near(landing) else {
         return;
     };
-    let mut code = [0u8; STUB_LEN];
-    code[0] = 0xb8;
-    code[1..5].copy_from_slice(&number.to_le_bytes());
-    code[5..7].copy_from_slice(&[0x48, 0xb9]);
-    code[7..15].copy_from_slice(&back.to_le_bytes());
-    code[15..19].copy_from_slice(&[0x65, 0xff, 0x24, 0x25]);
-    code[19..23].copy_from_slice(&(LOCAL_ENTRY as u32).to_le_bytes());
-    code[23] = 0x90;
-    let rel = (stub as i64 - (landing as i64 + 5)) as i32;
-    let mut jump = [0xe9u8; 5];
+    let behind = at + len + CALL_LEN;
+    let mut code = [0x90u8; STUB_LEN];
+    let (moved, rest) = code.split_at_mut(len);
+    rest[..2].copy_from_slice(&[0x48, 0xb9]);
+    rest[2..10].copy_from_slice(&behind.to_le_bytes());
+    rest[10..14].copy_from_slice(&[0x65, 0xff, 0x24, 0x25]);
+    rest[14..18].copy_from_slice(&(LOCAL_ENTRY as u32).to_le_bytes());
+    let rel = (stub as i64 - (landing + JUMP_LEN) as i64) as i32;
+    let mut jump = [0xe9u8; JUMP_LEN];
     jump[1..].copy_from_slice(&rel.to_le_bytes());
-    // SAFETY: all of it lies in memory of the program's half that is writable
-    // now, and all other threads are stopped, none of them inside the bytes.
+    // SAFETY: all of it lies in memory of the program's half that is readable and,
+    // for now, writable, and all other threads are stopped, none of them inside
+    // the bytes.
     unsafe {
+        core::ptr::copy_nonoverlapping(at as *const u8, moved.as_mut_ptr(), len);
         core::ptr::copy_nonoverlapping(code.as_ptr(), stub as *mut u8, STUB_LEN);
-        core::ptr::copy_nonoverlapping(jump.as_ptr(), landing as *mut u8, 5);
-        if let Some(site) = short {
-            let hop = [0xeb, (landing as i64 - (site as i64 + 2)) as u8];
-            core::ptr::copy_nonoverlapping(hop.as_ptr(), site as *mut u8, 2);
+        core::ptr::copy_nonoverlapping(jump.as_ptr(), landing as *mut u8, JUMP_LEN);
+        if landing != at {
+            let hop = [0xeb, (landing as i64 - (at as i64 + 2)) as u8];
+            core::ptr::copy_nonoverlapping(hop.as_ptr(), at as *mut u8, hop.len());
         }
     }
-    let (from, to) = (landing.min(back - 7), (landing + 5).max(back));
+    let (from, to) = (landing.min(at), (landing + JUMP_LEN).max(behind));
     for page in (from & !(PAGE - 1)..to).step_by(PAGE) {
         space::note_extra(page);
     }

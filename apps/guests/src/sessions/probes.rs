@@ -158,6 +158,7 @@ pub fn all() -> Vec<Session> {
             .env("DCRUN_FOLD_MS", "5"),
         probe!("brk-growth", "brk up and down"),
         probe!("registers-flags", "flags of arithmetic and direction across a call"),
+        probe!("call-sites", "whatever may stand before a `syscall`"),
         probe!("registers-avx", "ymm registers held across system calls", COMPILER_AVX),
         probe!("fpu-control", "rounding in SSE and x87, kept across calls"),
         probe!("stack-deep", "a main stack that grows far and comes back"),
