@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 pub const MAGIC: [u8; 8] = *b"DCIMAGE\x01";
 /// Raised whenever the layout of image or state changes.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 pub const LIVE_OFFSET: usize = 0x1000;
 /// Whose image this is, ended by NUL: an image in memory has no other link back.
@@ -103,6 +103,9 @@ pub struct Header {
     /// Checksum (FNV-1a) of the bytes before this field.
     pub checksum: u64,
 }
+
+/// So many threads have their calls counted ([`Live::begun`]).
+pub const BEGUN: usize = 64;
 
 /// Second page: what changes outside of commits.
 #[repr(C)]
@@ -218,6 +221,8 @@ pub struct Live {
     /// The kernel's number of the group that was last given the terminal, if that
     /// was the program's own; else 0. A dead worker's group is known by it.
     pub front_group: AtomicU64,
+    /// Calls that the threads of the first slots have begun since the last commit.
+    pub begun: [AtomicU32; BEGUN],
 }
 
 /// In `Live::dead_rchar` and `dead_wchar`: all died at once, and nobody has counted.

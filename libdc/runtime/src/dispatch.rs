@@ -14,6 +14,7 @@ pub extern "C" fn on_call(l: &'static mut Local) {
     l.state.store(RUNTIME, Relaxed);
     l.again = true;
     l.interrupted = false;
+    l.early = false;
     l.commit_after = false;
     l.chance = false;
     if l.trapped {
@@ -23,6 +24,7 @@ pub extern "C" fn on_call(l: &'static mut Local) {
     }
     let calls = &engine().live().calls;
     calls.store(calls.load(Relaxed) + 1, Relaxed);
+    signal::held::call_begins(l);
     let row = table::row(l.frame.nr);
     let args = l.frame.args();
     if engine().log.replay.is_active()
@@ -65,7 +67,8 @@ pub extern "C" fn on_call(l: &'static mut Local) {
     };
     l.frame.rax = ret as usize;
     l.again = false;
-    if l.chance || l.interrupted {
+    signal::held::call_ends(l);
+    if (l.chance || l.interrupted) && !l.early {
         settle(l, &args, ret);
     }
     if l.commit_after {

@@ -54,6 +54,25 @@ macro_rules! probe {
 /// Must be what the program counts to.
 const INTERRUPTS: usize = 24;
 
+/// One less than the sizes that the program reports.
+const RESIZES: usize = 23;
+
+fn resizes() -> Session {
+    let session = probe!(
+        "terminal-waits",
+        "a program that looks at the window's size only when its wait is interrupted"
+    )
+    .channel(Channel::Pty);
+    let rows = |number: usize| 24 + number % 2;
+    let session = (1..=RESIZES).fold(session.expect("size 1: 24 80"), |session, number| {
+        session
+            .resize(rows(number) as u16, 80)
+            .strike()
+            .expect(format!("size {}: {} 80", number + 1, rows(number)))
+    });
+    session.resize(30, 80)
+}
+
 fn interrupts() -> Session {
     let session = probe!("terminal-interrupt", "each ^C arrives once").channel(Channel::Pty);
     (2..=INTERRUPTS)
@@ -107,6 +126,7 @@ pub fn all() -> Vec<Session> {
         probe!("signal-stack", "a handler on its own stack, with SA_ONSTACK"),
         probe!("signal-fault", "faults that a handler mends or jumps away from"),
         probe!("signal-restart", "SA_RESTART against EINTR"),
+        probe!("signal-transfers", "no write and no read ends with EINTR while it need not wait"),
         probe!("threads-mutex", "threads with a mutex, a condition and their own TLS"),
         probe!("threads-churn", "threads that come and go"),
         probe!("threads-signal", "signals to a thread and to the process"),
@@ -142,6 +162,7 @@ pub fn all() -> Vec<Session> {
             .resize(50, 80)
             .expect("size 6: 50 80")
             .resize(24, 80),
+        resizes(),
         interrupts(),
         job_control(),
         probe!("map-churn", "mmap, munmap, mremap, mprotect, madvise with checksums"),

@@ -52,6 +52,7 @@ pub fn commit(local: &mut Local) {
     let live = e.live();
     live.frames_used.store(e.store.used() as u64, Relaxed);
     sync_rio();
+    signal::held::before_publish();
     fault_point(fault::BEFORE_PUBLISH);
     e.store.publish();
     sync_rio();
@@ -129,7 +130,7 @@ fn save_threads(local: &mut Local) {
             record.xsave.bytes[..len].copy_from_slice(&t.xsave.bytes[..len]);
         }
         record.frame = t.frame;
-        if t.again {
+        if t.again || t.early {
             record.frame.call_again();
         }
         // SAFETY: just saved.

@@ -117,11 +117,18 @@ pub struct Local {
     pub commit_after: bool,
     /// The call was broken off by a signal (it answered EINTR).
     pub interrupted: bool,
+    /// And it would not have waited: to the program the signal came before it, so
+    /// that it is made behind the handler.
+    pub early: bool,
     /// The call had a non-deterministic result, which the protocol is told of
     /// at the end of the call.
     pub chance: bool,
     /// This call came by SIGSYS: its site may be patched.
     pub trapped: bool,
+    /// Signals are held until this place ([`crate::signal::held`]), 0 if they are
+    /// not; and the timer that makes an end of it.
+    pub held_until: u32,
+    pub held_by: i32,
     /// The context is another one than at the last commit.
     pub moved: bool,
     /// Memory that the kernel writes when a call under way ends: it must not fall

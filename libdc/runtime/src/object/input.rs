@@ -228,7 +228,10 @@ pub fn receive(l: &mut Local, fd: i32, to: &Buffers, flags: usize) -> isize {
     };
     match core::mem::take(&mut state().threads[l.slot as usize].moved_bytes) {
         0 => last,
-        done => done as isize,
+        done => {
+            l.early = false;
+            done as isize
+        }
     }
 }
 
@@ -325,7 +328,7 @@ fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
         let r = unsafe { entry::interruptible(number, &args) };
         if r == -EINTR {
             if thread::signal_waits(l) {
-                l.interrupted = true;
+                thread::broken_off(l, fd, poll::POLLIN);
                 break r;
             }
             thread::wait_on(l);
@@ -339,6 +342,10 @@ fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
         }
         break r;
     };
+    if l.early {
+        flight.active.store(0, Release);
+        return r;
+    }
     fault_point(fault::AFTER_READ);
     if r > 0 {
         note(fd, thread, sum, before, r as u64);

@@ -431,7 +431,7 @@ fn consume(l: &mut Local, want: &Want) -> isize {
             break r;
         }
         if thread::signal_waits(l) {
-            l.interrupted = true;
+            thread::broken_off(l, want.fd, poll::POLLIN);
             break r;
         }
         thread::wait_on(l);
@@ -442,6 +442,10 @@ fn consume(l: &mut Local, want: &Want) -> isize {
             return consume(l, want);
         }
     };
+    if l.early {
+        flight.active.store(0, Release);
+        return r;
+    }
     fault_point(fault::AFTER_READ);
     let noted = settle();
     let Some(size) = noted.filter(|_| r > 0) else {

@@ -226,7 +226,10 @@ fn stream(l: &mut Local, fd: i32, c: &Call) -> isize {
     };
     match core::mem::take(&mut state().threads[l.slot as usize].moved_bytes) {
         0 => last,
-        out => out as isize,
+        out => {
+            l.early = false;
+            out as isize
+        }
     }
 }
 
@@ -316,7 +319,11 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
         event::caught_up(l);
     }
     if r == -EINTR {
-        l.interrupted = true;
+        thread::broken_off(l, fd, poll::POLLOUT);
+        if l.early {
+            flight.active.store(0, Release);
+            return r;
+        }
     }
     fault_point(fault::AFTER_VISIBLE);
     if !failed(r) {

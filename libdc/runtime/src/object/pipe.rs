@@ -154,7 +154,7 @@ fn write_in_parts(l: &mut Local, a: [usize; 6]) -> Option<isize> {
     };
     let done = core::mem::take(&mut state().threads[l.slot as usize].moved_bytes);
     if done > 0 {
-        l.interrupted = false;
+        (l.interrupted, l.early) = (false, false);
         return Some(done as isize);
     }
     r
@@ -204,7 +204,7 @@ fn transfer(
                 return Some(r);
             }
             if thread::signal_waits(l) {
-                l.interrupted = true;
+                thread::broken_off(l, fd, ready);
                 return Some(r);
             }
             thread::wait_on(l);

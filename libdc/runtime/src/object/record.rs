@@ -41,7 +41,8 @@ pub const EPOLL_CHANGED: u32 = 13;
 /// An edge or single shot was reported: open file u32, fd i32.
 pub const EPOLL_REPORTED: u32 = 14;
 
-/// A signal from outside was delivered: thread u32, pad, siginfo.
+/// A signal from outside was delivered: thread u32, place u32 (see
+/// [`crate::signal::held`]), siginfo.
 pub const SIGNAL: u32 = 15;
 
 /// What a call answered: see [`crate::log::determinant`].

@@ -18,6 +18,7 @@ use crate::engine::{engine, state};
 use crate::fatal;
 use crate::machine::frame::{Frame, Local};
 use crate::machine::{nr, user};
+use crate::signal::held;
 use core::sync::atomic::Ordering::Relaxed;
 use dc_image::FatalCode;
 use dc_image::boot::plant;
@@ -154,6 +155,7 @@ impl Replay {
                 *written >= call.len || !file.is_some_and(|file| goes_on(&call, file, head.fd));
             if ends {
                 thread.frame.call_answered(core::mem::take(written));
+                held::call_begins(thread);
             }
             thread.moved = true;
             self.took(&r);

@@ -119,6 +119,13 @@ fn open_peer(master: i32, flags: usize) -> isize {
     adopt(r as i32, flags, path.as_bytes(), false)
 }
 
+/// A signal came before the call, unless it came of the call: from the background.
+fn broken_off(l: &mut Local) {
+    const SIGTTOU: i32 = 22;
+    l.interrupted = true;
+    l.early = l.queue.pending() & crate::signal::bit(SIGTTOU) == 0;
+}
+
 /// Gives the terminal to a group.
 fn foreground(l: &mut Local, fd: i32, arg: usize) -> isize {
     let Some(id) = user::read::<i32>(arg) else {
@@ -138,7 +145,7 @@ fn foreground(l: &mut Local, fd: i32, arg: usize) -> isize {
     if !failed(r) {
         group::note_foreground(id);
     } else if r == -EINTR {
-        l.interrupted = true;
+        broken_off(l);
     }
     r
 }
@@ -189,7 +196,7 @@ fn set(l: &mut Local, fd: i32, file: u32, a: [usize; 6]) -> isize {
         read_settings(f, fd);
         f.termios_set = 1;
     } else if r == -EINTR {
-        l.interrupted = true;
+        broken_off(l);
     }
     if engine().machine.protocol().logs() {
         // Whether it was done; nothing else about it is chance.

@@ -65,6 +65,7 @@ pub fn recover(warm: bool) -> ! {
     crate::log::count_input();
     threads::restore(main);
     timers::restore();
+    signal::held::begin(main.slot);
     signal::outside::restore(main.slot);
     crate::object::record::append(crate::object::record::RECOVERED, &[]);
     // A log is replayed by the calls that the program makes, from here on.

@@ -28,7 +28,7 @@ const UC_FLAGS: u64 = 7;
 /// Delivers what can be delivered now. Under the big lock.
 pub fn deliver_pending(l: &mut Local) {
     loop {
-        if event::is_behind() && forced(l) == 0 {
+        if (event::is_behind() || held::any(l)) && forced(l) == 0 {
             // A signal closes a log, so there is none in the one that is
             // replayed; and before output that is met again there was none.
             // Those that come meanwhile are delivered at the end.
@@ -78,9 +78,11 @@ fn deliver(l: &mut Local, info: &SigInfo) {
     }
     crate::object::timers::rang(info);
     match act.handler {
-        SIG_IGN if info.code <= 0 || !matches!(sig, 4 | 5 | 7 | 8 | 11) => return,
+        SIG_IGN if info.code <= 0 || !matches!(sig, 4 | 5 | 7 | 8 | 11) => {
+            return call_goes_on(l);
+        }
         SIG_DFL | SIG_IGN => match sig {
-            17 | 18 | 23 | 28 => return,
+            17 | 18 | 23 | 28 => return call_goes_on(l),
             _ => die_of(sig),
         },
         _ => {}
@@ -88,7 +90,11 @@ fn deliver(l: &mut Local, info: &SigInfo) {
     if from_outside {
         record::append(
             record::SIGNAL,
-            &[&l.slot.to_le_bytes(), &[0; 4], record::bytes_of(info)],
+            &[
+                &l.slot.to_le_bytes(),
+                &(held::place(l)).to_le_bytes(),
+                record::bytes_of(info),
+            ],
         );
     }
     event::unloggable(l);
@@ -123,15 +129,23 @@ fn deliver(l: &mut Local, info: &SigInfo) {
 }
 
 /// A call that the signal broke off is made again after the handler, if the
-/// handler says so and the call is of that kind.
+/// handler says so and the call is of that kind, or had not begun to wait.
 fn restart_call(l: &mut Local, act: &crate::state::SigAction) {
-    if l.interrupted && l.frame.rax as isize == -EINTR && act.flags & SA_RESTART != 0 {
-        let row = crate::table::row(l.frame.nr);
-        if row.restarts {
+    if l.interrupted && l.frame.rax as isize == -EINTR {
+        let restarts = act.flags & SA_RESTART != 0 && crate::table::row(l.frame.nr).restarts;
+        if restarts || l.early {
             l.frame.call_again();
         }
     }
-    l.interrupted = false;
+    (l.interrupted, l.early) = (false, false);
+}
+
+/// Nothing came of the signal, and the call that it broke off is made again.
+fn call_goes_on(l: &mut Local) {
+    if l.interrupted && l.frame.rax as isize == -EINTR {
+        l.frame.call_again();
+    }
+    (l.interrupted, l.early) = (false, false);
 }
 
 /// Makes the thread run `function(arg)` of the program before it goes on, on

@@ -10,6 +10,7 @@
 
 pub mod calls;
 pub mod deliver;
+pub mod held;
 pub mod outside;
 pub mod queue;
 
@@ -109,6 +110,9 @@ fn in_runtime(rip: usize) -> bool {
     (RUNTIME_BASE..RUNTIME_END).contains(&rip) || (VDSO_BASE..VDSO_END).contains(&rip)
 }
 
+/// The code of a signal that a timer sends.
+const SI_TIMER: i32 = -2;
+
 /// The one handler for every signal.
 extern "C" fn handler(sig: i32, info: *mut SigInfo, uc: *mut UContext) {
     // SAFETY: the kernel passes pointers into the frame it built for us.
@@ -150,8 +154,10 @@ extern "C" fn handler(sig: i32, info: *mut SigInfo, uc: *mut UContext) {
     if sig != STOP {
         outside::take(l, info);
         l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
-    } else if info.code == -2 {
-        // SI_TIMER: the clock of --interval.
+    } else if info.code == SI_TIMER && info.rest[12] == held::TIMER as u8 {
+        held::release(l);
+    } else if info.code == SI_TIMER {
+        // The clock of --interval.
         engine().tick.store(true, Relaxed);
         l.attention
             .fetch_or(crate::machine::frame::ATTENTION_STOP, SeqCst);

@@ -20,7 +20,7 @@ use crate::machine::entry::{self, local};
 use crate::machine::frame::*;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{user, vector};
-use crate::{signal, sys};
+use crate::{object, signal, sys};
 use core::sync::atomic::{AtomicU32, Ordering::*};
 
 const FUTEX_WAIT_PRIVATE: usize = 128;
@@ -201,7 +201,17 @@ pub fn futex_waitv(l: &mut Local, a: [usize; 6]) -> isize {
 /// Whether a signal waits that this thread will take.
 pub fn signal_waits(l: &Local) -> bool {
     // Signals wait until what was seen of the program is caught up with.
-    !crate::event::is_behind() && l.queue.pending() & !signal::mask_of(l) != 0
+    !crate::event::is_behind()
+        && !signal::held::any(l)
+        && l.queue.pending() & !signal::mask_of(l) != 0
+}
+
+/// A signal broke off a transfer of which nothing was made. If it would not have
+/// waited, then the signal came before it: a kernel looks for signals only when it
+/// is about to wait, and a program need not expect EINTR where it never does.
+pub fn broken_off(l: &mut Local, fd: i32, events: i16) {
+    l.interrupted = true;
+    l.early = object::poll::ready_now(fd, events);
 }
 
 /// Stops every other thread; the caller holds the lock.

@@ -1,0 +1,138 @@
+//! Signals that a recovery brings back are held until the program is where they
+//! met it.
+//!
+//! To a program a signal may come at any time; many are right only because it
+//! does not. One that waits for input looks at what its handlers have noted, and
+//! then waits: a signal between the two is not seen before the next key, but
+//! would have to come within a microsecond. A rollback takes the program back to
+//! that place, as a rule, and one that came while it waited would find it there.
+//!
+//! So it is held until its thread has begun as many calls as when it was delivered
+//! or, if it was not, when the worker died; but not for long, for the program may
+//! go another way this time.
+//!
+//! A *place* is twice the number of calls that the thread has begun since the
+//! commit, and one more behind the last of them.
+#![allow(unsafe_code)]
+
+use crate::engine::engine;
+use crate::machine::frame::{ATTENTION_SIGNAL, Local};
+use crate::object::record;
+use crate::sys;
+use crate::thread;
+use core::sync::atomic::{AtomicU32, Ordering::*};
+
+/// Longer than it takes to come to a place again.
+const LONGEST_NS: usize = 50_000_000;
+/// What the timer that ends it gives as its value, other than the clock of
+/// `--interval`.
+pub const TIMER: i32 = 1;
+
+/// Calls that a thread has begun since the commit, if it is one of those that
+/// have them counted.
+fn begun(l: &Local) -> Option<&'static AtomicU32> {
+    engine().live().begun.get(l.slot as usize)
+}
+
+/// Where a thread is that a signal is delivered to.
+pub fn place(l: &Local) -> u32 {
+    let begun = begun(l).map_or(0, |begun| begun.load(Relaxed));
+    begun.wrapping_mul(2) + u32::from(!l.interrupted)
+}
+
+/// A call begins, or need not because its result is on record.
+#[inline(always)]
+pub fn call_begins(l: &mut Local) {
+    let Some(begun) = begun(l) else { return };
+    let now = begun.load(Relaxed).wrapping_add(1);
+    begun.store(now, Relaxed);
+    if l.held_until != 0 && now.wrapping_mul(2) >= l.held_until {
+        release(l);
+    }
+}
+
+/// It ends.
+#[inline(always)]
+pub fn call_ends(l: &mut Local) {
+    if l.held_until != 0 && place(l) >= l.held_until {
+        release(l);
+    }
+}
+
+/// Before a commit is published: a call that a thread is in is begun once more
+/// after a rollback. All threads stand still.
+pub fn before_publish() {
+    for l in threads() {
+        // SAFETY: the block of a thread that stands still.
+        let l = unsafe { &*l };
+        if let Some(begun) = begun(l) {
+            begun.store((l.again || l.early).into(), Relaxed);
+        }
+    }
+}
+
+/// A thread begins its life.
+pub fn birth(l: &Local) {
+    if let Some(begun) = begun(l) {
+        begun.store(0, Relaxed);
+    }
+}
+
+/// At recovery, before the threads go on. What nobody has got goes to the first.
+pub fn begin(main: u32) {
+    for l in threads() {
+        // SAFETY: the block of a thread that does not run yet.
+        let l = unsafe { &mut *l };
+        let Some(begun) = begun(l) else { continue };
+        let death = begun.swap(0, Relaxed).wrapping_mul(2);
+        let last = if l.slot == main { death } else { 0 };
+        l.held_until = first_delivered(l.slot).unwrap_or(last);
+        if l.held_until != 0 {
+            set_timer(l);
+        }
+    }
+}
+
+/// Where the first one was delivered to this thread since the commit.
+fn first_delivered(slot: u32) -> Option<u32> {
+    engine().journal.records(0).find_map(|r| {
+        let [thread, place] = record::value_of::<[u32; 2]>(r.payload)?;
+        (r.kind == record::SIGNAL && thread == slot).then_some(place)
+    })
+}
+
+fn set_timer(l: &mut Local) {
+    const SIGEV_THREAD_ID: i32 = 4;
+    const CLOCK_MONOTONIC: usize = 1;
+    // `struct sigevent`: value, signal, how, thread.
+    let mut event = [0i32; 16];
+    event[..5].copy_from_slice(&[TIMER, 0, super::STOP, SIGEV_THREAD_ID, l.tid]);
+    let mut id = 0i32;
+    sys!(TIMER_CREATE, CLOCK_MONOTONIC, event.as_ptr(), &raw mut id);
+    l.held_by = id;
+    let once = [0, 0, 0, LONGEST_NS];
+    sys!(TIMER_SETTIME, id, 0, once.as_ptr(), 0);
+}
+
+fn threads() -> impl Iterator<Item = *mut Local> {
+    let e = engine();
+    let all = e.threads[..e.thread_high].iter();
+    all.copied().filter(|l| !l.is_null())
+}
+
+/// Whether they are still held.
+pub fn any(l: &Local) -> bool {
+    l.held_until != 0
+}
+
+/// The place is reached, or it takes too long.
+#[cold]
+pub fn release(l: &mut Local) {
+    if l.held_until != 0 {
+        l.held_until = 0;
+        sys!(TIMER_DELETE, l.held_by);
+        if thread::signal_waits(l) {
+            l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
+        }
+    }
+}
