@@ -301,7 +301,7 @@ impl Keeper {
 
     /// The program has ended: its image is of no more use, its counters are.
     /// Whatever fails here, the program's status is what its caller waits for.
-    fn finish(self, status: u8) -> Outcome<u8> {
+    pub fn finish(self, status: u8) -> Outcome<u8> {
         self.tell_notices();
         let mut counters = stats::counters(&self.record, &self.live);
         counters["state"] = State::Done.name().into();
@@ -314,7 +314,18 @@ impl Keeper {
             say(&failure.to_string());
         }
         crate::run_directory::prune(&self.run.name);
+        let run = self.run.clone();
+        drop(self);
+        run.told();
         Ok(status)
+    }
+
+    /// The exit status, if the program had ended when its keeper died.
+    pub fn had_ended(&mut self) -> Option<u8> {
+        match self.judge(Change::Killed(libc::SIGKILL)) {
+            Verdict::Finished(status) => Some(status),
+            _ => None,
+        }
     }
 
     fn give_up(self, status: u8) -> Outcome<u8> {

@@ -85,6 +85,12 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
     run.lock(Some(reservation.number(LOCK)))?;
 
     if let Some(mut record) = run.record()? {
+        if !options.fresh
+            && record.command == options.command
+            && let Some(status) = run.untold()
+        {
+            return Ok(tell_end(&run, status));
+        }
         if !options.fresh && run.done().is_none() {
             if record.command != options.command {
                 return Err(Failure::own(format!(
@@ -115,7 +121,7 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
             record.interval_ms = options.interval.unwrap_or(record.interval_ms);
             if let Some(file) = image::open(&record.image)? {
                 let live = image::live(&file)?;
-                if live.published.load(Acquire) > 0 {
+                if begun(&live) {
                     let keeper =
                         assemble(run, record, file, live, inherited, reservation, session)?;
                     return go_on(keeper);
@@ -156,6 +162,9 @@ pub fn resume(options: &ResumeOptions) -> Outcome<u8> {
     let inherited = inherited_descriptors()?;
     let reservation = reserve::reserve(&inherited)?;
     run.lock(Some(reservation.number(LOCK)))?;
+    if let Some(status) = run.untold() {
+        return Ok(tell_end(&run, status));
+    }
     if run.done().is_some() {
         return Err(Failure::own(format!(
             "{name}: this run is done; there is nothing to go on with"
@@ -174,7 +183,7 @@ pub fn resume(options: &ResumeOptions) -> Outcome<u8> {
     let live = image::live(&file)?;
     // Who resumes by hand wants another try, whatever it crashed of.
     live.crashes.store(0, Relaxed);
-    let begun = live.published.load(Acquire) > 0;
+    let begun = begun(&live);
     let keeper = assemble(run, record, file, live, inherited, reservation, session)?;
     if begun {
         go_on(keeper)
@@ -183,7 +192,27 @@ pub fn resume(options: &ResumeOptions) -> Outcome<u8> {
     }
 }
 
-fn go_on(keeper: Keeper) -> Outcome<u8> {
+/// Whether there is something to go on with.
+fn begun(live: &SharedLive) -> bool {
+    live.published.load(Acquire) > 0 || live.status.load(Acquire) == Status::Done as u32
+}
+
+/// The program of a finished run ended without its caller being told how.
+fn tell_end(run: &RunDirectory, status: u8) -> u8 {
+    say(&format!(
+        "{}: its program had ended already, with status {status}",
+        run.name
+    ));
+    run.told();
+    status
+}
+
+fn go_on(mut keeper: Keeper) -> Outcome<u8> {
+    if let Some(status) = keeper.had_ended() {
+        let run = keeper.run.clone();
+        keeper.finish(status)?;
+        return Ok(tell_end(&run, status));
+    }
     let live = &keeper.live;
     live.fatal.store(FatalCode::None as u32, Relaxed);
     live.kill_requested.store(0, Relaxed);

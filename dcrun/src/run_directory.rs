@@ -6,6 +6,7 @@
 //!   NAME/keeper.pid   locked while keeper or worker live
 //!   NAME/image        the image, with --rio disk
 //!   NAME/done.json    final counters of a finished run; no image then
+//!   NAME/untold       there until its caller is given the program's exit status
 //! ```
 //!
 //! The lock belongs to the descriptor table that keeper and worker share, so a
@@ -27,6 +28,7 @@ use crate::record::Record;
 const LOCK: &str = "keeper.pid";
 const RECORD: &str = "run.json";
 const DONE: &str = "done.json";
+const UNTOLD: &str = "untold";
 /// Records of finished runs that are kept, for `ps` and `stats`.
 const DONE_KEPT: usize = 64;
 /// How long a killed keeper's worker may take to go.
@@ -260,8 +262,22 @@ impl RunDirectory {
         serde_json::from_str(&fs::read_to_string(self.file(DONE)).ok()?).ok()
     }
 
+    /// Writes them down; the exit status among them is still to be told.
     pub fn write_done(&self, counters: &Value) -> Outcome<()> {
+        File::create(self.file(UNTOLD)).doing(|| self.says(&format!("write {UNTOLD}")))?;
         self.write(DONE, counters)
+    }
+
+    /// The exit status of a finished run whose keeper died before it could tell it.
+    pub fn untold(&self) -> Option<u8> {
+        let status = self.done()?["exit_status"].as_u64()?;
+        fs::symlink_metadata(self.file(UNTOLD)).ok()?;
+        u8::try_from(status).ok()
+    }
+
+    /// The exit status is told, as far as anybody can know.
+    pub fn told(&self) {
+        let _ = fs::remove_file(self.file(UNTOLD));
     }
 
     /// Replaces a file as a whole.
@@ -282,7 +298,14 @@ impl RunDirectory {
 
     /// Removes what is in the directory, but not the lock.
     pub fn clear(&self) -> Outcome<()> {
-        for name in [RECORD, DONE, "image", "run.json.new", "done.json.new"] {
+        for name in [
+            RECORD,
+            DONE,
+            UNTOLD,
+            "image",
+            "run.json.new",
+            "done.json.new",
+        ] {
             match fs::remove_file(self.file(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(Failure::own(self.says(&format!("remove {name}: {error}"))));

@@ -323,6 +323,32 @@ fn resumes_at_once_after_both_were_killed() {
 }
 
 #[test]
+fn an_exit_status_that_the_keeper_could_not_tell_is_told_by_the_same_line() {
+    const SCRIPT: &str = "commit say:ran done:7 sleep:20000";
+    let ended = "dcrun: r: its program had ended already, with status 7\n";
+    let told = (7, String::new(), ended.to_owned());
+    let state = State::new("untold");
+    for last_words in [false, true] {
+        let mut child = state.script("", SCRIPT).spawn().unwrap();
+        let run = state.wait_for("the program's end", |run| run["state"] == "done");
+        if last_words {
+            // The keeper counts the run as finished, and can just not return.
+            kill(run["worker_pid"].as_i64().unwrap(), "-9");
+            assert_eq!(child.wait().unwrap().code(), Some(7));
+            fs::write(state.path.join("r/untold"), "").unwrap();
+        } else {
+            kill(run["keeper_pid"].as_i64().unwrap(), "-9");
+            child.wait().unwrap();
+        }
+        assert_eq!(finish(state.script("", SCRIPT)), told);
+    }
+    // Told once: the next is a new run.
+    let other = "commit say:ran exit:3";
+    let (status, said, _) = finish(state.script("", other));
+    assert_eq!((status, said.as_str()), (3, "ran\n"));
+}
+
+#[test]
 fn a_run_is_alive_once() {
     let state = State::new("alive");
     let (mut child, _) = sleeping(&state);

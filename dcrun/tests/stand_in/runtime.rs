@@ -112,6 +112,11 @@ unsafe fn step(info: &BootInfo, live: &Live, word: &str) {
                 live.published.fetch_add(1, Release);
             }
             "exit" => end(live, number as u32),
+            "done" => {
+                // As an exit, of which the keeper sees nothing yet.
+                live.exit_code.store(number as u32, Release);
+                live.status.store(Status::Done as u32, Release);
+            }
             "leave" => {
                 call(231, number, 0, 0, 0, 0);
             }
