@@ -20,6 +20,7 @@ use super::buffers::Buffers;
 use super::input;
 use super::pushback::{self, Fed};
 use super::record::{self, IoHead};
+use super::want::Want;
 use super::{descriptor, poll};
 use crate::commit::{self, fault_point};
 use crate::engine::engine;
@@ -27,7 +28,7 @@ use crate::event;
 use crate::log::replay;
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
-use crate::machine::{entry, nr, user};
+use crate::machine::{entry, nr};
 use crate::sys;
 use crate::thread;
 use core::sync::atomic::Ordering::*;
@@ -42,7 +43,7 @@ const MSG_CMSG_CLOEXEC: usize = 0x4000_0000;
 /// DONTWAIT, NOSIGNAL, CMSG_CLOEXEC.
 const FLAGS: usize = MSG_PEEK | 0x20 | MSG_DONTWAIT | 0x4000 | 0x4000_0000;
 
-const NAME: usize = 128;
+pub const NAME: usize = 128;
 /// Control data that somebody may ask for.
 const CONTROL: usize = 4096;
 /// No message is longer, whatever the buffer: it is fed again with others.
@@ -72,149 +73,13 @@ const HEADER: usize = size_of::<IoHead>();
 const PART: usize = HEADER + size_of::<Header>();
 const BODY: usize = PART + 16;
 
-/// Where a program wants it.
-#[derive(Clone, Copy)]
-pub struct Want {
-    pub fd: i32,
-    flags: usize,
-    name: usize,
-    name_room: usize,
-    control: usize,
-    control_room: usize,
-    /// Its msghdr, or 0 for recvfrom.
-    header: usize,
-    /// recvfrom: where the length of the name goes.
-    name_len: usize,
-    /// iovecs, or one buffer.
-    parts: usize,
-    count: usize,
-    buffer: [usize; 2],
-    len: usize,
-}
-
-impl Want {
-    pub fn recvfrom(a: [usize; 6]) -> Option<Want> {
-        let name_room = match a[4] {
-            0 => 0,
-            _ => user::read::<u32>(a[5])? as usize,
-        };
-        Some(Want {
-            fd: a[0] as i32,
-            flags: a[3],
-            name: a[4],
-            name_room,
-            control: 0,
-            control_room: 0,
-            header: 0,
-            name_len: a[5],
-            parts: 0,
-            count: 1,
-            buffer: [a[1], a[2]],
-            len: a[2],
-        })
-    }
-
-    pub fn recvmsg(a: [usize; 6]) -> Option<Want> {
-        let [name, name_room, parts, count, control, control_room, _] =
-            user::read::<[usize; 7]>(a[1])?;
-        let mut want = Want {
-            fd: a[0] as i32,
-            flags: a[2],
-            name,
-            name_room: if name == 0 {
-                0
-            } else {
-                name_room & 0xffff_ffff
-            },
-            control,
-            control_room: if control == 0 { 0 } else { control_room },
-            header: a[1],
-            name_len: 0,
-            parts,
-            count,
-            buffer: [0; 2],
-            len: 0,
-        };
-        for i in 0..count.min(1024) {
-            want.len = want.len.saturating_add(want.part(i)?[1]);
-        }
-        Some(want)
-    }
-
-    /// Address and length of a buffer.
-    fn part(&self, nth: usize) -> Option<[usize; 2]> {
-        match self.parts {
-            0 => Some(self.buffer),
-            at => user::read(at + nth * 16),
-        }
-    }
-
-    /// Whether the journal can hold what may come.
-    fn fits(&self) -> bool {
-        self.flags & !FLAGS == 0
-            && self.control_room <= CONTROL
-            && self.count <= 1024
-            && self.name_room <= i32::MAX as usize
-            && keeps_messages(self.fd)
-    }
-
-    /// What sleeps cannot be written to.
-    fn wake(&self) {
-        let e = engine();
-        if !e.pieces.any() && !e.shared.any() {
-            return;
-        }
-        let mut wake = |at: usize, len| {
-            let end = at.saturating_add(len);
-            e.pieces.wake(at, end);
-            crate::space::shared::open(at, end);
-        };
-        for i in 0..self.count {
-            if let Some([to, len]) = self.part(i) {
-                wake(to, len);
-            }
-        }
-        wake(self.name, self.name_room.min(NAME));
-        wake(self.name_len, 4);
-        wake(self.control, self.control_room);
-        wake(self.header, size_of::<Header>());
-    }
-
-    /// What tells this call from another.
-    fn sum(&self) -> u64 {
-        (self.fd as u64) << 48 ^ (self.control_room as u64) << 32 ^ self.len as u64
-    }
-
-    /// Gives the program a message; what its call returns.
-    fn give(&self, m: &Message) -> isize {
-        let mut at = 0;
-        let mut ok = true;
-        self.wake();
-        for i in 0..self.count {
-            let Some([to, len]) = self.part(i) else {
-                return -EFAULT;
-            };
-            let n = len.min(m.data.len() - at);
-            ok &= n == 0 || user::write_bytes(to, &m.data[at..at + n]);
-            at += n;
-        }
-        if self.name != 0 {
-            let n = m.name.len().min(self.name_room);
-            ok &= n == 0 || user::write_bytes(self.name, &m.name[..n]);
-        }
-        if self.header == 0 {
-            ok &= self.name == 0 || user::write(self.name_len, &(m.name.len() as u32));
-        } else {
-            let n = m.control.len().min(self.control_room);
-            ok &= n == 0 || user::write_bytes(self.control, &m.control[..n]);
-            if self.name != 0 {
-                ok &= user::write(self.header + 8, &(m.name.len() as u32));
-            }
-            ok &= user::write(self.header + 40, &n);
-            ok &= user::write(self.header + 48, &m.flags);
-        }
-        if ok { m.len as isize } else { -EFAULT }
-    }
+/// Whether the journal can hold what may come.
+fn fits(want: &Want) -> bool {
+    want.flags & !FLAGS == 0
+        && want.control_room <= CONTROL
+        && want.count <= 1024
+        && want.name_room <= i32::MAX as usize
+        && keeps_messages(want.fd)
 }
 
 /// Whether a socket gives messages and not a stream.
@@ -235,13 +100,13 @@ fn keeps_messages(fd: i32) -> bool {
 }
 
 /// One that was received.
-struct Message<'a> {
-    name: &'a [u8],
-    control: &'a [u8],
-    flags: u32,
-    data: &'a [u8],
+pub struct Message<'a> {
+    pub name: &'a [u8],
+    pub control: &'a [u8],
+    pub flags: u32,
+    pub data: &'a [u8],
     /// What the call returned: with MSG_TRUNC more than there is room for.
-    len: usize,
+    pub len: usize,
 }
 
 impl<'a> Message<'a> {
@@ -351,7 +216,7 @@ pub fn receive(l: &mut Local, want: &Want) -> Option<isize> {
             Some(Fed::Bytes) => return None,
             None => {}
         }
-        if peek || !want.fits() {
+        if peek || !fits(want) {
             return None;
         }
         if engine().log.replay.is_active() {

@@ -42,4 +42,5 @@ pub mod timers;
 pub mod tree;
 pub mod tty;
 pub mod undo;
+mod want;
 pub mod witness;

@@ -10,9 +10,10 @@
 use super::buffers::Buffers;
 use super::descriptor::*;
 use super::input;
-use super::message::{self, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, Want};
+use super::message::{self, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK};
 use super::output::{self, Call};
 use super::pushback;
+use super::want::Want;
 use crate::engine::{engine, state};
 use crate::event;
 use crate::machine::frame::Local;
