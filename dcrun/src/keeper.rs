@@ -65,10 +65,13 @@ impl Keeper {
         self.note_counts(Some((UNCOUNTED, UNCOUNTED)));
         let mut missed = Missed::default();
         loop {
-            let pid = self.starter.start(start)?;
             let mut copies = Copies::default();
             copies.settle(&self.live.signals_taken);
-            missed.pass_on(pid, &mut copies);
+            if start.mode != Mode::Fresh {
+                missed.leave(&self.live, &mut copies);
+            }
+            let pid = self.starter.start(start)?;
+            missed.pass_on(pid, &mut copies, &self.live.signals_taken);
             self.live.worker_pid.store(pid as u32, Relaxed);
             if start.pid == 0 {
                 self.live.program_pid.store(pid as u32, Relaxed);

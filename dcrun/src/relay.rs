@@ -1,9 +1,15 @@
 //! Signals between dcrun and its program: to whoever sends one, dcrun is the
 //! program.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU32,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::time::Duration;
 
+use dc_image::header::Live;
+
+use crate::machine::process;
 use crate::machine::signals::{self, Arrived};
 
 const TERMINALS: [i32; 5] = [
@@ -27,8 +33,7 @@ pub fn is_for_program(arrived: &Arrived, worker: i32) -> bool {
     arrived.by_process && arrived.sender != worker && !KEEPERS_OWN.contains(&arrived.number)
 }
 
-/// Signals that came when there was no worker: the next one gets them. It has
-/// all of them blocked until the program's handlers are in place again.
+/// Signals that came when there was no worker: the next one gets them.
 #[derive(Default)]
 pub struct Missed {
     /// Bit N stands for signal N.
@@ -60,11 +65,39 @@ impl Missed {
         Missed { numbers }
     }
 
-    /// Sends these, and what arrived since, to the new worker.
-    pub fn pass_on(&mut self, pid: i32, copies: &mut Copies) {
+    /// Leaves them where the worker that is about to recover finds them, and puts
+    /// them in with those that it brings back. Sent, one might come when the program
+    /// has had its like already.
+    pub fn leave(&mut self, live: &Live, copies: &mut Copies) {
         while let Some(arrived) = signals::poll() {
-            if is_for_program(&arrived, pid) || TERMINALS.contains(&arrived.number) {
+            if is_for_program(&arrived, 0) || TERMINALS.contains(&arrived.number) {
                 self.numbers |= 1 << arrived.number;
+            }
+        }
+        live.signals_missed
+            .fetch_or((self.numbers >> 1) as u64, SeqCst);
+        for number in (1..=64).filter(|number| self.numbers >> number & 1 != 0) {
+            copies.sent(number);
+        }
+        self.numbers = 0;
+    }
+
+    /// Sends these, and what arrived since, to the new worker. It has all signals
+    /// blocked until the program's handlers are in place.
+    pub fn pass_on(&mut self, pid: i32, copies: &mut Copies, taken: &Taken) {
+        let mut own = None;
+        while let Some(arrived) = signals::poll() {
+            if is_for_program(&arrived, pid) {
+                self.numbers |= 1 << arrived.number;
+            } else if TERMINALS.contains(&arrived.number) {
+                // It came before the worker was there, or the worker has its own.
+                let pending = *own.get_or_insert_with(|| process::pending_signals(pid));
+                let has = u128::from(pending) << 1 | copies.taken_since(taken);
+                if has >> arrived.number & 1 == 0 {
+                    self.numbers |= 1 << arrived.number;
+                } else {
+                    copies.arrived(&arrived);
+                }
             }
         }
         for number in (1..=64).filter(|number| self.numbers >> number & 1 != 0) {
@@ -118,6 +151,13 @@ impl Copies {
     pub fn settle(&mut self, taken: &Taken) {
         self.arrived = [0; 32];
         self.taken = taken.each_ref().map(|counter| counter.load(Relaxed));
+    }
+
+    /// What the worker has taken since the terminal was last quiet.
+    fn taken_since(&self, taken: &Taken) -> u128 {
+        (1..32)
+            .filter(|&number| taken[number].load(Relaxed) != self.taken[number])
+            .fold(0, |numbers, number| numbers | 1 << number)
     }
 
     fn without_original(&self, taken: &Taken) -> u128 {

@@ -330,7 +330,9 @@ fn an_exit_status_that_the_keeper_could_not_tell_is_told_by_the_same_line() {
     let state = State::new("untold");
     for last_words in [false, true] {
         let mut child = state.script("", SCRIPT).spawn().unwrap();
-        let run = state.wait_for("the program's end", |run| run["state"] == "done");
+        let run = state.wait_for("the program's end", |run| {
+            run["state"] == "done" && run["worker_pid"].is_number()
+        });
         if last_words {
             // The keeper counts the run as finished, and can just not return.
             kill(run["worker_pid"].as_i64().unwrap(), "-9");

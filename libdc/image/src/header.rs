@@ -221,6 +221,9 @@ pub struct Live {
     /// The kernel's number of the group that was last given the terminal, if that
     /// was the program's own; else 0. A dead worker's group is known by it.
     pub front_group: AtomicU64,
+    /// Signals that came when there was no worker, for the one that recovers: bit N
+    /// is signal N + 1. Written by the keeper; the worker takes them out.
+    pub signals_missed: AtomicU64,
     /// Calls that the threads of the first slots have begun since the last commit.
     pub begun: [AtomicU32; BEGUN],
 }

@@ -39,9 +39,10 @@ impl Editing {
         self.ticks += 1;
         let tick = self.ticks;
         self.session = if self.vim {
+            // What it wrote, not what the screen shows: a late change of the window's size paints over it.
             self.session
                 .send(format!("{keys}\x1b:echo 'tick-{tick}'\r"))
-                .screen(format!("^tick-{tick}\\b"))
+                .expect(format!("[^']tick-{tick}\\b"))
         } else {
             // A digit would end the name of the command.
             let word: String = tick

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use super::queue::SigInfo;
+use super::{RESERVED, bit};
 use crate::engine::{MAX_THREADS, engine, state};
 use crate::machine::frame::{ATTENTION_SIGNAL, Local};
 use crate::object::record;
@@ -59,6 +60,7 @@ pub fn restore(main: u32) {
         let gone = threads[slot as usize].is_null();
         push(if gone { main } else { slot }, &info);
     }
+    take_missed(main);
     for signo in 1..32 {
         let taken = engine().live().signals_taken[signo].load(SeqCst);
         let delivered = &mut state().root.signals_delivered[signo];
@@ -68,6 +70,23 @@ pub fn restore(main: u32) {
         }
         // Of several that had not been delivered one is, like those of a kernel.
         *delivered = taken.wrapping_sub(queued(signo as i32));
+    }
+}
+
+/// What the keeper has kept: counted as taken before it is out of its hands, so that
+/// another death does not lose it.
+fn take_missed(main: u32) {
+    let live = engine().live();
+    let missed = live.signals_missed.load(Acquire) & !RESERVED;
+    for signo in (1..=64).filter(|&signo| missed & bit(signo) != 0) {
+        // Of several that wait a kernel makes one, too.
+        if queued(signo) == 0 {
+            push(main, &sent(signo));
+        }
+        if let Some(taken) = live.signals_taken.get(signo as usize) {
+            taken.fetch_add(1, SeqCst);
+        }
+        live.signals_missed.fetch_and(!bit(signo), SeqCst);
     }
 }
 
