@@ -38,11 +38,19 @@ impl Place {
 
     /// Whether there was a worker to kill.
     pub fn kill_worker(&self) -> bool {
+        self.worker().is_some_and(kills)
+    }
+
+    pub fn worker(&self) -> Option<Pid> {
         let listed = self.dcrun(&["ps", "--json"]).output().unwrap().stdout;
         let runs: Value = serde_json::from_slice(&listed).unwrap_or_default();
-        let worker = runs[0]["worker_pid"].as_i64();
-        worker.is_some_and(|pid| kill(Pid::from_raw(pid as i32), Signal::SIGKILL).is_ok())
+        let pid = runs[0]["worker_pid"].as_i64()?;
+        Some(Pid::from_raw(pid as i32))
     }
+}
+
+pub fn kills(worker: Pid) -> bool {
+    kill(worker, Signal::SIGKILL).is_ok()
 }
 
 impl Drop for Place {
