@@ -28,7 +28,7 @@ const UC_FLAGS: u64 = 7;
 /// Delivers what can be delivered now. Under the big lock.
 pub fn deliver_pending(l: &mut Local) {
     loop {
-        if (event::is_behind() || held::any(l)) && forced(l) == 0 {
+        if event::is_behind() && forced(l) == 0 {
             // A signal closes a log, so there is none in the one that is
             // replayed; and before output that is met again there was none.
             // Those that come meanwhile are delivered at the end.
@@ -36,10 +36,11 @@ pub fn deliver_pending(l: &mut Local) {
             return;
         }
         let mask = mask_of(l);
-        let Some(info) = l.queue.take(!mask | forced(l)) else {
-            // What remains is blocked; set_mask looks again.
+        let held = held::mask(l);
+        let Some(info) = l.queue.take(!mask & !held | forced(l)) else {
+            // What remains is blocked or held; who ends that looks again.
             l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
-            if l.queue.pending() & !mask_of(l) == 0 {
+            if l.queue.pending() & !mask_of(l) & !held::mask(l) == 0 {
                 restore_saved_mask(l);
                 return;
             }

@@ -15,6 +15,8 @@
 //! commit, and one more behind the last of them.
 #![allow(unsafe_code)]
 
+use super::queue::SigInfo;
+use super::{bit, outside};
 use crate::engine::engine;
 use crate::machine::frame::{ATTENTION_SIGNAL, Local};
 use crate::object::record;
@@ -120,9 +122,17 @@ fn threads() -> impl Iterator<Item = *mut Local> {
     all.copied().filter(|l| !l.is_null())
 }
 
-/// Whether they are still held.
-pub fn any(l: &Local) -> bool {
-    l.held_until != 0
+/// The signals that wait and are held: those from outside, and a SIGWINCH that the
+/// recovery itself has sent. What the program sends itself comes at once, and its
+/// timers ring when they ring.
+pub fn mask(l: &Local) -> u64 {
+    const SIGWINCH: i32 = 28;
+    if l.held_until == 0 {
+        return 0;
+    }
+    let held = |info: &&SigInfo| outside::is(info) || info.signo == SIGWINCH;
+    let waiting = l.queue.waiting().filter(held);
+    waiting.fold(0, |mask, info| mask | bit(info.signo))
 }
 
 /// The place is reached, or it takes too long.
