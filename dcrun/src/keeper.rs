@@ -71,7 +71,7 @@ impl Keeper {
                 missed.leave(&self.live, &mut copies);
             }
             let pid = self.starter.start(start)?;
-            missed.pass_on(pid, &mut copies, &self.live.signals_taken);
+            missed.pass_on(pid, &mut copies);
             self.live.worker_pid.store(pid as u32, Relaxed);
             if start.pid == 0 {
                 self.live.program_pid.store(pid as u32, Relaxed);
@@ -196,7 +196,10 @@ impl Keeper {
                     copies.sent(arrived.number);
                 }
                 Some(arrived) => copies.arrived(&arrived),
-                None => copies.settle(&self.live.signals_taken),
+                None => {
+                    copies.send_lost(pid, &self.live.signals_taken);
+                    copies.settle(&self.live.signals_taken);
+                }
             }
         }
     }

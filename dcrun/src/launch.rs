@@ -89,7 +89,9 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
             && record.command == options.command
             && let Some(status) = run.untold()
         {
-            return Ok(tell_end(&run, status));
+            say_ended(&run, status);
+            run.told();
+            return Ok(status);
         }
         if !options.fresh && run.done().is_none() {
             if record.command != options.command {
@@ -163,7 +165,9 @@ pub fn resume(options: &ResumeOptions) -> Outcome<u8> {
     let reservation = reserve::reserve(&inherited)?;
     run.lock(Some(reservation.number(LOCK)))?;
     if let Some(status) = run.untold() {
-        return Ok(tell_end(&run, status));
+        say_ended(&run, status);
+        run.told();
+        return Ok(status);
     }
     if run.done().is_some() {
         return Err(Failure::own(format!(
@@ -198,20 +202,17 @@ fn begun(live: &SharedLive) -> bool {
 }
 
 /// The program of a finished run ended without its caller being told how.
-fn tell_end(run: &RunDirectory, status: u8) -> u8 {
+fn say_ended(run: &RunDirectory, status: u8) {
     say(&format!(
         "{}: its program had ended already, with status {status}",
         run.name
     ));
-    run.told();
-    status
 }
 
 fn go_on(mut keeper: Keeper) -> Outcome<u8> {
     if let Some(status) = keeper.had_ended() {
-        let run = keeper.run.clone();
-        keeper.finish(status)?;
-        return Ok(tell_end(&run, status));
+        say_ended(&keeper.run, status);
+        return keeper.finish(status);
     }
     let live = &keeper.live;
     live.fatal.store(FatalCode::None as u32, Relaxed);

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use dc_image::header::Live;
 
-use crate::machine::process;
 use crate::machine::signals::{self, Arrived};
 
 const TERMINALS: [i32; 5] = [
@@ -84,20 +83,14 @@ impl Missed {
 
     /// Sends these, and what arrived since, to the new worker. It has all signals
     /// blocked until the program's handlers are in place.
-    pub fn pass_on(&mut self, pid: i32, copies: &mut Copies, taken: &Taken) {
-        let mut own = None;
+    pub fn pass_on(&mut self, pid: i32, copies: &mut Copies) {
         while let Some(arrived) = signals::poll() {
-            if is_for_program(&arrived, pid) {
-                self.numbers |= 1 << arrived.number;
-            } else if TERMINALS.contains(&arrived.number) {
+            if Copies::COUNTED.contains(&arrived.number) && !arrived.by_process {
                 // It came before the worker was there, or the worker has its own.
-                let pending = *own.get_or_insert_with(|| process::pending_signals(pid));
-                let has = u128::from(pending) << 1 | copies.taken_since(taken);
-                if has >> arrived.number & 1 == 0 {
-                    self.numbers |= 1 << arrived.number;
-                } else {
-                    copies.arrived(&arrived);
-                }
+                copies.arrived(&arrived);
+                copies.doubtful |= 1 << arrived.number;
+            } else if is_for_program(&arrived, pid) || TERMINALS.contains(&arrived.number) {
+                self.numbers |= 1 << arrived.number;
             }
         }
         for number in (1..=64).filter(|number| self.numbers >> number & 1 != 0) {
@@ -122,11 +115,15 @@ pub struct Copies {
     arrived: [u32; 32],
     /// What the worker had taken when the terminal was last quiet.
     taken: [u32; 32],
+    /// Those that came when the worker was being started: bit N stands for signal N.
+    doubtful: u128,
 }
 
 impl Copies {
     /// So long after a signal of the terminal the worker has taken its own.
     pub const SETTLED: Duration = Duration::from_millis(50);
+
+    const COUNTED: [i32; 4] = [libc::SIGINT, libc::SIGQUIT, libc::SIGWINCH, libc::SIGHUP];
 
     pub fn arrived(&mut self, arrived: &Arrived) {
         if !arrived.by_process {
@@ -136,8 +133,7 @@ impl Copies {
 
     /// What the keeper sends the worker takes as well.
     pub fn sent(&mut self, number: i32) {
-        const HANDLED: [i32; 4] = [libc::SIGINT, libc::SIGQUIT, libc::SIGWINCH, libc::SIGHUP];
-        if HANDLED.contains(&number) {
+        if Copies::COUNTED.contains(&number) {
             self.arrived[number as usize] += 1;
         }
     }
@@ -153,11 +149,18 @@ impl Copies {
         self.taken = taken.each_ref().map(|counter| counter.load(Relaxed));
     }
 
-    /// What the worker has taken since the terminal was last quiet.
-    fn taken_since(&self, taken: &Taken) -> u128 {
-        (1..32)
-            .filter(|&number| taken[number].load(Relaxed) != self.taken[number])
-            .fold(0, |numbers, number| numbers | 1 << number)
+    /// Nothing came for a while after the worker was started: it has taken its own of
+    /// what came just then, or has none, and gets the keeper's.
+    pub fn send_lost(&mut self, pid: i32, taken: &Taken) {
+        let lost = self.lost(taken);
+        for number in (1..32).filter(|number| lost >> number & 1 != 0) {
+            signals::send(pid, number);
+        }
+        self.doubtful = 0;
+    }
+
+    fn lost(&self, taken: &Taken) -> u128 {
+        self.doubtful & self.without_original(taken)
     }
 
     fn without_original(&self, taken: &Taken) -> u128 {
@@ -195,6 +198,18 @@ mod tests {
         assert_eq!(copies.without_original(&taken), 1 << libc::SIGINT);
         copies.settle(&taken);
         assert_eq!(copies.without_original(&taken), 0);
+    }
+
+    #[test]
+    fn a_copy_that_came_with_the_worker_is_lost_unless_it_was_taken() {
+        let taken = Taken::default();
+        let mut copies = Copies::default();
+        copies.settle(&taken);
+        copies.sent(libc::SIGINT);
+        copies.doubtful = 1 << libc::SIGINT;
+        assert_eq!(copies.lost(&taken), 1 << libc::SIGINT);
+        taken[libc::SIGINT as usize].store(1, Relaxed);
+        assert_eq!(copies.lost(&taken), 0);
     }
 
     #[test]
