@@ -52,7 +52,6 @@ pub fn commit(local: &mut Local) {
     let live = e.live();
     live.frames_used.store(e.store.used() as u64, Relaxed);
     sync_rio();
-    signal::held::before_publish();
     fault_point(fault::BEFORE_PUBLISH);
     e.store.publish();
     sync_rio();
@@ -109,6 +108,8 @@ fn save_threads(local: &mut Local) {
         // SAFETY: the thread is this one or stopped, and its block is not freed
         // while the lock is held.
         let t = unsafe { &mut *p };
+        let made_again = t.again || t.early;
+        signal::held::count_from(t, made_again.into());
         let record = &mut state().threads[slot];
         if record.used != 1 {
             record.used = 1;
@@ -130,7 +131,7 @@ fn save_threads(local: &mut Local) {
             record.xsave.bytes[..len].copy_from_slice(&t.xsave.bytes[..len]);
         }
         record.frame = t.frame;
-        if t.again || t.early {
+        if made_again {
             record.frame.call_again();
         }
         // SAFETY: just saved.

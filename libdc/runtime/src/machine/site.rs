@@ -56,7 +56,7 @@ fn loads(code: &[u8], number: usize) -> Option<usize> {
             Some(5)
         }
         // xor eax, eax: read(2) is number 0
-        [.., 0x31, 0xc0] if number == 0 => Some(2),
+        [.., prefix, 0x31, 0xc0] if number == 0 && !is_rex(*prefix) => Some(2),
         _ => None,
     }
 }

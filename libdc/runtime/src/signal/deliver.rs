@@ -80,10 +80,10 @@ fn deliver(l: &mut Local, info: &SigInfo) {
     crate::object::timers::rang(info);
     match act.handler {
         SIG_IGN if info.code <= 0 || !matches!(sig, 4 | 5 | 7 | 8 | 11) => {
-            return call_goes_on(l);
+            return end_call(l, true);
         }
         SIG_DFL | SIG_IGN => match sig {
-            17 | 18 | 23 | 28 => return call_goes_on(l),
+            17 | 18 | 23 | 28 => return end_call(l, true),
             _ => die_of(sig),
         },
         _ => {}
@@ -93,13 +93,14 @@ fn deliver(l: &mut Local, info: &SigInfo) {
             record::SIGNAL,
             &[
                 &l.slot.to_le_bytes(),
-                &(held::place(l)).to_le_bytes(),
+                &held::place(l).to_le_bytes(),
                 record::bytes_of(info),
             ],
         );
     }
     event::unloggable(l);
-    restart_call(l, &act);
+    let restarts = act.flags & SA_RESTART != 0 && crate::table::row(l.frame.nr).restarts;
+    end_call(l, restarts || l.early);
     let record = &mut state().threads[l.slot as usize];
     let old_mask = if record.has_saved_mask != 0 {
         record.saved_mask
@@ -129,21 +130,11 @@ fn deliver(l: &mut Local, info: &SigInfo) {
     }
 }
 
-/// A call that the signal broke off is made again after the handler, if the
-/// handler says so and the call is of that kind, or had not begun to wait.
-fn restart_call(l: &mut Local, act: &crate::state::SigAction) {
-    if l.interrupted && l.frame.rax as isize == -EINTR {
-        let restarts = act.flags & SA_RESTART != 0 && crate::table::row(l.frame.nr).restarts;
-        if restarts || l.early {
-            l.frame.call_again();
-        }
-    }
-    (l.interrupted, l.early) = (false, false);
-}
-
-/// Nothing came of the signal, and the call that it broke off is made again.
-fn call_goes_on(l: &mut Local) {
-    if l.interrupted && l.frame.rax as isize == -EINTR {
+/// A call that the signal broke off ends with EINTR, or is made again: if nothing
+/// came of the signal, if it had not begun to wait, or if the handler says so and
+/// the call is of that kind.
+fn end_call(l: &mut Local, again: bool) {
+    if again && l.interrupted && l.frame.rax as isize == -EINTR {
         l.frame.call_again();
     }
     (l.interrupted, l.early) = (false, false);

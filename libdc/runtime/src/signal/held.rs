@@ -19,6 +19,7 @@ use super::queue::SigInfo;
 use super::{bit, outside};
 use crate::engine::engine;
 use crate::machine::frame::{ATTENTION_SIGNAL, Local};
+use crate::machine::sys::failed;
 use crate::object::record;
 use crate::sys;
 use crate::thread;
@@ -61,36 +62,27 @@ pub fn call_ends(l: &mut Local) {
     }
 }
 
-/// Before a commit is published: a call that a thread is in is begun once more
-/// after a rollback. All threads stand still.
-pub fn before_publish() {
-    for l in threads() {
-        // SAFETY: the block of a thread that stands still.
-        let l = unsafe { &*l };
-        if let Some(begun) = begun(l) {
-            begun.store((l.again || l.early).into(), Relaxed);
-        }
-    }
-}
-
-/// A thread begins its life.
-pub fn birth(l: &Local) {
+/// Where the thread stands is committed, or its life begins: so many calls of
+/// those that it has begun would be begun again after a rollback.
+pub fn count_from(l: &Local, calls: u32) {
     if let Some(begun) = begun(l) {
-        begun.store(0, Relaxed);
+        begun.store(calls, Relaxed);
     }
 }
 
 /// At recovery, before the threads go on. What nobody has got goes to the first.
 pub fn begin(main: u32) {
-    for l in threads() {
+    let e = engine();
+    let threads = e.threads[..e.thread_high].iter();
+    for &l in threads.filter(|l| !l.is_null()) {
         // SAFETY: the block of a thread that does not run yet.
         let l = unsafe { &mut *l };
         let Some(begun) = begun(l) else { continue };
         let death = begun.swap(0, Relaxed).wrapping_mul(2);
         let last = if l.slot == main { death } else { 0 };
-        l.held_until = first_delivered(l.slot).unwrap_or(last);
-        if l.held_until != 0 {
-            set_timer(l);
+        let until = first_delivered(l.slot).unwrap_or(last);
+        if until != 0 && set_timer(l) {
+            l.held_until = until;
         }
     }
 }
@@ -103,23 +95,25 @@ fn first_delivered(slot: u32) -> Option<u32> {
     })
 }
 
-fn set_timer(l: &mut Local) {
+/// Without a timer nothing is held: it might be for ever.
+fn set_timer(l: &mut Local) -> bool {
     const SIGEV_THREAD_ID: i32 = 4;
     const CLOCK_MONOTONIC: usize = 1;
     // `struct sigevent`: value, signal, how, thread.
     let mut event = [0i32; 16];
     event[..5].copy_from_slice(&[TIMER, 0, super::STOP, SIGEV_THREAD_ID, l.tid]);
     let mut id = 0i32;
-    sys!(TIMER_CREATE, CLOCK_MONOTONIC, event.as_ptr(), &raw mut id);
+    if failed(sys!(
+        TIMER_CREATE,
+        CLOCK_MONOTONIC,
+        event.as_ptr(),
+        &raw mut id
+    )) {
+        return false;
+    }
     l.held_by = id;
     let once = [0, 0, 0, LONGEST_NS];
-    sys!(TIMER_SETTIME, id, 0, once.as_ptr(), 0);
-}
-
-fn threads() -> impl Iterator<Item = *mut Local> {
-    let e = engine();
-    let all = e.threads[..e.thread_high].iter();
-    all.copied().filter(|l| !l.is_null())
+    !failed(sys!(TIMER_SETTIME, id, 0, once.as_ptr(), 0))
 }
 
 /// The signals that wait and are held: those from outside, and a SIGWINCH that the

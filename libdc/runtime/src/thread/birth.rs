@@ -85,7 +85,7 @@ fn birth(l: &mut Local, b: Birth) -> isize {
         vector::fs_base()
     };
     child.again = false;
-    signal::held::birth(child);
+    signal::held::count_from(child, 0);
     child.has_vectors = true;
     // SAFETY: the child's own area.
     unsafe {
