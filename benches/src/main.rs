@@ -20,6 +20,7 @@ mod hosted;
 mod interval;
 mod mixes;
 mod peers;
+mod playoff;
 mod protocols;
 mod readme;
 mod recovery;

@@ -6,12 +6,10 @@
 //! keys. (A key every 100 ms: [`crate::typing`].)
 //!
 //! A single run scatters by more than the protocols differ. So each round goes
-//! through all protocols, beginning with another one each time, and two protocols
-//! are compared round by round: the median of those ratios says which is the
-//! faster one, and their quartiles say what that is worth. Beside it stands what
-//! hardly scatters: the time that the runtime itself has counted in commits and
-//! syncs, and the price of its records, on top of the native time. By that count
-//! the best fixed protocol is chosen, with which `auto` is compared both ways.
+//! through all protocols, beginning with another one each time, and a protocol is
+//! compared with the native run of its round. Beside it stands what scatters less:
+//! the time that the runtime itself has counted in commits and syncs. With the
+//! protocol that is best by that count, `auto` plays it off ([`crate::playoff`]).
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -22,6 +20,7 @@ use crate::bench::Bench;
 use crate::failure::{Doing, Failure, Outcome};
 use crate::hosted::{Rio, Run, Under, spent};
 use crate::mixes::{self, Mix};
+use crate::playoff;
 use crate::report::{Cell, Picture, Report, Table};
 use crate::sample::Sample;
 use crate::space::{self, Place};
@@ -72,7 +71,7 @@ pub fn under((protocol, rio): Key) -> Under {
 
 pub fn measure(bench: &Bench) -> Outcome<Report> {
     let mut report = Report::new("protocols", "The protocols side by side");
-    let mut verdicts = verdict_table();
+    let mut verdicts = playoff::table();
     let mut mixes = mixes::typed(bench.either(100, 400))?;
     mixes.extend(mixes::batch(bench)?);
     for mix in mixes {
@@ -91,7 +90,10 @@ pub fn measure(bench: &Bench) -> Outcome<Report> {
         }
         report.tables.push(table(&mix, &all));
         report.pictures.push(picture(&mix, &all));
-        verdict(&mix, &all, &mut report, &mut verdicts);
+        commits_as_predicted(&mix, &all, &mut report);
+        for rio in RIOS {
+            playoff::play(bench, &mix, rio, &all, &mut report, &mut verdicts)?;
+        }
         report.note(format!("{}: {}", mix.name, mix.says));
     }
     report.tables.insert(0, verdicts);
@@ -99,8 +101,9 @@ pub fn measure(bench: &Bench) -> Outcome<Report> {
         "Time is that of typing, of batch programs all of it with the start and end of dcrun; a \
          ratio is the median over the rounds, each with its neighbour of the same round. Counted \
          is what the runtime itself saw in commits and syncs, and records at their price; by \
-         count is native time and that. An answer is the time from a key to \
-         the first byte shown.",
+         count is native time and that. Auto and the best fixed protocol run in pairs, until the \
+         medians of their ratios are known to 2 %, or 90 s long. An answer is the time from a key \
+         to the first byte shown.",
     );
     Ok(report)
 }
@@ -149,7 +152,7 @@ pub fn count(taken: &Taken, what: &str) -> u64 {
 }
 
 /// How much longer `a` takes than `b`, round by round.
-fn rounds(a: &Taken, b: &Taken) -> Sample {
+pub fn rounds(a: &Taken, b: &Taken) -> Sample {
     let pairs = a.seconds.iter().zip(&b.seconds);
     Sample::new(pairs.map(|(a, b)| a / b).collect())
 }
@@ -235,39 +238,8 @@ fn picture(mix: &Mix, all: &All) -> Picture {
     }
 }
 
-fn verdict_table() -> Table {
-    Table::new(
-        "auto against the fixed protocols",
-        &[
-            "program",
-            "rio",
-            "best by count",
-            "counted, ms",
-            "auto, ms",
-            "auto against the best, by count",
-            "measured",
-            "quartiles",
-            "minima",
-            "worst",
-            "worst against auto",
-            "auto ended as",
-            "moves",
-        ],
-    )
-}
-
-/// What a protocol has added to a run, ms, round by round: in commits and syncs as
-/// counted, and in records at the price that `auto` has measured here.
-fn added_ms(taken: &Taken, auto: &Taken) -> Vec<f64> {
-    // What `auto` thinks of them until it has seen some.
-    const RECORD_US: f64 = 0.15;
-    let record_us = auto.stats["cost_record_us"].as_f64().unwrap_or(RECORD_US);
-    let records = count(taken, "logged_events") as f64 * record_us / 1000.0;
-    taken.counted_ms.iter().map(|ms| ms + records).collect()
-}
-
-/// `auto` against the best and the worst, and what the theory says of the counts.
-fn verdict(mix: &Mix, all: &All, report: &mut Report, table: &mut Table) {
+/// The theory: committing for both reasons at once takes no more commits than for either.
+fn commits_as_predicted(mix: &Mix, all: &All, report: &mut Report) {
     let commits = |protocol| {
         let taken = all.get(&(Some(protocol), Some(Rio::Tmpfs)));
         taken.map_or(f64::NAN, |taken| count(taken, "commits") as f64)
@@ -282,63 +254,4 @@ fn verdict(mix: &Mix, all: &All, report: &mut Report, table: &mut Table) {
         // What was not measured is more than any.
         commits("cbndvs") / commits("cpvs").min(commits("cand")),
     );
-    for rio in RIOS {
-        let (Some(auto), Some(native)) = (all.get(&(Some("auto"), Some(rio))), all.get(&NATIVE))
-        else {
-            continue;
-        };
-        let mut fixed: Vec<(&str, &Taken)> = PROTOCOLS
-            .iter()
-            .filter(|&&name| name != "auto")
-            .filter_map(|&name| Some((name, all.get(&(Some(name), Some(rio)))?)))
-            .collect();
-        // Chosen by what hardly scatters: the fastest of seven that scatter would be
-        // the luckiest one.
-        let added = |taken: &Taken| Sample::new(added_ms(taken, auto)).median();
-        fixed.sort_by(|a, b| added(a.1).total_cmp(&added(b.1)));
-        let (Some(best), Some(worst)) = (fixed.first(), fixed.last()) else {
-            continue;
-        };
-        let native_ms = Sample::new(native.seconds.clone()).median() * 1000.0;
-        // Disks have good and bad times: a round is compared with itself.
-        let by_count: Vec<f64> = added_ms(auto, auto)
-            .iter()
-            .zip(added_ms(best.1, auto))
-            .map(|(auto, best)| (native_ms + auto) / (native_ms + best))
-            .collect();
-        let by_count = Sample::new(by_count).median();
-        let measured = rounds(auto, best.1);
-        let least = |taken: &Taken| Sample::new(taken.seconds.clone()).min();
-        table.row([
-            Cell::text(mix.name),
-            Cell::text(rio.name()),
-            Cell::text(best.0),
-            Cell::Figure(added(best.1), 2),
-            Cell::Figure(added(auto), 2),
-            Cell::Figure(by_count, 3),
-            Cell::Figure(measured.median(), 3),
-            Cell::text(format!(
-                "{:.3}-{:.3}",
-                measured.quantile(0.25),
-                measured.quantile(0.75)
-            )),
-            Cell::Figure(least(auto) / least(best.1), 3),
-            Cell::text(worst.0),
-            Cell::Figure(rounds(worst.1, auto).median(), 2),
-            Cell::text(auto.stats["protocol_now"].as_str().unwrap_or("-")),
-            Cell::whole(count(auto, "protocol_moves")),
-        ]);
-        for (how, got) in [("by count", by_count), ("measured", measured.median())] {
-            report.goal(
-                format!(
-                    "{}, {}: auto against the best fixed protocol, {how}",
-                    mix.name,
-                    rio.name()
-                ),
-                1.05,
-                "x",
-                got,
-            );
-        }
-    }
 }

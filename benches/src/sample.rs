@@ -16,6 +16,22 @@ impl Sample {
         Sample { sorted: values }
     }
 
+    /// Where the median of all that could have been measured lies, 19 times of 20: the values whose
+    /// ranks bound that many coin tosses (n/2 +- 1.96 sqrt(n)/2). Too few values bound nothing.
+    pub fn median_within(&self) -> (f64, f64) {
+        let count = self.sorted.len() as f64;
+        let reach = 0.98 * count.sqrt();
+        let below = (count / 2.0 - reach).floor();
+        let above = (count / 2.0 + reach).ceil();
+        if below < 1.0 || above > count {
+            return (f64::NEG_INFINITY, f64::INFINITY);
+        }
+        (
+            self.sorted[below as usize - 1],
+            self.sorted[above as usize - 1],
+        )
+    }
+
     pub fn min(&self) -> f64 {
         self.sorted.first().copied().unwrap_or(f64::NAN)
     }
@@ -65,5 +81,13 @@ mod tests {
         assert_eq!(sample.median(), 3.0);
         assert_eq!(sample.p99(), 5.0);
         assert!(Sample::new(vec![]).median().is_nan());
+    }
+
+    #[test]
+    fn many_values_bound_their_median() {
+        let sample = Sample::new((1..=100).map(f64::from).collect());
+        assert_eq!(sample.median_within(), (40.0, 60.0));
+        let few = Sample::new(vec![1.0, 2.0, 3.0]);
+        assert_eq!(few.median_within(), (f64::NEG_INFINITY, f64::INFINITY));
     }
 }
