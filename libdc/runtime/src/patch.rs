@@ -64,17 +64,19 @@ impl StubPools {
             .any(|p| (p.at..p.at + POOL_LEN).contains(&rip))
     }
 
-    /// At recovery: pools are found again by their mark in the table of areas.
+    /// At recovery: pools are found again by their mark in the table of areas, where neighbours are
+    /// one area, and their stubs by what is in them: they were made one behind the other.
     pub fn restore(&mut self) {
         self.len = 0;
         for v in space::areas() {
-            if v.flags & STUB_MARK != 0 && self.len < MAX_POOLS {
-                // Full as far as new stubs are concerned.
-                self.pools[self.len] = Pool {
-                    at: v.start as usize,
-                    used: POOL_LEN,
-                };
-                self.len += 1;
+            if v.flags & STUB_MARK == 0 {
+                continue;
+            }
+            for at in (v.start as usize..v.end as usize).step_by(POOL_LEN) {
+                if let Some(pool) = self.pools.get_mut(self.len) {
+                    *pool = Pool { at, used: used(at) };
+                    self.len += 1;
+                }
             }
         }
     }
@@ -110,6 +112,14 @@ impl StubPools {
         self.len += 1;
         Some(at)
     }
+}
+
+/// How much of the pool at `at` holds stubs: none begins with a zero.
+fn used(at: usize) -> usize {
+    let mut stubs = (0..POOL_LEN).step_by(STUB_LEN);
+    // SAFETY: an area of ours, readable.
+    let free = |offset: &usize| unsafe { ((at + offset) as *const u8).read() == 0 };
+    stubs.find(free).unwrap_or(POOL_LEN)
 }
 
 /// A flag that mmap ignores (MAP_EXECUTABLE), to know our areas by.
