@@ -5,6 +5,8 @@
 //! which must uphold the commit invariant. The sessions and the judge are those
 //! of `apps/guests`.
 
+mod place;
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -14,6 +16,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use guests::{Fault, Mode, Options, Reference, Report, run_against, session};
+use place::Place;
 
 fn options(protocol: &str) -> Options {
     Options {
@@ -347,4 +350,27 @@ fn a_log_does_not_make_a_crash_final() {
     assert_eq!(counted["recoveries"], 1);
     let _ = dcrun().args(["rm", &name]).output();
     let _ = std::fs::remove_dir_all(&directory);
+}
+
+/// What a log commits with it, `auto` does not commit where none is kept, and counts against a log.
+#[test]
+fn auto_commits_as_the_protocol_in_force() {
+    const CONNECTS: &str = "import socket\nfor n in range(40):\n \
+        s = socket.socket(socket.AF_UNIX)\n try: s.connect('nowhere')\n except OSError: pass\n \
+        s.close()\n print(n, flush=True)\n";
+    let commits = |protocol: &str| {
+        let place = Place::new(&format!("connects-{protocol}"));
+        let options = ["--rio", "disk", "--protocol", protocol];
+        let output = place.python(&options, CONNECTS).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let stats = place.dcrun(&["stats", "t", "--json"]).output().unwrap();
+        let stats: serde_json::Value = serde_json::from_slice(&stats.stdout).unwrap();
+        stats["commits"].as_u64().unwrap()
+    };
+    let [auto, fixed, log] = ["auto", "cbndvs", "cbndvs-log"].map(commits);
+    assert!(
+        auto <= fixed * 11 / 10,
+        "{auto}, fixed {fixed}, with a log {log}"
+    );
+    assert!(fixed < log, "{fixed}, with a log {log}");
 }

@@ -166,6 +166,11 @@ fn redis_in_memory_answers_through_kills_under_a_log() {
 }
 
 #[test]
+fn redis_in_memory_answers_through_kills_under_auto() {
+    answers_through_kills("service-auto", &["--protocol", "auto"], "no");
+}
+
+#[test]
 fn redis_with_a_file_answers_through_kills() {
     answers_through_kills("service-file", &[], "yes");
 }

@@ -199,11 +199,7 @@ impl Auto {
         for shadow in self.rivals_mut() {
             shadow.follow(event, bytes, output_is_flushed);
         }
-        let as_is = self.shadows[self.in_force as usize].now;
-        self.spent_ns = self.spent_ns.saturating_add(as_is.cost_ns(costs));
-        for shadow in self.rivals_mut() {
-            shadow.settle(&as_is, costs);
-        }
+        self.settle(costs);
         if let Event::NonDeterministic { .. } = event {
             self.watched = self.watched.saturating_add(1);
             if self.needed == 0 && self.is_settled() {
@@ -214,6 +210,32 @@ impl Auto {
                 self.rivals_mut().for_each(Shadow::forget);
             }
         }
+    }
+
+    /// Sets what each rival asked for against what the protocol in force did.
+    fn settle(&mut self, costs: &Costs) {
+        let as_is = self.shadows[self.in_force as usize].now;
+        self.spent_ns = self.spent_ns.saturating_add(as_is.cost_ns(costs));
+        for shadow in self.rivals_mut() {
+            shadow.settle(&as_is, costs);
+        }
+    }
+
+    /// The process has done, with its last event, what no rollback undoes and no record tells of:
+    /// whoever keeps a log commits, if it has not for that event.
+    pub fn outlived(&mut self, costs: &Costs) {
+        for shadow in self.rivals_mut() {
+            let commits = shadow.protocol.logs() && shadow.now.commits == 0;
+            shadow.now = Demand {
+                commits: commits.into(),
+                ..Demand::default()
+            };
+            if commits {
+                shadow.machine.step(Event::Committed);
+                shadow.shown = false;
+            }
+        }
+        self.settle(costs);
     }
 
     /// The machine has committed.

@@ -298,3 +298,33 @@ fn the_choice_is_told_in_words() {
          all, flushed 3 times (1507 ns) where cand takes 3 commits (30 us)"
     );
 }
+
+/// A log commits with what outlives a rollback: where much of it is made, none is worth keeping.
+#[test]
+fn what_outlives_a_rollback_counts_against_a_log() {
+    let ends_as = |outlives: bool| {
+        let mut auto = Auto::new(Protocol::Cbndvs);
+        let mut machine = Machine::new(Protocol::Cbndvs);
+        for _ in 0..100 {
+            for event in [READ, Event::Visible] {
+                auto.watch(event, 16, &DISK);
+                let decision = machine.step(event);
+                if decision.commits() {
+                    machine.step(Event::Committed);
+                    auto.committed();
+                }
+                if outlives {
+                    auto.outlived(&DISK);
+                }
+                if let Advice::Move(choice) | Advice::CommitToMove(choice) =
+                    auto.advise(&machine, &DISK)
+                {
+                    return choice.to;
+                }
+            }
+        }
+        Protocol::Cbndvs
+    };
+    assert!(ends_as(false).logs());
+    assert_eq!(ends_as(true), Protocol::Cbndvs);
+}

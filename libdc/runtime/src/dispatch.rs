@@ -71,6 +71,10 @@ pub extern "C" fn on_call(l: &'static mut Local) {
     if (l.chance || l.interrupted) && !l.early {
         settle(l, &args, ret);
     }
+    if l.outlives {
+        let _guard = engine().lock.acquire(l);
+        event::outlived(l);
+    }
     if l.commit_after {
         l.commit_after = false;
         let _guard = engine().lock.acquire(l);

@@ -208,13 +208,29 @@ pub fn visible(local: &mut Local) {
 }
 
 /// As [`visible`], for something that a rollback cannot take back and no record
-/// tells of: it is committed before, so that re-execution begins with it.
+/// tells of: if a log is kept, it is committed before, so that re-execution begins
+/// with it.
 pub fn irrevocable(local: &mut Local) {
     let before = engine().live().commits.load(Relaxed);
     visible(local);
-    if engine().log.wanted && engine().live().commits.load(Relaxed) == before {
+    if log::is_kept() && engine().live().commits.load(Relaxed) == before {
         commit::commit(local);
     }
+    engine().log.chooser.outlived();
+}
+
+/// The call under way makes something that outlives a rollback, and that no record
+/// tells of: if a log is kept, it is committed with it.
+pub fn outlives(l: &mut Local) {
+    l.commit_after |= log::is_kept();
+    l.outlives = engine().log.chooser.is_on();
+}
+
+/// The end of such a call: `auto` learns what a log would have cost there.
+pub fn outlived(l: &mut Local) {
+    l.outlives = false;
+    engine().log.chooser.outlived();
+    cheapen();
 }
 
 /// A call nobody has classified: committed around, on both sides.

@@ -112,6 +112,13 @@ impl Chooser {
         }
     }
 
+    /// Something outlives a rollback, for which a log commits once more.
+    pub fn outlived(&mut self) {
+        if let Some(auto) = &mut self.auto {
+            auto.outlived(&self.costs);
+        }
+    }
+
     /// After an event: asks for the commit with which another protocol begins.
     pub fn consider(&mut self, l: &mut Local) {
         let Some(auto) = &self.auto else { return };

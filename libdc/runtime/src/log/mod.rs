@@ -110,6 +110,11 @@ fn in_force() {
     e.log.wanted = protocol.logs() || e.log.chooser.is_on();
 }
 
+/// Whether a log is kept: under `auto` that changes.
+pub fn is_kept() -> bool {
+    engine().log.wanted && engine().machine.protocol().logs()
+}
+
 /// In a child: nothing of it is committed, so nothing is logged.
 pub fn leave() {
     engine().log.wanted = false;

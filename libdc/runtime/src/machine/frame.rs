@@ -115,6 +115,8 @@ pub struct Local {
     pub again: bool,
     /// The protocol wants a commit once the call has taken effect.
     pub commit_after: bool,
+    /// The call makes what outlives a rollback, and `auto` is to know.
+    pub outlives: bool,
     /// The call was broken off by a signal (it answered EINTR).
     pub interrupted: bool,
     /// And it would not have waited: to the program the signal came before it, so

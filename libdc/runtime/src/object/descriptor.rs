@@ -265,16 +265,17 @@ fn announce(l: &mut Local, fd: i32) {
     }
     // Behind what was seen it is the call that the commit was made for.
     let again = event::is_behind();
-    if !engine().log.wanted {
-        match kind {
-            // No rollback opens this end again, so none may come to before it.
-            Kind::Pipe if super::pipe::is_state(fd) && !again => crate::commit::commit(l),
-            Kind::Pipe | Kind::Socket if !again => event::visible(l),
-            _ => {}
-        }
-    } else if !super::pipe::is_private(file) && !again {
+    if again || engine().log.wanted && super::pipe::is_private(file) {
+        return;
+    }
+    let kept = crate::log::is_kept();
+    match kind {
+        // No rollback opens this end again, so none may come to before it.
+        Kind::Pipe if super::pipe::is_state(fd) && !kept => crate::commit::commit(l),
         // No log brings back what is closed for good.
-        event::irrevocable(l);
+        Kind::Pipe | Kind::Socket => event::irrevocable(l),
+        _ if kept => event::irrevocable(l),
+        _ => {}
     }
 }
 

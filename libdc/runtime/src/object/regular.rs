@@ -64,9 +64,9 @@ pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
     let r = descriptor::adopt(fd, flags, &path[..n], false);
     if let Some(file) = file_of(fd) {
         let f = open_file(file);
-        if f.kind == Kind::Pipe && engine().log.wanted {
-            // Others hold its other end: it must outlive a rollback.
-            l.commit_after = true;
+        if f.kind == Kind::Pipe {
+            // Others hold its other end.
+            crate::event::outlives(l);
         }
         if (changes || tmpfile) && f.kind == Kind::Regular {
             undo::note_changed(f.dev, f.ino);

@@ -55,10 +55,8 @@ pub fn make(l: &mut Local, a: [usize; 6]) -> isize {
         return r;
     }
     let _guard = engine().lock.acquire(l);
-    if engine().log.wanted {
-        // A socket outlives a rollback, with all that its peer knows of it.
-        l.commit_after = true;
-    }
+    // With all that its peer knows of it.
+    event::outlives(l);
     if matches!(n, nr::ACCEPT | nr::ACCEPT4) {
         once();
     }
@@ -265,10 +263,11 @@ pub fn tie(l: &mut Local, a: [usize; 6]) -> isize {
     }
     let _guard = engine().lock.acquire(l);
     mark(0);
-    // A connection that could not be made at once may be under way.
-    if engine().log.wanted || !failed(r) {
+    if !failed(r) {
         l.commit_after = true;
     }
+    // One that could not be made at once may be under way.
+    event::outlives(l);
     if n == nr::CONNECT && !failed(r) {
         once();
     }
