@@ -208,15 +208,29 @@ pub fn visible(local: &mut Local) {
 }
 
 /// As [`visible`], for something that a rollback cannot take back and no record
-/// tells of: if a log is kept, it is committed before, so that re-execution begins
-/// with it.
+/// tells of: it is committed before, so that re-execution begins with it.
 pub fn irrevocable(local: &mut Local) {
-    let before = engine().live().commits.load(Relaxed);
-    visible(local);
-    if log::is_kept() && engine().live().commits.load(Relaxed) == before {
+    if visible_commits(local) {
+        engine().log.chooser.outlived();
+    } else {
+        tell(Event::CommitRequested, 0);
+        commit::commit(local);
+    }
+}
+
+/// The same where re-execution may do it once more, which a replay cannot: it is
+/// committed before if a log is kept.
+pub fn repeatable(local: &mut Local) {
+    if !visible_commits(local) && log::is_kept() {
         commit::commit(local);
     }
     engine().log.chooser.outlived();
+}
+
+fn visible_commits(local: &mut Local) -> bool {
+    let before = engine().live().commits.load(Relaxed);
+    visible(local);
+    engine().live().commits.load(Relaxed) != before
 }
 
 /// The call under way makes something that outlives a rollback, and that no record

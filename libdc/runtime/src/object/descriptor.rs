@@ -272,10 +272,8 @@ fn announce(l: &mut Local, fd: i32) {
     match kind {
         // No rollback opens this end again, so none may come to before it.
         Kind::Pipe if super::pipe::is_state(fd) && !kept => crate::commit::commit(l),
-        // No log brings back what is closed for good.
-        Kind::Pipe | Kind::Socket => event::irrevocable(l),
-        _ if kept => event::irrevocable(l),
-        _ => {}
+        Kind::Tty if !kept => {}
+        _ => event::repeatable(l),
     }
 }
 

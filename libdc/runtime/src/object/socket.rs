@@ -14,6 +14,7 @@ use super::message::{self, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK};
 use super::output::{self, Call};
 use super::pushback;
 use super::want::Want;
+use crate::commit::fault_point;
 use crate::engine::{engine, state};
 use crate::event;
 use crate::machine::frame::Local;
@@ -25,6 +26,7 @@ use crate::state::Kind;
 use crate::sys;
 use crate::thread;
 use core::sync::atomic::Ordering::Relaxed;
+use dc_image::boot::fault;
 
 const SOCK_NONBLOCK: usize = 0o4000;
 const SOCK_CLOEXEC: usize = 0o2000000;
@@ -253,13 +255,12 @@ pub fn tie(l: &mut Local, a: [usize; 6]) -> isize {
         event::irrevocable(l);
         repeated
     };
-    let mut r = thread::wait_or_signal(l, n, a);
-    let already = match n {
-        nr::CONNECT => -EISCONN,
-        _ => -EINVAL,
+    let r = match repeated && is_tied(n, a[0]) {
+        true => 0,
+        false => thread::wait_or_signal(l, n, a),
     };
-    if repeated && r == already {
-        r = 0;
+    if !failed(r) {
+        fault_point(fault::AFTER_VISIBLE);
     }
     let _guard = engine().lock.acquire(l);
     mark(0);
