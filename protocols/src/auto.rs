@@ -356,9 +356,9 @@ impl Shadow {
         self.events += 1;
         self.instead.add(&self.now);
         self.as_is.add(as_is);
-        let gain = as_is.cost_ns(costs);
-        let loss = self.now.cost_ns(costs);
-        self.credit_ns = self.credit_ns.saturating_add(gain).saturating_sub(loss);
+        // At today's prices: those that it was gathered at may have been a guess.
+        let instead = self.instead.cost_ns(costs);
+        self.credit_ns = self.as_is.cost_ns(costs).saturating_sub(instead);
         if self.credit_ns == 0 {
             self.forget();
         }

@@ -328,3 +328,26 @@ fn what_outlives_a_rollback_counts_against_a_log() {
     assert!(ends_as(false).logs());
     assert_eq!(ends_as(true), Protocol::Cbndvs);
 }
+
+/// A first guess that was too high must not make what was saved at it worth several commits.
+#[test]
+fn credit_is_worth_what_its_commits_cost_now() {
+    let mut auto = Auto::new(Protocol::Cbndvs);
+    let mut machine = Machine::new(Protocol::Cbndvs);
+    let measured = Costs {
+        commit_ns: DISK.commit_ns / 5,
+        ..DISK
+    };
+    // CBNDVS commits for what was shown; CAND had done so before. Then neither has anything to do.
+    for event in [SIGNAL, Event::Visible] {
+        machine.step(event);
+        auto.watch(event, 0, &DISK);
+    }
+    machine.step(Event::Committed);
+    auto.committed();
+    for _ in 0..10 {
+        machine.step(Event::Visible);
+        auto.watch(Event::Visible, 0, &measured);
+        assert_eq!(auto.advise(&machine, &measured), Advice::Stay);
+    }
+}
