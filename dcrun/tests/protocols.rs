@@ -352,6 +352,27 @@ fn a_log_does_not_make_a_crash_final() {
     let _ = std::fs::remove_dir_all(&directory);
 }
 
+fn counts_of(protocol: &str, script: &str) -> serde_json::Value {
+    let place = Place::new(&format!("counts-{protocol}-{}", script.len()));
+    let run = ["--fresh", "--name", "t", "--protocol", protocol, "--"];
+    let lua = ["/usr/bin/lua5.4", "-e", script];
+    let output = place.dcrun(&[&run[..], &lua].concat()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let stats = place.dcrun(&["stats", "t", "--json"]).output().unwrap();
+    serde_json::from_slice(&stats.stdout).unwrap()
+}
+
+/// The clock is read past the runtime while that changes nothing, and counts all the same.
+#[test]
+fn questions_for_the_time_are_counted() {
+    const READS: &str = "for n = 1, 3 do for t = 1, 10000 do os.time() end print(n) end";
+    for protocol in ["cbndvs", "auto"] {
+        let counted = counts_of(protocol, READS);
+        let events = counted["nd_events"].as_u64().unwrap();
+        assert!((30_000..30_500).contains(&events), "{protocol}: {events}");
+    }
+}
+
 /// What a log commits with it, `auto` does not commit where none is kept, and counts against a log.
 #[test]
 fn auto_commits_as_the_protocol_in_force() {

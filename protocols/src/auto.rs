@@ -100,11 +100,6 @@ const LONG_STAY: u64 = 256;
 /// What credit may be multiplied with for it.
 const MOST_WEIGHT: u64 = 64;
 
-/// After an interval in which all rivals lost what they had, so many begin with a glance only, of
-/// a part of the events that it took.
-const GLANCES: u32 = 15;
-const GLANCE: u32 = 16;
-
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Shadow {
     protocol: Protocol,
@@ -132,11 +127,6 @@ pub struct Auto {
     came_from: Option<Protocol>,
     spent_ns: u64,
     weight: u64,
-    /// Non-deterministic events of this interval, those it took to settle the last one that was
-    /// watched to the end, and how many intervals may do with a glance.
-    watched: u32,
-    needed: u32,
-    glances: u32,
 }
 
 impl Auto {
@@ -160,9 +150,6 @@ impl Auto {
             came_from: None,
             spent_ns: 0,
             weight: 1,
-            watched: 0,
-            needed: 0,
-            glances: 0,
         }
     }
 
@@ -199,25 +186,35 @@ impl Auto {
         for shadow in self.rivals_mut() {
             shadow.follow(event, bytes, output_is_flushed);
         }
-        self.settle(costs);
-        if let Event::NonDeterministic { .. } = event {
-            self.watched = self.watched.saturating_add(1);
-            if self.needed == 0 && self.is_settled() {
-                self.needed = self.watched;
-                self.glances = GLANCES;
-            } else if self.glances > 0 && self.watched == self.glance() {
-                // They would lose as they did the last time.
-                self.rivals_mut().for_each(Shadow::forget);
+        self.settle(1, costs);
+    }
+
+    /// So many results that can be logged, of so many bytes in all, came one behind the other, and
+    /// the machine in force had its flag set and did nothing about them. It is as if each had been
+    /// watched: until then no rival gains by such a result, so that none could have taken over.
+    pub fn passed(&mut self, events: u64, bytes: u64, costs: &Costs) {
+        let first = bytes.checked_div(events).unwrap_or(0);
+        // The first may find a machine otherwise than it leaves it; the others are alike.
+        let parts = [
+            (events.min(1), first),
+            (events.saturating_sub(1), bytes - first),
+        ];
+        for (events, bytes) in parts.into_iter().filter(|part| part.0 > 0) {
+            for shadow in self.rivals_mut() {
+                shadow.follow(Event::NonDeterministic { loggable: true }, bytes, false);
+                shadow.now.records *= events;
+                shadow.now.commits *= events;
             }
+            self.settle(events, costs);
         }
     }
 
-    /// Sets what each rival asked for against what the protocol in force did.
-    fn settle(&mut self, costs: &Costs) {
+    /// Sets what each rival asked for, in so many events, against what the protocol in force did.
+    fn settle(&mut self, events: u64, costs: &Costs) {
         let as_is = self.shadows[self.in_force as usize].now;
         self.spent_ns = self.spent_ns.saturating_add(as_is.cost_ns(costs));
         for shadow in self.rivals_mut() {
-            shadow.settle(&as_is, costs);
+            shadow.settle(events, &as_is, costs);
         }
     }
 
@@ -235,36 +232,7 @@ impl Auto {
                 shadow.shown = false;
             }
         }
-        self.settle(costs);
-    }
-
-    /// The machine has committed.
-    pub fn committed(&mut self) {
-        let whole = self.glances == 0;
-        // One that was watched to its end, or that ended within a glance, says nothing of the next.
-        if whole || self.watched < self.glance() {
-            (self.needed, self.glances) = (0, 0);
-        } else {
-            self.glances -= 1;
-            self.needed *= u32::from(self.glances > 0);
-        }
-        self.watched = 0;
-    }
-
-    fn glance(&self) -> u32 {
-        (self.needed / GLANCE).max(8)
-    }
-
-    /// Whether one more non-deterministic event of a kind that can be logged
-    /// would change nothing, given that the protocol in force does nothing about
-    /// it: the others can only lose by it, and have nothing to lose, or are
-    /// indifferent, too. So it need not be told of.
-    pub fn is_settled(&self) -> bool {
-        self.rivals().all(|shadow| {
-            let indifferent =
-                shadow.machine.flag() && !shadow.protocol.rules().after_non_deterministic;
-            indifferent || shadow.credit_ns == 0
-        })
+        self.settle(0, costs);
     }
 
     /// Whether to move, given the machine that is in force. Cheap enough to be asked at every event.
@@ -352,8 +320,8 @@ impl Shadow {
         }
     }
 
-    fn settle(&mut self, as_is: &Demand, costs: &Costs) {
-        self.events += 1;
+    fn settle(&mut self, events: u64, as_is: &Demand, costs: &Costs) {
+        self.events += events;
         self.instead.add(&self.now);
         self.as_is.add(as_is);
         // At today's prices: those that it was gathered at may have been a guess.

@@ -63,6 +63,10 @@ pub struct Engine {
     /// The protocol's flag is set and no commit follows an event: calls whose
     /// only effect would be to set it may skip the lock.
     pub nd_cheap: AtomicBool,
+    /// Questions for the time that were answered meanwhile without the runtime,
+    /// since the protocol was last told of anything. Of several threads about so
+    /// many.
+    pub times_told: AtomicU64,
     /// A tick of `--interval` is due.
     pub tick: AtomicBool,
     pub fault_count: u64,
@@ -105,6 +109,7 @@ pub static mut ENGINE: Engine = Engine {
     undo: crate::object::undo::Pending::new(),
     stubs: crate::patch::StubPools::new(),
     nd_cheap: AtomicBool::new(false),
+    times_told: AtomicU64::new(0),
     tick: AtomicBool::new(false),
     fault_count: 0,
     alone: false,

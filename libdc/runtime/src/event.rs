@@ -18,6 +18,7 @@ use protocols::{Decision, Event};
 /// takes to log the event.
 pub fn tell(event: Event, bytes: usize) -> Decision {
     let e = engine();
+    passed_by();
     let open = e.machine.flag();
     let d = e.machine.step(event);
     if e.log.wanted {
@@ -27,6 +28,20 @@ pub fn tell(event: Event, bytes: usize) -> Decision {
         e.log.chooser.watch(event, bytes);
     }
     d
+}
+
+/// What nobody was told of, because it changed nothing: questions for the time.
+pub fn passed_by() {
+    let e = engine();
+    let times = e.times_told.load(Relaxed);
+    if times > 0 {
+        e.times_told.store(0, Relaxed);
+        add(&e.live().nd_events, times);
+        if !e.machine.always_nd() {
+            let bytes = times * determinant::OF_A_TIME;
+            e.log.chooser.passes(times, bytes);
+        }
+    }
 }
 
 /// A non-deterministic result is known and the program has not seen it yet.
@@ -94,15 +109,16 @@ pub fn settle(l: &mut Local, args: &[usize; 6], ret: isize) -> isize {
         after(l, d);
         return ret;
     };
-    if e.nd_cheap.load(Relaxed) {
-        return ret;
-    }
     let watched = e.log.chooser.is_on();
     let size = if watched {
         determinant::size(&shape, args, ret)
     } else {
         0
     };
+    if e.nd_cheap.load(Relaxed) {
+        e.log.chooser.passes(1, size as u64);
+        return ret;
+    }
     let d = tell(Event::NonDeterministic { loggable: true }, size);
     let mut bytes = size;
     // What a commit follows is committed with.
@@ -286,12 +302,10 @@ pub fn threads(several: bool) {
 }
 
 /// Notes whether one more non-deterministic event changes nothing: to be called
-/// whenever the machine has changed. (`auto` wants to see what its choice depends
-/// on; not the events of several threads, which no choice changes.)
+/// whenever the machine has changed.
 pub fn cheapen() {
     let e = engine();
-    let counts = !e.log.chooser.is_settled() && !e.machine.always_nd();
-    e.nd_cheap.store(e.machine.flag() && !counts, Relaxed);
+    e.nd_cheap.store(e.machine.flag(), Relaxed);
 }
 
 /// Counts messages: whatever goes or comes through a socket. They are told as

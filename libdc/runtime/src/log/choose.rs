@@ -26,6 +26,8 @@ pub struct Chooser {
     flush: Mean,
     /// What reading the clock takes by itself.
     clock_ns: u64,
+    /// Results that passed by since the last event, and bytes to log them.
+    passed: (u64, u64),
     /// Commits and the time they had taken when `costs` was last brought up.
     seen: (u64, u64),
     /// Records since one was timed.
@@ -59,6 +61,7 @@ impl Chooser {
             record: Mean::NONE,
             flush: Mean::NONE,
             clock_ns: 0,
+            passed: (0, 0),
             seen: (0, 0),
             untimed: 0,
         }
@@ -67,12 +70,6 @@ impl Chooser {
     #[inline(always)]
     pub fn is_on(&self) -> bool {
         self.auto.is_some()
-    }
-
-    /// Whether it needs to see no more results that can be logged, as long as the
-    /// protocol in force does nothing about them.
-    pub fn is_settled(&self) -> bool {
-        self.auto.as_ref().is_none_or(Auto::is_settled)
     }
 
     pub fn begin(&mut self, protocol: Protocol) {
@@ -100,13 +97,29 @@ impl Chooser {
     }
 
     pub fn set_threads(&mut self, several: bool) {
+        self.pass_on();
         if let Some(auto) = &mut self.auto {
             auto.set_always_nd(several);
         }
     }
 
+    /// Results that can be logged and of which the protocol was not told, because
+    /// its flag is set. They are many, so a shadow hears of them all at once.
+    pub fn passes(&mut self, results: u64, bytes: u64) {
+        self.passed.0 += results;
+        self.passed.1 += bytes;
+    }
+
+    fn pass_on(&mut self) {
+        let (results, bytes) = core::mem::take(&mut self.passed);
+        if let Some(auto) = &mut self.auto {
+            auto.passed(results, bytes, &self.costs);
+        }
+    }
+
     /// An event, and the bytes that it takes to log it.
     pub fn watch(&mut self, event: Event, bytes: usize) {
+        self.pass_on();
         if let Some(auto) = &mut self.auto {
             auto.watch(event, bytes as u64, &self.costs);
         }
@@ -155,7 +168,6 @@ impl Chooser {
             }
         }
         self.seen = now;
-        auto.committed();
         if let Some(choice) = self.pending.take() {
             auto.moved(choice.to, &self.costs);
             live.protocol_moves.fetch_add(1, Relaxed);

@@ -21,6 +21,9 @@ use vista_core::journal::RECORD_HEAD;
 /// The file has no position worth keeping.
 pub const NOWHERE: u64 = u64::MAX;
 
+/// Bytes that the time takes, as clock_gettime answers it.
+pub const OF_A_TIME: u64 = size_of::<Head>() as u64 + 4 + 16;
+
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Head {
