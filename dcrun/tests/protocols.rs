@@ -362,6 +362,19 @@ fn counts_of(protocol: &str, script: &str) -> serde_json::Value {
     serde_json::from_slice(&stats.stdout).unwrap()
 }
 
+/// Each line shows the time before it, which is committed or logged: there is no third, so a move
+/// had no commit of its own.
+#[test]
+fn a_move_goes_with_a_commit_that_is_made_anyway() {
+    const ASKS: &str = "for n = 1, 200 do io.write(n, ' ', os.time(), '\\n') io.flush() end";
+    let counted = counts_of("auto", ASKS);
+    assert_eq!(counted["protocol_moves"], 1, "{counted}");
+    let count = |key: &str| counted[key].as_u64().unwrap();
+    const FIRST: u64 = 1;
+    let seen_to = count("commits") - FIRST + count("logged_events");
+    assert_eq!(seen_to, 200, "{counted}");
+}
+
 /// The clock is read past the runtime while that changes nothing, and counts all the same.
 #[test]
 fn questions_for_the_time_are_counted() {

@@ -6,7 +6,7 @@ use crate::machine::entry::local;
 use crate::machine::frame::*;
 use crate::machine::sys::errno::EFAULT;
 use crate::table::{self, How};
-use crate::{commit, event, signal, space, thread};
+use crate::{event, signal, space, thread};
 use core::sync::atomic::Ordering::*;
 
 /// A system call of the program. Its registers are in the frame.
@@ -78,7 +78,7 @@ pub extern "C" fn on_call(l: &'static mut Local) {
     if l.commit_after {
         l.commit_after = false;
         let _guard = engine().lock.acquire(l);
-        commit::commit(l);
+        event::commit_and_move(l);
     }
 }
 
@@ -179,7 +179,7 @@ pub extern "C" fn on_leave(l: &'static mut Local) {
             thread::pause_for_stop(l);
             if event::takes_tick() {
                 let _guard = engine().lock.acquire(l);
-                commit::commit(l);
+                event::commit_and_move(l);
             }
         }
         if l.attention.load(SeqCst) & ATTENTION_SIGNAL != 0 {
@@ -187,7 +187,7 @@ pub extern "C" fn on_leave(l: &'static mut Local) {
             signal::deliver::deliver_pending(l);
             if l.commit_after {
                 l.commit_after = false;
-                commit::commit(l);
+                event::commit_and_move(l);
             }
         }
     }

@@ -214,13 +214,20 @@ pub fn visible(local: &mut Local) {
     let d = tell(Event::Visible, 0);
     if d.commit_before {
         if engine().boot.plant != plant::SKIP_COMMIT {
-            commit::commit(local);
+            commit_and_move(local);
         }
     } else if d.flush || log::must_flush() {
         log::flush();
     }
     trace::event(local, Class::Visible);
     after(local, d);
+}
+
+/// Commits before a call has begun or when it has ended, with what `auto` thinks
+/// better from here on. The caller holds the lock.
+pub fn commit_and_move(l: &mut Local) {
+    engine().log.chooser.ride();
+    commit::commit(l);
 }
 
 /// As [`visible`], for something that a rollback cannot take back and no record

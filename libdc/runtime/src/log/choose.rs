@@ -148,6 +148,22 @@ impl Chooser {
         }
     }
 
+    /// A commit is about to be made for another reason: a move with it is free. (Not
+    /// in the middle of a call: it may have asked already whether a log is kept.)
+    pub fn ride(&mut self) {
+        crate::event::passed_by();
+        self.pass_on();
+        let Some(auto) = &self.auto else { return };
+        if self.pending.is_some() || crate::event::is_behind() {
+            return;
+        }
+        let mut machine = engine().machine;
+        machine.step(Event::Committed);
+        if let Advice::Move(choice) = auto.advise(&machine, &self.costs) {
+            self.pending = Some(choice);
+        }
+    }
+
     /// What the commit under way is to begin with.
     pub fn pending(&self) -> Option<Protocol> {
         self.pending.map(|choice| choice.to)
