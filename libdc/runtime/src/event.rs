@@ -223,8 +223,8 @@ pub fn visible(local: &mut Local) {
     after(local, d);
 }
 
-/// Commits before a call has begun or when it has ended, with what `auto` thinks
-/// better from here on. The caller holds the lock.
+/// Commits where the call under way has yet to do something or has ended: what
+/// `auto` thinks better is in force from here on. The caller holds the lock.
 pub fn commit_and_move(l: &mut Local) {
     engine().log.chooser.ride();
     commit::commit(l);

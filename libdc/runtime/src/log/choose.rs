@@ -127,6 +127,8 @@ impl Chooser {
 
     /// Something outlives a rollback, for which a log commits once more.
     pub fn outlived(&mut self) {
+        // The call's own result may be among them.
+        self.pass_on();
         if let Some(auto) = &mut self.auto {
             auto.outlived(&self.costs);
         }

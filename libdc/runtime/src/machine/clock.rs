@@ -6,8 +6,9 @@
 //! ```
 //!
 //! While the protocol's flag is set, one more non-deterministic event changes
-//! nothing, and the kernel's vDSO may answer. Else, and under protocols that
-//! commit or log at each such event, the way is that of a system call.
+//! nothing, and the kernel's vDSO may answer: it is counted, no more. Else, and
+//! under protocols that commit or log at each such event, the way is that of a
+//! system call.
 //!
 //! A thread on the short way is "in the program", but neither its program counter
 //! nor its stack mean anything after a recovery. So [`enter`] keeps what it came
