@@ -5,7 +5,6 @@ mod place;
 
 use nix::unistd::Pid;
 use place::Place;
-use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -63,8 +62,7 @@ fn traps_once(name: &str, source: &str, text: &str, compiler: &[&str]) {
 }
 
 fn counted(place: &Place) -> (u64, u64) {
-    let stats = place.dcrun(&["stats", "t", "--json"]).output().unwrap();
-    let stats: Value = serde_json::from_slice(&stats.stdout).unwrap();
+    let stats = place.stats();
     let counter = |name: &str| stats[name].as_u64().unwrap_or_default();
     (counter("calls"), counter("calls_trapped"))
 }

@@ -9,7 +9,6 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use place::Place;
-use serde_json::Value;
 
 #[test]
 fn more_input_than_the_journal_holds() {
@@ -108,8 +107,7 @@ fn changes_of_much_of_a_file_are_committed_around() {
             );
             assert_eq!(fs::read(place.0.join("other")).unwrap(), vec![b'p'; 50]);
             assert_eq!(fs::read(place.0.join("big")).unwrap(), vec![b'o'; 1000]);
-            let counted = place.dcrun(&["stats", "t", "--json"]).output().unwrap();
-            let counted: Value = serde_json::from_slice(&counted.stdout).unwrap();
+            let counted = place.stats();
             crashes += counted["recoveries"].as_u64().unwrap();
             let commits = counted["commits"].as_u64().unwrap();
             assert!(commits >= 8, "two for each of four changes: {commits}");

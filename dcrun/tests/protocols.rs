@@ -358,8 +358,7 @@ fn counts_of(protocol: &str, script: &str) -> serde_json::Value {
     let lua = ["/usr/bin/lua5.4", "-e", script];
     let output = place.dcrun(&[&run[..], &lua].concat()).output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    let stats = place.dcrun(&["stats", "t", "--json"]).output().unwrap();
-    serde_json::from_slice(&stats.stdout).unwrap()
+    place.stats()
 }
 
 /// Each line shows the time before it, which is committed or logged: there is no third, so a move
@@ -397,9 +396,7 @@ fn auto_commits_as_the_protocol_in_force() {
         let options = ["--rio", "disk", "--protocol", protocol];
         let output = place.python(&options, CONNECTS).output().unwrap();
         assert!(output.status.success(), "{output:?}");
-        let stats = place.dcrun(&["stats", "t", "--json"]).output().unwrap();
-        let stats: serde_json::Value = serde_json::from_slice(&stats.stdout).unwrap();
-        stats["commits"].as_u64().unwrap()
+        place.stats()["commits"].as_u64().unwrap()
     };
     let [auto, fixed, log] = ["auto", "cbndvs", "cbndvs-log"].map(commits);
     assert!(

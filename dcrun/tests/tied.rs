@@ -52,9 +52,7 @@ fn survives_ties(protocol: &str) {
             .unwrap();
         let told = String::from_utf8_lossy(&output.stdout);
         assert_eq!(told, expected, "{protocol}, {nth}: {output:?}");
-        let stats = place.dcrun(&["stats", "t", "--json"]).output().unwrap();
-        let stats: serde_json::Value = serde_json::from_slice(&stats.stdout).unwrap();
-        recoveries += stats["recoveries"].as_u64().unwrap();
+        recoveries += place.stats()["recoveries"].as_u64().unwrap();
     }
     assert_eq!(recoveries, 20, "{protocol}");
 }

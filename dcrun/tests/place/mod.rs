@@ -36,6 +36,11 @@ impl Place {
         self.dcrun(&[&head, options, &["/usr/bin/python3", "-c", program]].concat())
     }
 
+    pub fn stats(&self) -> Value {
+        let told = self.dcrun(&["stats", "t", "--json"]).output().unwrap();
+        serde_json::from_slice(&told.stdout).unwrap()
+    }
+
     /// Whether there was a worker to kill.
     pub fn kill_worker(&self) -> bool {
         self.worker().is_some_and(kills)
