@@ -24,7 +24,7 @@ use crate::machine::Machine;
 use crate::rules::Protocol;
 use core::fmt;
 
-/// What things cost here: the mean of what whoever runs the machine has measured.
+/// What things cost here, as whoever runs the machine has measured it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Costs {
     pub commit_ns: u64,

@@ -21,15 +21,17 @@ pub struct Chooser {
     auto: Option<Auto>,
     pending: Option<Choice>,
     costs: Costs,
-    commit: Mean,
-    record: Mean,
-    flush: Mean,
+    commit: Price,
+    record: Price,
+    flush: Price,
     /// What reading the clock takes by itself.
     clock_ns: u64,
     /// Results that passed by since the last event, and bytes to log them.
     passed: (u64, u64),
     /// Commits and the time they had taken when `costs` was last brought up.
     seen: (u64, u64),
+    /// How often the protocol in force has done what is measured.
+    measured: u32,
     /// Records since one was timed.
     untimed: u32,
 }
@@ -57,12 +59,13 @@ impl Chooser {
             auto: None,
             pending: None,
             costs: IN_MEMORY,
-            commit: Mean::NONE,
-            record: Mean::NONE,
-            flush: Mean::NONE,
+            commit: Price::NONE,
+            record: Price::NONE,
+            flush: Price::NONE,
             clock_ns: 0,
             passed: (0, 0),
             seen: (0, 0),
+            measured: 0,
             untimed: 0,
         }
     }
@@ -84,9 +87,9 @@ impl Chooser {
         self.clock_ns = readings.min().unwrap_or(0);
         let live = engine().live();
         let guess = if durable { ON_DISK } else { IN_MEMORY };
-        self.commit = Mean::known(&live.cost_commit_ns);
-        self.record = Mean::known(&live.cost_record_ns);
-        self.flush = Mean::known(&live.cost_flush_ns);
+        self.commit = Price::known(&live.cost_commit_ns);
+        self.record = Price::known(&live.cost_record_ns);
+        self.flush = Price::known(&live.cost_flush_ns);
         self.costs = Costs {
             commit_ns: self.commit.or(guess.commit_ns),
             record_ns: self.record.or(guess.record_ns),
@@ -178,8 +181,8 @@ impl Chooser {
         let now = counted(live);
         // The first commit holds all of the program, and says nothing about others.
         if self.seen.0 > 1 && now.0 > self.seen.0 && now.1 > self.seen.1 {
-            let mean = (now.1 - self.seen.1) / (now.0 - self.seen.0);
-            self.costs.commit_ns = self.commit.take(mean, &live.cost_commit_ns);
+            let each = (now.1 - self.seen.1) / (now.0 - self.seen.0);
+            self.costs.commit_ns = self.commit.take(each, &live.cost_commit_ns);
             // A commit on disk waits for it twice, and a flush once.
             if self.flush.taken == 0 && engine().boot.durable != 0 {
                 self.costs.flush_ns = self.costs.commit_ns / 2;
@@ -188,8 +191,27 @@ impl Chooser {
         self.seen = now;
         if let Some(choice) = self.pending.take() {
             auto.moved(choice.to, &self.costs);
+            self.measured = 0;
             live.protocol_moves.fetch_add(1, Relaxed);
             note_reason(&choice);
+        } else if !auto.in_force().logs() {
+            self.doubt();
+        }
+    }
+
+    /// What the protocol in force seldom does is not measured under it, and the first
+    /// of each were dear: once its own price is known well, the other's is a low one,
+    /// so that it is tried again if that would pay.
+    fn doubt(&mut self) {
+        let Some(auto) = &self.auto else { return };
+        self.measured += 1;
+        if self.measured < 2 * MEASURED as u32 {
+            return;
+        }
+        if auto.in_force().logs() && self.commit.taken > 0 {
+            self.costs.commit_ns = self.commit.low();
+        } else if !auto.in_force().logs() && self.flush.taken > 0 {
+            self.costs.flush_ns = self.flush.low();
         }
     }
 
@@ -197,6 +219,7 @@ impl Chooser {
         if self.is_on() {
             let cost = &engine().live().cost_flush_ns;
             self.costs.flush_ns = self.flush.take(ns, cost);
+            self.doubt();
         }
     }
 
@@ -221,41 +244,59 @@ fn counted(live: &Live) -> (u64, u64) {
     (live.commits.load(Relaxed), live.commit_ns.load(Relaxed))
 }
 
-/// A mean that forgets: an eighth of it is the newest. One that lasted very
-/// long says more about who else ran meanwhile, so it counts as long, no more.
+/// The last things of a kind that were measured. Of each, the middle one counts: the first commits
+/// on a disk take several times as long as those that follow, and any may have met another's.
 #[derive(Clone, Copy)]
-struct Mean {
-    ns: u64,
+struct Price {
+    last: [u64; MEASURED],
     taken: u32,
 }
 
-impl Mean {
-    const NONE: Mean = Mean { ns: 0, taken: 0 };
+const MEASURED: usize = 8;
+
+impl Price {
+    const NONE: Price = Price {
+        last: [0; MEASURED],
+        taken: 0,
+    };
 
     /// What workers before this one have measured.
-    fn known(cost: &AtomicU64) -> Mean {
+    fn known(cost: &AtomicU64) -> Price {
         let ns = cost.load(Relaxed);
-        Mean {
-            ns,
-            taken: if ns > 0 { 8 } else { 0 },
+        Price {
+            last: [ns; MEASURED],
+            taken: if ns > 0 { MEASURED as u32 } else { 0 },
         }
     }
 
     fn or(&self, guess: u64) -> u64 {
-        if self.taken > 0 { self.ns } else { guess }
+        if self.taken > 0 { self.middle() } else { guess }
     }
 
     /// Takes one in; what it is now goes to `cost` as well.
-    fn take(&mut self, newest: u64, cost: &AtomicU64) -> u64 {
-        let before = u64::from(self.taken.min(7));
-        let newest = match before {
-            0 => newest,
-            _ => newest.min(self.ns * 4 + 100),
-        };
-        self.ns = (self.ns * before + newest) / (before + 1);
-        self.taken = self.taken.saturating_add(1);
-        cost.store(self.ns, Relaxed);
-        self.ns
+    fn take(&mut self, ns: u64, cost: &AtomicU64) -> u64 {
+        self.last[self.taken as usize % MEASURED] = ns;
+        self.taken = self.taken.wrapping_add(1).max(1);
+        let middle = self.middle();
+        cost.store(middle, Relaxed);
+        middle
+    }
+
+    fn middle(&self) -> u64 {
+        self.cheaper_than(2)
+    }
+
+    /// A quarter of them were cheaper.
+    fn low(&self) -> u64 {
+        self.cheaper_than(4)
+    }
+
+    /// What one in so many was cheaper than.
+    fn cheaper_than(&self, part: usize) -> u64 {
+        let mut sorted = self.last;
+        let known = &mut sorted[..MEASURED.min(self.taken as usize)];
+        known.sort_unstable();
+        known.get(known.len() / part).copied().unwrap_or(0)
     }
 }
 
