@@ -106,9 +106,7 @@ struct Shadow {
     machine: Machine,
     /// Asked for by the event that is being watched.
     now: Demand,
-    /// How much less it would have cost than the protocol in force, in ns, since it began to be
-    /// better; and what both asked for since then.
-    credit_ns: u64,
+    /// What it and the protocol in force have asked for since it began to be better.
     events: u64,
     instead: Demand,
     as_is: Demand,
@@ -136,7 +134,6 @@ impl Auto {
             protocol,
             machine: Machine::new(protocol),
             now: Demand::default(),
-            credit_ns: 0,
             events: 0,
             instead: Demand::default(),
             as_is: Demand::default(),
@@ -237,11 +234,11 @@ impl Auto {
 
     /// Whether to move, given the machine that is in force. Cheap enough to be asked at every event.
     pub fn advise(&self, machine: &Machine, costs: &Costs) -> Advice {
-        let Some(best) = self.rivals().max_by_key(|s| s.credit_ns) else {
+        let Some(best) = self.rivals().max_by_key(|s| s.credit_ns(costs)) else {
             return Advice::Stay;
         };
         let commit = costs.commit_ns.saturating_mul(self.weight);
-        let credit = |commits: u64| best.credit_ns > commits.saturating_mul(commit);
+        let credit = |commits: u64| best.credit_ns(costs) > commits.saturating_mul(commit);
         if machine.at_safe_point() && credit(CREDIT_AT_SAFE_POINT) {
             Advice::Move(self.choice(best, costs))
         } else if credit(CREDIT_ELSEWHERE) {
@@ -324,16 +321,19 @@ impl Shadow {
         self.events += events;
         self.instead.add(&self.now);
         self.as_is.add(as_is);
-        // At today's prices: those that it was gathered at may have been a guess.
-        let instead = self.instead.cost_ns(costs);
-        self.credit_ns = self.as_is.cost_ns(costs).saturating_sub(instead);
-        if self.credit_ns == 0 {
+        if self.credit_ns(costs) == 0 {
             self.forget();
         }
     }
 
+    /// How much less it would have cost than the protocol in force. At today's prices: those that
+    /// it was gathered at may have been a guess.
+    fn credit_ns(&self, costs: &Costs) -> u64 {
+        let instead = self.instead.cost_ns(costs);
+        self.as_is.cost_ns(costs).saturating_sub(instead)
+    }
+
     fn forget(&mut self) {
-        self.credit_ns = 0;
         self.events = 0;
         self.instead = Demand::default();
         self.as_is = Demand::default();

@@ -236,23 +236,25 @@ fn auto_does_not_go_along_with_every_phase_of_every_turn() {
 /// A shadow that hears of results all at once knows what one does that has watched each of them.
 #[test]
 fn results_that_passed_by_count_as_if_each_had_been_watched() {
-    // A commit is worth three records, so that credit comes and goes; and any credit is told.
+    // A commit is worth few records, so that credit comes and goes; three commits saved are told.
     let costs = Costs {
-        commit_ns: 30,
+        commit_ns: 300,
         record_ns: 10,
         record_kib_ns: 0,
-        flush_ns: 12,
+        flush_ns: 120,
     };
-    let any = Costs {
-        commit_ns: 0,
-        ..costs
+    let commits = Costs {
+        commit_ns: 1,
+        record_ns: 0,
+        record_kib_ns: 0,
+        flush_ns: 0,
     };
     let mut random = 1u64;
     let mut below = |n: u64| {
         random = random.wrapping_mul(6364136223846793005).wrapping_add(1);
         (random >> 33) % n
     };
-    let (mut passed, mut moves) = (0, 0);
+    let (mut passed, mut advised) = (0, 0);
     for protocol in Protocol::ALL {
         let (mut one_by_one, mut at_once) = (Auto::new(protocol), Auto::new(protocol));
         one_by_one.set_output_is_flushed(true);
@@ -273,19 +275,20 @@ fn results_that_passed_by_count_as_if_each_had_been_watched() {
             if decision.commits() || below(50) == 0 {
                 machine.step(Event::Committed);
             }
-            let advice = at_once.advise(&machine, &any);
-            assert_eq!(one_by_one.advise(&machine, &any), advice);
-            if let (Advice::Move(choice), 0) = (advice, below(20)) {
-                assert!(machine.change_to(choice.to));
-                one_by_one.moved(choice.to, &costs);
-                at_once.moved(choice.to, &costs);
-                moves += 1;
+            let advice = at_once.advise(&machine, &commits);
+            assert_eq!(one_by_one.advise(&machine, &commits), advice);
+            advised += u32::from(advice != Advice::Stay);
+            // Whatever is advised, any protocol is to be left as well.
+            let to = Protocol::ALL[below(7) as usize];
+            if below(40) == 0 && machine.change_to(to) {
+                one_by_one.moved(to, &commits);
+                at_once.moved(to, &commits);
             }
         }
     }
     assert!(
-        passed > 50_000 && moves > 500,
-        "{passed} results, {moves} moves"
+        passed > 50_000 && advised > 500,
+        "{passed} results, advised {advised} times"
     );
 }
 
@@ -359,4 +362,22 @@ fn credit_is_worth_what_its_commits_cost_now() {
         auto.watch(Event::Visible, 0, &measured);
         assert_eq!(auto.advise(&machine, &measured), Advice::Stay);
     }
+}
+
+/// Nor may what was saved at a price of then be set against a threshold of now.
+#[test]
+fn a_price_that_falls_makes_no_move() {
+    let mut auto = Auto::new(Protocol::Cbndvs);
+    let mut machine = Machine::new(Protocol::Cbndvs);
+    for event in [READ, Event::Visible] {
+        machine.step(event);
+        auto.watch(event, 16, &DISK);
+    }
+    machine.step(Event::Committed);
+    let fallen = Costs {
+        commit_ns: DISK.commit_ns / 5,
+        flush_ns: DISK.flush_ns / 5,
+        ..DISK
+    };
+    assert_eq!(auto.advise(&machine, &fallen), Advice::Stay);
 }
