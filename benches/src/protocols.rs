@@ -101,9 +101,10 @@ pub fn measure(bench: &Bench) -> Outcome<Report> {
         "Time is that of typing, of batch programs all of it with the start and end of dcrun; a \
          ratio is the median over the rounds, each with its neighbour of the same round. Counted \
          is what the runtime itself saw in commits and syncs, and records at their price; by \
-         count is native time and that. Auto and the best fixed protocol run in pairs, until the \
-         medians of their ratios are known to 2 %, or 90 s long. An answer is the time from a key \
-         to the first byte shown.",
+         count is native time and that. Auto and the best fixed protocol, this one twice, run side \
+         by side until the medians of their ratios are known to 2 %, or 120 s long; what the best \
+         compares to itself is how far a ratio of times can be trusted here. An answer is the \
+         time from a key to the first byte shown.",
     );
     Ok(report)
 }
