@@ -23,16 +23,12 @@ pub struct Mix {
 /// What a person types at.
 pub fn typed(strokes: usize) -> Outcome<Vec<Mix>> {
     Ok(vec![
-        Mix {
-            name: "nvi",
-            program: guest::packaged("nvi")?,
-            arguments: vec!["text".to_owned()],
-            input: None,
-            keys: nvi_keys(strokes),
-            not_under: None,
-            says: "the thesis' nvi went from almost 8000 commits under CPVS to a handful under \
-                   logging, with 0-1 % on Rio and 12 % on disk at best (figure 6.3)",
-        },
+        nvi(
+            "nvi",
+            strokes,
+            "the thesis' nvi went from almost 8000 commits under CPVS to a handful under \
+             logging, with 0-1 % on Rio and 12 % on disk at best (figure 6.3)",
+        )?,
         Mix {
             name: "sc",
             program: guest::packaged("sc")?,
@@ -45,6 +41,24 @@ pub fn typed(strokes: usize) -> Outcome<Vec<Mix>> {
                    (it is here); 39 % on disk at best (figure 6.4)",
         },
     ])
+}
+
+/// A session that is over before what `auto` pays to learn has spread.
+pub fn brief(strokes: usize) -> Outcome<Mix> {
+    let says = "the same session, so short that the commits that auto takes to learn are felt";
+    nvi("nvi briefly", strokes, says)
+}
+
+fn nvi(name: &'static str, strokes: usize, says: &'static str) -> Outcome<Mix> {
+    Ok(Mix {
+        name,
+        program: guest::packaged("nvi")?,
+        arguments: vec!["text".to_owned()],
+        input: None,
+        keys: nvi_keys(strokes),
+        not_under: None,
+        says,
+    })
 }
 
 /// What runs by itself.

@@ -72,9 +72,9 @@ pub fn under((protocol, rio): Key) -> Under {
 pub fn measure(bench: &Bench) -> Outcome<Report> {
     let mut report = Report::new("protocols", "The protocols side by side");
     let mut verdicts = playoff::table();
-    // About as long as the sessions of figures 6.3 and 6.4, of two to eight thousand commits. (The few
-    // commits that `auto` takes to learn are 4 % of the time of 400 keys on a disk.)
+    // About as long as the sessions of figures 6.3 and 6.4, of two to eight thousand commits.
     let mut mixes = mixes::typed(bench.either(100, 2000))?;
+    mixes.push(mixes::brief(bench.either(50, 400))?);
     mixes.extend(mixes::batch(bench)?);
     for mix in mixes {
         let mut all = All::new();
