@@ -6,13 +6,18 @@ mod place;
 use std::io::Read;
 use std::process::Stdio;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::Instant;
 
 use place::Place;
 
-/// What a program writes while its worker is killed again and again, and how often it was.
-fn killed(name: &str, options: &[&str], program: &str) -> (String, usize) {
+/// What a program writes while its worker is killed again and again, and how often it was: a dozen times, be the
+/// machine slow or fast, for a run that nobody kills has said how long it takes.
+fn killed(name: &str, options: &[&str], program: &str) -> (String, u32) {
     let place = Place::new(name);
+    let begin = Instant::now();
+    let alone = place.python(options, program).output().unwrap();
+    assert!(alone.status.success(), "{}", alone.status);
+    let gap = begin.elapsed() / 12;
     let mut run = place
         .python(options, program)
         .stdin(Stdio::null())
@@ -28,13 +33,9 @@ fn killed(name: &str, options: &[&str], program: &str) -> (String, usize) {
         text
     });
     let mut kills = 0;
-    // Never twice at the same distance from a recovery.
-    while seen
-        .recv_timeout(Duration::from_micros(
-            40_000 + kills as u64 * 7_919 % 50_000,
-        ))
-        .is_err()
-    {
+    // Never twice at the same distance from a recovery: between 0.6 and 1.4 of the gap.
+    let wait = |kills: u32| gap * (60 + kills * 17 % 80) / 100;
+    while seen.recv_timeout(wait(kills)).is_err() {
         if kills < 30 && place.kill_worker() {
             kills += 1;
         }
@@ -61,8 +62,9 @@ for i in range(150):
 
 #[test]
 fn the_clock_waits_until_output_is_met_again() {
-    for round in 0..3 {
-        let (text, kills) = killed(&format!("clock-{round}"), &["--interval", "23"], COMPUTES);
+    // A tick has to fall into the time that it takes to catch up.
+    for ms in ["7", "23", "37"] {
+        let (text, kills) = killed(&format!("clock-{ms}"), &["--interval", ms], COMPUTES);
         assert!(kills > 5, "{kills} kills");
         assert_eq!(lines(&text, "a"), (0..150).collect::<Vec<_>>(), "{text}");
     }
