@@ -97,8 +97,9 @@ fn in_child(l: &mut Local, stack: usize) {
     crate::space::shared::leave();
     e.alone = true;
     crate::log::leave();
-    // Dispatch is not inherited; without it every unpatched call goes straight
-    // to the kernel, which is what a child wants; patched ones come to us.
+    // Dispatch is not inherited. Without it an unpatched call would go straight to
+    // the kernel, past the tables that its patched neighbours are answered from.
+    thread::arm(l);
     if stack != 0 {
         l.frame.rsp = stack;
     }
