@@ -3,7 +3,10 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
 
+use dc_image::run::Life;
+
 use crate::image;
+use crate::machine::shared::SharedLive;
 use crate::machine::signals;
 use crate::message::{Failure, Outcome, say};
 use crate::run_directory;
@@ -28,9 +31,7 @@ pub fn kill(name: &str) -> Outcome<u8> {
     }
     let begun = Instant::now();
     while let Some(keeper) = run.alive() {
-        let worker = live
-            .as_ref()
-            .map_or(0, |live| live.worker_pid.load(Acquire)) as i32;
+        let worker = live.as_ref().map_or(0, some_worker);
         let in_time = begun.elapsed() < PATIENCE;
         if worker > 0 && in_time {
             signals::send(worker, libc::SIGKILL);
@@ -52,6 +53,15 @@ pub fn kill(name: &str) -> Outcome<u8> {
         "{name}: killed; `dcrun resume {name}` goes on with it"
     ));
     Ok(0)
+}
+
+/// A process of the run that lives; 0 if none does.
+fn some_worker(live: &SharedLive) -> i32 {
+    let all = live.processes().iter();
+    all.filter(|p| p.life() == Life::Lives)
+        .map(|p| p.real.load(Acquire))
+        .find(|&pid| pid > 0)
+        .unwrap_or(0)
 }
 
 /// Removes a run that is not alive.

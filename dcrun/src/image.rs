@@ -17,6 +17,7 @@ use dc_image::header::{
     OWNER_OFFSET, VERSION, checksum,
 };
 
+use dc_image::run::{RUN_OFFSET, Run};
 use protocols::Protocol;
 
 use crate::cli::{Rio, RioKind};
@@ -30,6 +31,9 @@ const FIRST_CHUNK: usize = 16 << 20;
 const NEW_LEN: usize = FRAMES_OFFSET + FIRST_CHUNK;
 /// The pages that the keeper writes.
 const OWNED_PAGES: usize = NOTICES_OFFSET + NOTICES_LEN;
+/// Where an image says what it is called.
+const IMAGE_NAME_AT: usize = RUN_OFFSET + offset_of!(Run, image_name);
+const IMAGE_NAME_LEN: usize = 256;
 const HEADER_LEN: usize = size_of::<Header>();
 const CHECKED: usize = offset_of!(Header, checksum);
 const _: () = assert!(CHECKED == 24 && HEADER_LEN == 32);
@@ -156,7 +160,14 @@ pub fn create(path: &Path, protocol: Protocol, run: &Path) -> Outcome<File> {
     }
     pages[OWNER_OFFSET..][..run.len()].copy_from_slice(run);
     pages[..HEADER_LEN].copy_from_slice(&header(protocol));
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    if name.len() >= IMAGE_NAME_LEN {
+        return Err(Failure::own(says(
+            "its name is too long; name a shorter one with --rio KIND:PATH",
+        )));
+    }
     file.write_all_at(&pages, 0)
+        .and_then(|()| file.write_all_at(name, IMAGE_NAME_AT as u64))
         .doing(|| says("write its header; make room there, or choose another place with --rio"))?;
     fs::rename(unfinished, path).doing(|| says("give it its name"))?;
     Ok(file)
@@ -209,19 +220,48 @@ pub fn open(path: &Path) -> Outcome<Option<File>> {
 
 /// Drops all that was ever committed, but for the keeper's pages.
 pub fn empty(file: &File) -> Outcome<()> {
-    file.set_len(OWNED_PAGES as u64)
+    let mut name = [0u8; IMAGE_NAME_LEN];
+    file.read_exact_at(&mut name, IMAGE_NAME_AT as u64)
+        .and_then(|()| file.set_len(OWNED_PAGES as u64))
         .and_then(|()| file.set_len(NEW_LEN as u64))
+        .and_then(|()| file.write_all_at(&name, IMAGE_NAME_AT as u64))
         .doing(|| "image: empty it".to_owned())
 }
 
-/// Removes an image; one that is gone is no error.
+/// Removes an image, and what its processes have beside it; one that is gone is no error.
 pub fn remove(path: &Path) -> Outcome<()> {
+    remove_beside(path);
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::own(format!(
             "image {}: remove it: {error}",
             path.display()
         ))),
         _ => Ok(()),
+    }
+}
+
+/// Removes the images of processes that are not the first, and what they share: files with
+/// the image's name and a suffix of ours.
+pub fn remove_beside(path: &Path) {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return;
+    };
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let of_a_process = entry
+            .file_name()
+            .as_bytes()
+            .strip_prefix(name.as_bytes())
+            .and_then(|rest| rest.strip_prefix(b"."))
+            .is_some_and(|suffix| {
+                let number = suffix.strip_prefix(b"shared-").unwrap_or(suffix);
+                !number.is_empty() && number.iter().all(u8::is_ascii_digit)
+            });
+        if of_a_process {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 

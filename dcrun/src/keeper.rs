@@ -24,6 +24,7 @@ use crate::remains::Remains;
 use crate::reserve::Reservation;
 use crate::run_directory::RunDirectory;
 use crate::stats;
+use crate::tree;
 use crate::verdict::{self, Facts, Verdict};
 use crate::victims::Victims;
 use crate::worker::{Start, Starter};
@@ -52,12 +53,15 @@ impl Keeper {
     pub fn keep(mut self, mode: Mode) -> Outcome<u8> {
         let mut start = Start {
             mode,
-            pid: self.live.program_pid.load(Relaxed) as i32,
+            pid: self.live.first().id.load(Relaxed),
             fault: take_fault(&mut self.fault, mode),
+            slot: 0,
         };
         if mode == Mode::Fresh {
             start.pid = 0;
         } else {
+            // They died with the last keeper; others may have their numbers.
+            tree::forget_companions(&self.live);
             self.begin_recovery(process::monotonic_ns());
         }
         // If all died at once, nobody has counted what the last worker did; the
@@ -66,27 +70,12 @@ impl Keeper {
         let mut missed = Missed::default();
         loop {
             let mut copies = Copies::default();
-            copies.settle(&self.live.signals_taken);
-            if start.mode != Mode::Fresh {
-                missed.leave(&self.live, &mut copies);
-            }
-            let pid = self.starter.start(start)?;
-            missed.pass_on(pid, &mut copies);
-            self.live.worker_pid.store(pid as u32, Relaxed);
-            if start.pid == 0 {
-                self.live.program_pid.store(pid as u32, Relaxed);
-            }
-            let death = self.watch(pid, &mut copies);
+            copies.settle(&self.live.first().signals_taken);
+            let pid = self.start(start, &mut missed, &mut copies)?;
+            let (dead, death) = self.watch(pid, &mut copies);
             let died_ns = process::monotonic_ns();
-            self.note_counts(read_io(self.starter.plan.counters));
-            let pending = process::pending_signals(pid);
-            process::reap(pid);
-            let companion = self.live.companion_pid.swap(0, Relaxed) as i32;
-            self.remains
-                .bury(companion, self.reservation.number(high_fd::UFFD));
-            missed = Missed::while_it_died(pid, pending, &mut copies, &self.live.signals_taken);
-            self.live.worker_pid.store(0, Relaxed);
-            let verdict = self.judge(death);
+            missed = self.gather(dead, pid, &mut copies);
+            let verdict = self.judge(dead == pid, death);
             if !matches!(verdict, Verdict::Recover { .. } | Verdict::StartOver { .. }) {
                 self.remains.settle();
             }
@@ -106,16 +95,18 @@ impl Keeper {
                         ));
                     }
                     let fault = take_fault(&mut self.fault, Mode::Warm);
-                    let pid = self.live.program_pid.load(Relaxed) as i32;
+                    let pid = self.live.first().id.load(Relaxed);
                     start = Start {
                         mode: Mode::Warm,
                         pid,
                         fault,
+                        slot: 0,
                     };
                 }
                 Verdict::StartOver { crashes } => {
                     self.count_crashes(crashes);
                     self.close_dead();
+                    let pid = self.live.first().id.load(Relaxed);
                     self.start_over(died_ns)?;
                     if self.verbose {
                         self.tell(&format!(
@@ -123,11 +114,11 @@ impl Keeper {
                             cause(death)
                         ));
                     }
-                    let pid = self.live.program_pid.load(Relaxed) as i32;
                     start = Start {
                         mode: Mode::Fresh,
                         pid,
                         fault: fault::NONE,
+                        slot: 0,
                     };
                 }
                 Verdict::CrashLoop { signal, crashes } => {
@@ -158,12 +149,81 @@ impl Keeper {
         }
     }
 
-    /// Waits until the worker is dead, passing on signals and stops meanwhile.
-    fn watch(&mut self, pid: i32, copies: &mut Copies) -> Change {
+    /// Starts the workers of all processes that live in the last commit, the first one
+    /// last: the others get a copy of the keeper's descriptors as it has them now. Answers
+    /// the first one's number, 0 if that has ended.
+    fn start(&mut self, start: Start, missed: &mut Missed, copies: &mut Copies) -> Outcome<i32> {
+        let mut start = start;
+        let fresh = start.mode == Mode::Fresh;
+        if start.mode == Mode::Warm && !tree::has_descriptors(&self.live) {
+            start.mode = Mode::Cold;
+            self.tell("descriptors of a process died with it; going on as if all had died");
+        }
+        let (others, first) = match fresh {
+            true => (Vec::new(), true),
+            false => tree::roll_back(&self.live, start.mode == Mode::Cold),
+        };
+        for slot in others {
+            let p = &self.live.processes()[slot];
+            let pid = self.starter.start(Start {
+                slot: slot as u32,
+                pid: p.id.load(Relaxed),
+                ..start
+            })?;
+            self.live.processes()[slot].real.store(pid, Release);
+        }
+        if !first {
+            return Ok(0);
+        }
+        if !fresh {
+            missed.leave(&self.live, copies);
+        }
+        let pid = self.starter.start(start)?;
+        missed.pass_on(pid, copies);
+        let entry = self.live.first();
+        entry.real.store(pid, Relaxed);
+        if start.pid == 0 {
+            entry.id.store(pid, Relaxed);
+            entry.born.store(1, Relaxed);
+        }
+        Ok(pid)
+    }
+
+    /// A process has died that had not ended, or the last one has: kills the others, and
+    /// notes what the one whose call was under way had read and written.
+    fn gather(&mut self, dead: i32, first: i32, copies: &mut Copies) -> Missed {
+        let killed = tree::kill_others(&self.live, dead, self.remains.companions());
+        let in_flight = self.live.run().in_flight.load(Relaxed) as usize;
+        let of_first = in_flight == 0;
+        let flying = self.live.processes().get(in_flight);
+        let flying = flying.map_or(0, |p| p.real.load(Relaxed));
+        self.note_counts(match of_first {
+            true => read_io(self.starter.plan.counters),
+            false => process::counters_of(flying).as_deref().and_then(parse_io),
+        });
+        let pending = process::pending_signals(first);
+        for &pid in &killed {
+            process::reap(pid);
+        }
+        process::reap(dead);
+        let companion = self.live.first().companion.swap(0, Relaxed) as i32;
+        self.remains
+            .bury(companion, self.reservation.number(high_fd::UFFD));
+        let taken = &self.live.first().signals_taken;
+        let missed = Missed::while_it_died(first, pending, copies, taken);
+        self.live.first().real.store(0, Relaxed);
+        missed
+    }
+
+    /// Waits until a process has failed or the last one has ended, passing on signals and
+    /// stops meanwhile. Answers which, and how.
+    fn watch(&mut self, mut pid: i32, copies: &mut Copies) -> (i32, Change) {
         let mut known_stop = false;
         loop {
-            if let Some(death) = process::peek_death(pid) {
-                return death;
+            if let Some(death) = process::peek_death(pid)
+                && !self.is_no_failure(0)
+            {
+                return (pid, death);
             }
             match process::peek_stop(pid) {
                 Some(Change::Stopped(signal)) if !known_stop => {
@@ -177,11 +237,25 @@ impl Keeper {
                 Some(_) => {}
                 None => known_stop = false,
             }
+            if let Some((child, change)) = process::take_stop() {
+                tree::note_stop(&self.live, child, change);
+                continue;
+            }
             match process::peek_any_death() {
-                Some(dead) if dead == pid => continue,
-                Some(orphan) => {
-                    process::reap(orphan);
-                    self.remains.reaped(orphan);
+                Some((dead, death)) => {
+                    match tree::entry_of(&self.live, dead) {
+                        Some(slot) if !self.is_no_failure(slot) => return (dead, death),
+                        Some(slot) => {
+                            let entry = &self.live.processes()[slot];
+                            let _ = entry.real.compare_exchange(dead, 0, Release, Relaxed);
+                            if dead == pid {
+                                pid = 0;
+                            }
+                        }
+                        None => {}
+                    }
+                    process::reap(dead);
+                    self.remains.reaped(dead);
                     continue;
                 }
                 None => {}
@@ -192,16 +266,27 @@ impl Keeper {
             };
             match arrived {
                 Some(arrived) if is_for_program(&arrived, pid) => {
-                    signals::send(pid, arrived.number);
+                    if pid > 0 {
+                        signals::send(pid, arrived.number);
+                    }
                     copies.sent(arrived.number);
                 }
                 Some(arrived) => copies.arrived(&arrived),
                 None => {
-                    copies.send_lost(pid, &self.live.signals_taken);
-                    copies.settle(&self.live.signals_taken);
+                    copies.send_lost(pid, &self.live.first().signals_taken);
+                    copies.settle(&self.live.first().signals_taken);
                 }
             }
         }
+    }
+
+    /// Whether the death of a process's worker is what its end was committed as, and others
+    /// live on.
+    fn is_no_failure(&self, slot: usize) -> bool {
+        let live = &self.live;
+        live.status.load(Acquire) != Status::Done as u32
+            && live.fatal.load(Acquire) == FatalCode::None as u32
+            && tree::has_ended(&live.processes()[slot], live.published.load(Acquire))
     }
 
     /// Job control stopped the worker: stop too, so that the shell sees it, and
@@ -218,10 +303,15 @@ impl Keeper {
         }
     }
 
-    fn judge(&mut self, death: Change) -> Verdict {
+    fn judge(&mut self, is_first: bool, death: Change) -> Verdict {
         let live = &self.live;
         let facts = Facts {
-            death,
+            // What would end the first process does not reach another one: that is told
+            // to its runtime.
+            death: match death {
+                Change::Killed(_) if !is_first => Change::Killed(libc::SIGKILL),
+                _ => death,
+            },
             done: live.status.load(Acquire) == Status::Done as u32,
             exit_code: live.exit_code.load(Relaxed),
             exit_signal: live.exit_signal.load(Relaxed),
@@ -277,19 +367,10 @@ impl Keeper {
     fn start_over(&self, died_ns: u64) -> Outcome<()> {
         image::empty(&self.image)?;
         let live = &self.live;
-        for counter in [
-            &live.journal,
-            &live.journal_durable,
-            &live.frame_limit,
-            &live.rchar,
-            &live.wchar,
-            &live.frames_used,
-        ] {
+        for counter in [&live.journal, &live.journal_durable] {
             counter.store(0, Relaxed);
         }
-        for counter in &live.signals_taken {
-            counter.store(0, Relaxed);
-        }
+        image::remove_beside(&self.record.image);
         live.input.active.store(0, Relaxed);
         live.output.active.store(0, Relaxed);
         self.begin_recovery(died_ns);
@@ -328,7 +409,7 @@ impl Keeper {
 
     /// The exit status, if the program had ended when its keeper died.
     pub fn had_ended(&mut self) -> Option<u8> {
-        match self.judge(Change::Killed(libc::SIGKILL)) {
+        match self.judge(true, Change::Killed(libc::SIGKILL)) {
             Verdict::Finished(status) => Some(status),
             _ => None,
         }
@@ -444,6 +525,7 @@ fn cause(death: Change) -> String {
             format!("the program died by {name}")
         }
         Change::Exited(status) => format!("the worker exited with {status}"),
+        Change::Continued => "the program was continued".to_owned(),
     }
 }
 

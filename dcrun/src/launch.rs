@@ -39,7 +39,7 @@ use crate::worker::{Starter, blank_boot_info};
 /// counters of the worker.
 const LOCK: i32 = high_fd::KEEPER;
 const VMSTAT: i32 = high_fd::KEEPER + 1;
-const COUNTERS: i32 = high_fd::KEEPER + 2;
+const COUNTERS: i32 = high_fd::COUNTERS;
 /// What is left of dead workers, up to LIMBO.
 const REMAINS: i32 = high_fd::KEEPER + 8;
 const _: () = assert!(REMAINS + Remains::PLACES <= high_fd::LIMBO);
@@ -325,6 +325,12 @@ fn assemble(
         .doing(|| format!("{}: open its directory", run.name))?;
     place("the run's directory", directory, high_fd::RUN_DIR)?;
     place("the runtime", session.runtime.file, high_fd::RUNTIME)?;
+    let images = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY)
+        .open(record.image.parent().unwrap_or(Path::new("/")))
+        .doing(|| format!("image {}: open its directory", record.image.display()))?;
+    place("the image's directory", images, high_fd::IMAGES)?;
     place("the image", file, high_fd::RIO)?;
     let image = descriptors::adopt(number(high_fd::RIO));
     let victims = File::open("/proc/vmstat").ok().and_then(|file| {
@@ -379,6 +385,7 @@ fn assemble(
         counters: number(COUNTERS),
         process_name: process_name(&record.executed),
         live: live.address(),
+        companion: live.first().companion.as_ptr(),
         keeper: process::pid(),
     };
     Ok(Keeper {

@@ -37,6 +37,7 @@ mod reserve;
 mod run_directory;
 mod runtime_file;
 mod stats;
+mod tree;
 mod verdict;
 mod victims;
 mod worker;

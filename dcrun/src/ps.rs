@@ -7,9 +7,11 @@ use std::io::Write;
 use std::sync::atomic::Ordering::Acquire;
 
 use dc_image::Status;
+use dc_image::run::{Life, Process};
 use serde_json::{Value, json};
 
 use crate::image;
+use crate::machine::shared::SharedLive;
 use crate::message::Outcome;
 use crate::record::Record;
 use crate::run_directory::{self, RunDirectory};
@@ -37,6 +39,7 @@ impl State {
 struct Line {
     state: State,
     record: Record,
+    processes: Vec<Member>,
     worker_pid: Option<u32>,
     keeper_pid: Option<i32>,
     commits: u64,
@@ -94,9 +97,14 @@ fn look(run: &RunDirectory, record: Record) -> Line {
     };
     let worker_pid = live
         .as_ref()
-        .map(|live| live.worker_pid.load(Acquire))
+        .map(|live| live.first().real.load(Acquire) as u32)
         .filter(|&pid| pid != 0 && keeper_pid.is_some());
+    let processes = match (&live, keeper_pid) {
+        (Some(live), Some(_)) => members(live),
+        _ => Vec::new(),
+    };
     Line {
+        processes,
         state,
         worker_pid,
         keeper_pid,
@@ -115,6 +123,53 @@ fn look(run: &RunDirectory, record: Record) -> Line {
     }
 }
 
+/// A process of a run.
+struct Member {
+    /// The kernel's number of its worker; none of one that has ended.
+    pid: Option<u32>,
+    parent: Option<u32>,
+    state: &'static str,
+    command: String,
+}
+
+/// The processes of a run that lives, the first one first.
+fn members(live: &SharedLive) -> Vec<Member> {
+    let all = live.processes();
+    let number = |slot: usize| all.get(slot).map(|p| p.real.load(Acquire) as u32);
+    all.iter()
+        .enumerate()
+        .filter(|(slot, p)| *slot == 0 || p.life() != Life::None)
+        .map(|(slot, p)| Member {
+            pid: number(slot).filter(|&pid| pid != 0),
+            parent: p
+                .parent_at(u64::MAX)
+                .and_then(number)
+                .filter(|&pid| pid != 0),
+            state: match p.life() {
+                Life::Zombie => "zombie",
+                _ => "running",
+            },
+            command: name_of(p),
+        })
+        .collect()
+}
+
+fn name_of(p: &Process) -> String {
+    let name = p.name.split(|&b| b == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
+}
+
+impl Member {
+    fn to_json(&self) -> Value {
+        json!({
+            "pid": self.pid,
+            "parent": self.parent,
+            "state": self.state,
+            "command": self.command,
+        })
+    }
+}
+
 impl Line {
     fn to_json(&self) -> Value {
         json!({
@@ -128,6 +183,7 @@ impl Line {
             "recoveries": self.recoveries,
             "command": self.record.command_line(),
             "rio": self.record.rio.to_string(),
+            "processes": self.processes.iter().map(Member::to_json).collect::<Vec<_>>(),
         })
     }
 

@@ -42,6 +42,11 @@ impl Remains {
         descriptors::close(userfaultfd);
     }
 
+    /// Companions that are on their way; 0 stands for none.
+    pub fn companions(&self) -> &[i32] {
+        &self.companions
+    }
+
     /// Waits for all companions. A run that is over leaves nothing behind: no
     /// memory, no lock, and no zombie for an init that may reap late.
     pub fn settle(&mut self) {

@@ -5,12 +5,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use dc_image::Status;
-use dc_image::header::Live;
+use dc_image::run::Process;
 use dc_image::window::PAGE;
 use protocols::Protocol;
 use serde_json::{Value, json};
 
 use crate::image;
+use crate::machine::shared::SharedLive;
 use crate::message::{Failure, Outcome};
 use crate::ps::{self, state_of};
 use crate::record::Record;
@@ -81,7 +82,7 @@ fn for_people(value: &Value) -> String {
 }
 
 /// Everything that is counted about a run, with the unit in each name.
-pub fn counters(record: &Record, live: &Live) -> Value {
+pub fn counters(record: &Record, live: &SharedLive) -> Value {
     let commits = live.commits.load(Relaxed);
     let recoveries = live.recoveries.load(Relaxed);
     let commit_ns = live.commit_ns.load(Relaxed);
@@ -116,8 +117,8 @@ pub fn counters(record: &Record, live: &Live) -> Value {
         "pages_folded": live.pages_folded.load(Relaxed),
         "folds_undone": live.folds_undone.load(Relaxed),
         "journal_bytes": live.journal_bytes.load(Relaxed),
-        "frames_used": live.frames_used.load(Relaxed),
-        "frame_limit": live.frame_limit.load(Relaxed),
+        "frames_used": sum(live, |p| &p.frames_used),
+        "frame_limit": sum(live, |p| &p.frame_limit),
         "image_bytes": image_bytes,
         "image_len_bytes": image_len_bytes,
         "calls": live.calls.load(Relaxed),
@@ -133,13 +134,19 @@ pub fn counters(record: &Record, live: &Live) -> Value {
         "log_flushes": live.log_flushes.load(Relaxed),
         "log_flush_total_us": live.log_flush_ns.load(Relaxed) as f64 / 1000.0,
         "log_bound_commits": live.log_bound_commits.load(Relaxed),
-        "read_bytes": live.rchar.load(Relaxed),
-        "written_bytes": live.wchar.load(Relaxed),
+        "read_bytes": sum(live, |p| &p.rchar),
+        "written_bytes": sum(live, |p| &p.wchar),
         "recoveries": recoveries,
         "recovery_us": recovery_us,
         "crashes_in_a_row": live.crashes.load(Relaxed),
         "crash_commit": live.crash_commit.load(Relaxed),
     })
+}
+
+/// A counter of all processes together.
+fn sum(live: &SharedLive, counter: fn(&Process) -> &AtomicU64) -> u64 {
+    let all = live.processes().iter();
+    all.map(|process| counter(process).load(Relaxed)).sum()
 }
 
 /// What `auto` has measured, if it did.
@@ -149,7 +156,7 @@ fn cost_us(ns: &AtomicU64) -> Option<f64> {
 }
 
 /// Why the protocol was changed last, if it was.
-fn reason(live: &Live) -> Option<String> {
+fn reason(live: &SharedLive) -> Option<String> {
     let text = live.protocol_reason.split(|&b| b == 0).next()?;
     (!text.is_empty()).then(|| String::from_utf8_lossy(text).into_owned())
 }

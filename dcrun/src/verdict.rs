@@ -71,6 +71,8 @@ pub fn judge(facts: &Facts) -> Verdict {
     let signal = match facts.death {
         Change::Exited(status) => return Verdict::Vanished(status),
         Change::Killed(signal) | Change::Stopped(signal) => signal,
+        // No death.
+        Change::Continued => return Verdict::Vanished(0),
     };
     if facts.kill_requested && signal == libc::SIGKILL {
         return Verdict::Killed;

@@ -21,6 +21,8 @@ pub struct Start {
     /// The pid the program knows itself by; 0 for the first worker.
     pub pid: i32,
     pub fault: u32,
+    /// Its entry in the run's table of processes.
+    pub slot: u32,
 }
 
 impl Starter {
@@ -30,6 +32,7 @@ impl Starter {
         info.mode = start.mode as u32;
         info.pid = start.pid;
         info.fault = start.fault;
+        info.slot = start.slot;
         info.can_set_tid = u32::from(self.can_set_tid);
         let wanted = (self.can_set_tid && start.pid != 0).then_some(start.pid);
         let mut outcome = jump::start(&self.plan, &self.info, wanted);
@@ -72,5 +75,6 @@ pub fn blank_boot_info() -> BootInfo {
         auto: 0,
         log_limit: LOG_LIMIT,
         fold_ms: FOLD_MS,
+        slot: 0,
     }
 }

@@ -37,6 +37,8 @@ pub struct Plan {
     pub process_name: CString,
     /// Where a child that fails before the jump says so.
     pub live: *mut Live,
+    /// Where the first process's companion is noted.
+    pub companion: *mut u32,
     pub keeper: i32,
 }
 
@@ -61,7 +63,13 @@ pub struct CloneArguments {
 pub fn start(plan: &Plan, info: &BootInfo, wanted: Option<i32>) -> io::Result<i32> {
     let set_tid = [wanted.unwrap_or(0)];
     let arguments = CloneArguments {
-        flags: libc::CLONE_FILES as u64,
+        // The first process shares its descriptors with the keeper; each other one has a
+        // table of its own.
+        flags: if info.slot == 0 {
+            libc::CLONE_FILES as u64
+        } else {
+            0
+        },
         exit_signal: libc::SIGCHLD as u64,
         set_tid: if wanted.is_some() {
             set_tid.as_ptr() as u64
@@ -140,10 +148,13 @@ fn become_worker(plan: &Plan, info: &BootInfo) -> ! {
     if info.mode == Mode::Fresh as u32 {
         signals::give_mask_back(&plan.inherited);
     }
-    leave_counters(plan.counters);
-    // SAFETY: the live page is mapped, and the field is a plain number.
-    let report = unsafe { (&raw mut (*plan.live).companion_pid).cast::<u32>() };
-    let companion = memory_holder::start(plan.keeper, report);
+    // What is not the first sees to these itself, when it has its descriptors.
+    let companion = if info.slot == 0 {
+        leave_counters(plan.counters);
+        memory_holder::start(plan.keeper, plan.companion)
+    } else {
+        None
+    };
     for segment in &plan.segments {
         if let Err(error) = map_segment(plan.runtime, segment) {
             give_up(plan, "map the runtime", &error);

@@ -9,21 +9,39 @@ pub enum Change {
     Exited(i32),
     Killed(i32),
     Stopped(i32),
+    Continued,
 }
 
 /// Looks, without waiting and without reaping, whether `pid` is dead.
 pub fn peek_death(pid: i32) -> Option<Change> {
+    if pid == 0 {
+        return None;
+    }
     peek(libc::P_PID, pid, libc::WEXITED).map(|(_, change)| change)
 }
 
 /// Looks, without taking note of it, whether `pid` is stopped at this moment.
 pub fn peek_stop(pid: i32) -> Option<Change> {
+    if pid == 0 {
+        return None;
+    }
     peek(libc::P_PID, pid, libc::WSTOPPED).map(|(_, change)| change)
 }
 
+/// A child that was stopped or continued since somebody asked.
+pub fn take_stop() -> Option<(i32, Change)> {
+    look(libc::P_ALL, 0, libc::WSTOPPED | libc::WCONTINUED)
+}
+
 /// Looks for any dead child.
-pub fn peek_any_death() -> Option<i32> {
-    peek(libc::P_ALL, 0, libc::WEXITED).map(|(pid, _)| pid)
+pub fn peek_any_death() -> Option<(i32, Change)> {
+    peek(libc::P_ALL, 0, libc::WEXITED)
+}
+
+/// What proc(5) counts of a process that is dead and not yet reaped; a user may read it of
+/// his own processes only as long as they live.
+pub fn counters_of(dead: i32) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/{dead}/io")).ok()
 }
 
 /// Signals that were sent to a process before it died and that it never took:
@@ -41,6 +59,54 @@ fn parse_pending(status: &str) -> u64 {
         .fold(0, |all, mask| all | mask)
 }
 
+/// Wakes whoever waits for a word in memory that processes share (futex(2)).
+pub fn wake(word: &std::sync::atomic::AtomicU32) {
+    // SAFETY: the word is mapped; nothing is written.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
+}
+
+/// Whether a child of this process lives.
+pub fn is_alive(pid: i32) -> bool {
+    // SAFETY: takes no pointer; the null signal is only asked about.
+    (unsafe { libc::kill(pid, 0) }) == 0 && peek_death(pid).is_none()
+}
+
+/// Waits until `pid` is dead, without reaping it.
+pub fn await_death(pid: i32) {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let options = libc::WEXITED | libc::WNOWAIT;
+    // SAFETY: info has room for one siginfo.
+    while unsafe { libc::waitid(libc::P_PID, pid as libc::id_t, info.as_mut_ptr(), options) } == -1
+        && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+    {}
+}
+
+/// All children of this process, dead ones among them.
+pub fn children() -> Vec<i32> {
+    let own = pid();
+    let numbers = |text: String| {
+        text.split_whitespace()
+            .filter_map(|n| n.parse().ok())
+            .collect()
+    };
+    // proc(5): only if the kernel was built with CONFIG_PROC_CHILDREN.
+    if let Ok(text) = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")) {
+        return numbers(text);
+    }
+    let parent_of = |pid: i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let behind_name = stat.rsplit_once(')')?.1;
+        behind_name.split_whitespace().nth(1)?.parse::<i32>().ok()
+    };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|&pid| parent_of(pid) == Some(own))
+        .collect()
+}
+
 /// Reaps a child that is known to be dead.
 pub fn reap(pid: i32) {
     // SAFETY: a null status is allowed.
@@ -50,8 +116,12 @@ pub fn reap(pid: i32) {
 }
 
 fn peek(which: libc::idtype_t, pid: i32, states: i32) -> Option<(i32, Change)> {
+    look(which, pid, states | libc::WNOWAIT)
+}
+
+fn look(which: libc::idtype_t, pid: i32, states: i32) -> Option<(i32, Change)> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-    let options = states | libc::WNOHANG | libc::WNOWAIT;
+    let options = states | libc::WNOHANG;
     // SAFETY: info has room for one siginfo, and is zeroed in case of no change.
     let (pid, code, status) = unsafe {
         if libc::waitid(which, pid as libc::id_t, info.as_mut_ptr(), options) == -1 {
@@ -64,6 +134,7 @@ fn peek(which: libc::idtype_t, pid: i32, states: i32) -> Option<(i32, Change)> {
         libc::CLD_EXITED => Change::Exited(status),
         libc::CLD_KILLED | libc::CLD_DUMPED => Change::Killed(status),
         libc::CLD_STOPPED => Change::Stopped(status),
+        libc::CLD_CONTINUED => Change::Continued,
         _ => return None,
     };
     (pid != 0).then_some((pid, change))

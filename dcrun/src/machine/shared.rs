@@ -1,13 +1,18 @@
-//! The first two pages of an image, mapped: what keeper, worker and `dcrun ps`
-//! say to one another.
+//! The first two pages of an image and the run's tables, mapped: what keeper, workers and
+//! `dcrun ps` say to one another.
 
 use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::Ordering::Acquire;
 
 use dc_image::header::{LIVE_OFFSET, Live};
+use dc_image::run::{
+    CONTENTS_OFFSET, PROCESS_MAX, PROCESSES_OFFSET, Process, RUN_OFFSET, Run, SHARED_MAX,
+    SHARED_OFFSET, Shared,
+};
 
-const LEN: usize = LIVE_OFFSET + 4096;
+const LEN: usize = RUN_OFFSET + CONTENTS_OFFSET;
 
 /// [`Live`] of a run, readable and, for its keeper, writable.
 pub struct SharedLive {
@@ -39,6 +44,40 @@ impl SharedLive {
     pub fn address(&self) -> *mut Live {
         // SAFETY: LIVE_OFFSET lies inside the mapping.
         unsafe { self.base.add(LIVE_OFFSET).cast() }
+    }
+}
+
+impl SharedLive {
+    /// What all processes of the run share.
+    pub fn run(&self) -> &Run {
+        // SAFETY: inside the mapping, which lives as long as self; all of it is atomic but
+        // what is written once.
+        unsafe { &*self.base.add(RUN_OFFSET).cast() }
+    }
+
+    /// The table of processes.
+    pub fn processes(&self) -> &[Process] {
+        let high = (self.run().high.load(Acquire) as usize).clamp(1, PROCESS_MAX);
+        // SAFETY: as `run`; the table has room for PROCESS_MAX entries.
+        unsafe {
+            let first = self.base.add(RUN_OFFSET + PROCESSES_OFFSET).cast();
+            std::slice::from_raw_parts(first, high)
+        }
+    }
+
+    /// The first process.
+    pub fn first(&self) -> &Process {
+        &self.processes()[0]
+    }
+
+    /// The table of what processes share.
+    pub fn shared(&self) -> &[Shared] {
+        let high = (self.run().shared_high.load(Acquire) as usize).min(SHARED_MAX);
+        // SAFETY: as `run`; the table has room for SHARED_MAX entries.
+        unsafe {
+            let first = self.base.add(RUN_OFFSET + SHARED_OFFSET).cast();
+            std::slice::from_raw_parts(first, high)
+        }
     }
 }
 

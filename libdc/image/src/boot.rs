@@ -41,6 +41,12 @@ pub mod high_fd {
     pub const MESSAGES: i32 = 7;
     /// Scratch: a file opened for a moment.
     pub const SCRATCH: i32 = 8;
+    /// The directory of the run's image, where the images of its other processes are.
+    pub const IMAGES: i32 = 9;
+    /// The image of a process that is not the first.
+    pub const OWN_IMAGE: i32 = 10;
+    /// The process's own /proc/PID/io, for whoever settles what it did at its death.
+    pub const COUNTERS: i32 = 11;
     /// For the keeper's own use, up to `LIMBO`.
     pub const KEEPER: i32 = 16;
     /// Descriptors the program has closed, kept until the next commit.
@@ -105,6 +111,8 @@ pub struct BootInfo {
     /// Time that memory must have been quiet for to be mapped from the image
     /// instead of being held twice, ms; 0 is never.
     pub fold_ms: u64,
+    /// The worker's entry in the run's table of processes.
+    pub slot: u32,
 }
 
 /// [`BootInfo::log_limit`] unless somebody says otherwise.
@@ -217,5 +225,6 @@ impl BootInfo {
         auto: 0,
         log_limit: LOG_LIMIT,
         fold_ms: FOLD_MS,
+        slot: 0,
     };
 }

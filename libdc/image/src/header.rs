@@ -6,21 +6,25 @@
 //! 0x0000_1000   Live: published, status, counters          single stores
 //! 0x0000_2000   path of the run's directory            written once
 //! 0x0000_3000   notices to the user                        appended
-//! 0x0001_0000   journal of the interval                    tagged tail word
-//! 0x1001_0000   frame table: {page, seq} a frame           ordered stores
-//! 0x3001_0000   frames of 4096 bytes, growing              named by the table
+//! 0x0001_0000   what the processes of a run share: crate::run   numbers of commits
+//! 0x1001_0000   journal of the interval                    tagged tail word
+//! 0x2001_0000   frame table: {page, seq} a frame           ordered stores
+//! 0x4001_0000   frames of 4096 bytes, growing              named by the table
 //! ```
 //!
 //! `published` is the commit: one aligned 8-byte store makes a new state the
 //! newest. A frame counts if its sequence number is not above it; the journal
 //! counts if its tag is the next number. Nothing else needs to be cleared, so
 //! a commit has no second step that a crash could separate from the first.
+//!
+//! The first process of a run has its pages in the run's own image. Each other one has
+//! an image with the same table and frames and nothing else in it.
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 pub const MAGIC: [u8; 8] = *b"DCIMAGE\x01";
 /// Raised whenever the layout of image or state changes.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 pub const LIVE_OFFSET: usize = 0x1000;
 /// Whose image this is, ended by NUL: an image in memory has no other link back.
@@ -31,7 +35,7 @@ pub const NOTICES_LEN: usize = 0x1000;
 pub const NOTICE_SAID: u8 = b'+';
 /// Not said yet: the screen was the program's.
 pub const NOTICE_KEPT: u8 = b'-';
-pub const JOURNAL_OFFSET: usize = 0x1_0000;
+pub const JOURNAL_OFFSET: usize = 0x1001_0000;
 pub const JOURNAL_LEN: usize = 256 << 20;
 pub const TABLE_OFFSET: usize = JOURNAL_OFFSET + JOURNAL_LEN;
 /// Frames an image can hold at the most (128 GiB of pages).
@@ -104,9 +108,6 @@ pub struct Header {
     pub checksum: u64,
 }
 
-/// So many threads have their calls counted ([`Live::begun`]).
-pub const BEGUN: usize = 64;
-
 /// Second page: what changes outside of commits.
 #[repr(C)]
 pub struct Live {
@@ -115,11 +116,6 @@ pub struct Live {
     _line0: [u64; 7],
     /// (published + 1) in the high half, bytes of journal in the low half.
     pub journal: AtomicU64,
-    /// Frames ever handed out; only these are looked at by recovery.
-    pub frame_limit: AtomicU64,
-    /// Bytes that this worker has read and written so far, as proc(5) counts them.
-    pub rchar: AtomicU64,
-    pub wchar: AtomicU64,
     /// An input or output call under way: see [`Inflight`].
     pub input: Inflight,
     pub output: Inflight,
@@ -132,7 +128,6 @@ pub struct Live {
     pub fatal: AtomicU32,
     /// errno or other detail of `fatal`.
     pub fatal_detail: AtomicU64,
-    pub worker_pid: AtomicU32,
     pub keeper_pid: AtomicU32,
     pub recoveries: AtomicU64,
     /// Crashes in a row from the same commit, and that commit.
@@ -151,8 +146,6 @@ pub struct Live {
     pub nd_events: AtomicU64,
     /// Bytes ever appended to the journal.
     pub journal_bytes: AtomicU64,
-    /// Frames in use at the last commit.
-    pub frames_used: AtomicU64,
     /// CLOCK_MONOTONIC ns when the last recovery began (set by the keeper right
     /// after the death was seen) and when the program ran again.
     pub recovery_begin_ns: AtomicU64,
@@ -162,14 +155,8 @@ pub struct Live {
     pub recovery_ns: [AtomicU64; 64],
     /// Message that belongs to `fatal`, UTF-8, NUL-terminated.
     pub message: [u8; 512],
-    /// Pid of the first worker: the one the program knows, whatever later
-    /// workers get. Written by the keeper.
-    pub program_pid: AtomicU32,
     /// Nonzero: `dcrun kill` wants the next death of the worker to be final.
     pub kill_requested: AtomicU32,
-    /// Pid of the process that shares the worker's memory and does nothing: its
-    /// companion, which lets the worker die without taking that memory apart.
-    pub companion_pid: AtomicU32,
     /// Raised by each worker once it has settled what the one before left under
     /// way. Calls under way belong to the generation that they are noted in.
     pub generation: AtomicU64,
@@ -182,10 +169,6 @@ pub struct Live {
     pub dead_generation: AtomicU64,
     /// Lines of the trace so far.
     pub trace_sequence: AtomicU64,
-    /// Signals from outside that a worker's runtime has ever taken from the
-    /// kernel, by number. The state counts those that were delivered; the
-    /// difference died in the queue of a dead worker.
-    pub signals_taken: [AtomicU32; 32],
     /// Of `nd_events` those whose results went to the log, the bytes of it, and
     /// those whose results were fed from it again.
     pub logged_events: AtomicU64,
@@ -224,8 +207,6 @@ pub struct Live {
     /// Signals that came when there was no worker, for the one that recovers: bit N
     /// is signal N + 1. Written by the keeper; the worker takes them out.
     pub signals_missed: AtomicU64,
-    /// Calls that the threads of the first slots have begun since the last commit.
-    pub begun: [AtomicU32; BEGUN],
 }
 
 /// In `Live::dead_rchar` and `dead_wchar`: all died at once, and nobody has counted.
@@ -241,7 +222,7 @@ pub struct Inflight {
     pub fd: AtomicU32,
     /// Bytes asked for.
     pub len: AtomicU64,
-    /// `Live::rchar` or `Live::wchar` before the call.
+    /// `rchar` or `wchar` of its process ([`crate::run::Process`]) before the call.
     pub before: AtomicU64,
     /// Slot of the thread that makes the call.
     pub thread: AtomicU32,

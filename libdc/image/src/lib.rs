@@ -5,11 +5,12 @@
 //! the image outlives both. So this crate holds only plain `repr(C)` data and
 //! constants: no behaviour that needs an allocator, no pointer that would mean
 //! something else in the other process.
-#![no_std]
+#![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 
 pub mod boot;
 pub mod header;
+pub mod run;
 pub mod window;
 
 pub use boot::{BootInfo, Mode};

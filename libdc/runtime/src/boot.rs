@@ -8,7 +8,7 @@ use crate::machine::entry;
 use crate::machine::sys::failed;
 use crate::machine::vector;
 use crate::state::State;
-use crate::{commit, fatal, load, recover, signal, sys, thread, uffd};
+use crate::{commit, fatal, load, recover, run, signal, sys, thread, uffd};
 use core::sync::atomic::Ordering::*;
 use dc_image::boot::high_fd;
 use dc_image::header::{self, Live};
@@ -16,7 +16,6 @@ use dc_image::window::*;
 use dc_image::{BootInfo, FatalCode, Mode, Status};
 use protocols::{Machine, Protocol};
 use vista_core::journal::{Journal, Words};
-use vista_core::pages::{PageStore, Place};
 
 const PROT_RW: usize = 3;
 const MAP_PRIVATE: usize = 2;
@@ -35,11 +34,16 @@ pub extern "C" fn main(info: *const BootInfo) -> ! {
     let rules = Protocol::from_u8(boot.protocol as u8).map(Protocol::rules);
     clock::keep(rules.is_some_and(|r| !r.log && !r.after_non_deterministic));
     unmap_keeper();
+    e.slot = boot.slot as usize;
     map_rio();
-    let live = e.live();
+    e.image_fd = e.high_fd(high_fd::RIO);
+    if e.slot != 0 {
+        run::image::open(false);
+    }
+    run::me().active.store(0, Relaxed);
     crate::object::counts::take();
     e.pid = sys!(GETPID) as i32;
-    live.worker_pid.store(e.pid as u32, Relaxed);
+    run::me().real.store(e.pid, SeqCst);
     if !vector::detect() {
         fatal::stop(
             FatalCode::Internal,
@@ -135,34 +139,24 @@ fn map_tables() {
     e.taken = e.arena.alloc(buffer).cast();
     e.pieces.init(&mut e.arena);
     e.folded.init(&mut e.arena);
-    let live = e.live();
-    let place = Place {
-        table: (RIO_BASE + header::TABLE_OFFSET) as *mut _,
-        frames: (RIO_BASE + header::FRAMES_OFFSET) as *mut u8,
-        frame_max: header::FRAME_MAX,
-        published: &raw const live.published,
-        limit: &raw const live.frame_limit,
-    };
-    let rio_fd = e.high_fd(high_fd::RIO);
-    let mut supply = crate::engine::Supplier {
-        arena: &mut e.arena,
-        rio_fd,
-    };
-    // All of it is read at once.
+    // All of the table is read at once.
     const MADV_POPULATE_READ: usize = 22;
-    let frames = live.frame_limit.load(Relaxed) as usize;
+    let frames = run::me().frame_limit.load(Relaxed) as usize;
     if frames > 0 {
         let len = (frames * 16).next_multiple_of(PAGE);
-        sys!(MADVISE, place.table, len, MADV_POPULATE_READ);
+        sys!(
+            MADVISE,
+            RIO_BASE + header::TABLE_OFFSET,
+            len,
+            MADV_POPULATE_READ
+        );
     }
-    // SAFETY: the image is mapped for the life of the worker.
-    match unsafe { PageStore::open(place, &mut supply) } {
-        Ok(store) => e.store = store,
-        Err(full) => fatal::stop(
+    if let Err(full) = run::image::open_store() {
+        fatal::stop(
             FatalCode::RioFull,
             full.0,
             format_args!("open the page store: no memory"),
-        ),
+        );
     }
 }
 
@@ -177,6 +171,7 @@ fn fresh() -> ! {
     s.root.machine_at_start = e.machine;
     crate::log::begin();
     s.root.pid = e.pid;
+    begin_run();
     s.root.nofile = boot.nofile;
     let umask = sys!(UMASK, 0);
     sys!(UMASK, umask);
@@ -223,6 +218,22 @@ fn fresh() -> ! {
     unsafe { entry::leave() }
 }
 
+/// The table of processes has one: the first.
+fn begin_run() {
+    let e = engine();
+    let (run, me) = (run::run(), run::me());
+    run.high.store(1, Relaxed);
+    run.elder.store(0, Relaxed);
+    run.fault_count.store(0, Relaxed);
+    me.clear();
+    me.group.store(sys!(GETPGID, 0) as i32, Relaxed);
+    me.session.store(sys!(GETSID, 0) as i32, Relaxed);
+    me.born.store(1, Relaxed);
+    me.real.store(e.pid, Relaxed);
+    me.id.store(e.pid, SeqCst);
+    run.living.store(1, SeqCst);
+}
+
 /// The vector state of a fresh process: all initial.
 pub fn initial_vectors(l: &mut crate::machine::frame::Local) {
     l.xsave.bytes.fill(0);
@@ -264,6 +275,7 @@ pub fn set_name() {
     const PR_SET_NAME: usize = 15;
     sys!(PRCTL, PR_SET_NAME, name.as_ptr());
     state().root.comm = name;
+    run::note_name(&name);
 }
 
 /// `--interval`: a timer that ticks with the runtime's own signal.
@@ -279,18 +291,4 @@ pub fn start_clock() {
     let t = [ms / 1000, ms % 1000 * 1_000_000];
     let spec = [t[0], t[1], t[0], t[1]];
     sys!(TIMER_SETTIME, id, 0, &raw const spec, 0);
-}
-
-/// In a child of the program: Rio belongs to the parent.
-pub fn make_private() {
-    let flags = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_NORESERVE;
-    sys!(
-        MMAP,
-        RIO_BASE,
-        header::IMAGE_MAX,
-        PROT_RW,
-        flags,
-        -1isize,
-        0
-    );
 }

@@ -5,6 +5,7 @@ use crate::engine::engine;
 use crate::machine::entry::local;
 use crate::machine::frame::*;
 use crate::machine::sys::errno::EFAULT;
+use crate::run::{has_company, unit};
 use crate::table::{self, How};
 use crate::{event, signal, space, thread};
 use core::sync::atomic::Ordering::*;
@@ -171,11 +172,14 @@ pub extern "C" fn on_leave(l: &'static mut Local) {
         if l.state.load(Relaxed) != RUNTIME {
             l.state.store(RUNTIME, SeqCst);
         }
+        if has_company() {
+            unit::runs();
+        }
         let attention = l.attention.load(SeqCst);
         if attention == 0 {
             return;
         }
-        if attention & ATTENTION_STOP != 0 {
+        if attention & (ATTENTION_STOP | ATTENTION_STAGE) != 0 {
             thread::pause_for_stop(l);
             if event::takes_tick() {
                 let _guard = engine().lock.acquire(l);

@@ -25,6 +25,13 @@ pub struct Engine {
     /// that the program knows.
     pub pid: i32,
     pub live: *mut Live,
+    /// Its entry in the run's table of processes.
+    pub slot: usize,
+    /// Its memory is tracked and committed. A child is not before the first commit that
+    /// has to have it.
+    pub tracking: bool,
+    /// Where its frames are: the run's image, or one of its own.
+    pub image_fd: i32,
     pub arena: Arena,
     pub store: PageStore,
     pub journal: Journal,
@@ -69,9 +76,6 @@ pub struct Engine {
     pub times_told: AtomicU64,
     /// A tick of `--interval` is due.
     pub tick: AtomicBool,
-    pub fault_count: u64,
-    /// This is a child of the program: nothing of it is committed.
-    pub alone: bool,
 }
 
 // SAFETY: guarded by the big lock, see the module.
@@ -81,10 +85,13 @@ pub static mut ENGINE: Engine = Engine {
     boot: BootInfo::ZERO,
     pid: 0,
     live: core::ptr::null_mut(),
+    slot: 0,
+    tracking: true,
+    image_fd: -1,
     arena: Arena::new(),
     store: PageStore::closed(),
     journal: Journal::closed(),
-    lock: Lock::new(),
+    lock: Lock,
     stopping: AtomicU32::new(0),
     threads: [core::ptr::null_mut(); MAX_THREADS],
     thread_count: AtomicU32::new(0),
@@ -111,8 +118,6 @@ pub static mut ENGINE: Engine = Engine {
     nd_cheap: AtomicBool::new(false),
     times_told: AtomicU64::new(0),
     tick: AtomicBool::new(false),
-    fault_count: 0,
-    alone: false,
 };
 
 /// The engine. Callers hold the big lock, or touch atomics only.
@@ -142,10 +147,10 @@ impl Engine {
     }
 }
 
-/// Adds to a counter in Rio. Without other threads that needs no locked add.
+/// Adds to a counter in Rio. Without other threads and processes that needs no locked add.
 #[inline(always)]
 pub fn add(counter: &AtomicU64, n: u64) {
-    if engine().thread_count.load(Relaxed) == 1 {
+    if crate::run::is_alone() {
         counter.store(counter.load(Relaxed) + n, Relaxed);
     } else {
         counter.fetch_add(n, Relaxed);
@@ -205,7 +210,7 @@ impl Supply for Supplier<'_> {
 /// Splits the engine into the page store and its supplier.
 pub fn store_and_supply() -> (&'static mut PageStore, Supplier<'static>) {
     let e = engine();
-    let rio_fd = e.high_fd(dc_image::boot::high_fd::RIO);
+    let rio_fd = e.image_fd;
     (
         &mut e.store,
         Supplier {

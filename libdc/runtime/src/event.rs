@@ -291,13 +291,13 @@ fn after(local: &mut Local, d: Decision) {
 
 /// Sets the flag without an event of its own: what happened before may not
 /// repeat itself.
-pub fn mark(_local: &mut Local) {
+pub fn mark() {
     tell(Event::NonDeterministic { loggable: false }, 0);
 }
 
-/// Several threads run from now on, or no longer: their interleaving is
+/// Several threads or processes run from now on, or no longer: their interleaving is
 /// non-deterministic while they do.
-pub fn threads(several: bool) {
+pub fn company(several: bool) {
     let e = engine();
     if several && !e.machine.flag() && e.machine.protocol().logs() {
         log::close();
@@ -313,6 +313,25 @@ pub fn threads(several: bool) {
 pub fn cheapen() {
     let e = engine();
     e.nd_cheap.store(e.machine.flag(), Relaxed);
+}
+
+/// A process leaves the run, with a commit: whoever waits for it sees that.
+pub fn leaves(l: &mut Local) {
+    add(&engine().live().visible_events, 1);
+    let _ = l;
+}
+
+/// The commit is published.
+pub fn committed() {
+    let e = engine();
+    e.machine.step(Event::Committed);
+    cheapen();
+    log::after_commit();
+    // The last of several is one again.
+    if e.machine.always_nd() && crate::run::is_alone() {
+        company(false);
+        mark();
+    }
 }
 
 /// Counts messages: whatever goes or comes through a socket. They are told as

@@ -10,7 +10,7 @@ use crate::engine::{add, engine};
 use crate::sys;
 use core::fmt::Write;
 use core::sync::atomic::Ordering::*;
-use dc_image::{FatalCode, header::Live};
+use dc_image::FatalCode;
 
 /// Formats into a fixed buffer; what does not fit is cut off.
 pub struct Text<const N: usize> {
@@ -80,7 +80,7 @@ pub fn internal(info: &core::panic::PanicInfo) -> ! {
     )
 }
 
-/// Keeps `Live::wchar` equal to what the kernel counts for this process.
-pub fn count_written(live: &Live, bytes: usize) {
-    add(&live.wchar, bytes as u64);
+/// Keeps `Process::wchar` equal to what the kernel counts for this process.
+pub fn count_written(bytes: usize) {
+    add(&crate::run::me().wchar, bytes as u64);
 }

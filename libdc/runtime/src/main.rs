@@ -36,6 +36,7 @@ mod notice;
 mod object;
 mod patch;
 mod recover;
+mod run;
 mod signal;
 mod space;
 mod state;

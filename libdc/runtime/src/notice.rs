@@ -31,8 +31,7 @@ pub fn give(message: core::fmt::Arguments) {
     let _ = text.write_fmt(message);
     let e = engine();
     let fd = e.high_fd(high_fd::MESSAGES);
-    // A child has no image.
-    if !e.live.is_null() && !e.alone {
+    if !e.live.is_null() {
         let kept = paints_itself(fd);
         let mark = if kept { NOTICE_KEPT } else { NOTICE_SAID };
         match note(mark, text.as_bytes()) {
@@ -47,7 +46,7 @@ pub fn give(message: core::fmt::Arguments) {
     line.append(b"\r\n");
     let n = sys!(WRITE, fd, line.as_bytes().as_ptr(), line.as_bytes().len());
     if n > 0 {
-        fatal::count_written(e.live(), n as usize);
+        fatal::count_written(n as usize);
     }
 }
 

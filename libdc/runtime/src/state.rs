@@ -43,6 +43,10 @@ pub struct Root {
     pub discard_count: u32,
     pub pid: i32,
     pub umask: u32,
+    /// Nonzero once the process has had a child of the run, or is one.
+    pub tree: u32,
+    /// The highest open file ever used (index + 1).
+    pub file_high: u32,
     /// Process group, session, and whether the group was given the terminal: see
     /// object::group.
     pub group: i32,
@@ -82,6 +86,14 @@ pub struct Root {
     pub cwd: [u8; 4096],
     /// Absolute path of the program file, for /proc/self/exe.
     pub exe: [u8; 4096],
+}
+
+impl ITimer {
+    pub const NONE: ITimer = ITimer {
+        interval_us: 0,
+        deadline_ns: 0,
+        remaining_us: 0,
+    };
 }
 
 /// `struct sigaction` as the kernel has it.
@@ -202,11 +214,13 @@ pub struct OpenFile {
     /// Flags of open(2) without O_CREAT, O_EXCL and O_TRUNC.
     pub flags: u32,
     pub mode: u32,
-    pub _pad: u32,
+    /// What other processes know of it too: index + 1, see `run::shared`.
+    pub shared: u32,
     pub dev: u64,
     pub ino: u64,
     pub offset: u64,
-    /// Inherited from dcrun's parent: belongs to others too, is not rewound.
+    /// Inherited from dcrun's parent under this number, less one: belongs to others too, is
+    /// not rewound. 0: not inherited.
     pub inherited: u32,
     /// The offset may have changed since the last commit.
     pub touched: u32,

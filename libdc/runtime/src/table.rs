@@ -11,7 +11,7 @@ use crate::engine::engine;
 use crate::log::shapes::{self, Shape};
 use crate::machine::frame::Local;
 use crate::machine::sys::failed;
-use crate::{event, object, signal, space, thread};
+use crate::{event, object, run, signal, space, thread};
 use core::sync::atomic::{AtomicU64, Ordering::*};
 
 /// What a call is to the theory of consistent recovery. What depends on the
@@ -223,12 +223,12 @@ static ROWS: &[Row] = &[
     r(54, "setsockopt", Free(object::socket::send_like), N, false, "committed around"),
     r(55, "getsockopt", Pass, N, false, ""),
     r(56, "clone", Free(thread::clone), D, false, ""),
-    r(57, "fork", Free(object::children::fork_call), D, false, ""),
-    r(58, "vfork", Free(object::children::fork_call), D, false, ""),
+    r(57, "fork", Free(run::birth::fork_call), D, false, ""),
+    r(58, "vfork", Free(run::birth::vfork_call), D, false, ""),
     r(59, "execve", Free(object::exec::execve), D, false, ""),
     r(60, "exit", Free(thread::exit), D, false, ""),
-    r(61, "wait4", Free(object::children::wait_child), N, true, "a child is reaped: committed around"),
-    r(62, "kill", Free(object::process::send_signal), D, false, "to itself: its own; to others: a send"),
+    r(61, "wait4", Free(run::wait::wait4), D, true, "from the run's table of processes"),
+    r(62, "kill", Free(run::signals::send), D, false, "within the run: its own; to others: a send"),
     r(63, "uname", Pass, D, false, ""),
     r(64, "semget", Unknown, N, false, ""),
     r(65, "semop", Unknown, N, false, ""),
@@ -295,7 +295,7 @@ static ROWS: &[Row] = &[
     r(126, "capset", Pass, D, false, "kept by no recovery yet"),
     r(127, "rt_sigpending", Locked(signal::calls::sigpending), N, false, ""),
     r(128, "rt_sigtimedwait", Free(signal::calls::sigtimedwait), N, false, ""),
-    r(129, "rt_sigqueueinfo", Free(object::process::send_signal), D, false, "to itself: its own; to others: a send"),
+    r(129, "rt_sigqueueinfo", Free(run::signals::send), D, false, "within the run: its own; to others: a send"),
     r(130, "rt_sigsuspend", Free(signal::calls::sigsuspend), N, false, ""),
     r(131, "sigaltstack", Locked(signal::calls::sigaltstack), D, false, ""),
     r(132, "utime", Locked(object::tree::change), N, false, "undone on rollback"),
@@ -366,7 +366,7 @@ static ROWS: &[Row] = &[
     r(197, "removexattr", Locked(object::tree::change), N, false, "undone on rollback"),
     r(198, "lremovexattr", Locked(object::tree::change), N, false, "undone on rollback"),
     r(199, "fremovexattr", Locked(object::tree::change), N, false, "undone on rollback"),
-    r(200, "tkill", Free(object::process::send_signal), D, false, "to itself: its own; to others: a send"),
+    r(200, "tkill", Free(run::signals::send), D, false, "within the run: its own; to others: a send"),
     r(201, "time", Pass, N, false, "time, chance and load"),
     r(202, "futex", Free(thread::futex), N, true, "restarts unless it has a timeout"),
     r(203, "sched_setaffinity", Pass, D, false, "lost in cold recovery"),
@@ -400,7 +400,7 @@ static ROWS: &[Row] = &[
     r(231, "exit_group", Free(object::process::exit_group), D, false, ""),
     r(232, "epoll_wait", Free(object::epoll::wait), N, false, ""),
     r(233, "epoll_ctl", Locked(object::epoll::ctl), D, false, ""),
-    r(234, "tgkill", Free(object::process::send_signal), D, false, "to itself: its own; to others: a send"),
+    r(234, "tgkill", Free(run::signals::send), D, false, "within the run: its own; to others: a send"),
     r(235, "utimes", Locked(object::tree::change), N, false, "undone on rollback"),
     r(236, "vserver", Unknown, N, false, ""),
     r(237, "mbind", Pass, D, false, "placement, not contents; lost in cold recovery"),
@@ -413,7 +413,7 @@ static ROWS: &[Row] = &[
     r(244, "mq_notify", Unknown, N, false, ""),
     r(245, "mq_getsetattr", Unknown, N, false, ""),
     r(246, "kexec_load", Unknown, N, false, ""),
-    r(247, "waitid", Free(object::children::wait_child), N, true, "a child is reaped: committed around"),
+    r(247, "waitid", Free(run::wait::waitid), D, true, "from the run's table of processes"),
     r(248, "add_key", Unknown, N, false, ""),
     r(249, "request_key", Unknown, N, false, ""),
     r(250, "keyctl", Unknown, N, false, ""),
@@ -463,7 +463,7 @@ static ROWS: &[Row] = &[
     r(294, "inotify_init1", Locked(object::inotify::init), N, false, ""),
     r(295, "preadv", Free(object::input::pread), D, false, "as read"),
     r(296, "pwritev", Free(object::output::pwritev), D, false, "as write"),
-    r(297, "rt_tgsigqueueinfo", Free(object::process::send_signal), D, false, "to itself: its own; to others: a send"),
+    r(297, "rt_tgsigqueueinfo", Free(run::signals::send), D, false, "within the run: its own; to others: a send"),
     r(298, "perf_event_open", Unknown, N, false, ""),
     r(299, "recvmmsg", Free(object::socket::send_like), N, true, "consumes; committed around"),
     r(300, "fanotify_init", Unknown, N, false, ""),

@@ -14,7 +14,7 @@ use protocols::trace::{Class, Fate, HEADER, Line, Note};
 /// Whether anybody reads along.
 #[inline(always)]
 pub fn wanted() -> bool {
-    engine().boot.trace != 0 && !engine().alone
+    engine().boot.trace != 0 && engine().slot == 0
 }
 
 /// The call that a thread is in, as a trace names it.
@@ -133,6 +133,6 @@ fn write(class: Class, call: &str, fate: Fate, note: Note) {
     live.trace_sequence.store(sequence, Relaxed);
     let r = sys!(WRITE, fd, buffer.as_ptr(), head + n);
     if r > 0 {
-        crate::fatal::count_written(live, r as usize);
+        crate::fatal::count_written(r as usize);
     }
 }

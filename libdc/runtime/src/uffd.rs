@@ -78,8 +78,12 @@ pub fn open() -> Result<(), isize> {
     Ok(())
 }
 
-/// Tracks writes to a range of private or anonymous memory.
+/// Tracks writes to a range of private or anonymous memory; in a child that has not been
+/// committed yet, its first commit will ([`crate::run::image`]).
 pub fn track(from: usize, to: usize) -> bool {
+    if !engine().tracking {
+        return true;
+    }
     let mut arg = [from as u64, (to - from) as u64, REGISTER_MODE_WP, 0];
     !failed(sys!(IOCTL, engine().uffd, UFFDIO_REGISTER, &raw mut arg))
 }
@@ -97,6 +101,9 @@ pub fn open_pages(from: usize, to: usize) -> bool {
 
 /// Stops tracking: the pages become plain memory, never write-protected.
 pub fn untrack(from: usize, to: usize) -> bool {
+    if !engine().tracking {
+        return true;
+    }
     let mut arg = [from as u64, (to - from) as u64];
     !failed(sys!(IOCTL, engine().uffd, UFFDIO_UNREGISTER, &raw mut arg))
 }

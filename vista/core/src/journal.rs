@@ -133,6 +133,17 @@ impl Journal {
         unsafe { (*self.words.durable).store((*self.words.word).load(Relaxed), Relaxed) }
     }
 
+    /// The sum of the newest record, for a journal that several append to in turn: each
+    /// takes it from the one before and leaves it to the next.
+    pub fn sum(&self) -> u64 {
+        self.last
+    }
+
+    /// See [`Journal::sum`].
+    pub fn set_sum(&mut self, sum: u64) {
+        self.last = sum;
+    }
+
     /// Reads all of it, and cuts off what a power loss has torn.
     pub fn examine(&mut self) -> Found {
         if !self.summed {

@@ -134,6 +134,20 @@ impl PageStore {
         }
     }
 
+    /// A store without pages, in which nothing may be staged: it answers questions.
+    ///
+    /// # Safety
+    /// As [`PageStore::open`], but that no entry is looked at.
+    pub unsafe fn blank(at: Place, supply: &mut impl Supply) -> Result<PageStore, Full> {
+        let mut s = PageStore::closed();
+        s.at = at;
+        s.root = supply.alloc(ROOT * 8).cast();
+        match s.root.is_null() {
+            true => Err(Full(-12)),
+            false => Ok(s),
+        }
+    }
+
     /// Opens the store and does its recovery: finds the newest committed frame
     /// of every page and clears all others. Idempotent.
     ///

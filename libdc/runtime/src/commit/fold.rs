@@ -378,7 +378,7 @@ fn accounts_strictly() -> bool {
         return false;
     }
     if sys!(READ, fd, &raw mut byte, 1) == 1 {
-        engine().live().rchar.fetch_add(1, Relaxed);
+        crate::run::me().rchar.fetch_add(1, Relaxed);
     }
     sys!(CLOSE, fd);
     byte == b'2'

@@ -92,6 +92,11 @@ impl HotSet {
         }
     }
 
+    /// In a child, whose pages are all new.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
     /// A page was found written and staged: does it become hot? (Behind
     /// [`HotSet::copy_all`], which would look at it a second time.)
     #[inline]

@@ -1,6 +1,7 @@
 //! A commit: memory, registers and kernel objects reach Rio in one step.
 //!
-//! 1. All other threads stop ([`crate::thread::stop_others`]).
+//! 1. All other threads stop ([`crate::thread::stop_others`]), and all other processes of
+//!    the run, which stage what is theirs at the same time ([`unit`]).
 //! 2. What only the kernel knows (registers, file offsets) goes into the state.
 //! 3. One scan finds the written pages, of program and state alike; each is
 //!    copied once, into a free frame.
@@ -17,6 +18,7 @@ pub mod stream;
 use crate::engine::{engine, state, store_and_supply};
 use crate::machine::frame::Local;
 use crate::machine::{clock, sys::failed, user, vector};
+use crate::run::{image, me, unit};
 use crate::space::{self, folded};
 use crate::uffd::{self, PAGE_IS_PFNZERO};
 use crate::{fatal, object, signal, sys, thread, trace};
@@ -24,19 +26,52 @@ use core::sync::atomic::Ordering::*;
 use dc_image::boot::{fault, plant};
 use dc_image::window::{self, PAGE};
 use dc_image::{FatalCode, Status};
-use protocols::Event;
 use vista_core::pages::Full;
 
-/// Commits the whole process as it stands. The caller holds the big lock; its
-/// own context is "call again" or "after" as `local.again` says.
+/// Commits the run as it stands: this process, and with it all others that have run since
+/// the last commit ([`unit`]). The caller holds the big lock; its own context is "call
+/// again" or "after" as `local.again` says.
 pub fn commit(local: &mut Local) {
-    let e = engine();
-    if e.alone {
-        return;
-    }
     let begin = now_ns();
+    let company = unit::stop_all();
+    let copied = stage(local, begin);
+    publish(company, copied);
+    published(begin);
+    thread::resume_others();
+    let (store, mut supply) = store_and_supply();
+    store.give_back(&mut supply, now_ns);
+    let live = engine().live();
+    live.commit_ns.fetch_add(now_ns() - begin, Relaxed);
+}
+
+/// Before something is consumed or made that only this process can tell of again: a child
+/// that nobody has committed would not be there to tell.
+pub fn commit_first(local: &mut Local) {
+    if !engine().tracking {
+        commit(local);
+    }
+}
+
+/// The same by a process that ends with it: of its own memory nothing is left.
+pub fn commit_end(local: &mut Local) {
+    let company = unit::stop_all();
+    thread::stop_others(local);
+    object::regular::save_offsets();
+    object::pipe::save_contents();
+    publish(company, 0);
+    crate::event::committed();
+    object::descriptor::close_limbo();
+    object::undo::forget();
+}
+
+/// Stops the threads of this process, and stages what the commit to come has of it.
+/// Answers how many pages.
+pub fn stage(local: &mut Local, begin: u64) -> u64 {
+    let e = engine();
     e.pieces.tell_time(begin);
     thread::stop_others(local);
+    crate::run::end::take_signals(local);
+    object::group::notice();
     signal::collect_blocked(local);
     save_threads(local);
     object::regular::save_offsets();
@@ -45,38 +80,58 @@ pub fn commit(local: &mut Local) {
     e.replay.before_commit();
     trace::before_commit();
     let mut copied = 0;
-    if let Err(full) = copy_pages(&mut copied) {
+    let staged = if e.tracking {
+        copy_pages(&mut copied)
+    } else {
+        image::begin(&mut copied)
+    };
+    if let Err(full) = staged {
         rio_full(full);
     }
     copied += e.fold.lay(begin);
-    let live = e.live();
-    live.frames_used.store(e.store.used() as u64, Relaxed);
-    sync_rio();
+    me().frames_used.store(e.store.used() as u64, Relaxed);
+    sync(e.image_fd);
+    copied
+}
+
+/// Everything is staged: one store makes it the state.
+fn publish(company: bool, copied: u64) {
+    let e = engine();
+    if company {
+        unit::await_staged();
+    }
     fault_point(fault::BEFORE_PUBLISH);
+    if company && sys!(GETPPID) as u32 != e.live().keeper_pid.load(Relaxed) {
+        // The keeper is dead, and all processes die with it, one after the other: what
+        // this one has seen of the others' ends is no part of a run.
+        fatal::die();
+    }
     e.store.publish();
-    sync_rio();
+    sync(e.high_fd(dc_image::boot::high_fd::RIO));
+    if company {
+        unit::go_on();
+    }
     trace::committed();
+    let live = e.live();
     live.commits.fetch_add(1, Relaxed);
     live.pages_copied.fetch_add(copied, Relaxed);
     fault_point(fault::AFTER_COMMIT);
+}
 
+/// What had to wait for the commit. Other threads of this process are still stopped.
+pub fn published(begin: u64) {
+    let e = engine();
     e.fold.map_laid();
     e.store.reclaim();
     let root = &mut state().root;
     if root.discard_count != 0 {
         root.discard_count = 0;
     }
-    e.machine.step(Event::Committed);
-    crate::event::cheapen();
-    crate::log::after_commit();
+    crate::event::committed();
     object::descriptor::close_limbo();
     object::undo::forget();
     space::shared::guard_again();
     e.fold.step(begin);
-    thread::resume_others();
-    let (store, mut supply) = store_and_supply();
-    store.give_back(&mut supply, now_ns);
-    live.commit_ns.fetch_add(now_ns() - begin, Relaxed);
 }
 
 pub fn now_ns() -> u64 {
@@ -84,9 +139,9 @@ pub fn now_ns() -> u64 {
 }
 
 /// On disk a commit is only as good as its last barrier.
-fn sync_rio() {
+fn sync(image: i32) {
     if engine().boot.durable != 0 {
-        let r = sys!(FDATASYNC, engine().high_fd(dc_image::boot::high_fd::RIO));
+        let r = sys!(FDATASYNC, image);
         if failed(r) {
             fatal::stop(
                 FatalCode::Internal,
@@ -161,7 +216,7 @@ fn copy_pages(copied: &mut u64) -> Result<(), Full> {
         {
             return Ok(());
         }
-        stage(page, *copied > WARM)
+        stage_one(page, *copied > WARM)
     })?;
     e.streams.open_ahead();
     e.live().pages_hot.fetch_add(hot, Relaxed);
@@ -171,7 +226,7 @@ fn copy_pages(copied: &mut u64) -> Result<(), Full> {
         let page = unsafe { e.extra.add(i).read() };
         // Found by no scan, so perhaps not written and still the frame itself.
         folded::own(page);
-        stage(page, false)?;
+        stage_one(page, false)?;
         *copied += 1;
     }
     e.extra_len = 0;
@@ -315,9 +370,14 @@ fn scanned(r: Result<(usize, usize), isize>) -> (usize, usize) {
     }
 }
 
+/// Copies one page into the commit to come.
+pub fn stage_page(page: usize) -> Result<(), Full> {
+    stage_one(page, false)
+}
+
 /// Copies one page into the commit to come; `cold` goes past the caches.
 #[inline]
-fn stage(page: usize, cold: bool) -> Result<(), Full> {
+fn stage_one(page: usize, cold: bool) -> Result<(), Full> {
     let (store, mut supply) = store_and_supply();
     let seq = store.published() as u16;
     let mut copied = false;
@@ -343,7 +403,7 @@ pub fn copy_program_page(dst: *mut u8, page: usize) -> bool {
     }
     let n = sys!(PREAD64, engine().mem, dst, PAGE, page);
     if n > 0 {
-        engine().live().rchar.fetch_add(n as u64, Relaxed);
+        me().rchar.fetch_add(n as u64, Relaxed);
     }
     n == PAGE as isize
 }
@@ -370,8 +430,8 @@ pub fn fault_point(point: u32) {
     if e.boot.fault != point {
         return;
     }
-    e.fault_count += 1;
-    if e.fault_count == e.boot.fault_at {
+    let passed = crate::run::run().fault_count.fetch_add(1, Relaxed) + 1;
+    if passed == e.boot.fault_at {
         fatal::die();
     }
 }

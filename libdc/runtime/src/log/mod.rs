@@ -79,7 +79,7 @@ impl Log {
     /// Kernel objects that only this one thread can reach behave the same each
     /// time: they are rolled back, and their calls made again.
     pub fn private(&self) -> bool {
-        self.wanted && !self.shared && engine().thread_count.load(Relaxed) == 1
+        self.wanted && !self.shared && crate::run::is_alone()
     }
 
     /// A child has what its parent had.
@@ -160,10 +160,8 @@ pub fn consumed(l: &mut Local, bytes: usize) {
 /// there is another one.
 pub fn count_input() {
     let e = engine();
-    let input = e
-        .journal
-        .records(0)
-        .filter(|r| matches!(r.kind, record::INPUT | record::MESSAGE));
+    let input =
+        crate::object::record::own(0).filter(|r| matches!(r.kind, record::INPUT | record::MESSAGE));
     let since: u64 = input.map(|r| r.payload.len() as u64).sum();
     e.log.input = state().root.pushback_len + since;
 }

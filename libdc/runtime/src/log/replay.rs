@@ -126,9 +126,7 @@ pub fn begin(warm: bool, main: &mut Local) -> bool {
         end: end_of_log.unwrap_or(e.journal.tail()),
         ..Replay::new()
     };
-    let records = e
-        .journal
-        .records(0)
+    let records = crate::object::record::own(0)
         .take_while(|r| r.offset < replay.end)
         .filter(|r| replay.is_part(r));
     let (mut count, mut bytes) = (0, 0);
@@ -145,7 +143,7 @@ pub fn begin(warm: bool, main: &mut Local) -> bool {
 
 /// Where the log was closed or cut, if it was.
 fn closed_at() -> Option<usize> {
-    let ends = engine().journal.records(0).filter_map(|r| match r.kind {
+    let ends = crate::object::record::own(0).filter_map(|r| match r.kind {
         record::LOG_CLOSED => Some(r.offset),
         record::LOG_CUT => record::value_of::<u32>(r.payload).map(|at| at as usize),
         _ => None,
@@ -176,7 +174,7 @@ fn behind_what_was_shown(end: usize) -> usize {
         }),
         _ => false,
     };
-    let records = engine().journal.records(0);
+    let records = crate::object::record::own(0);
     records
         .take_while(|r| r.offset < end)
         .filter(noticed)

@@ -13,8 +13,8 @@
 #![allow(unsafe_code)]
 
 use super::frame::{
-    ATTENTION_SIGNAL, Frame, LOCAL_ATTENTION, LOCAL_FRAME, LOCAL_STACK_TOP, LOCAL_STATE, Local,
-    PROGRAM,
+    ATTENTION_SIGNAL, ATTENTION_STAGE, Frame, LOCAL_ATTENTION, LOCAL_FRAME, LOCAL_STACK_TOP,
+    LOCAL_STATE, Local, PROGRAM,
 };
 use crate::engine::{ENGINE, Engine};
 use core::arch::{asm, naked_asm};
@@ -205,7 +205,7 @@ pub unsafe extern "C" fn interruptible(nr: usize, args: *const [usize; 6]) -> is
         "mov rax, -4",
         "ret",
         attention = const LOCAL_ATTENTION,
-        signal = const ATTENTION_SIGNAL,
+        signal = const ATTENTION_SIGNAL | ATTENTION_STAGE,
     )
 }
 
@@ -225,6 +225,23 @@ pub unsafe extern "C" fn clone_thread(args: *const u8, size: usize, local: *mut 
         "call {main}",
         "ud2",
         main = sym crate::thread::thread_main,
+    )
+}
+
+/// Starts a companion: the new process runs `companion` on the stack given.
+#[unsafe(naked)]
+pub unsafe extern "C" fn clone_companion(args: *const u8, size: usize) -> isize {
+    naked_asm!(
+        "mov eax, 435",
+        "syscall",
+        "test rax, rax",
+        "je 2f",
+        "ret",
+        "2:",
+        "xor ebp, ebp",
+        "call {main}",
+        "ud2",
+        main = sym crate::run::image::companion,
     )
 }
 

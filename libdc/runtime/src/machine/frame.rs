@@ -87,6 +87,8 @@ impl Frame {
 /// Bits of [`Local::attention`].
 pub const ATTENTION_SIGNAL: u32 = 1;
 pub const ATTENTION_STOP: u32 = 1 << 8;
+/// Another process commits, and this one is asked to stage.
+pub const ATTENTION_STAGE: u32 = 1 << 9;
 
 /// States of a thread, in [`Local::state`].
 pub const PROGRAM: u32 = 1;

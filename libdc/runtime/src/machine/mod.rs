@@ -7,6 +7,7 @@ pub mod bytes;
 pub mod clock;
 pub mod entry;
 pub mod frame;
+pub mod futex;
 pub mod nr;
 pub mod site;
 pub mod sys;

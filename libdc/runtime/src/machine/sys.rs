@@ -68,6 +68,7 @@ pub fn failed(ret: isize) -> bool {
 pub mod errno {
     pub const EPERM: isize = 1;
     pub const ENOENT: isize = 2;
+    pub const ESRCH: isize = 3;
     pub const EINTR: isize = 4;
     pub const EIO: isize = 5;
     pub const ENOEXEC: isize = 8;
@@ -80,6 +81,7 @@ pub mod errno {
     pub const EEXIST: isize = 17;
     pub const EXDEV: isize = 18;
     pub const EINVAL: isize = 22;
+    pub const ENFILE: isize = 23;
     pub const EMFILE: isize = 24;
     pub const ENOSPC: isize = 28;
     pub const ESPIPE: isize = 29;

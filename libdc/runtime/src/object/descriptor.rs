@@ -52,6 +52,10 @@ impl Limbo {
         self.fresh[fd as usize / 64] |= 1 << (fd % 64);
         self.any_fresh = true;
     }
+    /// In a child: nothing of its parent's was put aside by it.
+    pub fn leave(&mut self) {
+        self.len = 0;
+    }
     fn clear_fresh(&mut self, fd: i32) {
         self.fresh[fd as usize / 64] &= !(1 << (fd % 64));
     }
@@ -85,6 +89,10 @@ pub fn release(file: u32) {
         if f.kind == Kind::Regular && f.unlinked != 0 {
             super::undo::close_name(f.ino);
         }
+        if let Some((_, shared)) = crate::run::shared::of(f) {
+            crate::run::shared::leave(shared);
+            f.shared = 0;
+        }
         if f.kind == Kind::Pipe && f.peer != 0 {
             super::pipe::end_closed(file);
         }
@@ -108,8 +116,9 @@ pub fn new_file(kind: Kind) -> Option<u32> {
             refs[i] = 1;
             let f = &mut state().files[i];
             f.kind = kind;
-            f.flags = 0;
-            f.mode = 0;
+            let high = &mut state().root.file_high;
+            *high = (*high).max(i as u32 + 1);
+            (f.flags, f.mode, f.shared) = (0, 0, 0);
             (f.dev, f.ino, f.offset) = (0, 0, 0);
             (f.inherited, f.touched, f.unlinked, f.peer) = (0, 0, 0, 0);
             f.words = [0; 16];
@@ -165,7 +174,8 @@ pub fn adopt(fd: i32, flags: usize, path: &[u8], inherited: bool) -> isize {
     f.flags = (flags & !(O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC)) as u32;
     f.mode = st.mode;
     (f.dev, f.ino) = (st.dev, st.ino);
-    f.inherited = inherited as u32;
+    // Its number there, by which a later dcrun is given the same.
+    f.inherited = if inherited { fd as u32 + 1 } else { 0 };
     if inherited && kind == Kind::Regular {
         f.offset = sys!(LSEEK, fd, 0, 1).max(0) as u64;
     }
@@ -220,9 +230,15 @@ fn put_aside(l: &mut Local, fd: i32) {
     let e = engine();
     let file = state().fds[fd as usize].file as u32;
     let last = state().file_refs[file as usize - 1] == 1;
+    if last && open_file(file).shared != 0 {
+        match open_file(file).kind {
+            Kind::Pipe => super::pipe::before_close(file, fd),
+            _ => super::regular::save_offset(file),
+        }
+    }
     let peers_notice =
         last && matches!(open_file(file).kind, Kind::Pipe | Kind::Socket | Kind::Tty);
-    if e.limbo.is_fresh(fd) || peers_notice || e.alone {
+    if e.limbo.is_fresh(fd) || peers_notice || !e.tracking {
         // A rollback has no use for it, or the close is itself an output.
         e.limbo.clear_fresh(fd);
         sys!(CLOSE, fd);
@@ -261,6 +277,11 @@ fn announce(l: &mut Local, fd: i32) {
     let shared = state().file_refs[file as usize - 1] > 1;
     let kind = open_file(file).kind;
     if shared || !matches!(kind, Kind::Pipe | Kind::Socket | Kind::Tty) {
+        return;
+    }
+    // A rollback takes away what was made since the commit, or who was.
+    let e = engine();
+    if crate::run::is_tree() && (e.limbo.is_fresh(fd) || !e.tracking) {
         return;
     }
     // Behind what was seen it is the call that the commit was made for.

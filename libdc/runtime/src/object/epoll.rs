@@ -304,7 +304,7 @@ fn control(epfd: i32, op: usize, e: &EpollEntry) -> isize {
 
 /// At warm recovery: what was reported since the commit may be reported again.
 pub fn arm_reported() {
-    for r in engine().journal.records(0) {
+    for r in crate::object::record::own(0) {
         if r.kind != record::EPOLL_REPORTED {
             continue;
         }

@@ -54,8 +54,9 @@ pub fn write(l: &mut Local, fd: i32, c: Call) -> isize {
         {
             let r = sys!(WRITE, fd, &raw const v, 8);
             if !failed(r) {
-                crate::fatal::count_written(engine().live(), 8);
+                crate::fatal::count_written(8);
                 f.words[0] = f.words[0].saturating_add(v);
+                note(file);
             }
             return r;
         }
@@ -92,6 +93,7 @@ pub fn read(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
             } else {
                 0
             };
+            note(file);
             return if user::write(addr, &v) { 8 } else { -EFAULT };
         }
         drop(guard);
@@ -99,6 +101,45 @@ pub fn read(l: &mut Local, fd: i32, addr: usize, len: usize) -> isize {
             return e;
         }
     }
+}
+
+/// Its count has changed, and other processes may know it too.
+fn note(file: u32) {
+    if open_file(file).shared != 0 {
+        super::regular::touch(file);
+    }
+}
+
+/// The count, as the kernel tells it without taking it (proc_pid_fdinfo(5)).
+pub fn count_of(fd: i32) -> isize {
+    let mut path = crate::fatal::Text::<40>::new();
+    let _ = core::fmt::Write::write_fmt(&mut path, format_args!("/proc/self/fdinfo/{fd}\0"));
+    let info = sys!(OPEN, path.as_bytes().as_ptr(), O_CLOEXEC);
+    if failed(info) {
+        return info;
+    }
+    let mut text = [0u8; 256];
+    let n = sys!(READ, info, text.as_mut_ptr(), text.len());
+    super::input::count_read(n);
+    sys!(CLOSE, info);
+    let text = &text[..n.max(0) as usize];
+    let key = b"eventfd-count:";
+    let Some(at) = text.windows(key.len()).position(|w| w == key) else {
+        return -EINVAL;
+    };
+    let digits = text[at + key.len()..].trim_ascii_start();
+    let digits = digits.iter().take_while(|b| b.is_ascii_hexdigit());
+    digits.fold(0, |v, &b| {
+        let digit = (b as char).to_digit(16).unwrap_or(0);
+        v << 4 | digit as isize
+    })
+}
+
+/// The counter of the last commit: another process may have changed it.
+fn committed(f: &crate::state::OpenFile) -> u64 {
+    crate::run::shared::of(f)
+        .and_then(|(_, shared)| shared.get(engine().store.published()))
+        .unwrap_or(f.words[0])
 }
 
 /// At warm recovery: the counter of the last commit.
@@ -110,10 +151,11 @@ pub fn restore_warm(file: u32, fd: i32) {
     while sys!(READ, fd, &raw mut v, 8) == 8 {
         super::input::count_read(8);
     }
-    let v = f.words[0];
+    let v = committed(f);
+    f.words[0] = v;
     if v > 0 {
         sys!(WRITE, fd, &raw const v, 8);
-        crate::fatal::count_written(engine().live(), 8);
+        crate::fatal::count_written(8);
     }
     sys!(FCNTL, fd, F_SETFL, f.flags as usize & O_NONBLOCK);
 }
@@ -123,10 +165,11 @@ pub fn remake(file: u32) -> isize {
     let f = open_file(file);
     let flags = f.flags as usize & O_NONBLOCK | f.words[1] as usize & EFD_SEMAPHORE;
     let r = sys!(EVENTFD2, 0, flags);
+    f.words[0] = committed(f);
     if !failed(r) && f.words[0] > 0 {
         let v = f.words[0];
         sys!(WRITE, r, &raw const v, 8);
-        crate::fatal::count_written(engine().live(), 8);
+        crate::fatal::count_written(8);
     }
     r
 }

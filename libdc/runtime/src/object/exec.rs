@@ -15,7 +15,7 @@ use super::stat::{S_IFMT, S_IFREG, Stat};
 use crate::engine::{engine, state};
 use crate::machine::frame::{Frame, Local};
 use crate::machine::sys::{errno::*, failed};
-use crate::machine::{nr, user};
+use crate::machine::user;
 use crate::{boot, fatal, load, signal, space, sys};
 use core::sync::atomic::Ordering::*;
 use dc_image::FatalCode;
@@ -110,10 +110,6 @@ impl Strings {
 }
 
 pub fn execve(l: &mut Local, a: [usize; 6]) -> isize {
-    if engine().alone {
-        // SAFETY: a child's own call; nothing of ours is to survive it.
-        return unsafe { crate::machine::sys::raw6(nr::EXECVE, a) };
-    }
     let _guard = engine().lock.acquire(l);
     if engine().thread_count.load(Relaxed) > 1 {
         crate::say!("execve with several threads is not supported yet");
@@ -222,6 +218,7 @@ fn check(path: &[u8; 4096], head: &mut [u8; 256]) -> Result<usize, isize> {
 
 /// The point of no return.
 fn replace(l: &mut Local, path: &[u8; 4096], argv: &Strings, envp: &Strings) -> isize {
+    crate::run::birth::leave_memory();
     reset_thread(l);
     reset_signals();
     super::timers::delete_all();
@@ -267,8 +264,11 @@ fn replace(l: &mut Local, path: &[u8; 4096], argv: &Strings, envp: &Strings) -> 
     boot::initial_vectors(l);
     const ARCH_SET_FS: usize = 0x1002;
     sys!(ARCH_PRCTL, ARCH_SET_FS, 0);
+    crate::run::birth::release_parent();
     crate::event::non_deterministic(l);
-    l.commit_after = true;
+    // In a run of several, what it has been is of no use to anybody: the next commit
+    // begins with what it is.
+    l.commit_after = !crate::run::is_tree();
     0
 }
 

@@ -17,10 +17,12 @@ use crate::event;
 use crate::log::replay;
 use crate::machine::frame::Local;
 use crate::machine::nr;
-use crate::machine::sys::failed;
+use crate::machine::sys::{errno::*, failed};
+use crate::run::{self, unit};
 use crate::state::Kind;
 use crate::sys;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::*;
+use dc_image::run::Process;
 
 pub const TIOCGPGRP: usize = 0x540f;
 pub const TIOCSPGRP: usize = 0x5410;
@@ -37,7 +39,7 @@ pub fn real(id: i32) -> i32 {
     if id == state().root.pid {
         engine().pid
     } else {
-        id
+        run::real_id(id)
     }
 }
 
@@ -45,25 +47,84 @@ pub fn known(id: i32) -> i32 {
     if id == engine().pid {
         state().root.pid
     } else {
-        id
+        run::known_id(id)
     }
 }
 
 /// setpgid(2). Holds the big lock.
 pub fn setpgid(_l: &mut Local, a: [usize; 6]) -> isize {
     let (who, group) = (a[0] as i32, a[1] as i32);
+    let own = who == 0 || who == state().root.pid;
+    if !own && let Some((_, child)) = run::known_as(who) {
+        return of_child(child, group);
+    }
     let r = sys!(SETPGID, real(who), real(group));
-    let root = &mut state().root;
-    if !failed(r) && (who == 0 || who == root.pid) {
-        root.group = if group == 0 || group == root.pid {
-            OWN
-        } else if of_keeper() == group as isize {
-            OF_KEEPER
-        } else {
-            group
-        };
+    if !failed(r) && own {
+        note_own(group);
     }
     r
+}
+
+/// This process is in another group.
+fn note_own(group: i32) {
+    let root = &mut state().root;
+    root.group = if group == 0 || group == root.pid {
+        OWN
+    } else if of_keeper() == group as isize {
+        OF_KEEPER
+    } else {
+        group
+    };
+    let known = if group == 0 { root.pid } else { group };
+    run::me().group.store(known, Relaxed);
+}
+
+/// A parent puts its child into a group. In the kernel it is not the parent, so the child
+/// does it, by the runtime's signal.
+fn of_child(child: &Process, group: i32) -> isize {
+    if child.parent_at(u64::MAX) != Some(engine().slot) {
+        return -ESRCH;
+    }
+    let id = child.id.load(Relaxed);
+    let group = if group == 0 { id } else { group };
+    if child.group.load(Relaxed) == group {
+        return 0;
+    }
+    const UNANSWERED: i32 = 1;
+    child.group_answer.store(UNANSWERED, SeqCst);
+    child.group_wanted.store(real(group) + 1, SeqCst);
+    for _ in 0..1000 {
+        unit::poke(child);
+        for _ in 0..100 {
+            match child.group_answer.load(SeqCst) {
+                UNANSWERED => core::hint::spin_loop(),
+                -1 => {
+                    child.group.store(group, Relaxed);
+                    return 0;
+                }
+                error => return error as isize + 1,
+            }
+        }
+        const BREATH_NS: usize = 50_000;
+        let breath = [0usize, BREATH_NS];
+        sys!(NANOSLEEP, breath.as_ptr(), 0);
+    }
+    child.group_wanted.store(0, SeqCst);
+    -ESRCH
+}
+
+/// After another process has put this one into a group: the state is to know.
+pub fn notice() {
+    let group = run::me().group.load(Relaxed);
+    let root = &mut state().root;
+    let noted = match root.group {
+        OF_KEEPER => of_keeper() as i32,
+        OWN => root.pid,
+        other => other,
+    };
+    if group != 0 && noted != group {
+        note_own(group);
+    }
 }
 
 /// setsid(2). Holds the big lock.
@@ -74,6 +135,8 @@ pub fn setsid(_l: &mut Local, _a: [usize; 6]) -> isize {
     }
     let root = &mut state().root;
     (root.own_session, root.group) = (1, OWN);
+    run::me().group.store(root.pid, Relaxed);
+    run::me().session.store(root.pid, Relaxed);
     known(r as i32) as isize
 }
 
@@ -81,6 +144,12 @@ pub fn setsid(_l: &mut Local, _a: [usize; 6]) -> isize {
 /// keeper has others. A replay that comes with it must not show them yet.
 pub fn relatives(l: &mut Local, mut a: [usize; 6]) -> isize {
     let n = l.frame.nr;
+    if n == nr::GETPPID
+        && engine().slot != 0
+        && let Some(parent) = run::me().parent_at(u64::MAX)
+    {
+        return run::process(parent).id.load(Relaxed) as isize;
+    }
     let logs = engine().log.wanted && engine().machine.protocol().logs();
     let guard = logs.then(|| engine().lock.acquire(l));
     if logs && let Some(r) = replay::answer(l) {

@@ -21,7 +21,6 @@ use crate::machine::frame::Local;
 use crate::machine::sys::errno::*;
 use crate::machine::{entry, nr};
 use crate::state::Kind;
-use crate::sys;
 use crate::thread;
 use core::sync::atomic::Ordering::*;
 use dc_image::boot::fault;
@@ -64,10 +63,7 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
                 return r;
             }
             let waits = f.flags as usize & descriptor::O_NONBLOCK == 0;
-            if waits
-                && engine().thread_count.load(Relaxed) > 1
-                && !poll::ready_now(fd, poll::POLLIN)
-            {
+            if waits && !crate::run::is_alone() && !poll::ready_now(fd, poll::POLLIN) {
                 drop(guard);
                 return match poll::wait_for(l, fd, poll::POLLIN) {
                     Ok(()) => read(l, a),
@@ -191,7 +187,7 @@ pub fn pread(l: &mut Local, a: [usize; 6]) -> isize {
 /// Keeps `Live::rchar` equal to what the kernel counts for this process.
 pub fn count_read(r: isize) {
     if r > 0 {
-        add(&engine().live().rchar, r as u64);
+        add(&crate::run::me().rchar, r as u64);
     }
 }
 
@@ -261,7 +257,7 @@ fn stream(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
         }
         let f = descriptor::open_file(file);
         let blocking = !at_once && f.flags as usize & descriptor::O_NONBLOCK == 0;
-        if blocking && engine().thread_count.load(Relaxed) > 1 {
+        if blocking && !crate::run::is_alone() {
             // Wait without the lock, consume with it: one consumer at a time
             // is under way when a crash comes.
             drop(guard);
@@ -281,20 +277,13 @@ fn stream(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
 const RWF_NOWAIT: usize = 8;
 
 fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
+    commit::commit_first(l);
     if let Some(file) = descriptor::file_of(fd) {
         pipe::touch(file);
     }
     let e = engine();
-    if e.alone {
-        // Nothing of a child is ever fed again.
-        let [at, len] = to.first();
-        return match at_once {
-            true => sys!(RECVFROM, fd, at, len, MSG_DONTWAIT, 0, 0),
-            false => thread::wait_or_signal(l, nr::READ, [fd as usize, at, len, 0, 0, 0]),
-        };
-    }
     let live = e.live();
-    let before = live.rchar.load(Relaxed);
+    let before = crate::run::me().rchar.load(Relaxed);
     let (room, room_len) = e.journal.room();
     let head_len = size_of::<IoHead>();
     let sum = arguments_sum(fd, to.len);
@@ -304,6 +293,7 @@ fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
         .min(room_len.saturating_sub(head_len));
     // SAFETY: the journal has room for the head.
     let data = unsafe { room.add(head_len) };
+    crate::run::flies();
     let flight = &live.input;
     flight.fd.store(fd as u32, Relaxed);
     flight.len.store(len as u64, Relaxed);
@@ -388,7 +378,7 @@ fn note(fd: i32, thread: u32, sum: u64, before: u64, n: u64) {
     unsafe { room.cast::<IoHead>().write_unaligned(head) };
     let len = size_of::<IoHead>() + n as usize;
     e.live().journal_bytes.fetch_add(len as u64, Relaxed);
-    if e.journal.append_in_place(record::INPUT, len).is_err() {
+    if record::append_in_place(record::INPUT, len).is_err() {
         unreachable!("the length was limited to the room");
     }
 }
@@ -398,7 +388,7 @@ fn note(fd: i32, thread: u32, sum: u64, before: u64, n: u64) {
 pub fn settle(dead_rchar: Option<u64>) {
     let e = engine();
     let flight = &e.live().input;
-    if flight.active.load(Acquire) == 0 {
+    if flight.active.load(Acquire) == 0 || !crate::run::is_in_flight() {
         return;
     }
     if flight.thread.load(Relaxed) & record::MESSAGE_FLIGHT != 0 {

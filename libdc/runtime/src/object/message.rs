@@ -226,7 +226,7 @@ pub fn receive(l: &mut Local, want: &Want) -> Option<isize> {
         }
         let waits = want.flags & MSG_DONTWAIT == 0
             && descriptor::open_file(file).flags as usize & descriptor::O_NONBLOCK == 0;
-        if !waits || engine().thread_count.load(Relaxed) == 1 {
+        if !waits || crate::run::is_alone() {
             return Some(consume(l, want));
         }
         // As with streams: it waits without the lock, and takes with it.
@@ -242,6 +242,7 @@ pub fn receive(l: &mut Local, want: &Want) -> Option<isize> {
 }
 
 fn consume(l: &mut Local, want: &Want) -> isize {
+    crate::commit::commit_first(l);
     let e = engine();
     let (room, room_len) = e.journal.room();
     let control_room = want.control_room.next_multiple_of(8);
@@ -284,6 +285,7 @@ fn consume(l: &mut Local, want: &Want) -> isize {
             .cast::<[usize; 2]>()
             .write_unaligned([at + lead, len]);
     }
+    crate::run::flies();
     let flight = &e.live().input;
     flight.before.store(e.journal.tail() as u64, Relaxed);
     flight.thread.store(head.thread, Relaxed);

@@ -11,11 +11,9 @@
 //! | epoll | made again from the table | the same |
 //! | signalfd, memfd, inotify | lives | made again; a memfd loses its contents |
 //! | socket | lives | lost: the program sees a closed peer |
-//! | child process | lives | lost |
 
 pub mod api;
 pub mod buffers;
-pub mod children;
 pub mod counts;
 pub mod descriptor;
 pub mod epoll;

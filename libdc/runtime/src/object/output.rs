@@ -191,7 +191,7 @@ fn stream(l: &mut Local, fd: i32, c: &Call) -> isize {
         if c.at_once {
             break visible(l, fd, c);
         }
-        let alone = engine().thread_count.load(Relaxed) == 1;
+        let alone = crate::run::is_alone();
         if !alone && waits_for_room(file, fd) {
             if !poll::ready_now(fd, poll::POLLOUT) {
                 drop(guard);
@@ -258,7 +258,7 @@ fn raw(_l: &mut Local, c: &Call) -> isize {
     // SAFETY: the program's own call with its own arguments.
     let r = unsafe { crate::machine::sys::raw6(c.nr, c.args) };
     if r > 0 {
-        fatal::count_written(engine().live(), r as usize);
+        fatal::count_written(r as usize);
     }
     r
 }
@@ -285,7 +285,8 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
     touch(fd);
     let e = engine();
     let live = e.live();
-    let before = live.wchar.load(Relaxed);
+    let before = crate::run::me().wchar.load(Relaxed);
+    crate::run::flies();
     let flight = &live.output;
     flight.fd.store(fd as u32, Relaxed);
     flight.len.store(c.len as u64, Relaxed);
@@ -335,7 +336,7 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
             sum,
         };
         record::append(record::OUTPUT, &[record::bytes_of(&head)]);
-        fatal::count_written(live, r as usize);
+        fatal::count_written(r as usize);
         crate::log::output_recorded();
     }
     flight.active.store(0, Release);
@@ -416,7 +417,7 @@ pub fn contents_sum(c: &Call) -> u64 {
 pub fn settle(dead_wchar: Option<u64>) {
     let e = engine();
     let flight = &e.live().output;
-    if flight.active.load(Acquire) == 0 {
+    if flight.active.load(Acquire) == 0 || !crate::run::is_in_flight() {
         return;
     }
     let before = flight.before.load(Relaxed);
@@ -439,9 +440,7 @@ pub fn settle(dead_wchar: Option<u64>) {
 /// The mark of the last record of a kind. One of no bytes has left the count,
 /// and so the mark, to the call behind it.
 pub fn last_mark(kind: u32) -> Option<u64> {
-    engine()
-        .journal
-        .records(0)
+    record::own(0)
         .filter(|r| r.kind == kind)
         .filter_map(|r| record::value_of::<IoHead>(r.payload))
         .filter(|head| head.ret > 0)

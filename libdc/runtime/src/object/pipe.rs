@@ -1,9 +1,10 @@
 //! Pipes that the program makes for itself.
 //!
-//! As long as nobody else holds an end, such a pipe is state like memory: what goes
-//! into it is no output, what comes out no input, and a rollback puts back what was
-//! inside. A fork or a message that carries descriptors may give an end away; from
-//! then on data goes the way of all streams ([`super::input`], [`super::output`]).
+//! As long as nobody outside of the run holds an end, such a pipe is state like memory:
+//! what goes into it is no output, what comes out no input, and a rollback puts back what
+//! was inside. A message that carries descriptors may give an end away; from then on data
+//! goes the way of all streams ([`super::input`], [`super::output`]). What lies in a pipe
+//! that a child has inherited is kept once for all ([`crate::run::shared`]).
 //!
 //! intercept: pipe, pipe2; read and write while the pipe is state
 //! save:      the bytes inside, copied by tee(2), which does not consume
@@ -15,17 +16,20 @@
 use super::descriptor::*;
 use super::input::count_read;
 use super::poll::{self, POLLIN, POLLOUT};
+use super::stat::Stat;
 use crate::commit::fault_point;
 use crate::engine::{engine, state};
 use crate::fatal::Text;
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{entry, nr, user};
+use crate::run::shared;
 use crate::state::Kind;
 use crate::{sys, thread};
 use core::fmt::Write;
 use core::sync::atomic::{AtomicBool, Ordering::*};
 use dc_image::boot::fault;
+use dc_image::run::CONTENTS_LEN;
 
 pub fn pipe(l: &mut Local, a: [usize; 6]) -> isize {
     pipe2(l, [a[0], 0, 0, 0, 0, 0])
@@ -92,8 +96,8 @@ pub fn end_closed(file: u32) {
     }
 }
 
-/// Others may hold the pipes of this process from now on; true if any was state.
-/// The caller commits before they do.
+/// Others than the run may hold the pipes of this process from now on; true if any was
+/// state. The caller commits before they do.
 pub fn share_all() -> bool {
     let mut any = false;
     for fd in 0..state().root.fd_high as i32 {
@@ -133,7 +137,7 @@ pub fn write(l: &mut Local, nr: usize, a: [usize; 6], len: usize) -> Option<isiz
 fn may_block(l: &mut Local, fd: i32) -> bool {
     let _guard = engine().lock.acquire(l);
     let blocks = |file| open_file(file).flags as usize & O_NONBLOCK == 0;
-    engine().thread_count.load(Relaxed) > 1 && file_of(fd).is_some_and(blocks)
+    !crate::run::is_alone() && file_of(fd).is_some_and(blocks)
 }
 
 /// As much as has room at a time, so that the reader gets the lock meanwhile. How
@@ -162,7 +166,7 @@ fn write_in_parts(l: &mut Local, a: [usize; 6]) -> Option<isize> {
 
 fn count_written(r: isize) {
     if r > 0 {
-        crate::fatal::count_written(engine().live(), r as usize);
+        crate::fatal::count_written(r as usize);
     }
 }
 
@@ -183,7 +187,7 @@ fn transfer(
             return None;
         }
         let f = open_file(file_of(fd)?);
-        let threads = engine().thread_count.load(Relaxed) > 1;
+        let threads = !crate::run::is_alone();
         let blocks = f.flags as usize & O_NONBLOCK == 0;
         if threads && blocks && !poll::ready_now(fd, ready) {
             drop(guard);
@@ -258,14 +262,95 @@ pub fn save_contents() {
     for fd in 0..root.fd_high as i32 {
         let Some(file) = file_of(fd) else { continue };
         let f = open_file(file);
-        let reading = f.kind == Kind::Pipe && f.peer != 0 && f.flags as usize & O_ACCMODE == 0;
-        if reading && any_fd(file) == Some(fd) {
+        if f.kind != Kind::Pipe || f.peer == 0 || any_fd(file) != Some(fd) {
+            continue;
+        }
+        // What other processes know too is saved from either end: who has the other
+        // one may be asleep.
+        if f.flags as usize & O_ACCMODE == 0 || f.shared != 0 {
             save_one(file, fd);
         }
     }
 }
 
+/// This process closes its last descriptor of an end that others know too: it will not be
+/// there when the next commit looks inside.
+pub fn before_close(file: u32, fd: i32) {
+    if TOUCHED.load(Relaxed)
+        && let Some((at, shared)) = shared::of(open_file(file))
+    {
+        save_shared(at, shared, fd);
+    }
+}
+
+/// Something went through a pipe of our own.
+pub fn touched() {
+    TOUCHED.store(true, Relaxed);
+}
+
+/// Keeps what lies in a pipe that other processes know too. All of them are stopped.
+fn save_shared(at: usize, shared: &dc_image::run::Shared, fd: i32) {
+    let published = engine().store.published();
+    let place = shared.place_for(published);
+    let Some(len) = copy_of(fd, shared::contents(at, place), CONTENTS_LEN) else {
+        crate::say!("more than 64 KiB in a pipe between processes will not survive a recovery");
+        return;
+    };
+    shared.set(len as u64, published);
+}
+
+/// Copies what lies in a pipe without taking it; none if it is more than the room.
+fn copy_of(fd: i32, to: *mut u8, room: usize) -> Option<usize> {
+    const FIONREAD: usize = 0x541b;
+    const F_SETPIPE_SZ: usize = 1031;
+    const SPLICE_F_NONBLOCK: usize = 2;
+    let mut inside = 0i32;
+    sys!(IOCTL, fd, FIONREAD, &raw mut inside);
+    let n = inside.max(0) as usize;
+    if n == 0 || n > room {
+        return (n == 0).then_some(0);
+    }
+    let mut copy = [0i32; 2];
+    if failed(sys!(PIPE2, copy.as_mut_ptr(), O_NONBLOCK)) {
+        return None;
+    }
+    sys!(FCNTL, copy[1], F_SETPIPE_SZ, n.max(65536));
+    // From the writing end it is read by its name.
+    let reader = sys!(
+        OPEN,
+        name_of(fd).as_bytes().as_ptr(),
+        O_NONBLOCK | O_CLOEXEC
+    );
+    let from = if failed(reader) { fd as isize } else { reader };
+    let teed = sys!(TEE, from, copy[1], n, SPLICE_F_NONBLOCK);
+    let mut got = 0;
+    while teed > 0 && got < teed as usize {
+        let r = sys!(READ, copy[0], to.wrapping_add(got), n - got);
+        super::input::count_read(r);
+        if r <= 0 {
+            break;
+        }
+        got += r as usize;
+    }
+    for end in [copy[0] as isize, copy[1] as isize, reader] {
+        if !failed(end) {
+            sys!(CLOSE, end);
+        }
+    }
+    (got == n).then_some(n)
+}
+
+/// A descriptor's name.
+fn name_of(fd: i32) -> Text<32> {
+    let mut name = Text::<32>::new();
+    let _ = write!(name, "/proc/self/fd/{fd}\0");
+    name
+}
+
 fn save_one(file: u32, fd: i32) {
+    if let Some((at, shared)) = shared::of(open_file(file)) {
+        return save_shared(at, shared, fd);
+    }
     const FIONREAD: usize = 0x541b;
     const F_SETPIPE_SZ: usize = 1031;
     const SPLICE_F_NONBLOCK: usize = 2;
@@ -306,27 +391,41 @@ fn save_one(file: u32, fd: i32) {
     root.pipe_data_len += 8 + got as u64;
 }
 
-/// At recovery: pipes hold what they held at the commit. Warm those that are state;
-/// cold all that were made here, which are new.
+/// At recovery: pipes hold what they held at the commit. Warm those that are state; cold
+/// all that were made here, which are new (those that several know are filled when they
+/// are made).
 pub fn put_back(warm: bool) {
     for fd in 0..state().root.fd_high as i32 {
         let ours = if warm { is_state(fd) } else { is_own(fd) };
         let Some(file) = file_of(fd).filter(|_| ours) else {
             continue;
         };
-        if open_file(file).flags as usize & O_ACCMODE == 0 && any_fd(file) == Some(fd) {
-            empty(fd);
-            // By its name the pipe can be opened for writing even if no other end
-            // is left.
-            let mut name = Text::<32>::new();
-            let _ = write!(name, "/proc/self/fd/{fd}\0");
-            let end = sys!(OPEN, name.as_bytes().as_ptr(), O_NONBLOCK | O_CLOEXEC | 1);
-            if !failed(end) {
-                fill(file, end as i32);
-                sys!(CLOSE, end);
-            }
+        if open_file(file).flags as usize & O_ACCMODE != 0 || any_fd(file) != Some(fd) {
+            continue;
+        }
+        // Of several that have it one fills it again.
+        let shared = shared::of(open_file(file));
+        if shared.is_some_and(|(_, s)| !warm || !is_still(fd, s) || !shared::claim(s)) {
+            continue;
+        }
+        empty(fd);
+        // By its name the pipe can be opened for writing even if no other end is left.
+        let end = sys!(
+            OPEN,
+            name_of(fd).as_bytes().as_ptr(),
+            O_NONBLOCK | O_CLOEXEC | 1
+        );
+        if !failed(end) {
+            fill(file, end as i32);
+            sys!(CLOSE, end);
         }
     }
+}
+
+/// Whether a number still is an end of this pipe: one that was closed right behind the
+/// commit may be another object's by now.
+fn is_still(fd: i32, s: &dc_image::run::Shared) -> bool {
+    Stat::of_fd(fd).is_ok_and(|st| st.ino == s.ino.load(Relaxed))
 }
 
 fn empty(fd: i32) {
@@ -349,6 +448,9 @@ fn empty(fd: i32) {
 
 /// Writes what was saved of one pipe.
 fn fill(file: u32, to: i32) {
+    if let Some((at, shared)) = shared::of(open_file(file)) {
+        return fill_shared(at, shared, to);
+    }
     let root = &state().root;
     let mut at = 0;
     while at + 8 <= root.pipe_data_len as usize {
@@ -360,6 +462,32 @@ fn fill(file: u32, to: i32) {
             count_written(r);
         }
         at += 8 + n;
+    }
+}
+
+/// At cold recovery: both ends of a pipe that several processes know.
+pub fn make_both(flags: usize) -> [isize; 2] {
+    let mut fds = [0i32; 2];
+    let r = sys!(PIPE2, fds.as_mut_ptr(), flags & O_NONBLOCK);
+    match failed(r) {
+        true => [r, r],
+        false => fds.map(|fd| fd as isize),
+    }
+}
+
+/// At cold recovery: a pipe has another inode.
+pub fn is_anew(s: &dc_image::run::Shared, fd: i32) {
+    if let Ok(st) = Stat::of_fd(fd) {
+        s.ino.store(st.ino, Relaxed);
+    }
+}
+
+/// What lay in a pipe that several processes know goes into it again.
+pub fn fill_shared(at: usize, shared: &dc_image::run::Shared, to: i32) {
+    let published = engine().store.published();
+    if let (Some(place), Some(len)) = (shared.place_at(published), shared.get(published)) {
+        let r = sys!(WRITE, to, shared::contents(at, place), len);
+        count_written(r);
     }
 }
 

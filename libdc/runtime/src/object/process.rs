@@ -7,78 +7,17 @@
 
 use super::descriptor::*;
 use crate::engine::{engine, state};
-use crate::event;
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{nr, user};
-use crate::{signal, sys};
-use core::sync::atomic::Ordering::*;
-use dc_image::Status;
+use crate::sys;
 
 const AT_FDCWD: i32 = -100;
 
 /// exit_group(2): the last visible event.
 pub fn exit_group(l: &mut Local, a: [usize; 6]) -> isize {
-    let _guard = engine().lock.acquire(l);
-    event::visible(l);
-    let live = engine().live();
-    live.exit_code.store(a[0] as u32 & 0xff, Relaxed);
-    live.exit_signal.store(0, Relaxed);
-    live.status.store(Status::Done as u32, SeqCst);
-    super::undo::forget();
-    loop {
-        sys!(EXIT_GROUP, a[0]);
-    }
-}
-
-/// kill, tkill, tgkill and their queueing forms.
-pub fn send_signal(l: &mut Local, a: [usize; 6]) -> isize {
-    let n = l.frame.nr;
-    let pid = state().root.pid as isize;
-    let own = match n {
-        nr::TGKILL | nr::RT_TGSIGQUEUEINFO | nr::KILL | nr::RT_SIGQUEUEINFO => {
-            a[0] as i32 as isize == pid
-        }
-        nr::TKILL => a[0] as i32 == l.tid,
-        _ => false,
-    };
-    let sig = match n {
-        nr::TGKILL | nr::RT_TGSIGQUEUEINFO => a[2],
-        _ => a[1],
-    };
-    if sig == signal::STOP as usize && own {
-        return -EINVAL;
-    }
-    if !own && sig != 0 {
-        let _guard = engine().lock.acquire(l);
-        if let Some(r) = crate::log::replay::answer(l) {
-            return r;
-        }
-        event::visible(l);
-        event::non_deterministic(l);
-    }
-    let mut a = a;
-    if n == nr::KILL && a[0] as i32 as isize == -pid {
-        // The group that it leads.
-        a[0] = -engine().pid as usize;
-    }
-    if own {
-        // Ids may have changed with a recovery that could not keep them.
-        match n {
-            nr::TGKILL | nr::RT_TGSIGQUEUEINFO => {
-                (a[0], a[1]) = (engine().pid as usize, real(l, a[1]))
-            }
-            nr::KILL | nr::RT_SIGQUEUEINFO => a[0] = engine().pid as usize,
-            _ => a[0] = real(l, a[0]),
-        }
-    }
-    // SAFETY: the program's own call with its own arguments.
-    unsafe { crate::machine::sys::raw6(n, a) }
-}
-
-fn real(l: &mut Local, tid: usize) -> usize {
-    let _guard = engine().lock.acquire(l);
-    crate::thread::real_tid(tid as i32) as usize
+    core::mem::forget(engine().lock.acquire(l));
+    crate::run::end::end(l, crate::run::end::How::Exit(a[0] as u8))
 }
 
 /// The process id that the program knows.

@@ -179,7 +179,7 @@ pub fn restore(warm: bool, from: usize) {
         return;
     }
     let root = &mut state().root;
-    for r in e.journal.records(from) {
+    for r in crate::object::record::own(from) {
         if !matches!(r.kind, record::INPUT | record::MESSAGE) {
             continue;
         }

@@ -3,13 +3,17 @@
 //! Records about files come *before* the deed, so that a rollback knows what
 //! to undo whatever moment the crash chose; records about input and output
 //! come after it, and [`dc_image::header::Inflight`] covers the gap.
+//!
+//! The processes of a run share one journal, whose order is that of what happened. A
+//! record's kind carries in its upper bits which of them it is of.
 #![allow(unsafe_code)]
 
 use crate::engine::engine;
 use crate::fatal;
 use crate::machine::sys::failed;
+use core::sync::atomic::Ordering::Relaxed;
 use dc_image::FatalCode;
-use vista_core::journal::{Found, RECORD_HEAD};
+use vista_core::journal::{Found, JournalFull, RECORD_HEAD, Record};
 
 /// Input consumed: [`IoHead`], then the bytes.
 pub const INPUT: u32 = 1;
@@ -135,16 +139,18 @@ pub fn value_of<T: Copy>(bytes: &[u8]) -> Option<T> {
 /// commit, for nothing may happen that cannot be undone.
 pub fn append(kind: u32, parts: &[&[u8]]) {
     let e = engine();
-    if e.alone {
-        // Nothing that a child does is undone.
-        return;
-    }
     let len: usize = parts.iter().map(|p| p.len()).sum();
     e.live().journal_bytes.fetch_add(
         (len + RECORD_HEAD) as u64,
         core::sync::atomic::Ordering::Relaxed,
     );
-    if e.journal.append(kind, parts).is_err() {
+    e.journal
+        .set_sum(crate::run::run().journal_sum.load(Relaxed));
+    let appended = e.journal.append(tagged(kind), parts);
+    crate::run::run()
+        .journal_sum
+        .store(e.journal.sum(), Relaxed);
+    if appended.is_err() {
         fatal::stop(
             FatalCode::RioFull,
             0,
@@ -157,6 +163,41 @@ pub fn append(kind: u32, parts: &[&[u8]]) {
         make_durable();
     }
     bound();
+}
+
+/// Makes a record of this process of the payload that lies in the journal's room already.
+pub fn append_in_place(kind: u32, len: usize) -> Result<(), JournalFull> {
+    let e = engine();
+    let sum = &crate::run::run().journal_sum;
+    e.journal.set_sum(sum.load(Relaxed));
+    let r = e.journal.append_in_place(tagged(kind), len);
+    sum.store(e.journal.sum(), Relaxed);
+    r
+}
+
+/// The kind of a record as the journal has it: with the process that it is of.
+fn tagged(kind: u32) -> u32 {
+    kind | (engine().slot as u32) << KIND_BITS
+}
+
+const KIND_BITS: u32 = 8;
+
+/// The records of this process from an offset on, oldest first.
+pub fn own(from: usize) -> impl Iterator<Item = Record<'static>> {
+    let slot = engine().slot as u32;
+    engine().journal.records(from).filter_map(move |mut r| {
+        let of = r.kind >> KIND_BITS;
+        r.kind &= (1 << KIND_BITS) - 1;
+        (of == slot).then_some(r)
+    })
+}
+
+/// The records of all processes of the run.
+pub fn of_all(from: usize) -> impl Iterator<Item = Record<'static>> {
+    engine().journal.records(from).map(|mut r| {
+        r.kind &= (1 << KIND_BITS) - 1;
+        r
+    })
 }
 
 /// The storage has what was appended so far, when this returns. In memory it
@@ -179,7 +220,11 @@ pub fn make_durable() {
 
 /// At recovery, before anything is read: what a power loss has torn is cut off.
 pub fn examine() {
-    match engine().journal.examine() {
+    let found = engine().journal.examine();
+    crate::run::run()
+        .journal_sum
+        .store(engine().journal.sum(), Relaxed);
+    match found {
         Found::Whole => {}
         Found::Torn { at, tail } => {
             crate::say!(

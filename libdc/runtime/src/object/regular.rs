@@ -122,7 +122,7 @@ fn touched() -> &'static mut Touched {
     unsafe { &mut *(&raw mut TOUCHED) }
 }
 
-fn touch(file: u32) {
+pub fn touch(file: u32) {
     let f = open_file(file);
     if f.touched != 0 {
         return;
@@ -162,7 +162,8 @@ pub fn save_offsets() {
     t.many = false;
 }
 
-fn save_offset(file: u32) {
+/// Puts the offset of one into the state, if it may have moved.
+pub fn save_offset(file: u32) {
     if state().file_refs[file as usize - 1] == 0 {
         return;
     }
@@ -171,11 +172,17 @@ fn save_offset(file: u32) {
         return;
     }
     f.touched = 0;
-    if let Some(fd) = any_fd(file) {
-        let at = sys!(LSEEK, fd, 0, 1);
-        if !failed(at) {
-            f.offset = at as u64;
-        }
+    let Some(fd) = any_fd(file) else { return };
+    let value = match f.kind {
+        Kind::EventFd => super::eventfd::count_of(fd),
+        _ => sys!(LSEEK, fd, 0, 1),
+    };
+    if failed(value) {
+        return;
+    }
+    f.offset = value as u64;
+    if let Some((_, shared)) = crate::run::shared::of(f) {
+        shared.set(value as u64, engine().store.published());
     }
 }
 
@@ -255,12 +262,19 @@ pub fn unchanged(file: u32, fd: i32) -> bool {
         })
 }
 
+/// The offset of the last commit: another process may have moved it.
+pub fn committed_offset(f: &OpenFile) -> u64 {
+    crate::run::shared::of(f)
+        .and_then(|(_, shared)| shared.get(engine().store.published()))
+        .unwrap_or(f.offset)
+}
+
 /// At recovery, warm: offset and flags as they were committed.
 pub fn restore_warm(file: u32, fd: i32) {
     let f = open_file(file);
     f.touched = 0;
     if rewinds(f) {
-        sys!(LSEEK, fd, f.offset, 0);
+        sys!(LSEEK, fd, committed_offset(f), 0);
     }
     const F_SETFL: usize = 4;
     if f.inherited == 0 || f.kind != Kind::Tty {
@@ -298,7 +312,7 @@ pub fn reopen(file: u32) -> isize {
         crate::say!("{path} is another file than at the last commit; going on with the new one");
     }
     if rewinds(f) {
-        sys!(LSEEK, r, f.offset, 0);
+        sys!(LSEEK, r, committed_offset(f), 0);
     }
     r
 }

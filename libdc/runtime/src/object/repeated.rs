@@ -19,7 +19,6 @@ use crate::fatal;
 use crate::machine::frame::{Frame, Local};
 use crate::machine::{nr, user};
 use crate::signal::held;
-use core::sync::atomic::Ordering::Relaxed;
 use dc_image::FatalCode;
 use dc_image::boot::plant;
 use vista_core::journal::Record;
@@ -49,7 +48,7 @@ impl Replay {
         self.next = 0;
         self.cold = !warm;
         self.active = engine().boot.plant != plant::REPEAT_WRITE && self.any_left();
-        if self.active && engine().thread_count.load(Relaxed) > 1 {
+        if self.active && !crate::run::is_alone() {
             self.answer_threads();
         }
     }
@@ -88,10 +87,7 @@ impl Replay {
     }
 
     fn any_left(&self) -> bool {
-        engine()
-            .journal
-            .records(self.next)
-            .any(|r| self.output(&r).is_some())
+        crate::object::record::own(self.next).any(|r| self.output(&r).is_some())
     }
 
     fn took(&mut self, r: &Record) {
@@ -105,7 +101,7 @@ impl Replay {
         if !self.active || self.is_rewound(fd) {
             return None;
         }
-        for r in engine().journal.records(self.next) {
+        for r in crate::object::record::own(self.next) {
             let Some(head) = self.output(&r) else {
                 continue;
             };
@@ -131,7 +127,7 @@ impl Replay {
 
     /// Each thread that was about to make output on record has made it.
     fn answer_threads(&mut self) {
-        for r in engine().journal.records(0) {
+        for r in crate::object::record::own(0) {
             let Some(head) = self.output(&r) else {
                 continue;
             };

@@ -25,7 +25,6 @@ use crate::signal;
 use crate::state::Kind;
 use crate::sys;
 use crate::thread;
-use core::sync::atomic::Ordering::Relaxed;
 use dc_image::boot::fault;
 
 const SOCK_NONBLOCK: usize = 0o4000;
@@ -214,7 +213,7 @@ pub fn times_out(fd: i32, which: usize) -> bool {
     const SOL_SOCKET: usize = 1;
     let mut time = [0u64; 2];
     let mut len = 16u32;
-    engine().thread_count.load(Relaxed) > 1
+    !crate::run::is_alone()
         && !failed(sys!(
             GETSOCKOPT,
             fd,

@@ -252,7 +252,7 @@ pub fn restore(file: u32, fd: i32) {
 /// At warm recovery: the first change of settings since the last commit is
 /// taken back.
 pub fn roll_back() {
-    for r in engine().journal.records(0) {
+    for r in crate::object::record::own(0) {
         if r.kind == record::TERMIOS && r.payload.len() >= 8 + TERMIOS2_LEN {
             let Some(fd) = record::value_of::<i32>(r.payload) else {
                 continue;

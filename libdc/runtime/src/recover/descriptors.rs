@@ -1,11 +1,15 @@
 //! Descriptors: warm from the shared table, cold by name and kind.
 
 use crate::engine::{engine, state};
+use crate::machine::sys::errno::*;
 use crate::machine::sys::failed;
 use crate::object::descriptor::{self, any_fd, open_file};
 use crate::object::*;
+use crate::run::together::{self, Step};
+use crate::run::{self, me};
 use crate::state::Kind;
-use crate::{fatal, sys};
+use crate::{fatal, sys, uffd};
+use core::sync::atomic::Ordering::*;
 use dc_image::FatalCode;
 use dc_image::boot::high_fd;
 
@@ -13,19 +17,11 @@ const O_CLOEXEC: usize = 0o2000000;
 
 /// Numbers that were closed or replaced since the commit get their old meaning.
 pub fn undo_limbo(warm: bool) {
-    let e = engine();
     if !warm {
         return;
     }
-    // Of the last attempt: an earlier recovery has taken back what was before
-    // it. Newest last; each number was moved aside at most once as an old one.
-    let since = e
-        .journal
-        .records(0)
-        .filter(|r| r.kind == record::RECOVERED)
-        .last()
-        .map_or(0, |r| r.offset);
-    for r in e.journal.records(since) {
+    // Newest last; each number was moved aside at most once as an old one.
+    for r in record::own(last_recovery()) {
         if r.kind != record::LIMBO {
             continue;
         }
@@ -49,11 +45,16 @@ pub fn undo_limbo(warm: bool) {
 
 pub fn restore(warm: bool) {
     let e = engine();
+    let mut held = Held::new();
     if warm {
         close_others();
         let first = e.high_fd(high_fd::LIMBO);
         sys!(CLOSE_RANGE, first, first + high_fd::LIMBO_COUNT - 1, 0);
+    } else {
+        held.take_given();
+        held.make_shared();
     }
+    together::come_to(Step::Made);
     let high = state().root.fd_high as usize;
     for fd in 0..high {
         let file = state().fds[fd].file as u32;
@@ -68,23 +69,16 @@ pub fn restore(warm: bool) {
             }
             continue;
         }
-        let given = open_file(file).inherited != 0 && is_open(fd as i32);
-        if !(warm || given) {
-            remake(file, fd as i32);
-        }
-        if !warm && given {
-            // This dcrun's own: as it was given, but for what the program asked.
-            const F_GETFL: usize = 3;
-            const F_SETFL: usize = 4;
-            let nonblock = open_file(file).flags as usize & descriptor::O_NONBLOCK;
-            let flags = sys!(FCNTL, fd, F_GETFL, 0);
-            if nonblock != 0 && !failed(flags) {
-                sys!(FCNTL, fd, F_SETFL, flags as usize | nonblock);
+        if !warm {
+            if let Some(given) = held.given(file) {
+                install(file, sys!(DUP, given), fd as i32);
+                as_it_was_asked_for(file, fd as i32);
+                continue;
             }
-            if regular::rewinds(open_file(file)) {
-                sys!(LSEEK, fd, open_file(file).offset, 0);
+            match held.shared(file) {
+                Some(made) => install(file, made, fd as i32),
+                None => remake(file, fd as i32),
             }
-            continue;
         }
         match kind {
             Kind::Regular | Kind::Directory | Kind::MemFd | Kind::Pipe => {
@@ -110,6 +104,198 @@ pub fn restore(warm: bool) {
         epoll::roll_back();
         epoll::arm_reported();
     }
+    together::come_to(Step::Taken);
+    held.close();
+}
+
+/// What this dcrun was given: as it was given, but for what the program asked.
+fn as_it_was_asked_for(file: u32, fd: i32) {
+    const F_GETFL: usize = 3;
+    const F_SETFL: usize = 4;
+    let nonblock = open_file(file).flags as usize & descriptor::O_NONBLOCK;
+    let flags = sys!(FCNTL, fd, F_GETFL, 0);
+    if nonblock != 0 && !failed(flags) {
+        sys!(FCNTL, fd, F_SETFL, flags as usize | nonblock);
+    }
+    if regular::rewinds(open_file(file)) {
+        let at = regular::committed_offset(open_file(file));
+        sys!(LSEEK, fd, at, 0);
+    }
+}
+
+/// Cold: descriptors that are put aside, above those of the program, until all processes
+/// have theirs.
+struct Held {
+    /// Number under which dcrun was given it, and where it is now.
+    given: [(i32, i32); 64],
+    given_len: usize,
+    len: i32,
+}
+
+impl Held {
+    fn new() -> Held {
+        Held {
+            given: [(0, 0); 64],
+            given_len: 0,
+            len: 0,
+        }
+    }
+
+    fn put(&mut self, fd: isize) -> i32 {
+        let to = engine().high_fd(high_fd::LIMBO) + self.len;
+        if self.len + 1 < high_fd::LIMBO_COUNT {
+            self.len += 1;
+        }
+        sys!(DUP3, fd, to, O_CLOEXEC);
+        to
+    }
+
+    /// Takes what this dcrun was given out of the way.
+    fn take_given(&mut self) {
+        for file in 1..=state().root.file_high {
+            if state().file_refs[file as usize - 1] == 0 {
+                continue;
+            }
+            let number = open_file(file).inherited as i32 - 1;
+            let known = self.given[..self.given_len].iter().any(|g| g.0 == number);
+            if number < 0 || known || !is_open(number) || self.given_len == self.given.len() {
+                continue;
+            }
+            let to = self.put(number as isize);
+            self.given[self.given_len] = (number, to);
+            self.given_len += 1;
+        }
+        sys!(CLOSE_RANGE, 0, engine().boot.fd_base - 1, 0);
+    }
+
+    fn given(&self, file: u32) -> Option<i32> {
+        let number = open_file(file).inherited as i32 - 1;
+        self.given[..self.given_len]
+            .iter()
+            .find(|g| g.0 == number && number >= 0)
+            .map(|g| g.1)
+    }
+
+    /// Makes what several processes know, unless another one does.
+    fn make_shared(&mut self) {
+        for file in 1..=state().root.file_high {
+            if state().file_refs[file as usize - 1] == 0 || self.given(file).is_some() {
+                continue;
+            }
+            let f = open_file(file);
+            let Some((at, shared)) = run::shared::of(f) else {
+                continue;
+            };
+            if any_fd(file).is_none() || !run::shared::claim(shared) {
+                continue;
+            }
+            let made = match f.kind {
+                Kind::Pipe => pipe::make_both(f.flags as usize),
+                Kind::EventFd => [eventfd::remake(file), -1],
+                _ => [regular::reopen(file), -1],
+            };
+            if failed(made[0]) {
+                cannot(file, any_fd(file).unwrap_or(-1), made[0]);
+            }
+            if f.kind == Kind::Pipe {
+                pipe::is_anew(shared, made[0] as i32);
+                pipe::fill_shared(at, shared, made[1] as i32);
+            }
+            for (i, fd) in made.into_iter().enumerate() {
+                if !failed(fd) {
+                    let held = self.put(fd);
+                    sys!(CLOSE, fd);
+                    shared.made[i].store(held, Relaxed);
+                }
+            }
+        }
+    }
+
+    /// A descriptor of what several know, made here or elsewhere.
+    fn shared(&self, file: u32) -> Option<isize> {
+        let f = open_file(file);
+        let (_, shared) = run::shared::of(f)?;
+        let writes = f.kind == Kind::Pipe && f.flags as usize & descriptor::O_ACCMODE == 1;
+        let made = match shared.maker.load(Acquire) as usize {
+            0 => return None,
+            maker if maker == engine().slot + 1 => {
+                sys!(DUP, shared.made[usize::from(writes)].load(Acquire))
+            }
+            _ => run::shared::fetch_made(shared, usize::from(writes)),
+        };
+        if failed(made) {
+            cannot(file, any_fd(file).unwrap_or(-1), made);
+        }
+        Some(made)
+    }
+
+    fn close(self) {
+        if self.len > 0 {
+            let first = engine().high_fd(high_fd::LIMBO);
+            sys!(CLOSE_RANGE, first, first + self.len - 1, 0);
+        }
+    }
+}
+
+/// Warm, in a process that is not the first: its descriptors from the companion of the
+/// worker that died. False if that is gone too.
+pub fn take_over() -> bool {
+    let companion = me().companion.load(Relaxed) as i32;
+    let pidfd = sys!(PIDFD_OPEN, companion, 0);
+    if companion == 0 || failed(pidfd) {
+        return false;
+    }
+    let pidfd = uffd::move_high(pidfd, high_fd::SCRATCH);
+    sys!(CLOSE_RANGE, 0, engine().boot.fd_base - 1, 0);
+    for fd in 0..state().root.fd_high as i32 {
+        let d = state().fds[fd as usize];
+        if d.file == 0 {
+            continue;
+        }
+        // What was put aside since the commit comes from there.
+        let aside = put_aside_at(fd).map_or(-EBADF, |at| sys!(PIDFD_GETFD, pidfd, at, 0));
+        let r = if failed(aside) {
+            sys!(PIDFD_GETFD, pidfd, fd, 0)
+        } else {
+            aside
+        };
+        if failed(r) {
+            if r == -EPERM || r == -ESRCH {
+                sys!(CLOSE, pidfd);
+                return false;
+            }
+            continue;
+        }
+        let cloexec = if d.cloexec != 0 { O_CLOEXEC } else { 0 };
+        if r == fd as isize {
+            const F_SETFD: usize = 2;
+            sys!(FCNTL, fd, F_SETFD, d.cloexec);
+        } else {
+            sys!(DUP3, r, fd, cloexec);
+            sys!(CLOSE, r);
+        }
+    }
+    sys!(CLOSE, pidfd);
+    true
+}
+
+/// Where a number was put aside since the commit, if it was.
+fn put_aside_at(fd: i32) -> Option<i32> {
+    let since = last_recovery();
+    record::own(since)
+        .filter(|r| r.kind == record::LIMBO)
+        .filter_map(|r| record::value_of::<[i32; 2]>(r.payload))
+        .find(|moved| moved[0] == fd)
+        .map(|moved| moved[1])
+}
+
+/// Where the journal stood when this process's descriptors were those of the commit last:
+/// an earlier recovery has taken back what was before it.
+fn last_recovery() -> usize {
+    record::own(0)
+        .filter(|r| r.kind == record::RECOVERED)
+        .last()
+        .map_or(0, |r| r.offset)
 }
 
 fn is_open(fd: i32) -> bool {
@@ -162,19 +348,24 @@ fn remake(file: u32, fd: i32) {
         Kind::Epoll | Kind::None => return,
     };
     if failed(made) {
-        let path = core::str::from_utf8(&f.path[..f.path_len as usize]).unwrap_or("?");
-        let why = if f.unlinked != 0 {
-            "it had no name any more"
-        } else {
-            "it cannot be opened"
-        };
-        fatal::stop(
-            FatalCode::CannotRestore,
-            made,
-            format_args!("restore descriptor {fd}: {path}: {why} (error {})", -made),
-        );
+        cannot(file, fd, made);
     }
     install(file, made, fd);
+}
+
+fn cannot(file: u32, fd: i32, r: isize) -> ! {
+    let f = open_file(file);
+    let path = core::str::from_utf8(&f.path[..f.path_len as usize]).unwrap_or("?");
+    let why = if f.unlinked != 0 {
+        "it had no name any more"
+    } else {
+        "it cannot be opened"
+    };
+    fatal::stop(
+        FatalCode::CannotRestore,
+        r,
+        format_args!("restore descriptor {fd}: {path}: {why} (error {})", -r),
+    )
 }
 
 /// A socket whose other end has closed: what a lost connection looks like.

@@ -7,6 +7,9 @@
 //! 7. input that was consumed since the commit is fed again, output on record
 //!    is not made again; of a log, every result that it holds is given back.
 //!
+//! All processes of a run do so at once, and wait for each other where one must not be
+//! ahead of the others ([`crate::run::together`]).
+//!
 //! Nothing here changes Rio except by records that only add, so a crash in the
 //! middle of it leads to the same recovery once more.
 #![allow(unsafe_code)]
@@ -19,8 +22,10 @@ pub mod threads;
 use crate::commit::now_ns;
 use crate::engine::{engine, state};
 use crate::object::{group, input, output, process, pushback, timers, tty, undo};
+use crate::run::together::{self, Step};
+use crate::run::{self, unit};
 use crate::state::State;
-use crate::{boot, commit, fatal, signal};
+use crate::{boot, commit, fatal, signal, sys};
 use core::sync::atomic::Ordering::*;
 use dc_image::boot::fault;
 use dc_image::header::UNCOUNTED;
@@ -32,29 +37,47 @@ pub fn recover(warm: bool) -> ! {
     let live = e.live();
     live.status.store(Status::Recovering as u32, SeqCst);
     load_state();
-    crate::object::record::examine();
+    e.pid = sys!(GETPID) as i32;
+    let elder = together::is_elder();
+    if elder {
+        crate::object::record::examine();
+    }
+    // Without them they are made again, as if everything had died.
+    let warm = warm && (e.slot == 0 || descriptors::take_over());
     let generation = live.generation.load(Relaxed);
     let counted = live.dead_generation.load(Acquire) == generation
         && live.dead_rchar.load(Relaxed) != UNCOUNTED;
-    if counted {
-        input::settle(Some(live.dead_rchar.load(Relaxed)));
-        output::settle(Some(live.dead_wchar.load(Relaxed)));
-    } else {
-        input::settle(None);
-        output::settle(None);
-    }
-    live.generation.store(generation + 1, SeqCst);
-    descriptors::undo_limbo(warm);
+    let count = |of: &core::sync::atomic::AtomicU64| counted.then(|| of.load(Relaxed));
+    input::settle(count(&live.dead_rchar));
+    output::settle(count(&live.dead_wchar));
+    run::shared::join_all();
+    let_others_take();
+    descriptors::undo_limbo(warm && e.slot == 0);
+    together::come_to(Step::Loaded);
     undo::restore();
-    undo::roll_back();
+    if elder {
+        live.generation.store(generation + 1, SeqCst);
+        undo::roll_back();
+    }
+    if e.slot == 0 {
+        crate::object::record::append(crate::object::record::RECOVERED, &[]);
+    }
     commit::fault_point(fault::IN_RECOVERY);
+    together::come_to(Step::Undone);
     descriptors::restore(warm);
+    if e.slot != 0 {
+        run::image::renew();
+    }
     group::restore(warm);
     // A log tells what the terminals are to be; until then they stay.
     if !crate::log::replay::is_due() {
         tty::settle();
     }
     let main = threads::first();
+    if e.slot != 0 {
+        let _guard = e.lock.acquire(main);
+        crate::object::record::append(crate::object::record::RECOVERED, &[]);
+    }
     memory::restore();
     process::restore();
     restore_dispositions();
@@ -67,17 +90,31 @@ pub fn recover(warm: bool) -> ! {
     timers::restore();
     signal::held::begin(main.slot);
     signal::outside::restore(main.slot);
-    crate::object::record::append(crate::object::record::RECOVERED, &[]);
+    run::end::take_signals(main);
     // A log is replayed by the calls that the program makes, from here on.
     if !crate::log::replay::begin(warm, main) {
         pushback::restore(warm, 0);
         e.replay.begin(warm);
         tty::notice_size(main);
     }
-    live.status.store(Status::Running as u32, SeqCst);
     boot::start_clock();
+    unit::runs();
+    together::come_to(Step::Ready);
+    if run::me().stopped.load(SeqCst) != 0 {
+        // As it was when it died.
+        const SIGSTOP: i32 = 19;
+        sys!(KILL, e.pid, SIGSTOP);
+    }
+    live.status.store(Status::Running as u32, SeqCst);
     note_end();
     threads::go(main)
+}
+
+/// Other processes of the run may take descriptors from this one (ptrace(2),
+/// PTRACE_MODE_ATTACH), where a security module wants to be asked.
+fn let_others_take() {
+    const PR_SET_PTRACER: usize = 0x5961_6d61;
+    sys!(PRCTL, PR_SET_PTRACER, usize::MAX);
 }
 
 /// The program goes on: at once, or when its log is replayed.

@@ -38,7 +38,10 @@ pub fn sigaction(_l: &mut Local, a: [usize; 6]) -> isize {
 
 /// The kernel's disposition that belongs to the program's.
 pub fn install_for(sig: i32, act: &SigAction) -> isize {
-    if act.handler == SIG_DFL || act.handler == SIG_IGN {
+    let ends = act.handler == SIG_DFL
+        && state().root.tree != 0
+        && crate::run::signals::ends_by_default(sig);
+    if !ends && (act.handler == SIG_DFL || act.handler == SIG_IGN) {
         let real = [
             act.handler,
             SA_RESTORER | act.flags & (SA_NOCLDSTOP | SA_NOCLDWAIT),

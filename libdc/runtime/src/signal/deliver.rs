@@ -84,7 +84,7 @@ fn deliver(l: &mut Local, info: &SigInfo) {
         }
         SIG_DFL | SIG_IGN => match sig {
             17 | 18 | 23 | 28 => return end_call(l, true),
-            _ => die_of(sig),
+            _ => crate::run::signals::end_by(l, sig),
         },
         _ => {}
     }
@@ -109,7 +109,7 @@ fn deliver(l: &mut Local, info: &SigInfo) {
     };
     record.has_saved_mask = 0;
     if !build_frame(l, info, &act, old_mask) {
-        die_of(SIGSEGV);
+        crate::run::signals::end_by(l, SIGSEGV);
     }
     let mut mask = state().threads[l.slot as usize].sigmask | act.mask;
     if act.flags & SA_NODEFER == 0 {

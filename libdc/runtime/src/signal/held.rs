@@ -34,7 +34,7 @@ pub const TIMER: i32 = 1;
 /// Calls that a thread has begun since the commit, if it is one of those that
 /// have them counted.
 fn begun(l: &Local) -> Option<&'static AtomicU32> {
-    engine().live().begun.get(l.slot as usize)
+    crate::run::me().begun.get(l.slot as usize)
 }
 
 /// Where a thread is that a signal is delivered to.
@@ -89,7 +89,7 @@ pub fn begin(main: u32) {
 
 /// Where the first one was delivered to this thread since the commit.
 fn first_delivered(slot: u32) -> Option<u32> {
-    engine().journal.records(0).find_map(|r| {
+    crate::object::record::own(0).find_map(|r| {
         let [thread, place] = record::value_of::<[u32; 2]>(r.payload)?;
         (r.kind == record::SIGNAL && thread == slot).then_some(place)
     })

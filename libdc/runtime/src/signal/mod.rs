@@ -161,6 +161,8 @@ extern "C" fn handler(sig: i32, info: *mut SigInfo, uc: *mut UContext) {
         engine().tick.store(true, Relaxed);
         l.attention
             .fetch_or(crate::machine::frame::ATTENTION_STOP, SeqCst);
+    } else {
+        crate::run::signals::own_signal(l);
     }
     clock::roll_back(l, uc);
     if in_runtime(uc.rip) {

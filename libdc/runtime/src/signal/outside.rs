@@ -22,7 +22,9 @@ const SI_KERNEL: i32 = 0x80;
 pub fn is(info: &SigInfo) -> bool {
     let sender = i32::from_le_bytes([info.rest[4], info.rest[5], info.rest[6], info.rest[7]]);
     let terminal = info.code == SI_KERNEL && is_of_terminal(info.signo);
-    let other = info.code == SI_USER && sender != sys!(GETPID) as i32;
+    let other = info.code == SI_USER
+        && sender != sys!(GETPID) as i32
+        && !crate::run::signals::is_from_run(sender);
     info.signo < 32 && (terminal || other)
 }
 
@@ -32,10 +34,12 @@ fn is_of_terminal(signo: i32) -> bool {
 
 /// Puts a signal that the kernel gave into the thread's queue.
 pub fn take(l: &mut Local, info: &SigInfo) {
-    let queued = l.queue.push(info);
-    // A child of the program shares the counters and has no commits.
-    if queued && is(info) && !engine().alone {
-        engine().live().signals_taken[info.signo as usize].fetch_add(1, SeqCst);
+    let from_outside = is(info);
+    let mut info = *info;
+    crate::run::signals::translate_sender(&mut info);
+    let queued = l.queue.push(&info);
+    if queued && from_outside {
+        crate::run::me().signals_taken[info.signo as usize].fetch_add(1, SeqCst);
     }
 }
 
@@ -48,7 +52,7 @@ pub fn count(info: &SigInfo) {
 /// At recovery: signals delivered since the commit are delivered again, and
 /// those that a dead worker had taken and not delivered.
 pub fn restore(main: u32) {
-    for r in engine().journal.records(0) {
+    for r in crate::object::record::own(0) {
         let (record::SIGNAL, Some(slot), Some(info)) = (
             r.kind,
             record::value_of::<u32>(r.payload),
@@ -62,7 +66,7 @@ pub fn restore(main: u32) {
     }
     take_missed(main);
     for signo in 1..32 {
-        let taken = engine().live().signals_taken[signo].load(SeqCst);
+        let taken = crate::run::me().signals_taken[signo].load(SeqCst);
         let delivered = &mut state().root.signals_delivered[signo];
         let known = queued(signo as i32);
         if taken.wrapping_sub(*delivered) > known && known == 0 {
@@ -83,7 +87,7 @@ fn take_missed(main: u32) {
         if queued(signo) == 0 {
             push(main, &sent(signo));
         }
-        if let Some(taken) = live.signals_taken.get(signo as usize) {
+        if let Some(taken) = crate::run::me().signals_taken.get(signo as usize) {
             taken.fetch_add(1, SeqCst);
         }
         live.signals_missed.fetch_and(!bit(signo), SeqCst);

@@ -46,6 +46,20 @@ impl SigInfo {
 }
 
 impl Queue {
+    /// Nothing waits.
+    pub const NEW: Queue = Queue {
+        used: 0,
+        entries: [SigInfo {
+            signo: 0,
+            errno: 0,
+            code: 0,
+            rest: [0; 116],
+        }; QUEUE_LEN],
+        order: [0; QUEUE_LEN],
+        next: 0,
+        lost: 0,
+    };
+
     fn bits(&self) -> &AtomicU64 {
         // SAFETY: a plain aligned u64 seen as an atomic one.
         unsafe { &*(&raw const self.used).cast::<AtomicU64>() }

@@ -30,7 +30,6 @@ use crate::uffd::{self, PAGE_IS_FILE, PageRegion};
 use crate::{fatal, sys};
 use core::sync::atomic::Ordering::Relaxed;
 use dc_image::FatalCode;
-use dc_image::boot::high_fd;
 use dc_image::window::{PAGE, RIO_BASE, SCRATCH_BASE};
 
 /// More than the kernel lets a process have mappings, unless it is told to.
@@ -182,10 +181,10 @@ impl Folded {
 /// tell a page that was only read from one that was written. (It cannot where
 /// a file's storage is mapped itself and has no pages.)
 pub fn works() -> bool {
-    let fd = engine().high_fd(high_fd::RIO);
+    let fd = engine().image_fd;
     let flags = MAP_PRIVATE | MAP_FIXED;
-    // The page of the live counters: any page that is there would do.
-    let offset = dc_image::header::LIVE_OFFSET;
+    // Any page that is there would do.
+    let offset = dc_image::header::TABLE_OFFSET;
     if failed(sys!(MMAP, SCRATCH_BASE, PAGE, 3, flags, fd, offset)) {
         return false;
     }
@@ -224,7 +223,7 @@ pub fn may_fold(v: &Vma) -> bool {
 /// `page`, within the area `v`. False if the kernel would not.
 pub fn fold(v: &Vma, page: usize, frames: *const u8, len: usize) -> bool {
     let flags = (v.flags & !(MAP_POPULATE | MAP_ANONYMOUS)) | MAP_FIXED;
-    let fd = engine().high_fd(high_fd::RIO);
+    let fd = engine().image_fd;
     let offset = frames as usize - RIO_BASE;
     let r = sys!(MMAP, page, len, v.prot, flags, fd, offset);
     if failed(r) {
@@ -241,7 +240,7 @@ pub fn fold(v: &Vma, page: usize, frames: *const u8, len: usize) -> bool {
 /// sleeps, whose committed copies they are. False if the kernel would not.
 pub fn fold_asleep(v: &Vma, page: usize, frames: *const u8, len: usize) -> bool {
     let flags = (v.flags & !(MAP_POPULATE | MAP_ANONYMOUS)) | MAP_FIXED;
-    let fd = engine().high_fd(high_fd::RIO);
+    let fd = engine().image_fd;
     let offset = frames as usize - RIO_BASE;
     let prot = v.prot & !PROT_WRITE;
     if failed(sys!(MMAP, page, len, prot, flags, fd, offset)) {
@@ -314,7 +313,7 @@ pub fn own(page: usize) {
     }
     let mut byte = 0u8;
     if sys!(PREAD64, e.mem, &raw mut byte, 1, page) == 1 {
-        e.live().rchar.fetch_add(1, Relaxed);
+        crate::run::me().rchar.fetch_add(1, Relaxed);
     }
     rewrite(page, &[byte]);
 }
@@ -330,7 +329,7 @@ fn rewrite(at: usize, bytes: &[u8]) {
             format_args!("write to the program's memory at {at:#x}: error {}", -n),
         );
     }
-    fatal::count_written(e.live(), bytes.len());
+    fatal::count_written(bytes.len());
 }
 
 /// The program drops the contents of a range: zeros, not what the image has.

@@ -114,7 +114,7 @@ fn is_kept(file: u32) -> bool {
 
 /// The protection that the kernel is told at first.
 pub fn real_prot(v: &Vma) -> u32 {
-    if is_guarded(v) && !engine().alone {
+    if is_guarded(v) {
         engine().shared.any = true;
         v.prot & !PROT_WRITE | PROT_READ
     } else {
@@ -244,17 +244,4 @@ pub fn protect(addr: usize, len: usize, prot: u32) -> isize {
         }
     }
     r
-}
-
-/// In a child, whose stores nobody undoes.
-pub fn leave() {
-    if !engine().shared.any {
-        return;
-    }
-    for v in areas().iter() {
-        if is_guarded(v) {
-            sys!(MPROTECT, v.start, v.end - v.start, v.prot);
-        }
-    }
-    engine().shared = Shared::new();
 }

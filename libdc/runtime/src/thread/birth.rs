@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::*;
+use crate::run::birth::{self, Wanted};
 
 const CLONE_VM: usize = 0x100;
 const CLONE_THREAD: usize = 0x10000;
@@ -26,7 +27,17 @@ pub struct Birth {
 pub fn clone(l: &mut Local, a: [usize; 6]) -> isize {
     let [flags, stack, parent_tid, child_tid, tls, _] = a;
     if flags & CLONE_THREAD == 0 {
-        return crate::object::children::fork(l, crate::machine::nr::CLONE, a);
+        return birth::fork(
+            l,
+            Wanted {
+                flags,
+                stack,
+                parent_tid,
+                child_tid,
+                tls,
+                exit_signal: flags & 0xff,
+            },
+        );
     }
     birth(
         l,
@@ -54,7 +65,7 @@ pub fn clone3(l: &mut Local, a: [usize; 6]) -> isize {
     }
     let flags = args[0] as usize;
     if flags & CLONE_THREAD == 0 {
-        return -ENOSYS; // libc then uses clone or fork
+        return by_clone3(l, &args);
     }
     birth(
         l,
@@ -64,6 +75,30 @@ pub fn clone3(l: &mut Local, a: [usize; 6]) -> isize {
             parent_tid: args[3] as usize,
             child_tid: args[2] as usize,
             tls: args[7] as usize,
+        },
+    )
+}
+
+/// clone3(2) of a process. What it offers beyond clone(2) and is not kept (a wanted id,
+/// cgroups, a pidfd) is refused, whereupon a libc asks clone(2).
+fn by_clone3(l: &mut Local, args: &[u64; 11]) -> isize {
+    const CLONE_PIDFD: u64 = 0x1000;
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+    let flags = args[0];
+    let beyond = CLONE_PIDFD | CLONE_INTO_CGROUP | CLONE_CLEAR_SIGHAND;
+    if flags & beyond != 0 || args[9] != 0 {
+        return -ENOSYS;
+    }
+    birth::fork(
+        l,
+        Wanted {
+            flags: flags as usize,
+            stack: (args[5] + args[6]) as usize,
+            parent_tid: args[3] as usize,
+            child_tid: args[2] as usize,
+            tls: args[7] as usize,
+            exit_signal: args[4] as usize,
         },
     )
 }
@@ -120,7 +155,7 @@ fn birth(l: &mut Local, b: Birth) -> isize {
         user::write(b.child_tid, &(tid as i32));
     }
     // Several threads: their interleaving is non-deterministic from now on.
-    crate::event::threads(true);
+    crate::event::company(true);
     child.ready.store(1, SeqCst);
     sys!(FUTEX, &raw const child.ready, FUTEX_WAKE_PRIVATE, 1);
     tid
@@ -161,6 +196,7 @@ fn forget(child: &mut Local) {
     let e = engine();
     e.threads[child.slot as usize] = core::ptr::null_mut();
     e.thread_count.fetch_sub(1, SeqCst);
+    run::me().active.fetch_sub(1, SeqCst);
     state().threads[child.slot as usize].used = 0;
 }
 
@@ -194,10 +230,11 @@ pub fn exit(l: &mut Local, a: [usize; 6]) -> isize {
     sys!(RT_SIGPROCMASK, 2, &raw const all, 0, 8);
     e.threads[l.slot as usize] = core::ptr::null_mut();
     let left = e.thread_count.fetch_sub(1, SeqCst) - 1;
+    run::me().active.fetch_sub(1, SeqCst);
     if left == 1 {
-        crate::event::threads(false);
+        crate::event::company(run::has_company());
         // What the others did may matter to the last one.
-        crate::event::mark(local());
+        crate::event::mark();
     }
     drop(guard);
     entry::exit_thread(a[0])

@@ -16,22 +16,21 @@ pub use birth::*;
 
 use self::deadline::Deadline;
 use crate::engine::{MAX_THREADS, engine, state};
-use crate::machine::entry::{self, local};
+use crate::machine::entry::{self};
 use crate::machine::frame::*;
 use crate::machine::sys::{errno::*, failed};
-use crate::machine::{user, vector};
+use crate::machine::{futex, user, vector};
+use crate::run::{self, unit};
 use crate::{object, signal, sys};
 use core::sync::atomic::{AtomicU32, Ordering::*};
 
 const FUTEX_WAIT_PRIVATE: usize = 128;
 const FUTEX_WAKE_PRIVATE: usize = 129;
 
-/// The big lock of the runtime. A thread that is alone takes it by a plain store:
-/// nobody can be there before it has given life to another one, which it does with
-/// the lock in its hands.
-pub struct Lock {
-    word: AtomicU32,
-}
+/// The big lock of the runtime, one for all processes of the run: its word lies in the
+/// run's image. A thread that is alone in the run takes it by a plain store: nobody can be
+/// there before it has given life to another one, which it does with the lock in its hands.
+pub struct Lock;
 
 const FREE: u32 = 0;
 const TAKEN: u32 = 1;
@@ -42,25 +41,28 @@ const TAKEN_ALONE: u32 = 3;
 pub struct Guard;
 
 impl Lock {
-    pub const fn new() -> Lock {
-        Lock {
-            word: AtomicU32::new(FREE),
-        }
+    #[inline(always)]
+    fn word(&self) -> &'static AtomicU32 {
+        &run::run().lock
     }
 
     /// Takes the lock; while it waits, the thread counts as stopped.
     #[inline(always)]
     pub fn acquire(&self, l: &mut Local) -> Guard {
-        if engine().thread_count.load(Relaxed) == 1 && self.word.load(Relaxed) == FREE {
-            self.word.store(TAKEN_ALONE, Relaxed);
-        } else if !self.try_acquire() {
-            self.acquire_slowly(l);
+        let word = self.word();
+        if run::is_alone() && word.load(Relaxed) == FREE {
+            word.store(TAKEN_ALONE, Relaxed);
+        } else {
+            if !self.try_acquire() {
+                self.acquire_slowly(l);
+            }
+            unit::runs();
         }
         Guard
     }
 
     fn try_acquire(&self) -> bool {
-        let w = &self.word;
+        let w = self.word();
         w.compare_exchange(FREE, TAKEN, Acquire, Relaxed).is_ok()
     }
 
@@ -73,26 +75,26 @@ impl Lock {
             core::hint::spin_loop();
         }
         enter_stopped(l);
-        while self.word.swap(WAITED_FOR, Acquire) != FREE {
-            sys!(
-                FUTEX,
-                &raw const self.word,
-                FUTEX_WAIT_PRIVATE,
-                WAITED_FOR,
-                0
-            );
+        while self.word().swap(WAITED_FOR, Acquire) != FREE {
+            unit::wait_for_lock(l, self.word(), WAITED_FOR);
         }
         // The holder of the lock is never in a commit when it gives it away.
+        unit::goes();
         l.state.store(RUNTIME, SeqCst);
     }
 
     fn release(&self) {
-        let alone = engine().thread_count.load(Relaxed) == 1;
-        if alone && self.word.load(Relaxed) == TAKEN_ALONE {
-            self.word.store(FREE, Release);
-        } else if self.word.swap(FREE, Release) == WAITED_FOR {
-            sys!(FUTEX, &raw const self.word, FUTEX_WAKE_PRIVATE, 1);
+        let word = self.word();
+        if run::is_alone() && word.load(Relaxed) == TAKEN_ALONE {
+            word.store(FREE, Release);
+        } else if word.swap(FREE, Release) == WAITED_FOR {
+            futex::wake_one(word);
         }
+    }
+
+    /// Gives it away, by a process that ends with it in its hands.
+    pub fn give_up(&self) {
+        self.release();
     }
 }
 
@@ -105,23 +107,32 @@ impl Drop for Guard {
 /// From here on a commit need not wait for this thread.
 pub fn enter_stopped(l: &mut Local) {
     l.moved = true;
-    if engine().thread_count.load(Relaxed) > 1 {
+    if !run::is_alone() {
         // SAFETY: the thread's own area.
         unsafe { vector::save_compact(l.xsave.bytes.as_mut_ptr()) };
         l.frame.fs_base = vector::fs_base();
     }
     l.state.store(STOPPED, SeqCst);
+    unit::stops();
 }
 
-/// Goes on, after the end of a commit if one is under way.
+/// Goes on, after the end of a commit if one is under way, in which the process takes its
+/// part.
 pub fn leave_stopped(l: &mut Local) {
     loop {
+        unit::goes();
         l.state.store(RUNTIME, SeqCst);
         let stopping = engine().stopping.load(SeqCst);
-        if stopping == 0 {
+        let unit = unit::is_stopping();
+        if stopping == 0 && !unit {
             return;
         }
         l.state.store(STOPPED, SeqCst);
+        unit::stops();
+        if unit {
+            unit::take_part(l);
+            continue;
+        }
         sys!(
             FUTEX,
             &raw const engine().stopping,
@@ -265,8 +276,9 @@ pub fn resume_others() {
 
 /// A thread that is asked to stop does so here.
 pub fn pause_for_stop(l: &mut Local) {
-    l.attention.fetch_and(!ATTENTION_STOP, SeqCst);
-    if engine().stopping.load(SeqCst) != 0 {
+    l.attention
+        .fetch_and(!(ATTENTION_STOP | ATTENTION_STAGE), SeqCst);
+    if engine().stopping.load(SeqCst) != 0 || unit::is_stopping() {
         enter_stopped(l);
         leave_stopped(l);
     }
@@ -305,6 +317,7 @@ pub fn new_local_at(slot: usize) -> Option<&'static mut Local> {
     e.threads[slot] = l;
     e.thread_high = e.thread_high.max(slot + 1);
     e.thread_count.fetch_add(1, SeqCst);
+    run::me().active.fetch_add(1, SeqCst);
     Some(l)
 }
 

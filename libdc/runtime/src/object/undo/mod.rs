@@ -92,6 +92,13 @@ impl Pending {
     }
 }
 
+impl Pending {
+    /// In a child: what its parent keeps is the parent's.
+    pub fn leave(&mut self) {
+        (self.kept, self.beside_len, self.closed_len) = (0, 0, 0);
+    }
+}
+
 /// After a commit: nothing of the past will be undone. A second name goes,
 /// unless the file has no other and is still open: then a cold recovery needs
 /// it for as long as that lasts.
@@ -190,9 +197,6 @@ const NO_HEAD: FileHead = FileHead {
 
 /// Before bytes `at..at+len` of an open file are written (`u64::MAX`: appended).
 pub fn before_change(fd: i32, file: u32, at: u64, len: u64) {
-    if engine().alone {
-        return;
-    }
     let f = open_file(file);
     let base = |f: &crate::state::OpenFile| match base_size(f.dev, f.ino) {
         Some(size) => Some(size),
@@ -348,9 +352,7 @@ fn save_image(
         n
     };
     if n > 0 {
-        let _ = engine()
-            .journal
-            .append_in_place(record::FILE_BYTES, lead + n as usize);
+        let _ = record::append_in_place(record::FILE_BYTES, lead + n as usize);
         record::make_durable();
     }
     n
@@ -418,7 +420,7 @@ pub fn before_open(path: &[u8], flags: usize) -> bool {
 /// Before a file named by path is cut to `size`.
 pub fn before_truncate_path(z: &[u8], path: &[u8], size: u64) {
     let mut st = Stat::ZERO;
-    if engine().alone || failed(sys!(STAT, z.as_ptr(), &raw mut st)) {
+    if failed(sys!(STAT, z.as_ptr(), &raw mut st)) {
         return;
     }
     if st.size.saturating_sub(size) > KEPT_MAX && commit_around() {

@@ -19,7 +19,7 @@ pub fn roll_back() {
         )
     };
     let mut n = 0;
-    for r in engine().journal.records(0) {
+    for r in record::of_all(0) {
         if record::is_undo(r.kind) && n < offsets.len() {
             offsets[n] = r.offset as u32;
             n += 1;
@@ -31,7 +31,7 @@ pub fn roll_back() {
         }
     }
     for i in (0..n).rev() {
-        if let Some(r) = engine().journal.records(offsets[i] as usize).next() {
+        if let Some(r) = record::of_all(offsets[i] as usize).next() {
             undo_one(r.kind, r.payload);
             record::append(record::UNDONE, &[&offsets[i].to_le_bytes(), &[0; 4]]);
         }
@@ -111,7 +111,7 @@ fn relink(h: &FileHead, path: &[u8], rest: &[u8]) {
 /// longer.
 fn drop_kept_names() {
     let dir = engine().high_fd(high_fd::RUN_DIR);
-    for r in engine().journal.records(0) {
+    for r in record::of_all(0) {
         if r.kind == record::UNLINKED
             && let Some(h) = value_of::<FileHead>(r.payload)
             && open_without_name(h.dev, h.ino).is_none()
@@ -147,7 +147,7 @@ fn restore_content(kind: u32, h: &FileHead, path: &[u8], data: &[u8]) {
                 crate::say!("undo of a write failed (error {})", -n);
                 break;
             }
-            crate::fatal::count_written(engine().live(), n as usize);
+            crate::fatal::count_written(n as usize);
             done += n as usize;
         }
     }

@@ -1,0 +1,162 @@
+//! The processes of a run, as their keeper sees them: all are its children in the kernel.
+//!
+//! A process that ends says so in the table before it does, with the commit that makes it
+//! so. One that dies otherwise has failed, and with it the run: all others are killed, the
+//! table goes back to the last commit, and all that live in it are started again.
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use dc_image::run::{Life, Process};
+
+use crate::machine::process::{self, Change};
+use crate::machine::shared::SharedLive;
+use crate::machine::signals;
+
+/// Whether the end of a process is committed, and all of it done.
+pub fn has_ended(p: &Process, published: u64) -> bool {
+    let ended = p.ended.load(Acquire);
+    ended != 0 && ended <= published && p.left.load(Acquire) != 0
+}
+
+/// The entry of the process whose worker has this number.
+pub fn entry_of(live: &SharedLive, pid: i32) -> Option<usize> {
+    live.processes()
+        .iter()
+        .position(|p| p.real.load(Acquire) == pid && p.id.load(Relaxed) != 0)
+}
+
+/// Kills every worker but `dead`, and waits until all are dead. Says which those were.
+///
+/// A worker may have died in the middle of a fork, so that its child is in no table yet.
+/// Every child of the keeper is a worker or one of the companions, which are known.
+pub fn kill_others(live: &SharedLive, dead: i32, spared: &[i32]) -> Vec<i32> {
+    let mut killed: Vec<i32> = Vec::new();
+    if live.run().high.load(Acquire) <= 1 {
+        // It has never made a child.
+        return killed;
+    }
+    loop {
+        let companions: Vec<i32> = live
+            .processes()
+            .iter()
+            .map(|p| p.companion.load(Acquire) as i32)
+            .collect();
+        let is_worker = |pid: &i32| {
+            *pid != dead
+                && !killed.contains(pid)
+                && !companions.contains(pid)
+                && !spared.contains(pid)
+        };
+        let more: Vec<i32> = process::children().into_iter().filter(is_worker).collect();
+        if more.is_empty() {
+            return killed;
+        }
+        for &pid in &more {
+            signals::send(pid, libc::SIGKILL);
+        }
+        for &pid in &more {
+            process::await_death(pid);
+        }
+        killed.extend(more);
+    }
+}
+
+/// A process was stopped or continued: its parent is to know.
+pub fn note_stop(live: &SharedLive, pid: i32, change: Change) {
+    let Some(slot) = entry_of(live, pid) else {
+        return;
+    };
+    let p = &live.processes()[slot];
+    let status = match change {
+        Change::Stopped(signal) => 0x7f | (signal as u32) << 8,
+        Change::Continued => 0xffff,
+        _ => return,
+    };
+    // One that was made to run for a commit stops again: nobody else is to know.
+    if p.thawed.load(Acquire) != 0 {
+        if matches!(change, Change::Stopped(_)) {
+            p.thawed.store(0, Release);
+        }
+        return;
+    }
+    let signal = match change {
+        Change::Stopped(signal) => signal as u32,
+        _ => 0,
+    };
+    p.stopped.store(signal, Release);
+    p.changed.store(status, Release);
+    p.change_untold.store(1, Release);
+    let Some(parent) = p.parent_at(u64::MAX) else {
+        return;
+    };
+    let parent = &live.processes()[parent];
+    parent.ran.store(1, Release);
+    parent.child_event.fetch_add(1, Release);
+    process::wake(&parent.child_event);
+    let real = parent.real.load(Acquire);
+    if real > 0 {
+        signals::send(real, RUNTIMES_OWN);
+    }
+}
+
+/// The signal by which a runtime is told to look.
+const RUNTIMES_OWN: i32 = 64;
+
+/// Whether the descriptors of all processes of the last commit are still there. Those of the
+/// first are the keeper's own; the OOM killer may have taken a companion with its worker.
+pub fn has_descriptors(live: &SharedLive) -> bool {
+    let published = live.published.load(Acquire);
+    let others = live.processes().iter().skip(1);
+    others
+        .filter(|p| p.life_at(published) == Life::Lives)
+        .map(|p| p.companion.load(Relaxed) as i32)
+        .all(|companion| companion > 0 && process::is_alive(companion))
+}
+
+/// No companion of an earlier keeper lives.
+pub fn forget_companions(live: &SharedLive) {
+    for p in live.processes() {
+        p.companion.store(0, Relaxed);
+    }
+}
+
+/// Takes the tables back to the last commit. Says which processes live in it, the first
+/// process not among them, and whether that does.
+pub fn roll_back(live: &SharedLive, cold: bool) -> (Vec<usize>, bool) {
+    let published = live.published.load(Acquire);
+    let mut others = Vec::new();
+    let mut first = true;
+    for (slot, p) in live.processes().iter().enumerate() {
+        if slot != 0 {
+            let companion = p.companion.load(Relaxed) as i32;
+            if companion > 0 && (cold || p.life_at(published) != Life::Lives) {
+                signals::send(companion, libc::SIGKILL);
+                p.companion.store(0, Relaxed);
+            }
+        }
+        p.real.store(0, Relaxed);
+        match p.roll_back(published) {
+            Life::Lives if slot != 0 => others.push(slot),
+            Life::Lives => {}
+            _ if slot == 0 => first = false,
+            _ => {}
+        }
+    }
+    for shared in live.shared() {
+        shared.roll_back(published);
+    }
+    let run = live.run();
+    let living = others.len() as u32 + u32::from(first);
+    for word in [&run.lock, &run.stopping].into_iter().chain(&run.arrived) {
+        word.store(0, Relaxed);
+    }
+    run.living.store(living, Relaxed);
+    run.recovering.store(living, Relaxed);
+    let elder = if first {
+        0
+    } else {
+        others.first().copied().unwrap_or(0)
+    };
+    run.elder.store(elder as u32, Release);
+    (others, first)
+}

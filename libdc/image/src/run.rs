@@ -1,0 +1,469 @@
+//! What all processes of a run share: the lock, the commit under way, and the table of
+//! processes.
+//!
+//! ```text
+//! RUN_OFFSET + 0x0000_0000   Run: the lock, the commit, the recovery under way
+//!            + 0x0000_1000   table of processes: 1024 bytes each
+//!            + 0x0040_1000   table of what they share: 128 bytes each
+//!            + 0x0060_0000   contents of pipes: two buffers for each shared object
+//!            + 0x0d00_0000   stacks of parents whose children run on a copy (vfork)
+//! ```
+//!
+//! None of it is rolled back by copying. What belongs to a state carries the number of
+//! the commit from which on it holds: a process exists from `born` on, runs until
+//! `ended`, and is a zombie until `reaped`. A number above `published` belongs to an
+//! interval that was lost, and counts as none. So the store that publishes a commit
+//! publishes the births, the ends and the waits of its interval as well.
+
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::*};
+
+use crate::header::JOURNAL_OFFSET;
+
+/// Where the run's own part of its image begins, and how long it is.
+pub const RUN_OFFSET: usize = 0x1_0000;
+pub const RUN_LEN: usize = 0x1000_0000;
+const _: () = assert!(RUN_OFFSET + RUN_LEN == JOURNAL_OFFSET);
+
+pub const PROCESSES_OFFSET: usize = 0x1000;
+/// Processes that a run may have at a time.
+pub const PROCESS_MAX: usize = 4096;
+pub const SHARED_OFFSET: usize = PROCESSES_OFFSET + PROCESS_MAX * 1024;
+/// Open file descriptions that several processes may know.
+pub const SHARED_MAX: usize = 1600;
+pub const CONTENTS_OFFSET: usize = 0x60_0000;
+/// Bytes of a pipe that a commit keeps: what a pipe holds unless somebody has asked for
+/// more (pipe(7)).
+pub const CONTENTS_LEN: usize = 64 << 10;
+const _: () = assert!(SHARED_OFFSET + SHARED_MAX * size_of::<Shared>() <= CONTENTS_OFFSET);
+const _: () = assert!(CONTENTS_OFFSET + SHARED_MAX * 2 * CONTENTS_LEN <= SPARE_OFFSET);
+const _: () = assert!(SPARE_OFFSET + SPARE_MAX * SPARE_LEN <= RUN_LEN);
+const _: () = assert!(size_of::<Process>() == 1024);
+const _: () = assert!(size_of::<Run>() <= PROCESSES_OFFSET);
+
+/// What a child of vfork(2) has written on its parent's stack, on the way to it: room for
+/// the processes of the first entries.
+pub const SPARE_OFFSET: usize = 0xd00_0000;
+pub const SPARE_LEN: usize = 64 << 10;
+pub const SPARE_MAX: usize = 512;
+
+/// So many threads of a process have their calls counted ([`Process::begun`]).
+pub const BEGUN: usize = 64;
+
+/// The steps of a recovery that no process takes before all have come to them.
+pub const STEPS: usize = 8;
+
+#[repr(C)]
+pub struct Run {
+    /// The big lock of the runtime, for all processes alike: a futex.
+    pub lock: AtomicU32,
+    /// Nonzero while a commit stops all processes but its own; a futex.
+    pub stopping: AtomicU32,
+    /// Processes of the program that live, committed or not.
+    pub living: AtomicU32,
+    /// One above the highest entry of the table that was ever used.
+    pub high: AtomicU32,
+    /// Entry of the process whose input or output call is under way, see
+    /// [`crate::header::Inflight`].
+    pub in_flight: AtomicU32,
+    /// One above the highest entry ever used of what is shared.
+    pub shared_high: AtomicU32,
+    /// The sum of the journal's newest record.
+    pub journal_sum: AtomicU64,
+    /// Of the recovery under way: how many processes take part, and how many have come
+    /// to each of its steps; futexes.
+    pub recovering: AtomicU32,
+    pub arrived: [AtomicU32; STEPS],
+    /// The entry of the process that does what is done once for all.
+    pub elder: AtomicU32,
+    /// Nonzero: some process lives that is not the program's own any more (set-uid).
+    pub strangers: AtomicU32,
+    /// Raised when a process ends whose descriptors and memory are to go; the keeper
+    /// looks at it when it is woken.
+    pub ends: AtomicU32,
+    /// Areas of shared memory that were ever made files beside the image.
+    pub shared_memory: AtomicU32,
+    /// Times that the crash point of a test was passed.
+    pub fault_count: AtomicU64,
+    /// Name of the image file in its directory, ended by NUL: images of processes and
+    /// shared memory have it with a suffix.
+    pub image_name: [u8; 256],
+}
+
+/// What a process is asked to do by one that commits, in [`Process::request`].
+pub mod request {
+    pub const NONE: u32 = 0;
+    /// Stop and stage what was written since the last commit.
+    pub const STAGE: u32 = 1;
+    pub const STAGING: u32 = 2;
+    /// Staged; waits for the commit to be published.
+    pub const STAGED: u32 = 3;
+}
+
+const ROOM: usize = 50;
+
+/// One process of the run. Entry 0 is the first.
+#[repr(C, align(64))]
+pub struct Process {
+    /// The number that programs know it by; 0 is a free entry. It is the kernel's
+    /// number of its first worker.
+    pub id: AtomicI32,
+    /// The kernel's number of its present worker.
+    pub real: AtomicI32,
+    /// Entry of its parent + 1; 0 is the keeper. `parent_before` holds until the commit
+    /// `parent_since`.
+    pub parent: AtomicU32,
+    pub parent_before: AtomicU32,
+    pub parent_since: AtomicU64,
+    /// Commits from which on it exists, has ended, was waited for. 0: never.
+    pub born: AtomicU64,
+    pub ended: AtomicU64,
+    pub reaped: AtomicU64,
+    /// How it ended, as wait(2) has it; what it used, as `struct rusage` has it (user
+    /// and system time in us).
+    pub status: AtomicU32,
+    /// The signal that its parent gets at its end.
+    pub exit_signal: AtomicU32,
+    pub user_us: AtomicU64,
+    pub system_us: AtomicU64,
+    /// The commit that holds that its parent was told of its end; 0: not told.
+    pub told: AtomicU64,
+    /// A process that shares its memory and descriptors and outlives its worker.
+    pub companion: AtomicU32,
+    /// [`request`]; a futex.
+    pub request: AtomicU32,
+    /// Threads that are not stopped.
+    pub active: AtomicU32,
+    /// Whether it has run since it was last staged.
+    pub ran: AtomicU32,
+    /// Raised when one of its children has changed; a futex.
+    pub child_event: AtomicU32,
+    /// Nonzero when it has done all that it does at its end.
+    pub left: AtomicU32,
+    /// Nonzero while its parent waits for it to exec or to end (vfork); a futex.
+    pub holds_parent: AtomicU32,
+    /// Nonzero once it has pages in an image of its own.
+    pub has_image: AtomicU32,
+    /// It is stopped, by this signal (SIGSTOP, ^Z); 0 if it runs. Written by the keeper.
+    pub stopped: AtomicU32,
+    /// A stop or continue that nobody has waited for yet, as wait(2) has it; and whether its
+    /// parent is yet to be told by a signal.
+    pub changed: AtomicU32,
+    pub change_untold: AtomicU32,
+    /// Nonzero: it was made to run for a moment, to take part in a commit, and stops again.
+    pub thawed: AtomicU32,
+    /// The group that its parent puts it into, + 1, and what came of it; a futex.
+    pub group_wanted: AtomicI32,
+    pub group_answer: AtomicI32,
+    /// Process group and session, as the program knows them.
+    pub group: AtomicI32,
+    pub session: AtomicI32,
+    /// Bytes that its worker has read and written so far, as proc(5) counts them.
+    pub rchar: AtomicU64,
+    pub wchar: AtomicU64,
+    /// Frames of its image ever handed out; only these are looked at by recovery.
+    pub frame_limit: AtomicU64,
+    /// Frames in use at the last commit.
+    pub frames_used: AtomicU64,
+    /// Commits that it had a part in, and calls.
+    pub commits: AtomicU64,
+    pub calls: AtomicU64,
+    /// Signals from outside that its workers' runtimes have ever taken from the kernel,
+    /// by number. The state counts those that were delivered; the difference died in the
+    /// queue of a dead worker.
+    pub signals_taken: [AtomicU32; 32],
+    /// Calls that the threads of the first slots have begun since the last commit.
+    pub begun: [AtomicU32; BEGUN],
+    /// What it runs, as the kernel names it.
+    pub name: [u8; 16],
+    _room: [u64; ROOM],
+}
+
+/// An open file description, or a pipe, that several processes of the run may know: what
+/// of it changes without a call of theirs.
+#[repr(C, align(64))]
+pub struct Shared {
+    /// How many open files of all processes mean it; 0 is free.
+    pub users: AtomicU32,
+    /// It is free for another use from this commit on.
+    pub free_from: AtomicU64,
+    /// Of a pipe its inode.
+    pub ino: AtomicU64,
+    /// At a recovery: entry + 1 of the process that has made it again, and its
+    /// descriptors there.
+    pub maker: AtomicU32,
+    pub made: [AtomicI32; 2],
+    /// Two values, each from the commit on that it carries: the newer one that is not
+    /// above `published` holds. Of a file its offset, of a pipe the bytes inside.
+    pub since: [AtomicU64; 2],
+    pub value: [AtomicU64; 2],
+    _room: [u64; 7],
+}
+const _: () = assert!(size_of::<Shared>() == 128);
+
+/// What a process is in the state of commit `published`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Life {
+    /// There is none: a free entry, or one of an interval that was lost.
+    None,
+    Lives,
+    /// It has ended, and nobody has waited for it.
+    Zombie,
+}
+
+/// Whether what carries the number `since` holds in the state of commit `published`.
+fn holds(since: u64, published: u64) -> bool {
+    since != 0 && since <= published
+}
+
+impl Process {
+    /// A free entry.
+    pub const fn new() -> Process {
+        Process {
+            id: AtomicI32::new(0),
+            real: AtomicI32::new(0),
+            parent: AtomicU32::new(0),
+            parent_before: AtomicU32::new(0),
+            parent_since: AtomicU64::new(0),
+            born: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            reaped: AtomicU64::new(0),
+            status: AtomicU32::new(0),
+            exit_signal: AtomicU32::new(0),
+            user_us: AtomicU64::new(0),
+            system_us: AtomicU64::new(0),
+            told: AtomicU64::new(0),
+            companion: AtomicU32::new(0),
+            request: AtomicU32::new(request::NONE),
+            active: AtomicU32::new(0),
+            ran: AtomicU32::new(0),
+            child_event: AtomicU32::new(0),
+            left: AtomicU32::new(0),
+            holds_parent: AtomicU32::new(0),
+            has_image: AtomicU32::new(0),
+            stopped: AtomicU32::new(0),
+            changed: AtomicU32::new(0),
+            change_untold: AtomicU32::new(0),
+            thawed: AtomicU32::new(0),
+            group_wanted: AtomicI32::new(0),
+            group_answer: AtomicI32::new(0),
+            group: AtomicI32::new(0),
+            session: AtomicI32::new(0),
+            rchar: AtomicU64::new(0),
+            wchar: AtomicU64::new(0),
+            frame_limit: AtomicU64::new(0),
+            frames_used: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+            signals_taken: [const { AtomicU32::new(0) }; 32],
+            begun: [const { AtomicU32::new(0) }; BEGUN],
+            name: [0; 16],
+            _room: [0; ROOM],
+        }
+    }
+
+    /// What it is in the state of a commit.
+    pub fn life_at(&self, published: u64) -> Life {
+        if self.id.load(Relaxed) == 0 || !holds(self.born.load(Relaxed), published) {
+            Life::None
+        } else if !holds(self.ended.load(Relaxed), published) {
+            Life::Lives
+        } else if !holds(self.reaped.load(Relaxed), published) {
+            Life::Zombie
+        } else {
+            Life::None
+        }
+    }
+
+    /// What it is now, whether that is committed or not.
+    pub fn life(&self) -> Life {
+        self.life_at(u64::MAX)
+    }
+
+    /// The entry of its parent as the state of a commit has it; none is the keeper.
+    pub fn parent_at(&self, published: u64) -> Option<usize> {
+        let since = self.parent_since.load(Relaxed);
+        let parent = match since == 0 || since <= published {
+            true => &self.parent,
+            false => &self.parent_before,
+        };
+        (parent.load(Relaxed) as usize).checked_sub(1)
+    }
+
+    /// It gets another parent with the commit to come.
+    pub fn adopt(&self, parent: Option<usize>, published: u64) {
+        let before = self.parent_at(published).map_or(0, |slot| slot as u32 + 1);
+        self.parent_before.store(before, Relaxed);
+        self.parent_since.store(published + 1, Relaxed);
+        self.parent
+            .store(parent.map_or(0, |slot| slot as u32 + 1), Relaxed);
+    }
+
+    /// At a recovery: forgets what belongs to an interval that was lost. Says what the
+    /// process is.
+    pub fn roll_back(&self, published: u64) -> Life {
+        let life = self.life_at(published);
+        let parent = self.parent_at(published);
+        self.parent
+            .store(parent.map_or(0, |slot| slot as u32 + 1), Relaxed);
+        self.parent_since.store(0, Relaxed);
+        for since in [&self.ended, &self.reaped, &self.told] {
+            if since.load(Relaxed) > published {
+                since.store(0, Relaxed);
+            }
+        }
+        if life == Life::None {
+            self.clear();
+        }
+        self.request.store(request::NONE, Relaxed);
+        self.active.store(0, Relaxed);
+        self.ran.store(0, Relaxed);
+        life
+    }
+
+    /// The entry is free.
+    pub fn clear(&self) {
+        for number in [&self.born, &self.ended, &self.reaped, &self.told] {
+            number.store(0, Relaxed);
+        }
+        for number in [&self.parent_since, &self.frame_limit, &self.frames_used] {
+            number.store(0, Relaxed);
+        }
+        for number in [&self.user_us, &self.system_us, &self.commits, &self.calls] {
+            number.store(0, Relaxed);
+        }
+        for word in [&self.parent, &self.parent_before, &self.status] {
+            word.store(0, Relaxed);
+        }
+        let words = [&self.request, &self.active, &self.ran, &self.has_image];
+        for word in words
+            .into_iter()
+            .chain([&self.holds_parent, &self.left, &self.stopped])
+        {
+            word.store(0, Relaxed);
+        }
+        for counter in self.signals_taken.iter().chain(&self.begun) {
+            counter.store(0, Relaxed);
+        }
+        for word in [&self.changed, &self.change_untold, &self.thawed] {
+            word.store(0, Relaxed);
+        }
+        self.companion.store(0, Relaxed);
+        self.child_event.store(0, Relaxed);
+        self.real.store(0, Relaxed);
+        self.id.store(0, Release);
+    }
+}
+
+impl Shared {
+    /// A free entry.
+    pub const fn new() -> Shared {
+        Shared {
+            users: AtomicU32::new(0),
+            free_from: AtomicU64::new(0),
+            ino: AtomicU64::new(0),
+            maker: AtomicU32::new(0),
+            made: [const { AtomicI32::new(0) }; 2],
+            since: [const { AtomicU64::new(0) }; 2],
+            value: [const { AtomicU64::new(0) }; 2],
+            _room: [0; 7],
+        }
+    }
+
+    /// At a recovery: forgets what belongs to an interval that was lost, and who used it.
+    pub fn roll_back(&self, published: u64) {
+        for since in &self.since {
+            if since.load(Relaxed) > published {
+                since.store(0, Relaxed);
+            }
+        }
+        self.users.store(0, Relaxed);
+        self.free_from.store(0, Relaxed);
+        self.maker.store(0, Relaxed);
+    }
+
+    /// Sets what holds from the commit `published + 1` on.
+    pub fn set(&self, value: u64, published: u64) {
+        let place = self.place_for(published);
+        self.since[place].store(0, Release);
+        self.value[place].store(value, Release);
+        self.since[place].store(published + 1, Release);
+    }
+
+    /// Which of the two places the commit to come may write: never that which holds.
+    pub fn place_for(&self, published: u64) -> usize {
+        match self.place_at(published) {
+            Some(0) => 1,
+            Some(_) => 0,
+            None => 0,
+        }
+    }
+
+    /// Which of the two places holds in the state of a commit.
+    pub fn place_at(&self, published: u64) -> Option<usize> {
+        let since = [self.since[0].load(Acquire), self.since[1].load(Acquire)];
+        (0..2)
+            .filter(|&place| holds(since[place], published))
+            .max_by_key(|&place| since[place])
+    }
+
+    /// What holds in the state of a commit, if it was ever set.
+    pub fn get(&self, published: u64) -> Option<u64> {
+        self.place_at(published)
+            .map(|place| self.value[place].load(Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process() -> Process {
+        let p = Process::new();
+        p.id.store(7, Relaxed);
+        p
+    }
+
+    #[test]
+    fn a_life_belongs_to_the_commits_that_it_carries() {
+        let p = process();
+        p.born.store(5, Relaxed);
+        assert_eq!(p.life_at(4), Life::None);
+        assert_eq!(p.life_at(5), Life::Lives);
+        p.ended.store(8, Relaxed);
+        assert_eq!(p.life_at(7), Life::Lives);
+        assert_eq!(p.life_at(8), Life::Zombie);
+        p.reaped.store(9, Relaxed);
+        assert_eq!(p.life_at(8), Life::Zombie);
+        assert_eq!(p.life_at(9), Life::None);
+    }
+
+    #[test]
+    fn a_rollback_forgets_what_came_after() {
+        let p = process();
+        p.born.store(5, Relaxed);
+        p.ended.store(8, Relaxed);
+        p.adopt(Some(3), 7);
+        assert_eq!(p.parent_at(7), None);
+        assert_eq!(p.parent_at(8), Some(3));
+        assert_eq!(p.roll_back(7), Life::Lives);
+        assert_eq!(p.ended.load(Relaxed), 0);
+        assert_eq!(p.parent_at(u64::MAX), None);
+        assert_eq!(p.roll_back(4), Life::None);
+        assert_eq!(p.id.load(Relaxed), 0, "the entry is free");
+    }
+
+    #[test]
+    fn the_value_that_holds_is_never_written() {
+        let s = Shared::new();
+        assert_eq!(s.get(9), None);
+        s.set(10, 1);
+        assert_eq!((s.get(1), s.get(2)), (None, Some(10)));
+        s.set(11, 2);
+        assert_eq!((s.get(2), s.get(3)), (Some(10), Some(11)));
+        // Twice in one interval: the one of the last commit stays.
+        s.set(12, 2);
+        assert_eq!((s.get(2), s.get(3)), (Some(10), Some(12)));
+        s.set(13, 3);
+        assert_eq!((s.get(3), s.get(4)), (Some(12), Some(13)));
+    }
+}

@@ -1,0 +1,376 @@
+//! fork, vfork, clone: a process of the run makes another one.
+//!
+//! The child is a full worker: dispatch is armed, it has the same tables, and its calls
+//! go the way of all calls. It is a child of the keeper in the kernel, which reaps and
+//! restarts all of them; who is whose child to the program stands in the table of
+//! processes. Nothing is committed for its birth: like everything else that happened
+//! since the last commit, it is gone after a rollback, and made again.
+//!
+//! vfork(2): the child gets memory of its own all the same, and its parent waits until it
+//! execs or ends. What the child has written near the parent's stack pointer by then is
+//! written there too, which is how posix_spawn(3) reports its error.
+#![allow(unsafe_code)]
+
+use super::{image, me, process, run, shared, signals, unit};
+use crate::engine::{MAX_THREADS, engine, state};
+use crate::machine::frame::Local;
+use crate::machine::sys::{errno::*, failed};
+use crate::machine::{futex, user};
+use crate::space::{self, gather};
+use crate::{event, fatal, object, signal, sys, thread};
+use core::sync::atomic::Ordering::*;
+use dc_image::boot::high_fd;
+use dc_image::run::{Life, PROCESS_MAX, SPARE_LEN, SPARE_MAX, SPARE_OFFSET};
+use dc_image::{FatalCode, window};
+
+const CLONE_VM: usize = 0x100;
+const CLONE_VFORK: usize = 0x4000;
+const CLONE_PARENT: usize = 0x8000;
+const CLONE_SETTLS: usize = 0x80000;
+const CLONE_PARENT_SETTID: usize = 0x10_0000;
+const CLONE_CHILD_CLEARTID: usize = 0x20_0000;
+const CLONE_CHILD_SETTID: usize = 0x100_0000;
+const SIGCHLD: usize = 17;
+
+/// How a child is asked for.
+#[derive(Clone, Copy)]
+pub struct Wanted {
+    pub flags: usize,
+    pub stack: usize,
+    pub parent_tid: usize,
+    pub child_tid: usize,
+    pub tls: usize,
+    pub exit_signal: usize,
+}
+
+pub fn fork_call(l: &mut Local, _a: [usize; 6]) -> isize {
+    fork(l, Wanted::plain(0))
+}
+
+pub fn vfork_call(l: &mut Local, _a: [usize; 6]) -> isize {
+    fork(l, Wanted::plain(CLONE_VM | CLONE_VFORK))
+}
+
+impl Wanted {
+    fn plain(flags: usize) -> Wanted {
+        Wanted {
+            flags,
+            stack: 0,
+            parent_tid: 0,
+            child_tid: 0,
+            tls: 0,
+            exit_signal: SIGCHLD,
+        }
+    }
+}
+
+pub fn fork(l: &mut Local, w: Wanted) -> isize {
+    let guard = engine().lock.acquire(l);
+    if w.flags & CLONE_VM != 0 && w.flags & CLONE_VFORK == 0 {
+        crate::say!(
+            "a process that shares memory with another one, without being its thread, is not supported"
+        );
+        return -ENOSYS;
+    }
+    let Some(slot) = free_entry() else {
+        return -EAGAIN;
+    };
+    thread::stop_others(l);
+    engine().fold.forked(crate::commit::now_ns());
+    // A commit changes frames that a child's folded pages would go on to read.
+    if engine().folded.any() {
+        let r = gather::all();
+        if failed(r) {
+            thread::resume_others();
+            return r;
+        }
+    }
+    if let Err(r) = shared::before_fork(l) {
+        thread::resume_others();
+        return r;
+    }
+    join_tree();
+    let waits = w.flags & CLONE_VFORK != 0;
+    prepare(l, slot, &w, waits);
+    let all = signal::ALL_BUT_FAULTS;
+    let mut old = 0u64;
+    sys!(RT_SIGPROCMASK, 2, &raw const all, &raw mut old, 8);
+    let flags = CLONE_PARENT | w.flags & CLONE_CHILD_CLEARTID;
+    let r = sys!(CLONE, flags, 0, 0, w.child_tid, 0);
+    if r == 0 {
+        // The lock is the parent's.
+        core::mem::forget(guard);
+        in_child(l, slot, &w);
+        sys!(RT_SIGPROCMASK, 2, &raw const old, 0, 8);
+        return 0;
+    }
+    sys!(RT_SIGPROCMASK, 2, &raw const old, 0, 8);
+    if failed(r) {
+        process(slot).clear();
+        run().living.fetch_sub(1, SeqCst);
+        thread::resume_others();
+        return r;
+    }
+    let child = process(slot);
+    // The child does the same; whoever comes first.
+    child.real.store(r as i32, Relaxed);
+    child.id.store(r as i32, SeqCst);
+    shared::forked();
+    if w.flags & CLONE_PARENT_SETTID != 0 {
+        user::write(w.parent_tid, &(r as i32));
+    }
+    thread::resume_others();
+    engine().log.share();
+    event::company(true);
+    event::non_deterministic(l);
+    // From here on the call has been made, also for a commit while it waits.
+    l.frame.rax = r as usize;
+    l.again = false;
+    drop(guard);
+    if waits {
+        wait_for_exec(l, slot);
+    }
+    r
+}
+
+/// A free entry of the table, with room behind it.
+fn free_entry() -> Option<usize> {
+    let published = engine().store.published();
+    let free = |slot: &usize| {
+        let p = process(*slot);
+        p.life() == Life::None && p.id.load(Relaxed) == 0 || {
+            let reaped = p.reaped.load(Relaxed);
+            reaped != 0 && reaped <= published
+        }
+    };
+    let slot = (1..PROCESS_MAX).find(free)?;
+    process(slot).clear();
+    run().high.fetch_max(slot as u32 + 1, SeqCst);
+    Some(slot)
+}
+
+/// From now on this process is one of several: signals that would end it come to the
+/// runtime first, so that its end is known before it happens.
+fn join_tree() {
+    let root = &mut state().root;
+    if root.tree == 0 {
+        root.tree = 1;
+        signals::install_all();
+    }
+}
+
+/// The child's entry, as it is when it begins.
+fn prepare(l: &Local, slot: usize, w: &Wanted, waits: bool) {
+    let (p, own) = (process(slot), me());
+    let parent = if w.flags & CLONE_PARENT != 0 {
+        own.parent.load(Relaxed)
+    } else {
+        engine().slot as u32 + 1
+    };
+    p.parent.store(parent, Relaxed);
+    p.exit_signal.store(w.exit_signal as u32, Relaxed);
+    p.group.store(own.group.load(Relaxed), Relaxed);
+    p.session.store(own.session.load(Relaxed), Relaxed);
+    p.active.store(1, Relaxed);
+    p.ran.store(1, Relaxed);
+    p.holds_parent.store(u32::from(waits), Relaxed);
+    p.born.store(engine().store.published() + 1, Relaxed);
+    run().living.fetch_add(1, SeqCst);
+    if waits {
+        save_stack(l, slot);
+    }
+}
+
+/// The child: alone in its process, with the descriptors of its parent but those of the
+/// runtime.
+fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
+    let e = engine();
+    for other in 0..MAX_THREADS {
+        if other != l.slot as usize {
+            e.threads[other] = core::ptr::null_mut();
+            state().threads[other].used = 0;
+        }
+    }
+    e.thread_count.store(1, SeqCst);
+    e.stopping.store(0, SeqCst);
+    e.slot = slot;
+    e.pid = sys!(GETPID) as i32;
+    let p = me();
+    p.real.store(e.pid, Relaxed);
+    p.id.store(e.pid, SeqCst);
+    dies_with_keeper();
+    let root = &mut state().root;
+    root.pid = e.pid;
+    root.discard_count = 0;
+    root.itimers = [crate::state::ITimer::NONE; 3];
+    for t in &mut root.timers {
+        t.used = 0;
+    }
+    root.pushback_len = 0;
+    root.signals_delivered = [0; 32];
+    l.tid = e.pid;
+    let record = &mut state().threads[l.slot as usize];
+    record.tid = e.pid;
+    record.clear_tid = if w.flags & CLONE_CHILD_CLEARTID != 0 {
+        w.child_tid
+    } else {
+        0
+    };
+    record.robust_list = [0; 2];
+    l.queue = signal::queue::Queue::NEW;
+    record.queue = signal::queue::Queue::NEW;
+    (l.held_until, l.commit_after, l.outlives) = (0, false, false);
+    close_runtimes_own();
+    if image::blank_store().is_err() {
+        fatal::stop(
+            FatalCode::Internal,
+            0,
+            format_args!("fork: no memory for the tables of the child"),
+        );
+    }
+    e.tracking = false;
+    e.hot.clear();
+    e.pieces.wake(0, window::USER_END);
+    e.extra_len = 0;
+    e.fold.never();
+    e.undo.leave();
+    e.limbo.leave();
+    crate::log::leave();
+    object::counts::take();
+    event::company(true);
+    thread::arm(l);
+    if w.flags & CLONE_CHILD_SETTID != 0 {
+        user::write(w.child_tid, &e.pid);
+    }
+    if w.stack != 0 {
+        l.frame.rsp = w.stack;
+    }
+    if w.flags & CLONE_SETTLS != 0 {
+        const ARCH_SET_FS: usize = 0x1002;
+        l.frame.fs_base = w.tls;
+        sys!(ARCH_PRCTL, ARCH_SET_FS, w.tls);
+    }
+}
+
+fn dies_with_keeper() {
+    const PR_SET_PDEATHSIG: usize = 1;
+    const SIGKILL: usize = 9;
+    sys!(PRCTL, PR_SET_PDEATHSIG, SIGKILL);
+    if sys!(GETPPID) as u32 != engine().live().keeper_pid.load(Relaxed) {
+        // The keeper died in between: its death signal will not come.
+        fatal::die();
+    }
+}
+
+/// Descriptors of the runtime that belong to the parent: what watches its memory, its
+/// image, and what it has put aside.
+fn close_runtimes_own() {
+    let e = engine();
+    for place in [
+        high_fd::UFFD,
+        high_fd::PAGEMAP,
+        high_fd::MEM,
+        high_fd::OWN_IMAGE,
+        high_fd::COUNTERS,
+        high_fd::SCRATCH,
+    ] {
+        sys!(CLOSE, e.high_fd(place));
+    }
+    let first = e.high_fd(high_fd::KEEPER);
+    sys!(CLOSE_RANGE, first, e.high_fd(high_fd::COUNT) - 1, 0);
+    (e.uffd, e.pagemap, e.mem, e.image_fd) = (-1, -1, -1, -1);
+}
+
+/// vfork(2): until the child execs or ends. Signals wait meanwhile.
+fn wait_for_exec(l: &mut Local, slot: usize) {
+    thread::enter_stopped(l);
+    let holds = &process(slot).holds_parent;
+    while holds.load(SeqCst) != 0 {
+        if unit::is_stopping() {
+            unit::take_part(l);
+        }
+        futex::wait(holds, 1);
+    }
+    thread::leave_stopped(l);
+    take_stack(slot);
+}
+
+/// The child is about to leave the memory that it has from its parent.
+pub fn leave_memory() {
+    if me().holds_parent.load(Relaxed) != 0 {
+        give_stack();
+    }
+}
+
+/// The child need not hold its parent any longer.
+pub fn release_parent() {
+    let holds = &me().holds_parent;
+    if holds.load(Relaxed) != 0 {
+        holds.store(0, SeqCst);
+        futex::wake_all(holds);
+    }
+}
+
+/// Words of the parent's stack that are compared.
+const STACK_WORDS: usize = SPARE_LEN / 8 / 4;
+
+/// ```text
+/// spare:  [ address | changes | words as they were .. | (address, word) .. ]
+/// ```
+fn spare(slot: usize) -> Option<&'static mut [u64]> {
+    if slot >= SPARE_MAX {
+        return None;
+    }
+    let at = super::BASE + SPARE_OFFSET + slot * SPARE_LEN;
+    // SAFETY: mapped; parent and child of one vfork use it, one after the other.
+    Some(unsafe { core::slice::from_raw_parts_mut(at as *mut u64, SPARE_LEN / 8) })
+}
+
+fn save_stack(l: &Local, slot: usize) {
+    let Some(words) = spare(slot) else { return };
+    let at = l.frame.rsp & !7;
+    let end = space::find(at as u64).map_or(at, |v| v.end as usize);
+    let len = (end - at).min(STACK_WORDS * 8);
+    (words[0], words[1]) = (at as u64, 0);
+    // SAFETY: the part of the room that holds what was there.
+    let bytes =
+        unsafe { core::slice::from_raw_parts_mut(words[2..].as_mut_ptr().cast::<u8>(), len) };
+    if !user::read_bytes(at, bytes) {
+        words[0] = 0;
+    }
+}
+
+/// In the child: what it has written there since.
+fn give_stack() {
+    let Some(words) = spare(engine().slot) else {
+        return;
+    };
+    let at = words[0] as usize;
+    if at == 0 {
+        return;
+    }
+    let end = space::find(at as u64).map_or(at, |v| v.end as usize);
+    let count = ((end - at) / 8).min(STACK_WORDS);
+    let (before, changed) = words.split_at_mut(2 + STACK_WORDS);
+    let mut n = 0;
+    for i in 0..count {
+        let Some(now) = user::read::<u64>(at + i * 8) else {
+            break;
+        };
+        if now != before[2 + i] && n + 2 <= changed.len() {
+            changed[n] = (at + i * 8) as u64;
+            changed[n + 1] = now;
+            n += 2;
+        }
+    }
+    before[1] = n as u64;
+}
+
+/// In the parent.
+fn take_stack(slot: usize) {
+    let Some(words) = spare(slot) else { return };
+    let n = (words[1] as usize).min(words.len() - 2 - STACK_WORDS);
+    for pair in words[2 + STACK_WORDS..][..n].chunks_exact(2) {
+        user::write(pair[0] as usize, &pair[1]);
+    }
+}

@@ -1,0 +1,268 @@
+//! The end of a process of the run, and of one that another one kills.
+//!
+//! An end is committed before it happens: so no rollback has to bring back a process whose
+//! descriptors are closed and whose parent has been told. Then the descriptors go, here
+//! and not with the kernel's own end of the process, because a companion shares them; and
+//! only then is the parent told.
+#![allow(unsafe_code)]
+
+use super::{all, birth, has_company, image, me, process, run, shared, unit};
+use crate::engine::{engine, state};
+use crate::machine::frame::Local;
+use crate::machine::futex;
+use crate::machine::sys::failed;
+use crate::{commit, event, signal, sys};
+use core::sync::atomic::Ordering::*;
+use dc_image::Status;
+use dc_image::boot::high_fd;
+use dc_image::run::{Life, Process};
+
+/// How a process ends, as wait(2) has it.
+#[derive(Clone, Copy)]
+pub enum How {
+    Exit(u8),
+    Signal(i32),
+}
+
+impl How {
+    pub fn status(self) -> u32 {
+        match self {
+            How::Exit(code) => u32::from(code) << 8,
+            How::Signal(signo) => signo as u32,
+        }
+    }
+}
+
+/// Ends this process, and the run with it if no other one lives. The caller holds the
+/// lock, which is given away.
+pub fn end(l: &mut Local, how: How) -> ! {
+    if !has_company() {
+        end_run(l, how);
+    }
+    let (e, p) = (engine(), me());
+    birth::leave_memory();
+    event::leaves(l);
+    note_usage(p);
+    p.status.store(how.status(), Relaxed);
+    leave_children();
+    p.ended.store(e.store.published() + 1, SeqCst);
+    if e.slot == 0 {
+        note_status(how);
+    }
+    commit::commit_end(l);
+    birth::release_parent();
+    shared::leave_all();
+    run().living.fetch_sub(1, SeqCst);
+    // The descriptors of the program, for its companion as well. What the runtime needs
+    // to speak is above them.
+    sys!(CLOSE_RANGE, 0, e.boot.fd_base - 1, 0);
+    let companion = p.companion.swap(0, SeqCst);
+    if companion != 0 {
+        sys!(KILL, companion, signal::SIGKILL);
+    }
+    if p.has_image.swap(0, SeqCst) != 0 {
+        let name = image::name(format_args!("{}", e.slot));
+        let at = e.high_fd(high_fd::IMAGES);
+        sys!(UNLINKAT, at, name.as_bytes().as_ptr(), 0);
+    }
+    tell_parent(e.slot);
+    run().ends.fetch_add(1, SeqCst);
+    e.lock.give_up();
+    p.left.store(1, SeqCst);
+    leave(how)
+}
+
+/// The last process: its end is that of the run.
+fn end_run(l: &mut Local, how: How) -> ! {
+    event::visible(l);
+    if engine().slot == 0 {
+        note_status(how);
+    }
+    engine().live().status.store(Status::Done as u32, SeqCst);
+    super::super::object::undo::forget();
+    birth::release_parent();
+    leave(how)
+}
+
+/// The status of the run is that of its first process.
+fn note_status(how: How) {
+    let live = engine().live();
+    let (code, signo) = match how {
+        How::Exit(code) => (code, 0),
+        How::Signal(signo) => (0, signo),
+    };
+    live.exit_code.store(u32::from(code), Relaxed);
+    live.exit_signal.store(signo as u32, Relaxed);
+}
+
+/// Really ends.
+fn leave(how: How) -> ! {
+    match how {
+        How::Exit(code) => loop {
+            sys!(EXIT_GROUP, code);
+        },
+        How::Signal(signo) => signal::die_of(signo),
+    }
+}
+
+/// Time that the process has used, for the one that waits for it.
+fn note_usage(p: &Process) {
+    let mut usage = [0u64; 18];
+    sys!(GETRUSAGE, 0, usage.as_mut_ptr());
+    p.user_us.store(usage[0] * 1_000_000 + usage[1], Relaxed);
+    p.system_us.store(usage[2] * 1_000_000 + usage[3], Relaxed);
+}
+
+/// Orphans get another parent: the keeper, which reaps them.
+fn leave_children() {
+    let e = engine();
+    let published = e.store.published();
+    let own = Some(e.slot);
+    for (slot, child) in all() {
+        if child.life() != Life::None && child.parent_at(u64::MAX) == own {
+            let reaper = None;
+            child.adopt(reaper, published);
+            if child.life() == Life::Zombie {
+                child.reaped.store(published + 1, SeqCst);
+            }
+            let _ = slot;
+        }
+    }
+}
+
+/// The parent of a process that has ended learns of it: whoever waits wakes up, and the
+/// signal that the child was to send comes.
+pub fn tell_parent(slot: usize) {
+    let child = process(slot);
+    let Some(parent) = child.parent_at(u64::MAX) else {
+        // The keeper's own: nobody waits.
+        child.reaped.store(engine().store.published() + 1, SeqCst);
+        return;
+    };
+    let parent = process(parent);
+    parent.ran.store(1, SeqCst);
+    parent.child_event.fetch_add(1, SeqCst);
+    futex::wake_all(&parent.child_event);
+    if child.exit_signal.load(Relaxed) != 0 {
+        unit::poke(parent);
+    }
+}
+
+/// Ends another process of the run, as SIGKILL does: it is no failure, but what the
+/// program wanted. The caller holds the lock. Answers what kill(2) does.
+pub fn kill_other(l: &mut Local, slot: usize) -> isize {
+    let p = process(slot);
+    if p.life() == Life::Zombie {
+        return 0;
+    }
+    event::leaves(l);
+    p.status.store(signal::SIGKILL as u32, Relaxed);
+    p.ended.store(engine().store.published() + 1, SeqCst);
+    for (_, child) in all() {
+        if child.life() != Life::None && child.parent_at(u64::MAX) == Some(slot) {
+            child.adopt(None, engine().store.published());
+        }
+    }
+    commit::commit(l);
+    if slot == 0 {
+        note_status(How::Signal(signal::SIGKILL));
+    }
+    let real = p.real.load(Relaxed);
+    p.left.store(1, SeqCst);
+    sys!(KILL, real, signal::SIGKILL);
+    let companion = p.companion.swap(0, SeqCst);
+    if companion != 0 {
+        sys!(KILL, companion, signal::SIGKILL);
+    }
+    // Until it is gone, with its descriptors.
+    let pidfd = sys!(PIDFD_OPEN, real, 0);
+    if !failed(pidfd) {
+        crate::object::poll::ready_now(pidfd as i32, crate::object::poll::POLLIN);
+        let p = [pidfd as u32 as u64 | 1 << 32];
+        sys!(POLL, p.as_ptr(), 1, 1000);
+        sys!(CLOSE, pidfd);
+    }
+    run().living.fetch_sub(1, SeqCst);
+    if p.holds_parent.swap(0, SeqCst) != 0 {
+        futex::wake_all(&p.holds_parent);
+    }
+    tell_parent(slot);
+    0
+}
+
+/// Takes the signals of children that have ended since somebody looked: into the queue of
+/// this thread, or of the kernel where the thread blocks them and another one may not.
+/// In a signal handler, or in a commit when all threads are stopped.
+pub fn take_signals(l: &mut Local) {
+    let own = Some(engine().slot);
+    let number = engine().store.published() + 1;
+    for (_, child) in all() {
+        if child.life() != Life::Zombie || child.parent_at(u64::MAX) != own {
+            continue;
+        }
+        if child
+            .told
+            .compare_exchange(0, number, SeqCst, SeqCst)
+            .is_err()
+        {
+            continue;
+        }
+        let signo = child.exit_signal.load(Relaxed) as i32;
+        if signo != 0 {
+            child_has_ended(l, child, signo);
+        }
+    }
+}
+
+/// The same for children that were stopped or continued.
+pub fn take_changes(l: &mut Local) {
+    const SIGCHLD: i32 = 17;
+    let own = Some(engine().slot);
+    for (_, child) in all() {
+        if child.change_untold.load(SeqCst) == 0 || child.parent_at(u64::MAX) != own {
+            continue;
+        }
+        child.change_untold.store(0, SeqCst);
+        let action = state().root.actions[SIGCHLD as usize];
+        let asks = action.handler != signal::SIG_DFL
+            && action.handler != signal::SIG_IGN
+            && action.flags & signal::SA_NOCLDSTOP == 0;
+        if asks {
+            let status = child.changed.load(SeqCst);
+            l.queue
+                .push(&super::wait::info_of_status(child, SIGCHLD, status));
+            l.attention
+                .fetch_or(crate::machine::frame::ATTENTION_SIGNAL, SeqCst);
+        }
+    }
+}
+
+fn child_has_ended(l: &mut Local, child: &Process, signo: i32) {
+    const SIGCHLD: i32 = 17;
+    let action = state().root.actions[signo as usize];
+    if signo == SIGCHLD
+        && (action.handler == signal::SIG_IGN || action.flags & signal::SA_NOCLDWAIT != 0)
+    {
+        // Such a parent has no zombies.
+        child.reaped.store(engine().store.published() + 1, SeqCst);
+        me().child_event.fetch_add(1, SeqCst);
+        futex::wake_all(&me().child_event);
+    }
+    let bit = signal::bit(signo);
+    let blocked = signal::mask_of(l) & bit != 0;
+    let nobody_asks =
+        action.handler == signal::SIG_IGN || action.handler == signal::SIG_DFL && signo == SIGCHLD;
+    if nobody_asks && !blocked {
+        return;
+    }
+    let info = super::wait::info_of(child, signo);
+    let by_kernel = crate::object::signalfd::masks() & bit != 0
+        || blocked && engine().thread_count.load(Relaxed) > 1;
+    if by_kernel {
+        sys!(RT_SIGQUEUEINFO, engine().pid, signo, &raw const info);
+    } else {
+        l.queue.push(&info);
+        l.attention
+            .fetch_or(crate::machine::frame::ATTENTION_SIGNAL, SeqCst);
+    }
+}

@@ -1,0 +1,262 @@
+//! Where a process that is not the first has its pages, and what it needs to be
+//! committed at all.
+//!
+//! A child is born without any of it: its memory is not tracked, it has no image and no
+//! companion. Most children exec or end before anybody commits. The first commit that
+//! has to have a process in it gives it all that: an image of its own, whose table and
+//! frames are mapped where the first process has its own, tracking of all its memory,
+//! and a copy of every page that is its own and not a file's.
+#![allow(unsafe_code)]
+
+use super::{me, run};
+use crate::engine::{Supplier, engine};
+use crate::fatal::{self, Text};
+use crate::machine::entry;
+use crate::machine::sys::failed;
+use crate::space;
+use crate::uffd::{self, PAGE_IS_PFNZERO};
+use crate::{commit, sys};
+use core::fmt::Write;
+use core::sync::atomic::Ordering::*;
+use dc_image::FatalCode;
+use dc_image::boot::high_fd;
+use dc_image::header;
+use dc_image::window::*;
+use vista_core::pages::{Full, PageStore, Place};
+
+const PROT_RW: usize = 3;
+const MAP_SHARED: usize = 1;
+const MAP_FIXED: usize = 0x10;
+const MAP_NORESERVE: usize = 0x4000;
+const O_RDWR: usize = 2;
+const O_CREAT: usize = 0o100;
+const O_TRUNC: usize = 0o1000;
+const O_NOFOLLOW: usize = 0o400000;
+const O_CLOEXEC: usize = 0o2000000;
+
+/// The name of a file that belongs to the run's image: that of the image with a suffix.
+pub fn name(suffix: core::fmt::Arguments) -> Text<320> {
+    let mut text = Text::<320>::new();
+    let own = &run().image_name;
+    let len = own.iter().position(|&b| b == 0).unwrap_or(own.len());
+    text.append(&own[..len]);
+    let _ = write!(text, ".{suffix}\0");
+    text
+}
+
+/// Makes this process one that commits and comes back: gives it an image, and stages
+/// all of it. All its other threads are stopped.
+pub fn begin(copied: &mut u64) -> Result<(), Full> {
+    let e = engine();
+    open(true);
+    if let Err(r) = uffd::open() {
+        cannot("track its memory (userfaultfd, pagemap)", r);
+    }
+    e.tracking = true;
+    keep_counters();
+    start_companion();
+    me().frame_limit.store(0, Relaxed);
+    open_store()?;
+    me().has_image.store(1, SeqCst);
+    if !uffd::track(STATE_BASE, STATE_BASE + STATE_LEN) {
+        cannot("track its memory (UFFDIO_REGISTER)", 0);
+    }
+    copy_own(STATE_BASE, STATE_BASE + STATE_LEN, copied)?;
+    for i in 0..space::areas().len() {
+        let v = space::areas()[i];
+        if v.tracked == 0 {
+            continue;
+        }
+        let (from, to) = (v.start as usize, v.end as usize);
+        if !uffd::track(from, to) {
+            cannot("track its memory (UFFDIO_REGISTER)", 0);
+        }
+        copy_own(from, to, copied)?;
+    }
+    e.pieces.stale = true;
+    e.extra_len = 0;
+    Ok(())
+}
+
+/// Protects a range, and stages the pages of it that are this process's own.
+fn copy_own(from: usize, to: usize, copied: &mut u64) -> Result<(), Full> {
+    let e = engine();
+    let mut at = from;
+    while at < to {
+        match uffd::scan(at, to, e.taken) {
+            Ok((_, walked)) if walked > at => at = walked,
+            _ => break,
+        }
+    }
+    let mut at = from;
+    while at < to {
+        let (n, walked) = match uffd::own(at, to, e.regions) {
+            Ok(found) => found,
+            Err(r) => cannot("find its pages (PAGEMAP_SCAN)", r),
+        };
+        for i in 0..n {
+            // SAFETY: the kernel filled the first n entries.
+            let region = unsafe { *e.regions.add(i) };
+            if region.categories & PAGE_IS_PFNZERO != 0 {
+                continue;
+            }
+            for page in (region.start as usize..region.end as usize).step_by(PAGE) {
+                commit::stage_page(page)?;
+                *copied += 1;
+            }
+        }
+        if walked <= at {
+            break;
+        }
+        at = walked;
+    }
+    Ok(())
+}
+
+/// Opens the image of this process, which is not the first, and maps its table and frames.
+pub fn open(new: bool) {
+    let e = engine();
+    let name = name(format_args!("{}", e.slot));
+    let flags = O_RDWR | O_NOFOLLOW | O_CLOEXEC | if new { O_CREAT | O_TRUNC } else { 0 };
+    let at = e.high_fd(high_fd::IMAGES);
+    let fd = sys!(OPENAT, at, name.as_bytes().as_ptr(), flags, 0o600);
+    if failed(fd) {
+        cannot("open its image", fd);
+    }
+    e.image_fd = uffd::move_high(fd, high_fd::OWN_IMAGE);
+    if new {
+        let r = sys!(FTRUNCATE, e.image_fd, header::FRAMES_OFFSET);
+        if failed(r) {
+            cannot("give its image its length", r);
+        }
+    }
+    let r = sys!(
+        MMAP,
+        RIO_BASE + header::TABLE_OFFSET,
+        header::IMAGE_MAX - header::TABLE_OFFSET,
+        PROT_RW,
+        MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
+        e.image_fd,
+        header::TABLE_OFFSET
+    );
+    if failed(r) {
+        cannot("map its image", r);
+    }
+}
+
+/// Where this process's pages lie.
+fn place() -> Place {
+    Place {
+        table: (RIO_BASE + header::TABLE_OFFSET) as *mut _,
+        frames: (RIO_BASE + header::FRAMES_OFFSET) as *mut u8,
+        frame_max: header::FRAME_MAX,
+        published: &raw const engine().live().published,
+        limit: &raw const me().frame_limit,
+    }
+}
+
+/// Opens the page store of this process in its image.
+pub fn open_store() -> Result<(), Full> {
+    let e = engine();
+    let mut supply = Supplier {
+        arena: &mut e.arena,
+        rio_fd: e.image_fd,
+    };
+    // SAFETY: the image is mapped for the life of the worker.
+    e.store = unsafe { PageStore::open(place(), &mut supply) }?;
+    Ok(())
+}
+
+/// A page store without pages, for a child that nobody has committed yet.
+pub fn blank_store() -> Result<(), Full> {
+    let e = engine();
+    let mut supply = Supplier {
+        arena: &mut e.arena,
+        rio_fd: -1,
+    };
+    // SAFETY: as above; nothing is staged in it.
+    e.store = unsafe { PageStore::blank(place(), &mut supply) }?;
+    Ok(())
+}
+
+/// Keeps the kernel's counts of this process where they can be read when it is dead.
+pub fn keep_counters() {
+    let fd = sys!(OPEN, c"/proc/self/io".as_ptr(), O_CLOEXEC);
+    if !failed(fd) {
+        uffd::move_high(fd, high_fd::COUNTERS);
+    }
+}
+
+/// At a recovery: the companion of the dead worker goes, this one gets its own.
+pub fn renew() {
+    let old = me().companion.load(SeqCst);
+    keep_counters();
+    // First the new one: at no time is there none.
+    start_companion();
+    if old != 0 {
+        sys!(KILL, old, crate::signal::SIGKILL);
+    }
+}
+
+/// Starts a process that shares memory and descriptors with this one and sleeps: at the
+/// death of this one the descriptors are still there, under their numbers.
+pub fn start_companion() {
+    const CLONE_VM: u64 = 0x100;
+    const CLONE_FILES: u64 = 0x400;
+    const CLONE_PARENT: u64 = 0x8000;
+    const CLONE_PARENT_SETTID: u64 = 0x10_0000;
+    const STACK: usize = 4096;
+    let e = engine();
+    let stack = e.arena.alloc(STACK) as u64;
+    let args: [u64; 11] = [
+        CLONE_VM | CLONE_FILES | CLONE_PARENT | CLONE_PARENT_SETTID,
+        0,
+        0,
+        me().companion.as_ptr() as u64,
+        0,
+        stack,
+        STACK as u64,
+        0,
+        0,
+        0,
+        0,
+    ];
+    let all = u64::MAX;
+    let mut old = 0u64;
+    sys!(RT_SIGPROCMASK, 2, &raw const all, &raw mut old, 8);
+    // SAFETY: the stack is the companion's own.
+    let r = unsafe { entry::clone_companion(args.as_ptr().cast(), 88) };
+    sys!(RT_SIGPROCMASK, 2, &raw const old, 0, 8);
+    if failed(r) {
+        cannot("make a process that keeps its descriptors", r);
+    }
+}
+
+/// The life of a companion: out of reach of signals to the program's group, it ends with
+/// the keeper.
+pub extern "C" fn companion() -> ! {
+    const PR_SET_PDEATHSIG: usize = 1;
+    const PR_SET_NAME: usize = 15;
+    const SIGKILL: usize = 9;
+    sys!(SETPGID, 0, 0);
+    sys!(PRCTL, PR_SET_NAME, c"dcrun-memory".as_ptr());
+    sys!(PRCTL, PR_SET_PDEATHSIG, SIGKILL);
+    if sys!(GETPPID) as u32 != engine().live().keeper_pid.load(Relaxed) {
+        sys!(EXIT_GROUP, 0);
+    }
+    loop {
+        sys!(PAUSE);
+    }
+}
+
+fn cannot(what: &str, r: isize) -> ! {
+    fatal::stop(
+        FatalCode::Internal,
+        r,
+        format_args!(
+            "process {}: cannot {what}: error {}; `dcrun doctor` says what the machine offers",
+            me().id.load(Relaxed),
+            -r
+        ),
+    )
+}

@@ -1,0 +1,118 @@
+//! A run: all processes of a program as one process of the theory.
+//!
+//! They commit together, under the one number that the image of the run holds, and go
+//! back together. What passes between them is state, as it is between threads. So they
+//! are treated as threads are: one lock for all, and a commit that stops all.
+//!
+//! [`unit`] is the commit of all; [`birth`], [`end`] and [`wait`] are the lives of
+//! processes; [`shared`] is what several of them know; [`image`] where a process that is
+//! not the first has its pages; [`together`] how all recover at once.
+#![allow(unsafe_code)]
+
+pub mod birth;
+pub mod end;
+pub mod image;
+pub mod shared;
+pub mod signals;
+pub mod together;
+pub mod unit;
+pub mod wait;
+
+use crate::engine::engine;
+use core::sync::atomic::Ordering::*;
+use dc_image::run::{Life, PROCESS_MAX, PROCESSES_OFFSET, Process, RUN_OFFSET, Run};
+use dc_image::window::RIO_BASE;
+
+const BASE: usize = RIO_BASE + RUN_OFFSET;
+
+/// What all processes of the run share. Not before the image is mapped.
+#[inline(always)]
+pub fn run() -> &'static Run {
+    // SAFETY: mapped for the life of the worker; all that changes is atomic.
+    unsafe { &*(BASE as *const Run) }
+}
+
+/// An entry of the table of processes.
+#[inline(always)]
+pub fn process(slot: usize) -> &'static Process {
+    debug_assert!(slot < PROCESS_MAX);
+    // SAFETY: as `run`; the table has this many entries.
+    unsafe { &*((BASE + PROCESSES_OFFSET) as *const Process).add(slot) }
+}
+
+/// This process's own entry.
+#[inline(always)]
+pub fn me() -> &'static Process {
+    process(engine().slot)
+}
+
+/// Entries that were ever used.
+pub fn all() -> impl Iterator<Item = (usize, &'static Process)> {
+    (0..run().high.load(Acquire) as usize).map(|slot| (slot, process(slot)))
+}
+
+/// The living processes but this one.
+pub fn others() -> impl Iterator<Item = (usize, &'static Process)> {
+    let own = engine().slot;
+    all().filter(move |&(slot, p)| slot != own && p.life() == Life::Lives)
+}
+
+/// Whether other processes of the run live.
+#[inline(always)]
+pub fn has_company() -> bool {
+    run().living.load(Relaxed) > 1
+}
+
+/// Whether this is the only thread of the run.
+#[inline(always)]
+pub fn is_alone() -> bool {
+    engine().thread_count.load(Relaxed) == 1 && !has_company()
+}
+
+/// Whether this process is one of several, or the child of one that was.
+pub fn is_tree() -> bool {
+    engine().slot != 0 || has_company() || crate::engine::state().root.tree != 0
+}
+
+/// What this process runs, as `ps` shows it.
+pub fn note_name(name: &[u8; 16]) {
+    let to = (&raw const me().name).cast_mut();
+    // SAFETY: the entry is mapped and this process's own; whoever reads it may read a name
+    // that is half the old one.
+    unsafe { to.write_volatile(*name) };
+}
+
+/// An input or output call of this process is under way, see
+/// [`dc_image::header::Inflight`].
+#[inline(always)]
+pub fn flies() {
+    run().in_flight.store(engine().slot as u32, Relaxed);
+}
+
+/// At a recovery: whether the call that was under way was this process's.
+pub fn is_in_flight() -> bool {
+    run().in_flight.load(Relaxed) as usize == engine().slot
+}
+
+/// The living process that programs know by this number.
+pub fn known_as(id: i32) -> Option<(usize, &'static Process)> {
+    if id <= 0 {
+        return None;
+    }
+    all().find(|(_, p)| p.id.load(Relaxed) == id && p.life() != Life::None)
+}
+
+/// The kernel's number of a process or process group that the program names.
+pub fn real_id(id: i32) -> i32 {
+    match known_as(id) {
+        Some((_, p)) if p.real.load(Relaxed) != 0 => p.real.load(Relaxed),
+        _ => id,
+    }
+}
+
+/// The number that the program knows for one of the kernel's.
+pub fn known_id(real: i32) -> i32 {
+    all()
+        .find(|(_, p)| p.real.load(Relaxed) == real && p.life() != Life::None)
+        .map_or(real, |(_, p)| p.id.load(Relaxed))
+}

@@ -1,0 +1,280 @@
+//! What several processes know of one open file description: the offset of a file, what
+//! lies in a pipe, the count of an eventfd.
+//!
+//! A fork copies the table of open files, so from then on each process has a record of its
+//! own for a description that is one. What changes in it without a call of theirs is kept
+//! once, in the run's image: whoever has moved it puts it there in its part of a commit.
+//! After a rollback all find the same.
+//!
+//! Memory that is shared without a file (MAP_SHARED | MAP_ANONYMOUS) becomes a file beside
+//! the image when it is first inherited, and is then kept as mapped files are
+//! ([`crate::space::shared`]).
+#![allow(unsafe_code)]
+
+use super::{BASE, image, process, run};
+use crate::engine::{engine, state};
+use crate::machine::frame::Local;
+use crate::machine::sys::{errno::*, failed};
+use crate::object::descriptor::{self, any_fd, open_file};
+use crate::object::stat::Stat;
+use crate::object::{pipe, regular};
+use crate::space::{self, MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE};
+use crate::state::{Kind, OpenFile};
+use crate::sys;
+use core::sync::atomic::Ordering::*;
+use dc_image::boot::high_fd;
+use dc_image::run::{CONTENTS_LEN, CONTENTS_OFFSET, SHARED_MAX, SHARED_OFFSET, Shared};
+
+/// An entry of the table.
+pub fn entry(at: usize) -> &'static Shared {
+    debug_assert!(at < SHARED_MAX);
+    // SAFETY: mapped for the life of the worker; all of it is atomic.
+    unsafe { &*((BASE + SHARED_OFFSET) as *const Shared).add(at) }
+}
+
+/// The entry of an open file, if it has one.
+pub fn of(f: &OpenFile) -> Option<(usize, &'static Shared)> {
+    let at = (f.shared as usize).checked_sub(1)?;
+    (at < SHARED_MAX).then(|| (at, entry(at)))
+}
+
+/// The bytes of one of the two places of a pipe.
+pub fn contents(at: usize, place: usize) -> *mut u8 {
+    (BASE + CONTENTS_OFFSET + (at * 2 + place) * CONTENTS_LEN) as *mut u8
+}
+
+fn published() -> u64 {
+    engine().store.published()
+}
+
+/// Before a fork: every description whose state is more than its flags gets an entry.
+pub fn before_fork(_l: &mut Local) -> Result<(), isize> {
+    share_memory()?;
+    for file in 1..=state().root.file_high {
+        if state().file_refs[file as usize - 1] == 0 {
+            continue;
+        }
+        let f = open_file(file);
+        let wanted = match f.kind {
+            Kind::Regular | Kind::Directory => regular::rewinds(f),
+            Kind::Pipe => f.peer != 0,
+            Kind::EventFd => true,
+            _ => false,
+        };
+        // A file that is only mapped has no offset.
+        if !wanted || f.shared != 0 || any_fd(file).is_none() {
+            continue;
+        }
+        enter(file, f)?;
+    }
+    Ok(())
+}
+
+fn enter(file: u32, f: &mut OpenFile) -> Result<(), isize> {
+    if f.kind == Kind::Pipe {
+        if f.ino == 0
+            && let Some(fd) = any_fd(file)
+            && let Ok(st) = Stat::of_fd(fd)
+        {
+            (f.dev, f.ino) = (st.dev, st.ino);
+        }
+        if let Some(at) = pipe_with(f.ino) {
+            entry(at).users.fetch_add(1, Relaxed);
+            f.shared = at as u32 + 1;
+            return Ok(());
+        }
+    }
+    let at = free().ok_or(-ENFILE)?;
+    let s = entry(at);
+    s.ino.store(f.ino, Relaxed);
+    s.since[0].store(0, Relaxed);
+    s.since[1].store(0, Relaxed);
+    s.users.store(1, Relaxed);
+    f.shared = at as u32 + 1;
+    match f.kind {
+        Kind::Pipe => pipe::touched(),
+        // The state of the last commit, until the next one.
+        _ => f.touched = 0,
+    }
+    regular::touch(file);
+    Ok(())
+}
+
+/// The entry of the pipe with this inode.
+fn pipe_with(ino: u64) -> Option<usize> {
+    (0..run().shared_high.load(Relaxed) as usize).find(|&at| {
+        let s = entry(at);
+        s.users.load(Relaxed) != 0 && s.ino.load(Relaxed) == ino && ino != 0
+    })
+}
+
+fn free() -> Option<usize> {
+    let published = published();
+    let at = (0..SHARED_MAX).find(|&at| {
+        let s = entry(at);
+        s.users.load(Relaxed) == 0 && s.free_from.load(Relaxed) <= published
+    })?;
+    run().shared_high.fetch_max(at as u32 + 1, Relaxed);
+    Some(at)
+}
+
+/// A child was made: it means all that this process means.
+pub fn forked() {
+    each_of_own(|s| {
+        s.users.fetch_add(1, Relaxed);
+    });
+}
+
+/// This process ends.
+pub fn leave_all() {
+    each_of_own(leave);
+}
+
+fn each_of_own(mut f: impl FnMut(&Shared)) {
+    for file in 1..=state().root.file_high {
+        if state().file_refs[file as usize - 1] != 0
+            && let Some((_, s)) = of(open_file(file))
+        {
+            f(s);
+        }
+    }
+}
+
+/// An open file of this process is gone.
+pub fn leave(s: &Shared) {
+    // Before the count, so that nobody takes it in between.
+    s.free_from.store(published() + 1, Relaxed);
+    s.users.fetch_sub(1, Release);
+}
+
+/// At a recovery: this process means them again.
+pub fn join_all() {
+    each_of_own(|s| {
+        s.users.fetch_add(1, Relaxed);
+    });
+}
+
+/// Memory that a child would share with its parent becomes a file beside the image.
+fn share_memory() -> Result<(), isize> {
+    for i in 0..space::areas().len() {
+        let v = space::areas()[i];
+        if v.file == 0 && v.flags & 3 != MAP_PRIVATE {
+            share_area(&v)?;
+        }
+    }
+    Ok(())
+}
+
+fn share_area(v: &crate::state::Vma) -> Result<(), isize> {
+    const O_RDWR_CREAT_EXCL: usize = 2 | 0o100 | 0o200;
+    const O_CLOEXEC: usize = 0o2000000;
+    let (from, len) = (v.start as usize, (v.end - v.start) as usize);
+    engine().pieces.wake(from, from + len);
+    let number = run().shared_memory.fetch_add(1, Relaxed);
+    let name = image::name(format_args!("shared-{number}"));
+    let dir = engine().high_fd(high_fd::IMAGES);
+    let fd = sys!(
+        OPENAT,
+        dir,
+        name.as_bytes().as_ptr(),
+        O_RDWR_CREAT_EXCL | O_CLOEXEC,
+        0o600
+    );
+    if failed(fd) {
+        return Err(fd);
+    }
+    let fd = crate::uffd::move_high(fd, high_fd::SCRATCH);
+    let r = fill(fd, from, len);
+    if failed(r) {
+        sys!(CLOSE, fd);
+        return Err(r);
+    }
+    let mut path = [0u8; 512];
+    let n = crate::object::process::fd_path(fd, &mut path);
+    let st = Stat::of_fd(fd);
+    let (Some(file), Ok(st)) = (descriptor::new_file(Kind::Regular), st) else {
+        sys!(CLOSE, fd);
+        return Err(-ENFILE);
+    };
+    let f = open_file(file);
+    f.flags = 2;
+    f.mode = st.mode;
+    (f.dev, f.ino) = (st.dev, st.ino);
+    descriptor::set_path(f, &path[..n]);
+    let mut area = *v;
+    area.file = file;
+    area.offset = 0;
+    area.flags &= !MAP_ANONYMOUS;
+    area.tracked = 0;
+    let prot = space::shared::real_prot(&area);
+    let flags = (area.flags | MAP_FIXED) as usize;
+    let r = sys!(MMAP, from, len, prot, flags, fd, 0);
+    sys!(CLOSE, fd);
+    if failed(r) {
+        descriptor::release(file);
+        return Err(r);
+    }
+    space::insert(area);
+    Ok(())
+}
+
+/// Writes what memory holds into a file, but for pages of zeros.
+fn fill(fd: i32, from: usize, len: usize) -> isize {
+    let r = sys!(FTRUNCATE, fd, len);
+    if failed(r) {
+        return r;
+    }
+    let e = engine();
+    let mut at = from;
+    while at < from + len {
+        let Ok((n, walked)) = crate::uffd::present(at, from + len, e.regions) else {
+            // It cannot be told: all of it.
+            let r = sys!(PWRITE64, fd, from, len, 0);
+            crate::fatal::count_written(r.max(0) as usize);
+            return r;
+        };
+        for i in 0..n {
+            // SAFETY: the kernel filled the first n entries.
+            let region = unsafe { *e.regions.add(i) };
+            let (start, end) = (region.start as usize, region.end as usize);
+            let r = sys!(PWRITE64, fd, start, end - start, start - from);
+            crate::fatal::count_written(r.max(0) as usize);
+            if failed(r) {
+                return r;
+            }
+        }
+        if walked <= at {
+            break;
+        }
+        at = walked;
+    }
+    0
+}
+
+/// The descriptor that another process has made again for an entry: a copy of it here.
+pub fn fetch_made(s: &Shared, which: usize) -> isize {
+    let maker = s.maker.load(Acquire) as usize;
+    if maker == 0 {
+        return -EBADF;
+    }
+    let real = process(maker - 1).real.load(Relaxed);
+    fetch(real, s.made[which].load(Acquire))
+}
+
+/// A copy of another process's descriptor.
+pub fn fetch(pid: i32, fd: i32) -> isize {
+    let pidfd = sys!(PIDFD_OPEN, pid, 0);
+    if failed(pidfd) {
+        return pidfd;
+    }
+    let pidfd = crate::uffd::move_high(pidfd, high_fd::SCRATCH);
+    let r = sys!(PIDFD_GETFD, pidfd, fd, 0);
+    sys!(CLOSE, pidfd);
+    r
+}
+
+/// Whether this process is the one that makes an entry again.
+pub fn claim(s: &Shared) -> bool {
+    let own = engine().slot as u32 + 1;
+    s.maker.compare_exchange(0, own, SeqCst, SeqCst).is_ok()
+}

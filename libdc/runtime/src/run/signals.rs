@@ -1,0 +1,247 @@
+//! Signals between processes of the run, and those that end one of them.
+//!
+//! A signal that one process of the run sends to another one is no message to the outside:
+//! after a rollback it is sent again. One that would end a process comes to its runtime
+//! first, whatever the program has asked for, so that the end is committed before it
+//! happens ([`super::end`]). SIGKILL never comes to anybody, so its sender commits.
+#![allow(unsafe_code)]
+
+use super::end::{self, How};
+use super::{all, known_as, me, unit};
+use crate::engine::{engine, state};
+use crate::fatal::Text;
+use crate::machine::frame::Local;
+use crate::machine::nr;
+use crate::machine::sys::{errno::*, failed};
+use crate::signal::{self, SIG_DFL, SIGKILL};
+use crate::{event, sys, thread};
+use core::fmt::Write;
+use core::sync::atomic::Ordering::*;
+use dc_image::run::{Life, Process};
+
+/// Whether a process ends of a signal that it has not asked for.
+pub fn ends_by_default(signo: i32) -> bool {
+    const IGNORED: [i32; 4] = [17, 18, 23, 28];
+    const STOPS: [i32; 4] = [19, 20, 21, 22];
+    !IGNORED.contains(&signo) && !STOPS.contains(&signo) && signo != SIGKILL
+}
+
+/// Faults and what a program does to itself when it finds that it cannot go on.
+fn is_crash(signo: i32) -> bool {
+    matches!(signo, 4 | 5 | 6 | 7 | 8 | 11 | 24 | 31)
+}
+
+/// Has the runtime told of every signal that would end this process.
+pub fn install_all() {
+    for signo in 1..=64 {
+        let action = state().root.actions[signo as usize];
+        if action.handler == SIG_DFL && signal::RESERVED & signal::bit(signo) == 0 {
+            signal::calls::install_for(signo, &action);
+        }
+    }
+}
+
+/// The program ends of a signal. Under the big lock.
+pub fn end_by(l: &mut Local, signo: i32) -> ! {
+    let recovers = engine().slot == 0 && is_crash(signo);
+    if super::is_tree() && !recovers {
+        end::end(l, How::Signal(signo));
+    }
+    signal::die_of(signo)
+}
+
+/// kill, tkill, tgkill and their queueing forms.
+pub fn send(l: &mut Local, mut a: [usize; 6]) -> isize {
+    let n = l.frame.nr;
+    let by_thread = matches!(n, nr::TGKILL | nr::RT_TGSIGQUEUEINFO);
+    let signo = if by_thread { a[2] } else { a[1] } as i32;
+    let target = a[0] as i32;
+    if n == nr::TKILL {
+        return to_thread(l, a);
+    }
+    let own = target == state().root.pid;
+    if own && signo == signal::STOP {
+        return -EINVAL;
+    }
+    if own && signo == SIGKILL {
+        return kill_self(l);
+    }
+    if own {
+        // Ids may have changed with a recovery that could not keep them.
+        a[0] = engine().pid as usize;
+        if by_thread {
+            a[1] = real_thread(l, a[1]);
+        }
+        // SAFETY: the program's own call with its own arguments.
+        return unsafe { crate::machine::sys::raw6(n, a) };
+    }
+    let guard = engine().lock.acquire(l);
+    if let Some(r) = crate::log::replay::answer(l) {
+        return r;
+    }
+    if let Some((slot, p)) = known_as(target) {
+        let r = to_process(l, slot, p, signo, by_thread, a);
+        drop(guard);
+        return r;
+    }
+    if target <= 0 && n == nr::KILL {
+        return to_group(l, target, signo);
+    }
+    if signo != 0 {
+        event::visible(l);
+        event::non_deterministic(l);
+    }
+    // SAFETY: as above.
+    unsafe { crate::machine::sys::raw6(n, a) }
+}
+
+/// To another process of the run.
+fn to_process(
+    l: &mut Local,
+    slot: usize,
+    p: &Process,
+    signo: i32,
+    by_thread: bool,
+    mut a: [usize; 6],
+) -> isize {
+    if p.life() == Life::Zombie || signo == 0 {
+        return 0;
+    }
+    if signo == signal::STOP {
+        return -EINVAL;
+    }
+    if signo == SIGKILL {
+        return end::kill_other(l, slot);
+    }
+    // It may lie in the kernel when the next commit is made.
+    p.ran.store(1, SeqCst);
+    let real = p.real.load(Relaxed);
+    if by_thread && a[0] == a[1] {
+        a[1] = real as usize;
+    }
+    a[0] = real as usize;
+    event::non_deterministic(l);
+    // SAFETY: the program's own call with its own arguments.
+    unsafe { crate::machine::sys::raw6(l.frame.nr, a) }
+}
+
+/// To a process group, or to all.
+fn to_group(l: &mut Local, target: i32, signo: i32) -> isize {
+    let group = match target {
+        0 => me().group.load(Relaxed),
+        -1 => 0,
+        _ => -target,
+    };
+    let is_in =
+        |p: &Process| p.life() == Life::Lives && (group == 0 || p.group.load(Relaxed) == group);
+    if signo == SIGKILL && all().any(|(_, p)| is_in(p)) {
+        for (slot, p) in all() {
+            if is_in(p) && slot != engine().slot {
+                end::kill_other(l, slot);
+            }
+        }
+        if is_in(me()) {
+            end::end(l, How::Signal(SIGKILL));
+        }
+        return 0;
+    }
+    if signo != 0 {
+        for (_, p) in all().filter(|(_, p)| is_in(p)) {
+            p.ran.store(1, SeqCst);
+        }
+        event::visible(l);
+        event::non_deterministic(l);
+    }
+    let real = if target < -1 {
+        -crate::object::group::real(-target)
+    } else {
+        target
+    };
+    sys!(KILL, real, signo)
+}
+
+fn to_thread(l: &mut Local, mut a: [usize; 6]) -> isize {
+    if a[0] as i32 == l.tid {
+        if a[1] as i32 == signal::STOP {
+            return -EINVAL;
+        }
+    } else if a[1] != 0 {
+        let _guard = engine().lock.acquire(l);
+        if let Some(r) = crate::log::replay::answer(l) {
+            return r;
+        }
+        event::visible(l);
+        event::non_deterministic(l);
+    }
+    a[0] = real_thread(l, a[0]);
+    // SAFETY: the program's own call with its own arguments.
+    unsafe { crate::machine::sys::raw6(nr::TKILL, a) }
+}
+
+/// kill(getpid(), SIGKILL): the program's own act, no failure.
+fn kill_self(l: &mut Local) -> isize {
+    let guard = engine().lock.acquire(l);
+    core::mem::forget(guard);
+    end::end(l, How::Signal(SIGKILL))
+}
+
+fn real_thread(l: &mut Local, tid: usize) -> usize {
+    let _guard = engine().lock.acquire(l);
+    thread::real_tid(tid as i32) as usize
+}
+
+/// Who a descriptor of pidfd_open(2) means, as the program knows it.
+pub fn process_of_pidfd(fd: i32) -> Option<i32> {
+    let mut path = Text::<40>::new();
+    let _ = write!(path, "/proc/self/fdinfo/{fd}\0");
+    let info = sys!(OPEN, path.as_bytes().as_ptr(), 0o2000000);
+    if failed(info) {
+        return None;
+    }
+    let mut text = [0u8; 256];
+    let n = sys!(READ, info, text.as_mut_ptr(), text.len());
+    crate::object::input::count_read(n);
+    sys!(CLOSE, info);
+    let text = &text[..n.max(0) as usize];
+    let at = text.windows(5).position(|w| w == b"\nPid:")? + 5;
+    let digits = text[at..].trim_ascii_start();
+    let real = digits
+        .iter()
+        .take_while(|b| b.is_ascii_digit())
+        .fold(0i32, |v, b| v * 10 + i32::from(b - b'0'));
+    (real > 0).then(|| super::known_id(real))
+}
+
+/// Whether a signal comes from a process of the run, by the kernel's number.
+pub fn is_from_run(sender: i32) -> bool {
+    super::has_company() && all().any(|(_, p)| p.real.load(Relaxed) == sender)
+}
+
+/// The sender's number in a siginfo, as the program knows it.
+pub fn translate_sender(info: &mut signal::queue::SigInfo) {
+    const SI_USER: i32 = 0;
+    const SI_QUEUE: i32 = -1;
+    const SI_TKILL: i32 = -6;
+    if !matches!(info.code, SI_USER | SI_QUEUE | SI_TKILL) || !super::is_tree() {
+        return;
+    }
+    let real = i32::from_le_bytes([info.rest[4], info.rest[5], info.rest[6], info.rest[7]]);
+    info.rest[4..8].copy_from_slice(&super::known_id(real).to_le_bytes());
+}
+
+/// The runtime's own signal has come to this thread.
+pub fn own_signal(l: &mut Local) {
+    if engine().live.is_null() {
+        return;
+    }
+    unit::signalled(l);
+    let wanted = me().group_wanted.swap(0, SeqCst);
+    if wanted != 0 {
+        let r = sys!(SETPGID, 0, wanted - 1);
+        me().group_answer.store(r as i32 - 1, SeqCst);
+    }
+    if !unit::is_stopping() {
+        end::take_signals(l);
+        end::take_changes(l);
+    }
+}

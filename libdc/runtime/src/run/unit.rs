@@ -1,0 +1,192 @@
+//! The commit of all processes: stop, stage, publish.
+//!
+//! ```text
+//! the one that commits            each other one that has run since the last commit
+//!   holds the run's lock
+//!   stopping = n; asks, signals -> its threads stop; it stages into its own image
+//!   stages its own                says so, and waits
+//!   waits for all
+//!   publishes n; stopping = 0  -> drops what the commit has replaced; its threads go on
+//! ```
+//!
+//! A process all of whose threads wait in the kernel, and have since it was staged last,
+//! is as it was: it is not asked. If it wakes it finds `stopping` before it changes
+//! anything. A process that waits and has run before is woken once, stages, and waits on.
+//!
+//! If one dies in the middle the keeper kills all of them, so nobody waits for ever.
+#![allow(unsafe_code)]
+
+use super::{all, has_company, me, others, run};
+use crate::commit;
+use crate::engine::engine;
+use crate::machine::frame::{ATTENTION_STAGE, Local, STOPPED};
+use crate::machine::{entry, futex};
+use crate::{signal, sys, thread};
+use core::sync::atomic::{AtomicU32, Ordering::*};
+use dc_image::run::{Process, request::*};
+
+/// Looks at a word so often before waiting in the kernel.
+const SPINS: u32 = 200;
+/// A process that does not answer is signalled again after so long.
+const PATIENCE_NS: usize = 500_000;
+
+/// Asks all other processes that have run since the last commit to stage. The caller
+/// holds the run's lock. False if nobody else lives.
+pub fn stop_all() -> bool {
+    if !has_company() {
+        return false;
+    }
+    let number = (engine().store.published() as u32).wrapping_add(1) | 1 << 31;
+    run().stopping.store(number, SeqCst);
+    for (_, p) in others() {
+        // What is left of the commit before: it has yet to go on.
+        while p.request.load(SeqCst) == STAGED {
+            core::hint::spin_loop();
+        }
+        if p.active.load(SeqCst) == 0 && p.ran.load(SeqCst) == 0 {
+            continue;
+        }
+        p.request.store(STAGE, SeqCst);
+        poke(p);
+    }
+    true
+}
+
+/// Interrupts a process, so that it looks what is asked of it.
+pub fn poke(p: &Process) {
+    sys!(KILL, p.real.load(Relaxed), signal::STOP);
+}
+
+/// Waits until all that were asked have staged.
+pub fn await_staged() {
+    for (_, p) in others() {
+        let mut spins = 0;
+        loop {
+            let now = p.request.load(SeqCst);
+            if now == NONE || now == STAGED {
+                break;
+            }
+            spins += 1;
+            if spins < SPINS {
+                core::hint::spin_loop();
+                continue;
+            }
+            futex::wait_at_most(&p.request, now, PATIENCE_NS);
+            if p.request.load(SeqCst) == STAGE {
+                if p.stopped.load(SeqCst) != 0 && p.thawed.swap(1, SeqCst) == 0 {
+                    // One that is stopped must not hold up the others.
+                    const SIGCONT: i32 = 18;
+                    sys!(KILL, p.real.load(Relaxed), SIGCONT);
+                }
+                poke(p);
+            }
+        }
+    }
+}
+
+/// The commit is published: all go on.
+pub fn go_on() {
+    run().stopping.store(0, SeqCst);
+    futex::wake_all(&run().stopping);
+}
+
+/// Whether a commit by another process is under way.
+#[inline(always)]
+pub fn is_stopping() -> bool {
+    has_company() && run().stopping.load(SeqCst) != 0
+}
+
+/// Takes part in the commit that another process makes, if one is under way: stages if
+/// this process is asked and no other thread of it does, and waits for its end. The
+/// thread's context is complete, and it counts as stopped.
+#[cold]
+pub fn take_part(l: &mut Local) {
+    debug_assert!(l.state.load(Relaxed) == STOPPED);
+    l.attention.fetch_and(!ATTENTION_STAGE, SeqCst);
+    let asked = &me().request;
+    let number = run().stopping.load(SeqCst);
+    if asked
+        .compare_exchange(STAGE, STAGING, SeqCst, SeqCst)
+        .is_ok()
+    {
+        let begin = commit::now_ns();
+        commit::stage(l, begin);
+        me().ran.store(0, SeqCst);
+        asked.store(STAGED, SeqCst);
+        futex::wake_all(asked);
+        while run().stopping.load(SeqCst) == number {
+            futex::wait(&run().stopping, number);
+        }
+        commit::published(begin);
+        me().commits.fetch_add(1, Relaxed);
+        asked.store(NONE, SeqCst);
+        if me().thawed.load(SeqCst) != 0 {
+            const SIGSTOP: i32 = 19;
+            sys!(KILL, engine().pid, SIGSTOP);
+        }
+        thread::resume_others();
+    } else if number != 0 {
+        // Until the commit is over; if this process is asked meanwhile it is interrupted.
+        futex::wait(&run().stopping, number);
+    }
+}
+
+/// The runtime's own signal has come: if this process is asked to stage, the thread is to
+/// look.
+pub fn signalled(l: &mut Local) {
+    if !engine().live.is_null() && me().request.load(SeqCst) == STAGE {
+        l.attention.fetch_or(
+            ATTENTION_STAGE | crate::machine::frame::ATTENTION_STOP,
+            SeqCst,
+        );
+    }
+}
+
+/// This process does something: the next commit has to look.
+#[inline(always)]
+pub fn runs() {
+    let ran = &me().ran;
+    if ran.load(Relaxed) == 0 {
+        ran.store(1, SeqCst);
+    }
+}
+
+/// A thread of this process stops, or goes on.
+#[inline(always)]
+pub fn stops() {
+    let active = &me().active;
+    if engine().thread_count.load(Relaxed) <= 1 {
+        active.store(active.load(Relaxed).wrapping_sub(1), SeqCst);
+    } else {
+        active.fetch_sub(1, SeqCst);
+    }
+}
+
+#[inline(always)]
+pub fn goes() {
+    let active = &me().active;
+    if engine().thread_count.load(Relaxed) <= 1 {
+        active.store(active.load(Relaxed).wrapping_add(1), SeqCst);
+    } else {
+        active.fetch_add(1, SeqCst);
+    }
+}
+
+/// Waits for the run's lock, whose word is `lock`; takes part in commits meanwhile.
+#[cold]
+pub fn wait_for_lock(l: &mut Local, lock: &AtomicU32, waited_for: u32) {
+    const FUTEX_WAIT: usize = 0;
+    if is_stopping() && me().request.load(SeqCst) == STAGE {
+        return take_part(l);
+    }
+    let args = [
+        lock.as_ptr() as usize,
+        FUTEX_WAIT,
+        waited_for as usize,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: the word is mapped for the life of the worker.
+    unsafe { entry::interruptible(crate::machine::nr::FUTEX, &args) };
+}

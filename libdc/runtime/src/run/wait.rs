@@ -1,0 +1,269 @@
+//! wait4, waitid: children as the table of processes has them.
+//!
+//! A zombie is state: to wait for one changes the table from the next commit on, and a
+//! rollback brings it back.
+
+use super::{all, me};
+use crate::engine::engine;
+use crate::event;
+use crate::machine::frame::{ATTENTION_STOP, Local};
+use crate::machine::nr;
+use crate::machine::sys::errno::*;
+use crate::machine::user;
+use crate::signal::queue::SigInfo;
+use crate::thread;
+use core::sync::atomic::Ordering::*;
+use dc_image::run::{Life, Process};
+
+const WNOHANG: usize = 1;
+const WSTOPPED: usize = 2;
+const WEXITED: usize = 4;
+const WCONTINUED: usize = 8;
+const WNOWAIT: usize = 0x100_0000;
+const WNOTHREAD: usize = 0x2000_0000;
+const WALL: usize = 0x4000_0000;
+const WCLONE: usize = 0x8000_0000;
+const CLD_EXITED: i32 = 1;
+const CLD_KILLED: i32 = 2;
+const CLD_DUMPED: i32 = 3;
+/// The status of a process that was continued.
+pub const CONTINUED: u32 = 0xffff;
+const CLD_STOPPED: i32 = 5;
+const CLD_CONTINUED: i32 = 6;
+/// Bit of a status: a core was dumped.
+const DUMPED: u32 = 0x80;
+
+/// Which children a call waits for.
+#[derive(Clone, Copy)]
+enum Whom {
+    Any,
+    Process(i32),
+    Group(i32),
+}
+
+impl Whom {
+    fn is(self, child: &Process) -> bool {
+        match self {
+            Whom::Any => true,
+            Whom::Process(id) => child.id.load(Relaxed) == id,
+            Whom::Group(group) => child.group.load(Relaxed) == group,
+        }
+    }
+}
+
+enum Found {
+    Zombie(&'static Process),
+    /// Stopped or continued; how.
+    Changed(&'static Process, u32),
+    Living,
+    None,
+}
+
+/// A child that a call waits for, which asks for ends, stops or continues.
+fn look(whom: Whom, options: usize) -> Found {
+    let own = Some(engine().slot);
+    let mut living = false;
+    for (_, child) in all() {
+        if child.parent_at(u64::MAX) != own || !whom.is(child) {
+            continue;
+        }
+        match child.life() {
+            Life::Zombie if options & WEXITED != 0 => return Found::Zombie(child),
+            Life::Lives | Life::Zombie => {
+                let changed = child.changed.load(SeqCst);
+                let asked = match changed {
+                    0 => false,
+                    CONTINUED => options & WCONTINUED != 0,
+                    _ => options & WSTOPPED != 0,
+                };
+                if asked && child.life() == Life::Lives {
+                    return Found::Changed(child, changed);
+                }
+                living = true;
+            }
+            Life::None => {}
+        }
+    }
+    if living { Found::Living } else { Found::None }
+}
+
+pub fn wait4(l: &mut Local, a: [usize; 6]) -> isize {
+    let [pid, status_at, options, usage_at, ..] = a;
+    if options & !(WNOHANG | WSTOPPED | WCONTINUED | WNOTHREAD | WALL | WCLONE) != 0 {
+        return -EINVAL;
+    }
+    let whom = match pid as i32 {
+        -1 => Whom::Any,
+        0 => Whom::Group(me().group.load(Relaxed)),
+        i32::MIN => return -ESRCH,
+        id if id < 0 => Whom::Group(-id),
+        id => Whom::Process(id),
+    };
+    for at in [status_at, usage_at] {
+        engine().pieces.wake(at, at.saturating_add(256));
+    }
+    let (child, changed) = match wait_for(l, whom, options | WEXITED) {
+        Ok(Some(found)) => found,
+        Ok(None) => return 0,
+        Err(e) => return e,
+    };
+    let _guard = engine().lock.acquire(l);
+    let status = changed.unwrap_or(child.status.load(Relaxed));
+    let written = (status_at == 0 || user::write(status_at, &status))
+        && (usage_at == 0 || user::write(usage_at, &usage_of(child)));
+    if !written {
+        return -EFAULT;
+    }
+    match changed {
+        Some(_) => child.changed.store(0, SeqCst),
+        None => reap(child),
+    }
+    event::non_deterministic(l);
+    child.id.load(Relaxed) as isize
+}
+
+pub fn waitid(l: &mut Local, a: [usize; 6]) -> isize {
+    let [kind, id, info_at, options, usage_at, _] = a;
+    const P_ALL: usize = 0;
+    const P_PID: usize = 1;
+    const P_PGID: usize = 2;
+    const P_PIDFD: usize = 3;
+    let known = WNOHANG | WSTOPPED | WEXITED | WCONTINUED | WNOWAIT | WNOTHREAD | WALL | WCLONE;
+    if options & !known != 0 || options & (WEXITED | WSTOPPED | WCONTINUED) == 0 {
+        return -EINVAL;
+    }
+    let whom = match kind {
+        P_ALL => Whom::Any,
+        P_PID if id as i32 > 0 => Whom::Process(id as i32),
+        P_PGID if id == 0 => Whom::Group(me().group.load(Relaxed)),
+        P_PGID => Whom::Group(id as i32),
+        P_PIDFD => match super::signals::process_of_pidfd(id as i32) {
+            Some(id) => Whom::Process(id),
+            None => return -EBADF,
+        },
+        _ => return -EINVAL,
+    };
+    for at in [info_at, usage_at] {
+        engine().pieces.wake(at, at.saturating_add(256));
+    }
+    let (child, changed) = match wait_for(l, whom, options) {
+        Ok(Some(found)) => found,
+        Ok(None) => {
+            return match info_at == 0 || user::write_bytes(info_at, &[0; 128]) {
+                true => 0,
+                false => -EFAULT,
+            };
+        }
+        Err(e) => return e,
+    };
+    let _guard = engine().lock.acquire(l);
+    let status = changed.unwrap_or(child.status.load(Relaxed));
+    let info = info_of_status(child, 17, status);
+    let written = (info_at == 0 || user::write(info_at, &info))
+        && (usage_at == 0 || user::write(usage_at, &usage_of(child)));
+    if !written {
+        return -EFAULT;
+    }
+    if options & WNOWAIT == 0 {
+        match changed {
+            Some(_) => child.changed.store(0, SeqCst),
+            None => reap(child),
+        }
+    }
+    event::non_deterministic(l);
+    0
+}
+
+/// A child that has ended, or how it was stopped or continued.
+type Child = (&'static Process, Option<u32>);
+
+/// Waits for a child; none if there is none yet and nobody is to wait for it.
+fn wait_for(l: &mut Local, whom: Whom, options: usize) -> Result<Option<Child>, isize> {
+    let at_once = options & WNOHANG != 0;
+    let event_of = &me().child_event;
+    loop {
+        let before = event_of.load(SeqCst);
+        {
+            let _guard = engine().lock.acquire(l);
+            match look(whom, options) {
+                Found::Zombie(child) => return Ok(Some((child, None))),
+                Found::Changed(child, how) => return Ok(Some((child, Some(how)))),
+                Found::None => return Err(-ECHILD),
+                Found::Living if at_once => {
+                    event::non_deterministic(l);
+                    return Ok(None);
+                }
+                Found::Living => {}
+            }
+        }
+        const FUTEX_WAIT: usize = 0;
+        let args = [
+            event_of.as_ptr() as usize,
+            FUTEX_WAIT,
+            before as usize,
+            0,
+            0,
+            0,
+        ];
+        let r = thread::wait(l, nr::FUTEX, args);
+        if r == -EINTR {
+            if thread::signal_waits(l) {
+                l.interrupted = true;
+                return Err(-EINTR);
+            }
+            thread::wait_on(l);
+            if l.attention.load(SeqCst) & ATTENTION_STOP != 0 {
+                thread::pause_for_stop(l);
+            }
+        }
+    }
+}
+
+fn reap(child: &Process) {
+    let number = engine().store.published() + 1;
+    child.told.store(number, Relaxed);
+    child.reaped.store(number, SeqCst);
+}
+
+/// `struct rusage`: times; the rest is not kept.
+fn usage_of(child: &Process) -> [u64; 18] {
+    let mut usage = [0u64; 18];
+    let (user, system) = (child.user_us.load(Relaxed), child.system_us.load(Relaxed));
+    usage[0] = user / 1_000_000;
+    usage[1] = user % 1_000_000;
+    usage[2] = system / 1_000_000;
+    usage[3] = system % 1_000_000;
+    usage
+}
+
+/// The siginfo of a child's end: signal, code, then pid, uid, status.
+pub fn info_of(child: &Process, signo: i32) -> SigInfo {
+    info_of_status(child, signo, child.status.load(Relaxed))
+}
+
+/// The siginfo of what has become of a child.
+pub fn info_of_status(child: &Process, signo: i32, status: u32) -> SigInfo {
+    const SIGCONT: i32 = 18;
+    let (code, value) = match status & 0x7f {
+        0x7f if status == CONTINUED => (CLD_CONTINUED, SIGCONT),
+        0x7f => (CLD_STOPPED, (status >> 8) as i32),
+        0 => (CLD_EXITED, (status >> 8) as i32),
+        signal if status & DUMPED != 0 => (CLD_DUMPED, signal as i32),
+        signal => (CLD_KILLED, signal as i32),
+    };
+    let mut info = SigInfo {
+        signo,
+        errno: 0,
+        code,
+        rest: [0; 116],
+    };
+    let id = child.id.load(Relaxed);
+    let uid = crate::sys!(GETUID) as u32;
+    info.rest[4..8].copy_from_slice(&id.to_le_bytes());
+    info.rest[8..12].copy_from_slice(&uid.to_le_bytes());
+    info.rest[12..16].copy_from_slice(&value.to_le_bytes());
+    let ticks = |us: u64| us / 10_000;
+    info.rest[20..28].copy_from_slice(&ticks(child.user_us.load(Relaxed)).to_le_bytes());
+    info.rest[28..36].copy_from_slice(&ticks(child.system_us.load(Relaxed)).to_le_bytes());
+    info
+}
