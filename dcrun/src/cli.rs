@@ -44,7 +44,12 @@ pub enum Command {
     /// End worker and keeper of a run; it stays resumable
     Kill { name: String },
     /// Remove a run that is not alive, and its image
-    Rm { name: String },
+    Rm {
+        name: String,
+        /// Do not ask, whatever it holds
+        #[arg(long)]
+        force: bool,
+    },
     /// Show the counters of a run
     Stats {
         name: String,
@@ -138,26 +143,45 @@ impl std::fmt::Display for Rio {
 }
 
 /// What clap wants shown instead of a command: help, version, or an error.
-pub struct Shown(clap::Error);
+pub struct Shown {
+    error: clap::Error,
+    arguments: Vec<OsString>,
+}
 
 impl Shown {
     /// Shows it; returns the exit status.
     pub fn show(&self) -> u8 {
-        if self.0.use_stderr() {
-            let text = self.0.render().to_string();
-            message::say(text.trim_start_matches("error: ").trim_end());
+        if self.error.use_stderr() {
+            let text = self.quoting(self.error.render().to_string());
+            message::say_lines(text.trim_start_matches("error: ").trim_end());
             OWN_FAULT
         } else {
-            let _ = self.0.print();
+            let _ = self.error.print();
             0
         }
+    }
+
+    /// An argument with ends of lines in it stays on its line.
+    fn quoting(&self, mut text: String) -> String {
+        for argument in &self.arguments {
+            let argument = argument.to_string_lossy();
+            let value = argument.split_once('=').map_or("", |(_, value)| value);
+            for quoted in [&*argument, value] {
+                if quoted.contains('\n') {
+                    text = text.replace(quoted, &message::printable(quoted));
+                }
+            }
+        }
+        text
     }
 }
 
 pub fn parse(arguments: Vec<OsString>) -> Result<Command, Shown> {
-    CommandLine::try_parse_from(with_defaults_spelled_out(arguments))
-        .map(|line| line.command)
-        .map_err(Shown)
+    let arguments = with_defaults_spelled_out(arguments);
+    match CommandLine::try_parse_from(&arguments) {
+        Ok(line) => Ok(line.command),
+        Err(error) => Err(Shown { error, arguments }),
+    }
 }
 
 pub fn parse_rio(text: &str) -> Result<Rio, String> {
@@ -238,7 +262,7 @@ mod tests {
         match parse(words) {
             Ok(Command::Run(options)) => options,
             Ok(other) => panic!("{line}: {other:?}"),
-            Err(Shown(error)) => panic!("{line}: {error}"),
+            Err(Shown { error, .. }) => panic!("{line}: {error}"),
         }
     }
 

@@ -1,12 +1,16 @@
 //! `dcrun kill` and `dcrun rm`: commands about a run that somebody else keeps.
 
+use std::io::IsTerminal;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
 
-use crate::image;
-use crate::machine::signals;
+use crate::machine::{process, signals};
 use crate::message::{Failure, Outcome, say};
-use crate::run_directory;
+use crate::run_directory::{self, Recognised};
+use crate::{found_images, image, removal};
+
+/// From here on `rm` asks first.
+const MUCH_BYTES: u64 = 1 << 30;
 
 /// How long the keeper may take to end by itself once its worker is killed.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,9 +32,12 @@ pub fn kill(name: &str) -> Outcome<u8> {
     }
     let begun = Instant::now();
     while let Some(keeper) = run.alive() {
+        // A damaged image may name any process: only the keeper's child is meant.
         let worker = live
             .as_ref()
-            .map_or(0, |live| live.worker_pid.load(Acquire)) as i32;
+            .map(|live| live.worker_pid.load(Acquire) as i32)
+            .filter(|&worker| process::parent_of(worker) == Some(keeper))
+            .unwrap_or(0);
         let in_time = begun.elapsed() < PATIENCE;
         if worker > 0 && in_time {
             signals::send(worker, libc::SIGKILL);
@@ -54,19 +61,79 @@ pub fn kill(name: &str) -> Outcome<u8> {
     Ok(0)
 }
 
-/// Removes a run that is not alive.
-pub fn remove(name: &str) -> Outcome<u8> {
+/// Removes a run that is not alive, with its images, and nothing else.
+pub fn remove(name: &str, force: bool) -> Outcome<u8> {
     let run = run_directory::find(name)?;
-    if !run.path.exists() {
+    let recognised = run.recognise()?;
+    if recognised == Recognised::Foreign {
         return Err(Failure::own(format!(
-            "{name}: there is no run of this name; `dcrun ps` lists them"
+            "{name}: {} is no run of dcrun's: it has neither run.json nor keeper.pid; nothing was \
+             removed",
+            run.path.display()
         )));
     }
-    run.lock(None)?;
-    // A damaged record shall not keep a run from being removed.
-    if let Ok(Some(record)) = run.record() {
-        image::remove(&record.image)?;
+    let is_there = recognised == Recognised::Run;
+    if is_there {
+        run.lock(None)?;
     }
-    run.remove()?;
+    // A damaged record shall not keep a run from being removed.
+    let record = run.record();
+    let images = found_images::of_run(&run, record.as_ref().ok().and_then(Option::as_ref));
+    if !is_there && images.is_empty() {
+        return Err(run_directory::no_such_run(name));
+    }
+    for image in &images {
+        if let Some(process) = found_images::user_of(image) {
+            return Err(Failure::own(format!(
+                "{name}: its image {} is in use by process {process}; end it first, nothing was \
+                 removed",
+                image.display()
+            )));
+        }
+    }
+    let images_bytes: u64 = images
+        .iter()
+        .filter(|image| !image.starts_with(&run.path))
+        .map(|image| found_images::size_bytes(image))
+        .sum();
+    let bytes = images_bytes + removal::size_bytes(name);
+    if bytes >= MUCH_BYTES && !force {
+        confirm(name, bytes)?;
+    }
+    if let (Err(_), true) = (&record, images.is_empty()) {
+        say(&format!(
+            "{name}: its record is damaged, so an image that --rio put elsewhere stays where it is"
+        ));
+    }
+    if let Ok(Some(status)) = run.untold() {
+        say(&format!(
+            "{name}: its program had ended, with status {status}, which nobody was told"
+        ));
+    }
+    found_images::remove(&run, &images)?;
+    if is_there {
+        run.remove()?;
+    }
     Ok(0)
+}
+
+/// Asks before much is removed; where nobody can be asked it is not removed.
+fn confirm(name: &str, bytes: u64) -> Outcome<()> {
+    let mebibytes = bytes >> 20;
+    let refused = |why: &str| {
+        Err(Failure::own(format!(
+            "{name}: it holds {mebibytes} MiB{why}; nothing was removed"
+        )))
+    };
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return refused(", and there is no terminal to ask at; `dcrun rm --force` removes it");
+    }
+    eprint!("dcrun: {name}: it holds {mebibytes} MiB; remove it? [y/N] ");
+    let mut answer = String::new();
+    let read = std::io::stdin().read_line(&mut answer);
+    if read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {
+        Ok(())
+    } else {
+        refused(" and was not to be removed")
+    }
 }

@@ -20,6 +20,7 @@ use crate::boot_block::{self, Contents};
 use crate::chosen::Chosen;
 use crate::cli::{ResumeOptions, Rio, RioKind, RunOptions};
 use crate::fault::{self, Fault};
+use crate::found_images;
 use crate::image;
 use crate::keeper::Keeper;
 use crate::machine::jump::{self, Plan};
@@ -84,16 +85,28 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
     let reservation = reserve::reserve(&inherited)?;
     run.lock(Some(reservation.number(LOCK)))?;
 
-    if let Some(mut record) = run.record()? {
-        if !options.fresh
-            && record.command == options.command
-            && let Some(status) = run.untold()
+    let recorded = match run.record() {
+        // What is damaged is discarded as well.
+        Err(_) if options.fresh => {
+            found_images::remove(&run, &found_images::of_run(&run, None))?;
+            None
+        }
+        recorded => recorded?,
+    };
+    if !options.fresh
+        && let Some(status) = run.untold()?
+    {
+        say_ended(&run, status);
+        if recorded
+            .as_ref()
+            .is_some_and(|record| record.command == options.command)
         {
-            say_ended(&run, status);
             run.told();
             return Ok(status);
         }
-        if !options.fresh && run.done().is_none() {
+    }
+    if let Some(mut record) = recorded {
+        if !options.fresh && run.done()?.is_none() {
             if record.command != options.command {
                 return Err(Failure::own(format!(
                     "{name}: the unfinished run of this name is of another command (`{}`); \
@@ -136,7 +149,7 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
                 ));
             }
         }
-        image::remove(&record.image)?;
+        found_images::remove(&run, &[record.image].into())?;
     }
     run.clear()?;
     let record = match new_record(options, &run, &name, &cwd) {
@@ -164,12 +177,12 @@ pub fn resume(options: &ResumeOptions) -> Outcome<u8> {
     let inherited = inherited_descriptors()?;
     let reservation = reserve::reserve(&inherited)?;
     run.lock(Some(reservation.number(LOCK)))?;
-    if let Some(status) = run.untold() {
+    if let Some(status) = run.untold()? {
         say_ended(&run, status);
         run.told();
         return Ok(status);
     }
-    if run.done().is_some() {
+    if run.done()?.is_some() {
         return Err(Failure::own(format!(
             "{name}: this run is done; there is nothing to go on with"
         )));

@@ -41,6 +41,14 @@ fn parse_pending(status: &str) -> u64 {
         .fold(0, |all, mask| all | mask)
 }
 
+/// The parent of a process of this pid namespace.
+pub fn parent_of(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in brackets, and may hold brackets and spaces itself.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.split(' ').nth(1)?.parse().ok()
+}
+
 /// Reaps a child that is known to be dead.
 pub fn reap(pid: i32) {
     // SAFETY: a null status is allowed.
@@ -138,6 +146,14 @@ pub fn rseq_of_libc() -> Option<Rseq> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn knows_its_own_parent() {
+        // SAFETY: takes nothing, cannot fail.
+        let parent = unsafe { libc::getppid() };
+        assert_eq!(parent_of(pid()), Some(parent));
+        assert_eq!(parent_of(-1), None);
+    }
 
     #[test]
     fn reads_what_a_zombie_had_pending() {
