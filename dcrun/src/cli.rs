@@ -143,45 +143,33 @@ impl std::fmt::Display for Rio {
 }
 
 /// What clap wants shown instead of a command: help, version, or an error.
-pub struct Shown {
-    error: clap::Error,
-    arguments: Vec<OsString>,
-}
+pub struct Shown(clap::Error);
 
 impl Shown {
     /// Shows it; returns the exit status.
     pub fn show(&self) -> u8 {
-        if self.error.use_stderr() {
-            let text = self.quoting(self.error.render().to_string());
+        if self.0.use_stderr() {
+            let text = self.0.render().to_string();
             message::say_lines(text.trim_start_matches("error: ").trim_end());
             OWN_FAULT
         } else {
-            let _ = self.error.print();
+            let _ = self.0.print();
             0
         }
-    }
-
-    /// An argument with ends of lines in it stays on its line.
-    fn quoting(&self, mut text: String) -> String {
-        for argument in &self.arguments {
-            let argument = argument.to_string_lossy();
-            let value = argument.split_once('=').map_or("", |(_, value)| value);
-            for quoted in [&*argument, value] {
-                if quoted.contains('\n') {
-                    text = text.replace(quoted, &message::printable(quoted));
-                }
-            }
-        }
-        text
     }
 }
 
 pub fn parse(arguments: Vec<OsString>) -> Result<Command, Shown> {
     let arguments = with_defaults_spelled_out(arguments);
-    match CommandLine::try_parse_from(&arguments) {
-        Ok(line) => Ok(line.command),
-        Err(error) => Err(Shown { error, arguments }),
-    }
+    CommandLine::try_parse_from(&arguments)
+        .map(|line| line.command)
+        .map_err(|error| {
+            // The error quotes arguments: the same one again, of what can be shown.
+            let shown = arguments
+                .iter()
+                .map(|word| message::printable(&word.to_string_lossy()));
+            Shown(CommandLine::try_parse_from(shown).err().unwrap_or(error))
+        })
 }
 
 pub fn parse_rio(text: &str) -> Result<Rio, String> {
@@ -262,7 +250,7 @@ mod tests {
         match parse(words) {
             Ok(Command::Run(options)) => options,
             Ok(other) => panic!("{line}: {other:?}"),
-            Err(Shown { error, .. }) => panic!("{line}: {error}"),
+            Err(Shown(error)) => panic!("{line}: {error}"),
         }
     }
 

@@ -1,6 +1,7 @@
 //! `dcrun kill` and `dcrun rm`: commands about a run that somebody else keeps.
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ pub fn kill(name: &str) -> Outcome<u8> {
             "{name}: this run is not alive; nothing was killed"
         )));
     }
-    let live = match image::open(&record.image)? {
+    let live = match image::open(&record.image, &run)? {
         Some(file) => Some(image::live(&file)?),
         None => None,
     };
@@ -82,7 +83,11 @@ pub fn remove(name: &str, force: bool) -> Outcome<u8> {
     if !is_there && images.is_empty() {
         return Err(run_directory::no_such_run(name));
     }
-    for image in &images {
+    let own = || {
+        let is_own = |path: &Path| found_images::belongs(path, &run) == Some(true);
+        images.iter().filter(move |path| is_own(path))
+    };
+    for image in own() {
         if let Some(process) = found_images::user_of(image) {
             return Err(Failure::own(format!(
                 "{name}: its image {} is in use by process {process}; end it first, nothing was \
@@ -91,8 +96,7 @@ pub fn remove(name: &str, force: bool) -> Outcome<u8> {
             )));
         }
     }
-    let images_bytes: u64 = images
-        .iter()
+    let images_bytes: u64 = own()
         .filter(|image| !image.starts_with(&run.path))
         .map(|image| found_images::size_bytes(image))
         .sum();

@@ -34,7 +34,7 @@ pub fn orphans() -> Vec<(PathBuf, u64)> {
 pub fn of_run(run: &RunDirectory, record: Option<&Record>) -> BTreeSet<PathBuf> {
     let mut found: BTreeSet<PathBuf> = in_memory()
         .into_iter()
-        .filter(|(_, owner)| *owner == run.path)
+        .filter(|(_, owner)| run.is_at(owner))
         .map(|(path, _)| path)
         .collect();
     found.extend(record.map(|record| record.image.clone()));
@@ -65,7 +65,7 @@ pub fn size_bytes(path: &Path) -> u64 {
 
 /// Whether a file is the run's own image, whatever became of its contents; `None`
 /// if there is no file.
-fn belongs(path: &Path, run: &RunDirectory) -> Option<bool> {
+pub fn belongs(path: &Path, run: &RunDirectory) -> Option<bool> {
     let about = fs::symlink_metadata(path).ok()?;
     if !about.is_file() || about.uid() != process::uid() {
         return Some(false);
@@ -84,7 +84,7 @@ fn belongs(path: &Path, run: &RunDirectory) -> Option<bool> {
                 })
     };
     Some(match owner(path) {
-        Some(owner) if owner == run.path => true,
+        Some(owner) if run.is_at(&owner) => true,
         // The state directory may have been moved since.
         Some(owner) => is_absent(&owner) && named_for_it(),
         None => named_for_it(),

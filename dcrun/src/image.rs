@@ -98,7 +98,7 @@ pub fn take_notices(image: &File) -> Vec<String> {
 }
 
 /// Makes a new image of the run in the directory `run`; a file that is in the way is replaced if it is an image.
-pub fn create(path: &Path, protocol: Protocol, run: &Path) -> Outcome<File> {
+pub fn create(path: &Path, protocol: Protocol, run: &RunDirectory) -> Outcome<File> {
     let says = |what: &str| format!("image {}: {what}", path.display());
     let old = OpenOptions::new()
         .read(true)
@@ -113,8 +113,7 @@ pub fn create(path: &Path, protocol: Protocol, run: &Path) -> Outcome<File> {
                 "a file that is no image is in the way; name another with --rio KIND:PATH",
             )));
         }
-        let other = owner(&old).filter(|other| *other != run && other.exists());
-        if let Some(other) = other.filter(|_| is_image) {
+        if let Some(other) = owner_beside(&old, run).filter(|_| is_image) {
             return Err(Failure::own(says(&format!(
                 "the image of another run ({}) is in the way; name another with --rio KIND:PATH",
                 other.display()
@@ -126,7 +125,7 @@ pub fn create(path: &Path, protocol: Protocol, run: &Path) -> Outcome<File> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".{}.new", unique()));
     let unfinished = Path::new(&unfinished);
-    let made = make(unfinished, protocol, run).and_then(|file| {
+    let made = make(unfinished, protocol, &run.path).and_then(|file| {
         fs::rename(unfinished, path).map_err(|error| format!("give it its name: {error}"))?;
         Ok(file)
     });
@@ -178,8 +177,14 @@ pub fn make_durable(file: &File, path: &Path) -> Outcome<()> {
         .doing(|| format!("image {}: write it to its storage", path.display()))
 }
 
-/// Opens the image of a run that shall go on; `None` if it is not there.
-pub fn open(path: &Path) -> Outcome<Option<File>> {
+/// The directory of another run that an image belongs to, if that is still there:
+/// the state directory may have been moved, or be written in another way now.
+fn owner_beside(image: &File, run: &RunDirectory) -> Option<PathBuf> {
+    owner(image).filter(|owner| !run.is_at(owner) && owner.exists())
+}
+
+/// Opens the image of a run; `None` if it is not there.
+pub fn open(path: &Path, run: &RunDirectory) -> Outcome<Option<File>> {
     let says = |what: String| format!("image {}: {what}", path.display());
     let options = OpenOptions::new()
         .read(true)
@@ -205,6 +210,12 @@ pub fn open(path: &Path) -> Outcome<Option<File>> {
         )));
     }
     check(&start).map_err(|flaw| Failure::own(says(flaw)))?;
+    if let Some(other) = owner_beside(&file, run) {
+        return Err(Failure::own(says(format!(
+            "it is the image of another run ({}); --fresh starts over",
+            other.display()
+        ))));
+    }
     // Only what is an image is mended: a damaged record may name any file.
     if about.len() == OWNED_PAGES as u64 {
         // `empty` was cut short; what it had to do is quickly done.
@@ -290,6 +301,13 @@ fn check(bytes: &[u8; HEADER_LEN]) -> Result<(), String> {
 mod tests {
     use super::*;
 
+    fn run() -> RunDirectory {
+        RunDirectory {
+            name: "x".to_owned(),
+            path: "/x".into(),
+        }
+    }
+
     #[test]
     fn accepts_its_own_header() {
         assert_eq!(check(&header(Protocol::Cand)), Ok(()));
@@ -297,10 +315,11 @@ mod tests {
 
     #[test]
     fn notices_are_taken_once() {
+        let run = run();
         let path = std::env::temp_dir().join(format!("dcrun-notices-{}", std::process::id()));
         let _ = fs::remove_file(&path);
-        create(&path, Protocol::Cbndvs, Path::new("/x")).unwrap();
-        let file = open(&path).unwrap().unwrap();
+        create(&path, Protocol::Cbndvs, &run).unwrap();
+        let file = open(&path, &run).unwrap().unwrap();
         file.write_all_at(b"+said\0-kept\0-more\0", NOTICES_OFFSET as u64)
             .unwrap();
         assert_eq!(take_notices(&file), ["kept", "more"]);
@@ -322,19 +341,20 @@ mod tests {
 
     #[test]
     fn made_images_open_again() {
+        let run = run();
         let path = std::env::temp_dir().join(format!("dcrun-image-{}", std::process::id()));
         let _ = fs::remove_file(&path);
-        create(&path, Protocol::Cbndvs, Path::new("/x")).unwrap();
-        let file = open(&path).unwrap().unwrap();
+        create(&path, Protocol::Cbndvs, &run).unwrap();
+        let file = open(&path, &run).unwrap().unwrap();
         assert_eq!(owner(&file), Some(PathBuf::from("/x")));
         assert!(size(&path).unwrap().0 < 1 << 20, "it is sparse");
         fs::write(&path, b"mine").unwrap();
-        assert!(open(&path).is_err());
+        assert!(open(&path, &run).is_err());
         assert!(
-            create(&path, Protocol::Cbndvs, Path::new("/x")).is_err(),
+            create(&path, Protocol::Cbndvs, &run).is_err(),
             "a foreign file is not replaced"
         );
         fs::remove_file(&path).unwrap();
-        assert!(open(&path).unwrap().is_none());
+        assert!(open(&path, &run).unwrap().is_none());
     }
 }

@@ -134,7 +134,7 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
                 return differs("--rio", &record.rio);
             }
             record.interval_ms = options.interval.unwrap_or(record.interval_ms);
-            if let Some(file) = image::open(&record.image)? {
+            if let Some(file) = image::open(&record.image, &run)? {
                 let live = image::live(&file)?;
                 if begun(&live) {
                     let keeper =
@@ -159,7 +159,7 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
             return Err(failure);
         }
     };
-    let file = image::create(&record.image, record.protocol.first(), &run.path)?;
+    let file = image::create(&record.image, record.protocol.first(), &run)?;
     run.write_record(&record)?;
     if record.rio.kind != RioKind::Tmpfs {
         image::make_durable(&file, &record.image)?;
@@ -187,7 +187,7 @@ pub fn resume(options: &ResumeOptions) -> Outcome<u8> {
             "{name}: this run is done; there is nothing to go on with"
         )));
     }
-    let Some(file) = image::open(&record.image)? else {
+    let Some(file) = image::open(&record.image, &run)? else {
         return Err(Failure::own(format!(
             "{name}: its image {} is gone, as after a restart of the machine with --rio tmpfs; \
              `dcrun rm {name}` removes the rest",

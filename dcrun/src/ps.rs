@@ -83,7 +83,7 @@ fn look(run: &RunDirectory, record: Record) -> Line {
         crate::message::say(&failure.to_string());
         Some(Value::Null)
     });
-    let live = image::open(&record.image)
+    let live = image::open(&record.image, run)
         .ok()
         .flatten()
         .and_then(|file| image::live(&file).ok());

@@ -117,6 +117,15 @@ impl RunDirectory {
         format!("{}: {what}", self.name)
     }
 
+    /// Whether a path leads to it, however it is written.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let place = |path: &Path| {
+            let about = fs::symlink_metadata(path).ok()?;
+            Some((about.dev(), about.ino()))
+        };
+        path == self.path || place(path).is_some_and(|there| place(&self.path) == Some(there))
+    }
+
     /// Where the image lies with `--rio disk`.
     pub fn image(&self) -> PathBuf {
         self.file("image")

@@ -23,7 +23,7 @@ pub fn show(name: &str, as_json: bool) -> Outcome<u8> {
     let counted = match run.done()? {
         Some(counted) => counted,
         None => {
-            let file = image::open(&record.image)?.ok_or_else(|| {
+            let file = image::open(&record.image, &run)?.ok_or_else(|| {
                 Failure::own(format!(
                     "{name}: its image {} is gone, and its counters with it",
                     record.image.display()
