@@ -247,6 +247,23 @@ pub fn remove(path: &Path) -> Outcome<()> {
     }
 }
 
+/// Removes an open image by its name, if that is still its name.
+pub fn remove_open(image: &File, path: &Path) -> Outcome<()> {
+    let place = |about: &fs::Metadata| (about.dev(), about.ino());
+    let open = image
+        .metadata()
+        .doing(|| format!("image {}: look at it", path.display()))?;
+    match fs::symlink_metadata(path) {
+        Ok(there) if place(&there) == place(&open) => remove(path),
+        Ok(_) => Err(Failure::own(format!(
+            "image {}: another file stands there now, so it is left alone",
+            path.display()
+        ))),
+        // It is gone, or its directory is: there is nothing to remove.
+        Err(_) => Ok(()),
+    }
+}
+
 /// Maps the live page of an open image.
 pub fn live(file: &File) -> Outcome<SharedLive> {
     SharedLive::map(file.as_fd()).doing(|| "image: map its first pages".to_owned())

@@ -11,6 +11,7 @@ use dc_image::boot::{Mode, fault, high_fd};
 use dc_image::header::UNCOUNTED;
 use dc_image::{FatalCode, Status};
 
+use crate::cli::RioKind;
 use crate::image;
 use crate::machine::process::{self, Change};
 use crate::machine::shared::SharedLive;
@@ -312,10 +313,16 @@ impl Keeper {
         let mut counters = stats::counters(&self.record, &self.live);
         counters["state"] = State::Done.name().into();
         counters["exit_status"] = status.into();
+        // Without its counters the image is all that knows of the end, and it is
+        // kept: the same command line tells the status from it.
+        self.live.exit_code.store(status.into(), Relaxed);
+        self.live.exit_signal.store(0, Relaxed);
+        self.live.status.store(Status::Done as u32, Release);
+        let durable = self.record.rio.kind != RioKind::Tmpfs;
         let tidied = self
             .run
-            .write_done(&counters)
-            .and(image::remove(&self.record.image));
+            .write_done(&counters, durable)
+            .and_then(|()| image::remove_open(&self.image, &self.record.image));
         if let Err(failure) = tidied {
             say(&failure.to_string());
         }

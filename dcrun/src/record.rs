@@ -129,7 +129,7 @@ fn bytes(value: &Value) -> Option<OsString> {
 }
 
 fn from_hex(hex: &str) -> Option<OsString> {
-    if hex.len() % 2 != 0 {
+    if hex.len() % 2 == 1 {
         return None;
     }
     let digits: Option<Vec<u8>> = hex

@@ -6,7 +6,7 @@
 //!   NAME/run.json     what it was started with         written once
 //!   NAME/keeper.pid   locked while keeper or worker live
 //!   NAME/image        the image, with --rio disk
-//!   NAME/done.json    final counters of a finished run; no image then
+//!   NAME/done.json    final counters of a finished run; its image is removed then
 //!   NAME/untold       there until its caller is given the program's exit status
 //! ```
 //!
@@ -316,10 +316,18 @@ impl RunDirectory {
         }
     }
 
-    /// Writes them down; the exit status among them is still to be told.
-    pub fn write_done(&self, counters: &Value) -> Outcome<()> {
+    /// Writes them down; the exit status among them is still to be told. If
+    /// `durable`, they are found again after a loss of power.
+    pub fn write_done(&self, counters: &Value, durable: bool) -> Outcome<()> {
         self.replace(UNTOLD, "")?;
-        self.write(DONE, counters)
+        self.write(DONE, counters)?;
+        if durable {
+            let sync = |path: &Path| File::open(path)?.sync_all();
+            sync(&self.file(DONE))
+                .and_then(|()| sync(&self.path))
+                .doing(|| self.says(&format!("write {DONE} to its storage")))?;
+        }
+        Ok(())
     }
 
     /// The exit status of a finished run whose keeper died before it could tell it.
