@@ -84,7 +84,7 @@ pub struct RunOptions {
     /// Discard an unfinished run of this name instead of resuming it
     #[arg(long)]
     pub fresh: bool,
-    /// The computation that the 2PC protocols commit together
+    /// The computation that runs commit together; refused, for there are none yet
     #[arg(long, value_parser = parse_name)]
     pub group: Option<String>,
     /// Append every event and commit to this file, as text

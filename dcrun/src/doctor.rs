@@ -12,6 +12,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Value, json};
 
 use crate::found_images;
+use crate::limits;
 use crate::machine::{jump, probe};
 use crate::message::{Outcome, json_text, printable};
 use crate::reserve;
@@ -77,6 +78,7 @@ fn examine() -> Vec<Finding> {
         shared_memory(),
         orphans(),
         descriptors(),
+        limits(),
         overcommit(),
         fsgsbase(),
         huge_pages(),
@@ -264,6 +266,21 @@ fn descriptors() -> Finding {
             "raise the hard limit (`ulimit -Hn`)",
         ),
     }
+}
+
+fn limits() -> Finding {
+    let (well, found) = match limits::check() {
+        Ok(()) => (true, "wide enough".to_owned()),
+        Err(failure) => (false, failure.to_string()),
+    };
+    Finding::judged(
+        "limits of resources",
+        well,
+        Health::Missing,
+        found,
+        "the runtime has no room beside the program",
+        "raise the limit that is named, in the shell that calls dcrun",
+    )
 }
 
 fn overcommit() -> Finding {

@@ -12,6 +12,7 @@ use dc_image::header::UNCOUNTED;
 use dc_image::{FatalCode, Status};
 
 use crate::cli::RioKind;
+use crate::fruitless::Fruitless;
 use crate::image;
 use crate::machine::process::{self, Change};
 use crate::machine::shared::SharedLive;
@@ -65,6 +66,7 @@ impl Keeper {
         // counts of the next one must not be taken for its.
         self.note_counts(Some((UNCOUNTED, UNCOUNTED)));
         let mut missed = Missed::default();
+        let mut fruitless = Fruitless::default();
         loop {
             let mut copies = Copies::default();
             copies.settle(&self.live.signals_taken);
@@ -81,13 +83,15 @@ impl Keeper {
             let died_ns = process::monotonic_ns();
             self.note_counts(read_io(self.starter.plan.counters));
             let pending = process::pending_signals(pid);
+            let limits = AtLimits::of_dead(pid, &self.image);
             process::reap(pid);
             let companion = self.live.companion_pid.swap(0, Relaxed) as i32;
             self.remains
                 .bury(companion, self.reservation.number(high_fd::UFFD));
             missed = Missed::while_it_died(pid, pending, &mut copies, &self.live.signals_taken);
             self.live.worker_pid.store(0, Relaxed);
-            let verdict = self.judge(death);
+            let in_a_row = fruitless.count(self.had_run());
+            let verdict = self.judge(death, limits, in_a_row);
             if !matches!(verdict, Verdict::Recover { .. } | Verdict::StartOver { .. }) {
                 self.remains.settle();
             }
@@ -98,6 +102,7 @@ impl Keeper {
                 Verdict::Recover { crashes } => {
                     self.count_crashes(crashes);
                     self.close_dead();
+                    std::thread::sleep(fruitless.pause());
                     self.begin_recovery(died_ns);
                     if self.verbose {
                         self.tell(&format!(
@@ -117,6 +122,7 @@ impl Keeper {
                 Verdict::StartOver { crashes } => {
                     self.count_crashes(crashes);
                     self.close_dead();
+                    std::thread::sleep(fruitless.pause());
                     self.start_over(died_ns)?;
                     if self.verbose {
                         self.tell(&format!(
@@ -143,6 +149,17 @@ impl Keeper {
                         "killed; `dcrun resume {name}` goes on from commit {published}"
                     ));
                     return Ok(verdict::by_signal(libc::SIGKILL));
+                }
+                Verdict::ImageAtLimit => {
+                    let name = &self.run.name;
+                    self.stop(&format!(
+                        "its image cannot grow: the limit of file size is {} MiB. The run is \
+                         stopped at commit {}; raise the limit (`ulimit -f`), then `dcrun resume \
+                         {name}`",
+                        limits.file_bytes >> 20,
+                        self.live.published.load(Relaxed)
+                    ));
+                    return Ok(OWN_FAULT);
                 }
                 Verdict::GaveUp(status) => return self.give_up(status),
                 Verdict::Vanished(status) => {
@@ -219,7 +236,13 @@ impl Keeper {
         }
     }
 
-    fn judge(&mut self, death: Change) -> Verdict {
+    /// Whether the last worker came as far as its program.
+    fn had_run(&self) -> bool {
+        let status = Status::from_u32(self.live.status.load(Acquire));
+        !matches!(status, Some(Status::New | Status::Recovering))
+    }
+
+    fn judge(&mut self, death: Change, limits: AtLimits, fruitless: u64) -> Verdict {
         let live = &self.live;
         let facts = Facts {
             death,
@@ -233,6 +256,9 @@ impl Keeper {
             kill_requested: live.kill_requested.load(Acquire) != 0,
             out_of_memory: death == Change::Killed(libc::SIGKILL)
                 && self.victims.as_mut().is_some_and(Victims::grew),
+            processor_used_up: limits.processor_used_up,
+            image_at_limit: limits.image_at_limit,
+            fruitless,
         };
         verdict::judge(&facts)
     }
@@ -335,7 +361,7 @@ impl Keeper {
 
     /// The exit status, if the program had ended when its keeper died.
     pub fn had_ended(&mut self) -> Option<u8> {
-        match self.judge(Change::Killed(libc::SIGKILL)) {
+        match self.judge(Change::Killed(libc::SIGKILL), AtLimits::default(), 0) {
             Verdict::Finished(status) => Some(status),
             _ => None,
         }
@@ -369,6 +395,13 @@ impl Keeper {
         let published = self.live.published.load(Relaxed);
         let remedy = if published == 0 {
             format!("nothing was committed yet; `dcrun rm {name}` removes the run")
+        } else if code == FatalCode::RioFull as u32
+            && (detail as i64).unsigned_abs() == libc::EFBIG as u64
+        {
+            format!(
+                "the run is stopped at commit {published}; raise the limit of file size \
+                 (`ulimit -f`), then `dcrun resume {name}`"
+            )
         } else if code == FatalCode::RioFull as u32 {
             format!(
                 "the run is stopped at commit {published}; make room where its image lies ({}), \
@@ -415,6 +448,36 @@ impl Keeper {
 
     fn tell(&self, text: &str) {
         say(&format!("{}: {text}", self.run.name));
+    }
+}
+
+/// Which limits of resources a dead worker had come to.
+#[derive(Clone, Copy, Default)]
+struct AtLimits {
+    processor_used_up: bool,
+    image_at_limit: bool,
+    file_bytes: u64,
+}
+
+impl AtLimits {
+    /// The kernel looks at processor time with each tick, so that what it counted
+    /// may be a little less.
+    const TICKS_MS: u64 = 50;
+    /// More than the runtime asks for at once when the image grows.
+    const GROWTH: u64 = 64 << 20;
+
+    fn of_dead(pid: i32, image: &File) -> AtLimits {
+        let Some(limits) = process::limits_of(pid) else {
+            return AtLimits::default();
+        };
+        let used_ms = process::processor_ms(pid).unwrap_or(0);
+        let len = image.metadata().map_or(0, |about| about.len());
+        AtLimits {
+            processor_used_up: used_ms + AtLimits::TICKS_MS
+                >= limits.processor_s.saturating_mul(1000),
+            image_at_limit: len + AtLimits::GROWTH > limits.file_bytes,
+            file_bytes: limits.file_bytes,
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use crate::fault::{self, Fault};
 use crate::found_images;
 use crate::image;
 use crate::keeper::Keeper;
+use crate::limits;
 use crate::machine::jump::{self, Plan};
 use crate::machine::shared::SharedLive;
 use crate::machine::{descriptors, process, signals, terminal};
@@ -59,6 +60,7 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn new(trace: Option<&'a Path>, verbose: bool) -> Outcome<Session<'a>> {
         let variable = |name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned());
+        limits::check()?;
         Ok(Session {
             runtime: runtime_file::open()?,
             trace,
@@ -74,6 +76,12 @@ impl<'a> Session<'a> {
 /// `dcrun run`: resumes the unfinished run that the command line means, or
 /// makes a new one.
 pub fn run(options: &RunOptions) -> Outcome<u8> {
+    if let Some(group) = &options.group {
+        return Err(Failure::own(format!(
+            "--group {group}: runs cannot be committed together yet; leave it out, and each run \
+             commits by itself"
+        )));
+    }
     let session = Session::new(options.trace.as_deref(), options.verbose)?;
     let cwd = std::env::current_dir().doing(|| "current directory: find it".to_owned())?;
     let name = options
@@ -296,7 +304,6 @@ fn new_record(options: &RunOptions, run: &RunDirectory, name: &str, cwd: &Path) 
         image: image::choose_path(run, &rio)?,
         rio,
         interval_ms: options.interval.unwrap_or(0),
-        group: options.group.clone(),
         created_unix_s: created.as_secs(),
     })
 }

@@ -31,7 +31,6 @@ pub struct Record {
     pub rio: Rio,
     pub image: PathBuf,
     pub interval_ms: u64,
-    pub group: Option<String>,
     pub created_unix_s: u64,
 }
 
@@ -50,7 +49,6 @@ impl Record {
             "rio": self.rio.to_string(),
             "image": text(self.image.as_os_str()),
             "interval_ms": self.interval_ms,
-            "group": self.group,
             "created_unix_s": self.created_unix_s,
         })
     }
@@ -85,7 +83,6 @@ impl Record {
             rio: cli::parse_rio(string("rio")?).map_err(|_| "rio")?,
             image: path("image")?,
             interval_ms: value["interval_ms"].as_u64().ok_or("interval_ms")?,
-            group: value["group"].as_str().map(str::to_owned),
             created_unix_s: value["created_unix_s"].as_u64().ok_or("created_unix_s")?,
         })
     }
@@ -162,7 +159,6 @@ mod tests {
             rio: cli::parse_rio("disk:/tmp/x").unwrap(),
             image: "/tmp/x".into(),
             interval_ms: 10,
-            group: None,
             created_unix_s: 1,
         };
         let text = record.to_json().to_string();
