@@ -24,6 +24,11 @@ pub fn kill(name: &str) -> Outcome<u8> {
             "{name}: this run is not alive; nothing was killed"
         )));
     }
+    if run.holder().is_some_and(|holder| holder <= 0) {
+        return Err(Failure::own(format!(
+            "{name}: its keeper is in another pid namespace, as in a container; end it there"
+        )));
+    }
     let live = match image::open(&record.image, &run)? {
         Some(file) => Some(image::live(&file)?),
         None => None,

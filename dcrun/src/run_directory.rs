@@ -202,14 +202,19 @@ impl RunDirectory {
 
     /// Pid of the keeper, if it is alive. Once it is dead the rest follows.
     pub fn alive(&self) -> Option<i32> {
+        let keeper = self.keeper(self.holder()?);
+        is_alive(keeper).then_some(keeper)
+    }
+
+    /// Pid of the lock's holder; not positive if it is in another pid namespace.
+    pub fn holder(&self) -> Option<i32> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .custom_flags(libc::O_NOFOLLOW)
             .open(self.file(LOCK))
             .ok()?;
-        let keeper = self.keeper(descriptors::lock_holder(file.as_raw_fd())?);
-        is_alive(keeper).then_some(keeper)
+        descriptors::lock_holder(file.as_raw_fd())
     }
 
     /// An error if somebody else could have placed what is there; that nothing

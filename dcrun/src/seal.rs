@@ -21,7 +21,9 @@ pub fn close(value: &Value) -> String {
 pub fn open(text: &str) -> Result<Value, String> {
     let mut value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let object = value.as_object_mut().ok_or("it is no JSON object")?;
-    let found = object.remove(SUM).ok_or("it has no sum")?;
+    let found = object
+        .remove(SUM)
+        .ok_or("it has no sum, as those of other versions of dcrun")?;
     if found.as_str() != Some(&sum(&value)) {
         return Err("its sum is wrong".to_owned());
     }

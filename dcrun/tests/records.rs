@@ -1,6 +1,7 @@
 //! Records that are damaged, crafted, or merely odd: every command says so or does what it is for;
 //! none removes, changes or ends anything else, and none dies over it.
 
+mod place;
 mod stand_in;
 
 use std::fs;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use dc_image::header::checksum;
+use place::Place;
 use serde_json::{Value, json};
 use stand_in::{State, finish};
 
@@ -376,4 +378,73 @@ fn images_of_ones_own_survive_what_happens_beside_them() {
     }
     assert_eq!(fs::metadata(&image).unwrap().ino(), inode);
     assert_eq!(finish(state.dcrun("resume r")).0, 5);
+}
+
+/// A trace is a file like any other, and `check` reads whatever it is given.
+#[test]
+fn damaged_traces_are_judged_or_refused() {
+    let place = Place::new("damaged-traces");
+    let trace = place.0.join("trace");
+    let program = "import os, time\nfor i in range(20): os.write(1, b'%d\\n' % time.time_ns())";
+    let options = [
+        "--trace",
+        trace.to_str().unwrap(),
+        "--protocol",
+        "cbndvs-log",
+    ];
+    assert!(
+        place
+            .python(&options, program)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
+    let whole = fs::read(&trace).unwrap();
+    assert!(whole.len() > 1000);
+    let check = || {
+        place
+            .dcrun(&["check", trace.to_str().unwrap()])
+            .output()
+            .unwrap()
+    };
+    assert_eq!(sound(&check(), "whole"), 0);
+    let mut random = numbers(5);
+    let mut counts = [0; 3];
+    for _ in 0..300 {
+        let mut bytes = whole.clone();
+        let at = random(bytes.len());
+        match random(5) {
+            0 => bytes[at] = [b'\x1b', b'\n', b'9', 0xff, b' ', b'-'][random(6)],
+            1 => bytes.truncate(at),
+            2 => {
+                bytes.drain(at..(at + random(200)).min(whole.len()));
+            }
+            3 => {
+                bytes.splice(at..at, b"18446744073709551615".iter().copied());
+            }
+            _ => {
+                let piece = whole[at..(at + random(400)).min(whole.len())].to_vec();
+                bytes.splice(at..at, piece);
+            }
+        }
+        fs::write(&trace, &bytes).unwrap();
+        let what = String::from_utf8_lossy(&bytes).into_owned();
+        match sound(&check(), &what) {
+            0 => counts[0] += 1,
+            1 => counts[1] += 1,
+            125 => counts[2] += 1,
+            other => panic!("status {other}: {what}"),
+        }
+    }
+    // Consistent is a trace that is cut off, or changed in a word that means nothing to the judge.
+    println!(
+        "consistent {}, not {}, refused {}",
+        counts[0], counts[1], counts[2]
+    );
+    assert!(counts[1] > 10 && counts[2] > 50, "{counts:?}");
+    for odd in ["/dev/null", "/", "/no/such/file", "/proc/self/mem"] {
+        let output = place.dcrun(&["check", odd]).output().unwrap();
+        assert_eq!(sound(&output, odd), 125);
+    }
 }
