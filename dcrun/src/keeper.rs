@@ -14,6 +14,7 @@ use dc_image::{FatalCode, Status};
 use crate::cli::RioKind;
 use crate::fruitless::Fruitless;
 use crate::image;
+use crate::limits::AtLimits;
 use crate::machine::process::{self, Change};
 use crate::machine::shared::SharedLive;
 use crate::machine::signals;
@@ -448,36 +449,6 @@ impl Keeper {
 
     fn tell(&self, text: &str) {
         say(&format!("{}: {text}", self.run.name));
-    }
-}
-
-/// Which limits of resources a dead worker had come to.
-#[derive(Clone, Copy, Default)]
-struct AtLimits {
-    processor_used_up: bool,
-    image_at_limit: bool,
-    file_bytes: u64,
-}
-
-impl AtLimits {
-    /// The kernel looks at processor time with each tick, so that what it counted
-    /// may be a little less.
-    const TICKS_MS: u64 = 50;
-    /// More than the runtime asks for at once when the image grows.
-    const GROWTH: u64 = 64 << 20;
-
-    fn of_dead(pid: i32, image: &File) -> AtLimits {
-        let Some(limits) = process::limits_of(pid) else {
-            return AtLimits::default();
-        };
-        let used_ms = process::processor_ms(pid).unwrap_or(0);
-        let len = image.metadata().map_or(0, |about| about.len());
-        AtLimits {
-            processor_used_up: used_ms + AtLimits::TICKS_MS
-                >= limits.processor_s.saturating_mul(1000),
-            image_at_limit: len + AtLimits::GROWTH > limits.file_bytes,
-            file_bytes: limits.file_bytes,
-        }
     }
 }
 

@@ -4,12 +4,15 @@
 //! program's. But the kernel counts against them what the runtime needs as well:
 //! its address space, its private memory, and the length of the image. With too
 //! little of these the runtime dies before it can say why, so they are looked at
-//! before it is started.
+//! before it is started; and when it is dead, whether it had come to one.
+
+use std::fs::File;
 
 use dc_image::header::{FRAMES_OFFSET, IMAGE_MAX};
 use dc_image::window::{ARENA_LEN, STATE_LEN};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
+use crate::machine::process;
 use crate::message::{Failure, Outcome};
 
 /// What the smallest of programs needs beside the runtime.
@@ -63,6 +66,37 @@ pub fn check() -> Outcome<()> {
         }
     }
     Ok(())
+}
+
+/// Which limits of resources a dead worker had come to.
+#[derive(Clone, Copy, Default)]
+pub struct AtLimits {
+    pub processor_used_up: bool,
+    pub image_at_limit: bool,
+    /// The limit of file sizes; 0 if it is not known.
+    pub file_bytes: u64,
+}
+
+impl AtLimits {
+    /// The kernel looks at processor time with each tick, so that what it counted
+    /// may be a little less.
+    const TICKS_MS: u64 = 50;
+    /// More than the runtime asks for at once when the image grows.
+    const GROWTH: u64 = 64 << 20;
+
+    pub fn of_dead(pid: i32, image: &File) -> AtLimits {
+        let Some(limits) = process::limits_of(pid) else {
+            return AtLimits::default();
+        };
+        let used_ms = process::processor_ms(pid).unwrap_or(0);
+        let len = image.metadata().map_or(0, |about| about.len());
+        AtLimits {
+            processor_used_up: used_ms + AtLimits::TICKS_MS
+                >= limits.processor_s.saturating_mul(1000),
+            image_at_limit: len + AtLimits::GROWTH > limits.file_bytes,
+            file_bytes: limits.file_bytes,
+        }
+    }
 }
 
 #[cfg(test)]
