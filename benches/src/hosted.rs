@@ -178,8 +178,8 @@ impl Drop for Run<'_> {
         if self.under == Under::Nothing {
             return;
         }
-        for verb in ["kill", "rm"] {
-            let _ = self.dcrun().args([verb, &self.name]).output();
+        for words in [&["kill"] as &[&str], &["rm", "--force"]] {
+            let _ = self.dcrun().args(words).arg(&self.name).output();
         }
     }
 }

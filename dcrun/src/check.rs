@@ -1,12 +1,12 @@
 //! `dcrun check TRACE`: does a run's trace uphold theorem 2?
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Write};
 use std::path::Path;
 
 use protocols_check::Traces;
 
-use crate::message::{Failure, Outcome};
+use crate::message::{Failure, Outcome, printable};
 
 /// Prints the verdict; exit status 0 if the trace is consistent, 1 if not.
 pub fn check(path: &Path) -> Outcome<u8> {
@@ -19,6 +19,9 @@ pub fn check(path: &Path) -> Outcome<u8> {
             "there is no event in it; `dcrun --trace FILE` writes one".to_owned(),
         ));
     }
-    print!("{report}");
+    // It names calls as the trace does, which may be anybody's.
+    let text = report.to_string();
+    let lines: Vec<String> = text.lines().map(printable).collect();
+    let _ = writeln!(std::io::stdout(), "{}", lines.join("\n"));
     Ok(u8::from(!report.is_consistent()))
 }

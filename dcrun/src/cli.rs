@@ -44,7 +44,12 @@ pub enum Command {
     /// End worker and keeper of a run; it stays resumable
     Kill { name: String },
     /// Remove a run that is not alive, and its image
-    Rm { name: String },
+    Rm {
+        name: String,
+        /// Do not ask, whatever it holds
+        #[arg(long)]
+        force: bool,
+    },
     /// Show the counters of a run
     Stats {
         name: String,
@@ -79,7 +84,7 @@ pub struct RunOptions {
     /// Discard an unfinished run of this name instead of resuming it
     #[arg(long)]
     pub fresh: bool,
-    /// The computation that the 2PC protocols commit together
+    /// The computation that runs commit together; refused, for there are none yet
     #[arg(long, value_parser = parse_name)]
     pub group: Option<String>,
     /// Append every event and commit to this file, as text
@@ -145,7 +150,7 @@ impl Shown {
     pub fn show(&self) -> u8 {
         if self.0.use_stderr() {
             let text = self.0.render().to_string();
-            message::say(text.trim_start_matches("error: ").trim_end());
+            message::say_lines(text.trim_start_matches("error: ").trim_end());
             OWN_FAULT
         } else {
             let _ = self.0.print();
@@ -155,9 +160,16 @@ impl Shown {
 }
 
 pub fn parse(arguments: Vec<OsString>) -> Result<Command, Shown> {
-    CommandLine::try_parse_from(with_defaults_spelled_out(arguments))
+    let arguments = with_defaults_spelled_out(arguments);
+    CommandLine::try_parse_from(&arguments)
         .map(|line| line.command)
-        .map_err(Shown)
+        .map_err(|error| {
+            // The error quotes arguments: the same one again, of what can be shown.
+            let shown = arguments
+                .iter()
+                .map(|word| message::printable(&word.to_string_lossy()));
+            Shown(CommandLine::try_parse_from(shown).err().unwrap_or(error))
+        })
 }
 
 pub fn parse_rio(text: &str) -> Result<Rio, String> {

@@ -11,12 +11,13 @@ use dc_image::boot::high_fd;
 use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Value, json};
 
-use crate::image;
+use crate::found_images;
+use crate::limits;
 use crate::machine::{jump, probe};
-use crate::message::Outcome;
+use crate::message::{Outcome, json_text, printable};
 use crate::reserve;
-use crate::run_directory;
 use crate::runtime_file;
+use crate::state_directory;
 
 /// The first Linux with asynchronous write-protection and PAGEMAP_SCAN.
 const KERNEL: (u32, u32) = (6, 7);
@@ -51,7 +52,7 @@ pub fn show(as_json: bool) -> Outcome<u8> {
     let runnable = worst < Health::Missing;
     let text = if as_json {
         let checks: Value = findings.iter().map(Finding::to_json).collect();
-        format!("{:#}\n", json!({ "runnable": runnable, "checks": checks }))
+        json_text(&json!({ "runnable": runnable, "checks": checks }))
     } else {
         let lines: String = findings.iter().map(Finding::to_text).collect();
         let last = match worst {
@@ -77,6 +78,7 @@ fn examine() -> Vec<Finding> {
         shared_memory(),
         orphans(),
         descriptors(),
+        limits(),
         overcommit(),
         fsgsbase(),
         huge_pages(),
@@ -112,12 +114,7 @@ fn runtime() -> Finding {
 }
 
 fn state() -> Finding {
-    let place = run_directory::state_directory();
-    let made = place.and_then(|path| {
-        run_directory::make_private(&path)?;
-        Ok(path)
-    });
-    let (well, found) = match made {
+    let (well, found) = match state_directory::make() {
         Ok(path) => (true, path.display().to_string()),
         Err(failure) => (false, failure.to_string()),
     };
@@ -221,7 +218,7 @@ fn shared_memory() -> Finding {
 }
 
 fn orphans() -> Finding {
-    let orphans = image::orphans();
+    let orphans = found_images::orphans();
     let bytes: u64 = orphans.iter().map(|(_, bytes)| bytes).sum();
     let names: Vec<String> = orphans
         .iter()
@@ -237,7 +234,7 @@ fn orphans() -> Finding {
         Health::Degraded,
         found,
         "the directories of their runs were removed by hand, and only the memory is left",
-        "`rm` these files; `dcrun rm NAME` removes both",
+        "`dcrun rm NAME`, with the name before the last `-` of the file's",
     )
 }
 
@@ -269,6 +266,21 @@ fn descriptors() -> Finding {
             "raise the hard limit (`ulimit -Hn`)",
         ),
     }
+}
+
+fn limits() -> Finding {
+    let (well, found) = match limits::check() {
+        Ok(()) => (true, "wide enough".to_owned()),
+        Err(failure) => (false, failure.to_string()),
+    };
+    Finding::judged(
+        "limits of resources",
+        well,
+        Health::Missing,
+        found,
+        "the runtime has no room beside the program",
+        "raise the limit that is named, in the shell that calls dcrun",
+    )
 }
 
 fn overcommit() -> Finding {
@@ -350,7 +362,8 @@ impl Finding {
     }
 
     fn to_text(&self) -> String {
-        let first = format!("{:<9} {}: {}\n", self.health.name(), self.what, self.found);
+        let found = printable(&self.found);
+        let first = format!("{:<9} {}: {found}\n", self.health.name(), self.what);
         match self.health {
             Health::Ok => first,
             _ => format!(

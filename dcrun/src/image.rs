@@ -24,7 +24,8 @@ use crate::cli::{Rio, RioKind};
 use crate::machine::process;
 use crate::machine::shared::SharedLive;
 use crate::message::{Doing, Failure, Outcome};
-use crate::run_directory::{self, RunDirectory};
+use crate::run_directory::RunDirectory;
+use crate::state_directory;
 
 /// Room for frames that a new image has, before the runtime makes it grow.
 const FIRST_CHUNK: usize = 16 << 20;
@@ -41,17 +42,12 @@ const _: () = assert!(CHECKED == 24 && HEADER_LEN == 32);
 /// Where a new image of this run goes. In memory its name is unique, so that
 /// runs of the same name in two state directories do not meet.
 pub fn choose_path(run: &RunDirectory, rio: &Rio) -> Outcome<PathBuf> {
-    let random = process::random();
-    let unique: String = random[..6]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let file = format!("{}-{unique}.rio", run.name);
+    let file = format!("{}-{}.rio", run.name, unique());
     match (rio.kind, &rio.path) {
         (RioKind::Disk, None) => Ok(run.image()),
         (RioKind::Tmpfs, None) => {
             let directory = memory_directory();
-            run_directory::make_private(&directory)?;
+            state_directory::make_private(&directory)?;
             Ok(directory.join(file))
         }
         (RioKind::Pmem, None) => Err(Failure::own(
@@ -66,28 +62,12 @@ pub fn choose_path(run: &RunDirectory, rio: &Rio) -> Outcome<PathBuf> {
 }
 
 /// Where images in memory lie.
-fn memory_directory() -> PathBuf {
+pub fn memory_directory() -> PathBuf {
     PathBuf::from(format!("/dev/shm/dcrun-{}", process::uid()))
 }
 
-/// Images in memory whose run's directory is gone, and the bytes they take.
-pub fn orphans() -> Vec<(PathBuf, u64)> {
-    let Ok(entries) = fs::read_dir(memory_directory()) else {
-        return Vec::new();
-    };
-    entries
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let run = owner(&File::open(&path).ok()?)?;
-            let gone =
-                fs::metadata(run).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-            gone.then(|| (path.clone(), size(&path).map_or(0, |(bytes, _)| bytes)))
-        })
-        .collect()
-}
-
 /// The directory of the run that an image belongs to.
-fn owner(image: &File) -> Option<PathBuf> {
+pub fn owner(image: &File) -> Option<PathBuf> {
     let mut page = [0u8; 4096];
     image.read_exact_at(&mut page, OWNER_OFFSET as u64).ok()?;
     let path = page
@@ -122,9 +102,13 @@ pub fn take_notices(image: &File) -> Vec<String> {
 }
 
 /// Makes a new image of the run in the directory `run`; a file that is in the way is replaced if it is an image.
-pub fn create(path: &Path, protocol: Protocol, run: &Path) -> Outcome<File> {
+pub fn create(path: &Path, protocol: Protocol, run: &RunDirectory) -> Outcome<File> {
     let says = |what: &str| format!("image {}: {what}", path.display());
-    if let Ok(old) = File::open(path) {
+    let old = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
+    if let Ok(old) = old {
         let mut magic = [0u8; 8];
         let is_image = old.read_exact_at(&mut magic, 0).is_ok() && magic == MAGIC;
         let is_empty = old.metadata().is_ok_and(|about| about.len() == 0);
@@ -133,43 +117,65 @@ pub fn create(path: &Path, protocol: Protocol, run: &Path) -> Outcome<File> {
                 "a file that is no image is in the way; name another with --rio KIND:PATH",
             )));
         }
+        if let Some(other) = owner_beside(&old, run).filter(|_| is_image) {
+            return Err(Failure::own(says(&format!(
+                "the image of another run ({}) is in the way; name another with --rio KIND:PATH",
+                other.display()
+            ))));
+        }
         fs::remove_file(path).doing(|| says("replace the old one"))?;
     }
     // Made under another name: an image that stands there is a whole one.
     let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".new");
+    unfinished.push(format!(".{}.new", unique()));
     let unfinished = Path::new(&unfinished);
-    let _ = fs::remove_file(unfinished);
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    let made = make(unfinished, protocol, &run.path).and_then(|file| {
+        if name.len() >= IMAGE_NAME_LEN {
+            return Err("its name is too long; name a shorter one with --rio KIND:PATH".to_owned());
+        }
+        file.write_all_at(name, IMAGE_NAME_AT as u64)
+            .map_err(|error| format!("write its name: {error}"))?;
+        fs::rename(unfinished, path).map_err(|error| format!("give it its name: {error}"))?;
+        Ok(file)
+    });
+    made.map_err(|what| {
+        let _ = fs::remove_file(unfinished);
+        Failure::own(says(&what))
+    })
+}
+
+/// Twelve letters and digits that no other image has in its name.
+fn unique() -> String {
+    process::random()[..6]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// `Err` says what failed.
+fn make(path: &Path, protocol: Protocol, run: &Path) -> Result<File, String> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(unfinished)
-        .doing(|| says("make it"))?;
+        .open(path)
+        .map_err(|error| format!("make it: {error}"))?;
     file.set_len(NEW_LEN as u64)
-        .doing(|| says("give it its length"))?;
+        .map_err(|error| format!("give it its length: {error}"))?;
     // These pages are written, not only set to zero: they are mapped, and a
     // store into a page that has no room would be a SIGBUS.
     let mut pages = vec![0u8; OWNED_PAGES];
     let run = run.as_os_str().as_bytes();
     if run.len() >= NOTICES_OFFSET - OWNER_OFFSET {
-        return Err(Failure::own(says(
-            "the path of its run's directory is too long",
-        )));
+        return Err("the path of its run's directory is too long".to_owned());
     }
     pages[OWNER_OFFSET..][..run.len()].copy_from_slice(run);
     pages[..HEADER_LEN].copy_from_slice(&header(protocol));
-    let name = path.file_name().unwrap_or_default().as_bytes();
-    if name.len() >= IMAGE_NAME_LEN {
-        return Err(Failure::own(says(
-            "its name is too long; name a shorter one with --rio KIND:PATH",
-        )));
-    }
-    file.write_all_at(&pages, 0)
-        .and_then(|()| file.write_all_at(name, IMAGE_NAME_AT as u64))
-        .doing(|| says("write its header; make room there, or choose another place with --rio"))?;
-    fs::rename(unfinished, path).doing(|| says("give it its name"))?;
+    file.write_all_at(&pages, 0).map_err(|error| {
+        format!("write its header; make room there, or choose another place with --rio: {error}")
+    })?;
     Ok(file)
 }
 
@@ -181,13 +187,19 @@ pub fn make_durable(file: &File, path: &Path) -> Outcome<()> {
         .doing(|| format!("image {}: write it to its storage", path.display()))
 }
 
-/// Opens the image of a run that shall go on; `None` if it is not there.
-pub fn open(path: &Path) -> Outcome<Option<File>> {
+/// The directory of another run that an image belongs to, if that is still there:
+/// the state directory may have been moved, or be written in another way now.
+fn owner_beside(image: &File, run: &RunDirectory) -> Option<PathBuf> {
+    owner(image).filter(|owner| !run.is_at(owner) && owner.exists())
+}
+
+/// Opens the image of a run; `None` if it is not there.
+pub fn open(path: &Path, run: &RunDirectory) -> Outcome<Option<File>> {
     let says = |what: String| format!("image {}: {what}", path.display());
     let options = OpenOptions::new()
         .read(true)
         .write(true)
-        .custom_flags(libc::O_NOFOLLOW)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .clone();
     let file = match options.open(path) {
         Ok(file) => file,
@@ -202,19 +214,28 @@ pub fn open(path: &Path) -> Outcome<Option<File>> {
         ))));
     }
     let mut start = [0u8; HEADER_LEN];
-    let mut cut_off = about.len() < FRAMES_OFFSET as u64;
-    if about.len() == OWNED_PAGES as u64 {
-        // `empty` was cut short; what it had to do is quickly done.
-        file.set_len(NEW_LEN as u64)
-            .doing(|| says("give it its length".to_owned()))?;
-        cut_off = false;
-    }
-    if cut_off || file.read_exact_at(&mut start, 0).is_err() {
+    if !about.is_file() || file.read_exact_at(&mut start, 0).is_err() {
         return Err(Failure::own(says(
             "it is corrupt: cut off; --fresh starts over".to_owned(),
         )));
     }
     check(&start).map_err(|flaw| Failure::own(says(flaw)))?;
+    if let Some(other) = owner_beside(&file, run) {
+        return Err(Failure::own(says(format!(
+            "it is the image of another run ({}); --fresh starts over",
+            other.display()
+        ))));
+    }
+    // Only what is an image is mended: a damaged record may name any file.
+    if about.len() == OWNED_PAGES as u64 {
+        // `empty` was cut short; what it had to do is quickly done.
+        file.set_len(NEW_LEN as u64)
+            .doing(|| says("give it its length".to_owned()))?;
+    } else if about.len() < FRAMES_OFFSET as u64 {
+        return Err(Failure::own(says(
+            "it is corrupt: cut off; --fresh starts over".to_owned(),
+        )));
+    }
     Ok(Some(file))
 }
 
@@ -262,6 +283,23 @@ pub fn remove_beside(path: &Path) {
         if of_a_process {
             let _ = fs::remove_file(entry.path());
         }
+    }
+}
+
+/// Removes an open image by its name, if that is still its name.
+pub fn remove_open(image: &File, path: &Path) -> Outcome<()> {
+    let place = |about: &fs::Metadata| (about.dev(), about.ino());
+    let open = image
+        .metadata()
+        .doing(|| format!("image {}: look at it", path.display()))?;
+    match fs::symlink_metadata(path) {
+        Ok(there) if place(&there) == place(&open) => remove(path),
+        Ok(_) => Err(Failure::own(format!(
+            "image {}: another file stands there now, so it is left alone",
+            path.display()
+        ))),
+        // It is gone, or its directory is: there is nothing to remove.
+        Err(_) => Ok(()),
     }
 }
 
@@ -319,6 +357,13 @@ fn check(bytes: &[u8; HEADER_LEN]) -> Result<(), String> {
 mod tests {
     use super::*;
 
+    fn run() -> RunDirectory {
+        RunDirectory {
+            name: "x".to_owned(),
+            path: "/x".into(),
+        }
+    }
+
     #[test]
     fn accepts_its_own_header() {
         assert_eq!(check(&header(Protocol::Cand)), Ok(()));
@@ -326,10 +371,11 @@ mod tests {
 
     #[test]
     fn notices_are_taken_once() {
+        let run = run();
         let path = std::env::temp_dir().join(format!("dcrun-notices-{}", std::process::id()));
         let _ = fs::remove_file(&path);
-        create(&path, Protocol::Cbndvs, Path::new("/x")).unwrap();
-        let file = open(&path).unwrap().unwrap();
+        create(&path, Protocol::Cbndvs, &run).unwrap();
+        let file = open(&path, &run).unwrap().unwrap();
         file.write_all_at(b"+said\0-kept\0-more\0", NOTICES_OFFSET as u64)
             .unwrap();
         assert_eq!(take_notices(&file), ["kept", "more"]);
@@ -351,19 +397,20 @@ mod tests {
 
     #[test]
     fn made_images_open_again() {
+        let run = run();
         let path = std::env::temp_dir().join(format!("dcrun-image-{}", std::process::id()));
         let _ = fs::remove_file(&path);
-        create(&path, Protocol::Cbndvs, Path::new("/x")).unwrap();
-        let file = open(&path).unwrap().unwrap();
+        create(&path, Protocol::Cbndvs, &run).unwrap();
+        let file = open(&path, &run).unwrap().unwrap();
         assert_eq!(owner(&file), Some(PathBuf::from("/x")));
         assert!(size(&path).unwrap().0 < 1 << 20, "it is sparse");
         fs::write(&path, b"mine").unwrap();
-        assert!(open(&path).is_err());
+        assert!(open(&path, &run).is_err());
         assert!(
-            create(&path, Protocol::Cbndvs, Path::new("/x")).is_err(),
+            create(&path, Protocol::Cbndvs, &run).is_err(),
             "a foreign file is not replaced"
         );
         fs::remove_file(&path).unwrap();
-        assert!(open(&path).unwrap().is_none());
+        assert!(open(&path, &run).unwrap().is_none());
     }
 }

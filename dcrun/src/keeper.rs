@@ -11,7 +11,10 @@ use dc_image::boot::{Mode, fault, high_fd};
 use dc_image::header::UNCOUNTED;
 use dc_image::{FatalCode, Status};
 
+use crate::cli::RioKind;
+use crate::fruitless::Fruitless;
 use crate::image;
+use crate::limits::AtLimits;
 use crate::machine::process::{self, Change};
 use crate::machine::shared::SharedLive;
 use crate::machine::signals;
@@ -68,14 +71,17 @@ impl Keeper {
         // counts of the next one must not be taken for its.
         self.note_counts(Some((UNCOUNTED, UNCOUNTED)));
         let mut missed = Missed::default();
+        let mut fruitless = Fruitless::default();
         loop {
             let mut copies = Copies::default();
             copies.settle(&self.live.first().signals_taken);
             let pid = self.start(start, &mut missed, &mut copies)?;
             let (dead, death) = self.watch(pid, &mut copies);
             let died_ns = process::monotonic_ns();
-            missed = self.gather(dead, pid, &mut copies);
-            let verdict = self.judge(dead == pid, death);
+            let limits;
+            (missed, limits) = self.gather(dead, pid, &mut copies);
+            let in_a_row = fruitless.count(self.had_run());
+            let verdict = self.judge(dead == pid, death, limits, in_a_row);
             if !matches!(verdict, Verdict::Recover { .. } | Verdict::StartOver { .. }) {
                 self.remains.settle();
             }
@@ -86,6 +92,7 @@ impl Keeper {
                 Verdict::Recover { crashes } => {
                     self.count_crashes(crashes);
                     self.close_dead();
+                    std::thread::sleep(fruitless.pause());
                     self.begin_recovery(died_ns);
                     if self.verbose {
                         self.tell(&format!(
@@ -107,6 +114,7 @@ impl Keeper {
                     self.count_crashes(crashes);
                     self.close_dead();
                     let pid = self.live.first().id.load(Relaxed);
+                    std::thread::sleep(fruitless.pause());
                     self.start_over(died_ns)?;
                     if self.verbose {
                         self.tell(&format!(
@@ -133,6 +141,17 @@ impl Keeper {
                         "killed; `dcrun resume {name}` goes on from commit {published}"
                     ));
                     return Ok(verdict::by_signal(libc::SIGKILL));
+                }
+                Verdict::ImageAtLimit => {
+                    let name = &self.run.name;
+                    self.stop(&format!(
+                        "its image cannot grow: the limit of file size is {} MiB. The run is \
+                         stopped at commit {}; raise the limit (`ulimit -f`), then `dcrun resume \
+                         {name}`",
+                        limits.file_bytes >> 20,
+                        self.live.published.load(Relaxed)
+                    ));
+                    return Ok(OWN_FAULT);
                 }
                 Verdict::GaveUp(status) => return self.give_up(status),
                 Verdict::Vanished(status) => {
@@ -191,7 +210,7 @@ impl Keeper {
 
     /// A process has died that had not ended, or the last one has: kills the others, and
     /// notes what the one whose call was under way had read and written.
-    fn gather(&mut self, dead: i32, first: i32, copies: &mut Copies) -> Missed {
+    fn gather(&mut self, dead: i32, first: i32, copies: &mut Copies) -> (Missed, AtLimits) {
         let killed = tree::kill_others(&self.live, dead, self.remains.companions());
         let in_flight = self.live.run().in_flight.load(Relaxed) as usize;
         let of_first = in_flight == 0;
@@ -202,6 +221,7 @@ impl Keeper {
             false => process::counters_of(flying).as_deref().and_then(parse_io),
         });
         let pending = process::pending_signals(first);
+        let limits = AtLimits::of_dead(dead, &self.image);
         for &pid in &killed {
             process::reap(pid);
         }
@@ -212,7 +232,7 @@ impl Keeper {
         let taken = &self.live.first().signals_taken;
         let missed = Missed::while_it_died(first, pending, copies, taken);
         self.live.first().real.store(0, Relaxed);
-        missed
+        (missed, limits)
     }
 
     /// Waits until a process has failed or the last one has ended, passing on signals and
@@ -303,7 +323,19 @@ impl Keeper {
         }
     }
 
-    fn judge(&mut self, is_first: bool, death: Change) -> Verdict {
+    /// Whether the last worker came as far as its program.
+    fn had_run(&self) -> bool {
+        let status = Status::from_u32(self.live.status.load(Acquire));
+        !matches!(status, Some(Status::New | Status::Recovering))
+    }
+
+    fn judge(
+        &mut self,
+        is_first: bool,
+        death: Change,
+        limits: AtLimits,
+        fruitless: u64,
+    ) -> Verdict {
         let live = &self.live;
         let facts = Facts {
             // What would end the first process does not reach another one: that is told
@@ -322,6 +354,9 @@ impl Keeper {
             kill_requested: live.kill_requested.load(Acquire) != 0,
             out_of_memory: death == Change::Killed(libc::SIGKILL)
                 && self.victims.as_mut().is_some_and(Victims::grew),
+            processor_used_up: limits.processor_used_up,
+            image_at_limit: limits.image_at_limit,
+            fruitless,
         };
         verdict::judge(&facts)
     }
@@ -393,10 +428,16 @@ impl Keeper {
         let mut counters = stats::counters(&self.record, &self.live);
         counters["state"] = State::Done.name().into();
         counters["exit_status"] = status.into();
+        // Without its counters the image is all that knows of the end, and it is
+        // kept: the same command line tells the status from it.
+        self.live.exit_code.store(status.into(), Relaxed);
+        self.live.exit_signal.store(0, Relaxed);
+        self.live.status.store(Status::Done as u32, Release);
+        let durable = self.record.rio.kind != RioKind::Tmpfs;
         let tidied = self
             .run
-            .write_done(&counters)
-            .and(image::remove(&self.record.image));
+            .write_done(&counters, durable)
+            .and_then(|()| image::remove_open(&self.image, &self.record.image));
         if let Err(failure) = tidied {
             say(&failure.to_string());
         }
@@ -409,7 +450,8 @@ impl Keeper {
 
     /// The exit status, if the program had ended when its keeper died.
     pub fn had_ended(&mut self) -> Option<u8> {
-        match self.judge(true, Change::Killed(libc::SIGKILL)) {
+        let died = Change::Killed(libc::SIGKILL);
+        match self.judge(true, died, AtLimits::default(), 0) {
             Verdict::Finished(status) => Some(status),
             _ => None,
         }
@@ -443,6 +485,13 @@ impl Keeper {
         let published = self.live.published.load(Relaxed);
         let remedy = if published == 0 {
             format!("nothing was committed yet; `dcrun rm {name}` removes the run")
+        } else if code == FatalCode::RioFull as u32
+            && (detail as i64).unsigned_abs() == libc::EFBIG as u64
+        {
+            format!(
+                "the run is stopped at commit {published}; raise the limit of file size \
+                 (`ulimit -f`), then `dcrun resume {name}`"
+            )
         } else if code == FatalCode::RioFull as u32 {
             format!(
                 "the run is stopped at commit {published}; make room where its image lies ({}), \

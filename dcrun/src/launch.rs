@@ -20,8 +20,10 @@ use crate::boot_block::{self, Contents};
 use crate::chosen::Chosen;
 use crate::cli::{ResumeOptions, Rio, RioKind, RunOptions};
 use crate::fault::{self, Fault};
+use crate::found_images;
 use crate::image;
 use crate::keeper::Keeper;
+use crate::limits;
 use crate::machine::jump::{self, Plan};
 use crate::machine::shared::SharedLive;
 use crate::machine::{descriptors, process, signals, terminal};
@@ -58,6 +60,7 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn new(trace: Option<&'a Path>, verbose: bool) -> Outcome<Session<'a>> {
         let variable = |name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned());
+        limits::check()?;
         Ok(Session {
             runtime: runtime_file::open()?,
             trace,
@@ -73,6 +76,12 @@ impl<'a> Session<'a> {
 /// `dcrun run`: resumes the unfinished run that the command line means, or
 /// makes a new one.
 pub fn run(options: &RunOptions) -> Outcome<u8> {
+    if let Some(group) = &options.group {
+        return Err(Failure::own(format!(
+            "--group {group}: runs cannot be committed together yet; leave it out, and each run \
+             commits by itself"
+        )));
+    }
     let session = Session::new(options.trace.as_deref(), options.verbose)?;
     let cwd = std::env::current_dir().doing(|| "current directory: find it".to_owned())?;
     let name = options
@@ -84,16 +93,28 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
     let reservation = reserve::reserve(&inherited)?;
     run.lock(Some(reservation.number(LOCK)))?;
 
-    if let Some(mut record) = run.record()? {
-        if !options.fresh
-            && record.command == options.command
-            && let Some(status) = run.untold()
+    let recorded = match run.record() {
+        // What is damaged is discarded as well.
+        Err(_) if options.fresh => {
+            found_images::remove(&run, &found_images::of_run(&run, None))?;
+            None
+        }
+        recorded => recorded?,
+    };
+    if !options.fresh
+        && let Some(status) = run.untold()?
+    {
+        say_ended(&run, status);
+        if recorded
+            .as_ref()
+            .is_some_and(|record| record.command == options.command)
         {
-            say_ended(&run, status);
             run.told();
             return Ok(status);
         }
-        if !options.fresh && run.done().is_none() {
+    }
+    if let Some(mut record) = recorded {
+        if !options.fresh && run.done()?.is_none() {
             if record.command != options.command {
                 return Err(Failure::own(format!(
                     "{name}: the unfinished run of this name is of another command (`{}`); \
@@ -121,7 +142,7 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
                 return differs("--rio", &record.rio);
             }
             record.interval_ms = options.interval.unwrap_or(record.interval_ms);
-            if let Some(file) = image::open(&record.image)? {
+            if let Some(file) = image::open(&record.image, &run)? {
                 let live = image::live(&file)?;
                 if begun(&live) {
                     let keeper =
@@ -136,7 +157,7 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
                 ));
             }
         }
-        image::remove(&record.image)?;
+        found_images::remove(&run, &[record.image].into())?;
     }
     run.clear()?;
     let record = match new_record(options, &run, &name, &cwd) {
@@ -146,7 +167,7 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
             return Err(failure);
         }
     };
-    let file = image::create(&record.image, record.protocol.first(), &run.path)?;
+    let file = image::create(&record.image, record.protocol.first(), &run)?;
     run.write_record(&record)?;
     if record.rio.kind != RioKind::Tmpfs {
         image::make_durable(&file, &record.image)?;
@@ -164,17 +185,17 @@ pub fn resume(options: &ResumeOptions) -> Outcome<u8> {
     let inherited = inherited_descriptors()?;
     let reservation = reserve::reserve(&inherited)?;
     run.lock(Some(reservation.number(LOCK)))?;
-    if let Some(status) = run.untold() {
+    if let Some(status) = run.untold()? {
         say_ended(&run, status);
         run.told();
         return Ok(status);
     }
-    if run.done().is_some() {
+    if run.done()?.is_some() {
         return Err(Failure::own(format!(
             "{name}: this run is done; there is nothing to go on with"
         )));
     }
-    let Some(file) = image::open(&record.image)? else {
+    let Some(file) = image::open(&record.image, &run)? else {
         return Err(Failure::own(format!(
             "{name}: its image {} is gone, as after a restart of the machine with --rio tmpfs; \
              `dcrun rm {name}` removes the rest",
@@ -283,7 +304,6 @@ fn new_record(options: &RunOptions, run: &RunDirectory, name: &str, cwd: &Path) 
         image: image::choose_path(run, &rio)?,
         rio,
         interval_ms: options.interval.unwrap_or(0),
-        group: options.group.clone(),
         created_unix_s: created.as_secs(),
     })
 }

@@ -23,9 +23,12 @@ mod control;
 mod doctor;
 mod elf;
 mod fault;
+mod found_images;
+mod fruitless;
 mod image;
 mod keeper;
 mod launch;
+mod limits;
 mod machine;
 mod message;
 mod program;
@@ -33,9 +36,12 @@ mod ps;
 mod record;
 mod relay;
 mod remains;
+mod removal;
 mod reserve;
 mod run_directory;
 mod runtime_file;
+mod seal;
+mod state_directory;
 mod stats;
 mod tree;
 mod verdict;
@@ -50,7 +56,7 @@ fn run(arguments: Vec<std::ffi::OsString>) -> u8 {
         Ok(cli::Command::Run(options)) => launch::run(&options),
         Ok(cli::Command::Resume(options)) => launch::resume(&options),
         Ok(cli::Command::Kill { name }) => control::kill(&name),
-        Ok(cli::Command::Rm { name }) => control::remove(&name),
+        Ok(cli::Command::Rm { name, force }) => control::remove(&name, force),
         Ok(cli::Command::Check { trace }) => check::check(&trace),
         Ok(cli::Command::Ps { json }) => ps::show(json),
         Ok(cli::Command::Stats { name, json }) => stats::show(&name, json),

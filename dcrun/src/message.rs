@@ -75,6 +75,82 @@ pub fn speak_through(number: RawFd) {
 
 /// One message, in one write, so that lines of several runs do not mix.
 pub fn say(text: &str) {
+    write_line(&printable(text));
+}
+
+/// A message of several lines.
+pub fn say_lines(text: &str) {
+    let lines: Vec<String> = text.split('\n').map(printable).collect();
+    write_line(&lines.join("\n"));
+}
+
+fn write_line(text: &str) {
     let line = format!("dcrun: {text}\n");
     descriptors::write_all(SINK.load(Ordering::Relaxed), line.as_bytes());
+}
+
+/// Text as a terminal may have it: names, arguments and images may hold what
+/// moves its cursor, or turns its line around.
+pub fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if commands_terminals(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// JSON as text. JSON's own escapes leave some of what commands a terminal; such
+/// characters stand in strings only, where they may be escaped.
+pub fn json_text(value: &serde_json::Value) -> String {
+    let mut text = String::new();
+    for c in format!("{value:#}\n").chars() {
+        if c != '\n' && commands_terminals(c) {
+            text.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
+/// Control characters, ends of lines that are none to most programs, and what
+/// changes the direction of writing.
+fn commands_terminals(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_commands_a_terminal_is_shown_instead() {
+        assert_eq!(
+            printable("a \u{e9}\u{4e2d} 'x' \\"),
+            "a \u{e9}\u{4e2d} 'x' \\"
+        );
+        assert_eq!(
+            printable("a\u{1b}[2J\n\u{9b}\u{202e}"),
+            "a\\u{1b}[2J\\n\\u{9b}\\u{202e}"
+        );
+    }
+
+    #[test]
+    fn json_is_the_same_value_without_commands() {
+        let value = serde_json::json!({"a\u{9b}": ["\u{1b}\u{7f}\u{202e}\n", 1.5]});
+        let text = json_text(&value);
+        assert!(
+            text.chars().all(|c| c == '\n' || !commands_terminals(c)),
+            "{text}"
+        );
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            value
+        );
+    }
 }

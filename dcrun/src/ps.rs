@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::image;
 use crate::machine::shared::SharedLive;
-use crate::message::Outcome;
+use crate::message::{Outcome, json_text, printable};
 use crate::record::Record;
 use crate::run_directory::{self, RunDirectory};
 
@@ -51,7 +51,7 @@ struct Line {
 pub fn show(as_json: bool) -> Outcome<u8> {
     let mut lines = Vec::new();
     for run in run_directory::all()? {
-        match run.record() {
+        match run.check().and_then(|()| run.record()) {
             Ok(Some(record)) => lines.push(look(&run, record)),
             Ok(None) => {}
             Err(failure) => crate::message::say(&failure.to_string()),
@@ -59,7 +59,7 @@ pub fn show(as_json: bool) -> Outcome<u8> {
     }
     let text = if as_json {
         let list: Value = lines.iter().map(Line::to_json).collect();
-        format!("{list:#}\n")
+        json_text(&list)
     } else {
         table(&lines)
     };
@@ -81,8 +81,12 @@ pub fn state_of(alive: bool, done: bool, status: Option<Status>) -> State {
 
 fn look(run: &RunDirectory, record: Record) -> Line {
     let keeper_pid = run.alive();
-    let done = run.done();
-    let live = image::open(&record.image)
+    // What is damaged is there: the run is done, and nothing is known of it.
+    let done = run.done().unwrap_or_else(|failure| {
+        crate::message::say(&failure.to_string());
+        Some(Value::Null)
+    });
+    let live = image::open(&record.image, run)
         .ok()
         .flatten()
         .and_then(|file| image::live(&file).ok());
@@ -220,21 +224,34 @@ fn table(lines: &[Line]) -> String {
     align(&rows)
 }
 
-/// Columns as wide as their widest cell, but for the last.
+/// Columns as wide as their widest cell, but for the last. A cell may be longer
+/// than a width of `format!` (65,535).
 pub fn align(rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let shown: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| printable(cell)).collect())
+        .collect();
+    let columns = shown.first().map_or(0, Vec::len);
+    let width = |cell: &String| cell.chars().count();
     let widths: Vec<usize> = (0..columns)
-        .map(|column| width(column).unwrap_or(0))
+        .map(|column| {
+            shown
+                .iter()
+                .map(|row| width(&row[column]))
+                .max()
+                .unwrap_or(0)
+        })
         .collect();
     let mut text = String::new();
-    for row in rows {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, &width)| format!("{cell:<width$}"))
-            .collect();
-        text.push_str(cells.join("  ").trim_end());
+    for row in &shown {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            line.push_str(cell);
+            if column + 1 < columns {
+                line.push_str(&" ".repeat(widths[column] - width(cell) + 2));
+            }
+        }
+        text.push_str(line.trim_end());
         text.push('\n');
     }
     text
@@ -268,5 +285,7 @@ mod tests {
             align(&[row(["A", "B"]), row(["long", "x"])]),
             "A     B\nlong  x\n"
         );
+        let long = "x".repeat(70_000);
+        assert_eq!(align(&[row([&long, "a\n"])]), format!("{long}  a\\n\n"));
     }
 }

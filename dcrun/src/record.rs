@@ -31,7 +31,6 @@ pub struct Record {
     pub rio: Rio,
     pub image: PathBuf,
     pub interval_ms: u64,
-    pub group: Option<String>,
     pub created_unix_s: u64,
 }
 
@@ -50,7 +49,6 @@ impl Record {
             "rio": self.rio.to_string(),
             "image": text(self.image.as_os_str()),
             "interval_ms": self.interval_ms,
-            "group": self.group,
             "created_unix_s": self.created_unix_s,
         })
     }
@@ -60,27 +58,31 @@ impl Record {
         if value["format"].as_u64() != Some(FORMAT) {
             return Err("format");
         }
-        let path = |key: &'static str| bytes(&value[key]).map(PathBuf::from).ok_or(key);
+        let executed = bytes(&value["executed"]).map(PathBuf::from);
+        let path = |key: &'static str| {
+            let path = bytes(&value[key]).map(PathBuf::from);
+            path.filter(|path| path.is_absolute()).ok_or(key)
+        };
         let words = |key: &'static str| {
             let list = value[key].as_array().ok_or(key)?;
             list.iter()
                 .map(|word| bytes(word).ok_or(key))
                 .collect::<Result<Vec<_>, _>>()
         };
+        let command_of = |key| words(key).and_then(|w| if w.is_empty() { Err(key) } else { Ok(w) });
         let string = |key: &'static str| value[key].as_str().ok_or(key);
         Ok(Record {
-            name: string("name")?.to_owned(),
-            command: words("command")?,
+            name: cli::parse_name(string("name")?).map_err(|_| "name")?,
+            command: command_of("command")?,
             program: path("program")?,
-            executed: path("executed")?,
-            arguments: words("arguments")?,
+            executed: executed.ok_or("executed")?,
+            arguments: command_of("arguments")?,
             environment: words("environment")?,
             directory: path("directory")?,
             protocol: Chosen::from_name(string("protocol")?).ok_or("protocol")?,
             rio: cli::parse_rio(string("rio")?).map_err(|_| "rio")?,
             image: path("image")?,
             interval_ms: value["interval_ms"].as_u64().ok_or("interval_ms")?,
-            group: value["group"].as_str().map(str::to_owned),
             created_unix_s: value["created_unix_s"].as_u64().ok_or("created_unix_s")?,
         })
     }
@@ -114,11 +116,19 @@ fn text(word: &OsStr) -> Value {
     }
 }
 
+/// What execve would take: bytes without a NUL.
 fn bytes(value: &Value) -> Option<OsString> {
-    if let Some(text) = value.as_str() {
-        return Some(text.into());
+    let word = match value.as_str() {
+        Some(text) => OsString::from(text),
+        None => from_hex(value["hex"].as_str()?)?,
+    };
+    (!word.as_bytes().contains(&0)).then_some(word)
+}
+
+fn from_hex(hex: &str) -> Option<OsString> {
+    if hex.len() % 2 == 1 {
+        return None;
     }
-    let hex = value["hex"].as_str()?;
     let digits: Option<Vec<u8>> = hex
         .chars()
         .map(|digit| digit.to_digit(16).map(|digit| digit as u8))
@@ -149,7 +159,6 @@ mod tests {
             rio: cli::parse_rio("disk:/tmp/x").unwrap(),
             image: "/tmp/x".into(),
             interval_ms: 10,
-            group: None,
             created_unix_s: 1,
         };
         let text = record.to_json().to_string();

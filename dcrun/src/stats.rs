@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::image;
 use crate::machine::shared::SharedLive;
-use crate::message::{Failure, Outcome};
+use crate::message::{Failure, Outcome, json_text};
 use crate::ps::{self, state_of};
 use crate::record::Record;
 use crate::run_directory;
@@ -21,10 +21,10 @@ use crate::run_directory;
 pub fn show(name: &str, as_json: bool) -> Outcome<u8> {
     let (run, record) = run_directory::existing(name)?;
     let alive = run.alive().is_some();
-    let counted = match run.done() {
+    let counted = match run.done()? {
         Some(counted) => counted,
         None => {
-            let file = image::open(&record.image)?.ok_or_else(|| {
+            let file = image::open(&record.image, &run)?.ok_or_else(|| {
                 Failure::own(format!(
                     "{name}: its image {} is gone, and its counters with it",
                     record.image.display()
@@ -38,7 +38,7 @@ pub fn show(name: &str, as_json: bool) -> Outcome<u8> {
         }
     };
     let text = if as_json {
-        format!("{counted:#}\n")
+        json_text(&counted)
     } else {
         table(&counted)
     };
@@ -129,7 +129,7 @@ pub fn counters(record: &Record, live: &SharedLive) -> Value {
         "send_events": live.send_events.load(Relaxed),
         "receive_events": live.receive_events.load(Relaxed),
         "logged_bytes": live.logged_bytes.load(Relaxed),
-        "committed_bytes": live.pages_copied.load(Relaxed) * PAGE as u64,
+        "committed_bytes": live.pages_copied.load(Relaxed).wrapping_mul(PAGE as u64),
         "replayed_events": live.replayed_events.load(Relaxed),
         "log_flushes": live.log_flushes.load(Relaxed),
         "log_flush_total_us": live.log_flush_ns.load(Relaxed) as f64 / 1000.0,

@@ -5,9 +5,12 @@
 //! no program asks for (kill -9, a crash, the OOM killer) is recovered. Three
 //! crashes in a row from the same commit are a crash that recovery does not
 //! mend; a kill -9 from outside is none of the program's and does not count.
+//! What the kernel does for a limit of resources (setrlimit(2)) is the program's
+//! own end, as it would be natively, but where it was the image that met it.
 
 use dc_image::FatalCode;
 
+use crate::fruitless;
 use crate::machine::process::Change;
 
 /// After so many crashes from one commit the program is not started again.
@@ -30,6 +33,13 @@ pub struct Facts {
     pub kill_requested: bool,
     /// The kernel's OOM killer was at work since the worker was started.
     pub out_of_memory: bool,
+    /// The worker had used up the processor time of its hard limit, at which the
+    /// kernel sends SIGKILL.
+    pub processor_used_up: bool,
+    /// The image could not grow under the worker's limit of file sizes.
+    pub image_at_limit: bool,
+    /// Workers in a row that died before their program ran, with this one.
+    pub fruitless: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +54,8 @@ pub enum Verdict {
     StartOver { crashes: u64 },
     /// Crashed too often from one commit.
     CrashLoop { signal: i32, crashes: u64 },
+    /// The image met the limit of file sizes.
+    ImageAtLimit,
     /// `dcrun kill`.
     Killed,
     /// The runtime gave up, and said why.
@@ -77,8 +89,17 @@ pub fn judge(facts: &Facts) -> Verdict {
     if facts.kill_requested && signal == libc::SIGKILL {
         return Verdict::Killed;
     }
-    if !is_crash(signal) {
+    if signal == libc::SIGXFSZ && facts.image_at_limit {
+        return Verdict::ImageAtLimit;
+    }
+    if !is_crash(signal) || (signal == libc::SIGKILL && facts.processor_used_up) {
         return Verdict::ToldToDie(by_signal(signal));
+    }
+    if facts.fruitless >= fruitless::LIMIT {
+        return Verdict::CrashLoop {
+            signal,
+            crashes: facts.fruitless,
+        };
     }
     let before = if facts.crash_commit == facts.published {
         facts.crashes
@@ -112,7 +133,6 @@ fn is_crash(signal: i32) -> bool {
             | libc::SIGABRT
             | libc::SIGSYS
             | libc::SIGTRAP
-            | libc::SIGXCPU
     )
 }
 
@@ -131,6 +151,9 @@ mod tests {
         crash_commit: 0,
         kill_requested: false,
         out_of_memory: false,
+        processor_used_up: false,
+        image_at_limit: false,
+        fruitless: 0,
     };
 
     fn by(signal: i32) -> Facts {
@@ -164,7 +187,7 @@ mod tests {
     #[test]
     fn kills_and_crashes_are_recovered() {
         assert_eq!(judge(&KILLED), Verdict::Recover { crashes: 0 });
-        for signal in [4, 5, 6, 7, 8, 11, 24, 31] {
+        for signal in [4, 5, 6, 7, 8, 11, 31] {
             assert_eq!(
                 judge(&by(signal)),
                 Verdict::Recover { crashes: 1 },
@@ -180,7 +203,7 @@ mod tests {
 
     #[test]
     fn who_is_told_to_die_dies() {
-        for signal in [1, 2, 3, 10, 12, 13, 14, 15, 34] {
+        for signal in [1, 2, 3, 10, 12, 13, 14, 15, 24, 25, 34] {
             assert_eq!(judge(&by(signal)), Verdict::ToldToDie(128 + signal as u8));
         }
         assert_eq!(
@@ -241,6 +264,51 @@ mod tests {
             Verdict::CrashLoop {
                 signal: 9,
                 crashes: 3
+            }
+        );
+    }
+
+    #[test]
+    fn limits_end_a_program_as_natively() {
+        let used_up = Facts {
+            processor_used_up: true,
+            ..KILLED
+        };
+        assert_eq!(judge(&used_up), Verdict::ToldToDie(137));
+        let crashed = Facts {
+            processor_used_up: true,
+            ..by(libc::SIGSEGV)
+        };
+        assert_eq!(judge(&crashed), Verdict::Recover { crashes: 1 });
+        let at_limit = Facts {
+            image_at_limit: true,
+            ..by(libc::SIGXFSZ)
+        };
+        assert_eq!(judge(&at_limit), Verdict::ImageAtLimit);
+        assert_eq!(
+            judge(&by(libc::SIGXFSZ)),
+            Verdict::ToldToDie(153),
+            "a file of its own"
+        );
+    }
+
+    #[test]
+    fn workers_that_never_run_are_no_endless_loop() {
+        let killed = |fruitless| {
+            judge(&Facts {
+                fruitless,
+                ..KILLED
+            })
+        };
+        assert_eq!(
+            killed(fruitless::LIMIT - 1),
+            Verdict::Recover { crashes: 0 }
+        );
+        assert_eq!(
+            killed(fruitless::LIMIT),
+            Verdict::CrashLoop {
+                signal: 9,
+                crashes: fruitless::LIMIT
             }
         );
     }

@@ -1,8 +1,8 @@
 //! Kills the worker, or keeper and worker, at moments drawn from a seed, while the driver types.
 //!
 //! The killer learns from `dcrun ps --json` whom to kill and whether the run has come back. It kills nobody outside the
-//! console's own session, and it stays within what a crash may do to a run: a program that dies three times from the
-//! same commit is rightly not started again, so a run that does not commit is killed twice there and then left alone.
+//! console's own session. A run that does not commit comes no further while it is killed again and again, so it is
+//! killed some times at one commit and then left alone until the next.
 
 use crate::chance::Chance;
 use crate::console::in_session;
@@ -58,8 +58,8 @@ pub struct Killer<'a> {
 /// How long a run may take to come back.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(20);
 
-/// How often one commit is made to recover.
-const KILLS_AT_ONE_COMMIT: usize = 2;
+/// How often one commit is made to recover: more often than a program may crash there by its own fault.
+const KILLS_AT_ONE_COMMIT: usize = 6;
 
 impl<'a> Killer<'a> {
     pub fn new(dcrun: &'a Dcrun, name: &'a str, session: i32, plan: Plan) -> Self {

@@ -80,6 +80,18 @@ impl Report {
         }
     }
 
+    /// Fewer kills than nine tenths of what was asked for prove less than they seem to.
+    pub fn expect_kills(&mut self, asked: usize) {
+        if self.kills * 10 < asked * 9 {
+            self.different += 1;
+            self.differences.push(Difference {
+                kind: Kind::Different,
+                subject: "kills".into(),
+                detail: format!("only {} of {asked} came", self.kills),
+            });
+        }
+    }
+
     /// Joins the counts of another report on the same session and mode.
     pub fn absorb(&mut self, other: Report) {
         self.runs += other.runs;

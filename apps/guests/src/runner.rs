@@ -123,14 +123,8 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Runs the session natively twice; an error when the two do not agree. A
-    /// program may race with its terminal once in hundreds of runs, so that is an
-    /// error only if it happens again.
+    /// Runs the session natively twice; an error when the two do not agree.
     pub fn record(session: &Session) -> Result<Self> {
-        Self::record_once(session).or_else(|_| Self::record_once(session))
-    }
-
-    fn record_once(session: &Session) -> Result<Self> {
         let first = native_run(session, None)?;
         if let Some(stuck) = &first.outcome.stuck {
             return Err(Error::new(format!("{}: natively: {stuck}", session.name)));

@@ -13,7 +13,7 @@ pub struct Tally {
     pub failures: usize,
 }
 
-/// Runs the session in the mode until the tally is reached; `progress` sees the sum after each run.
+/// Runs the session in the mode until the tally is reached, or differs from what was asked for; `progress` sees the sum after each run.
 pub fn soak(
     session: &Session,
     mode: Mode,
@@ -39,6 +39,9 @@ pub fn soak(
         fruitless = if report.kills == 0 { fruitless + 1 } else { 0 };
         sum.absorb(report);
         progress(&sum);
+    }
+    if sum.failed_runs < tally.failures {
+        sum.expect_kills(tally.kills);
     }
     Ok(sum)
 }

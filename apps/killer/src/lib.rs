@@ -4,6 +4,7 @@
 //! was acknowledged is not there or anything is inconsistent, then goes on for ever and writes the
 //! number of commits to stdout as 8 bytes, first what it found, then after each one. With a fourth
 //! argument N it stops after N.
+#![forbid(unsafe_code)]
 
 use std::io::Read;
 use std::path::Path;

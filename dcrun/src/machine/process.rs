@@ -93,11 +93,6 @@ pub fn children() -> Vec<i32> {
     if let Ok(text) = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")) {
         return numbers(text);
     }
-    let parent_of = |pid: i32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let behind_name = stat.rsplit_once(')')?.1;
-        behind_name.split_whitespace().nth(1)?.parse::<i32>().ok()
-    };
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -105,6 +100,58 @@ pub fn children() -> Vec<i32> {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|&pid| parent_of(pid) == Some(own))
         .collect()
+}
+
+/// The parent of a process of this pid namespace.
+pub fn parent_of(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in brackets, and may hold brackets and spaces itself.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.split(' ').nth(1)?.parse().ok()
+}
+
+/// Processor time of a process, alive or not yet reaped, as RLIMIT_CPU has it: by
+/// ticks. What /proc tells is by the scheduler, and may be much less.
+pub fn processor_ms(pid: i32) -> Option<u64> {
+    // The clock's number as clock_getcpuclockid(3) makes it, but of this kind.
+    const BY_TICKS: libc::clockid_t = 0;
+    let clock = !pid << 3 | BY_TICKS;
+    let mut time = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: time has room for one timespec; a clock that does not exist is an error.
+    let time = unsafe {
+        if libc::clock_gettime(clock, time.as_mut_ptr()) == -1 {
+            return None;
+        }
+        time.assume_init()
+    };
+    Some(time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000)
+}
+
+/// Limits of a process, alive or not yet reaped; `u64::MAX` is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The hard limit of processor time.
+    pub processor_s: u64,
+    /// The soft limit of file sizes.
+    pub file_bytes: u64,
+}
+
+pub fn limits_of(pid: i32) -> Option<Limits> {
+    parse_limits(&std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?)
+}
+
+fn parse_limits(text: &str) -> Option<Limits> {
+    let value = |key: &str, column: usize| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        match line.split_whitespace().nth(column)? {
+            "unlimited" => Some(u64::MAX),
+            number => number.parse().ok(),
+        }
+    };
+    Some(Limits {
+        processor_s: value("Max cpu time", 1)?,
+        file_bytes: value("Max file size", 0)?,
+    })
 }
 
 /// Reaps a child that is known to be dead.
@@ -209,6 +256,35 @@ pub fn rseq_of_libc() -> Option<Rseq> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn knows_its_own_parent() {
+        // SAFETY: takes nothing, cannot fail.
+        let parent = unsafe { libc::getppid() };
+        assert_eq!(parent_of(pid()), Some(parent));
+        assert_eq!(parent_of(-1), None);
+    }
+
+    #[test]
+    fn reads_limits() {
+        let text = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                    Max cpu time              5                    9                    seconds   \n\
+                    Max file size             1024                 unlimited            bytes     \n";
+        let limits = Limits {
+            processor_s: 9,
+            file_bytes: 1024,
+        };
+        assert_eq!(parse_limits(text), Some(limits));
+        assert!(limits_of(pid()).is_some());
+    }
+
+    #[test]
+    fn counts_processor_time() {
+        let begun = std::time::Instant::now();
+        while processor_ms(pid()).unwrap() < 20 {
+            assert!(begun.elapsed().as_secs() < 20, "it does not count");
+        }
+    }
 
     #[test]
     fn reads_what_a_zombie_had_pending() {

@@ -1,5 +1,8 @@
 //! A stand-in for the runtime, which dies as it is told (`runtime.rs`), and runs of it in a state directory of their own.
 
+// No test uses all of it.
+#![allow(dead_code)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

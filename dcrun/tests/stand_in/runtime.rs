@@ -5,7 +5,9 @@
 //!
 //! `exit:N`, `fatal`, `commit` (then next word in the same worker), `kill:N`,
 //! `stop:N`, `sleep:MS`, `say:TEXT`, and for what it prints of itself: `args`,
-//! `env`, `open` (descriptors), `signals`, `boot` (what it was told).
+//! `env`, `open` (descriptors), `signals`, `boot` (what it was told). `grow:MB` makes
+//! the image that long, `spin` uses the processor. If the first word is `unborn`,
+//! every worker is killed before it says that it runs.
 #![no_std]
 #![no_main]
 
@@ -90,6 +92,10 @@ unsafe extern "C" fn begin(info: &'static BootInfo) -> ! {
         if info.mode == 0 {
             live.generation.fetch_add(1, Relaxed);
         }
+        let first = words(info.argv).get(1).map(|&word| string(word));
+        if first == Some("unborn") {
+            call(62, call(39, 0, 0, 0, 0, 0) as u64, 9, 0, 0, 0);
+        }
         live.status.store(Status::Running as u32, Release);
         loop {
             let at = live.commits.load(Acquire);
@@ -134,6 +140,13 @@ unsafe fn step(info: &BootInfo, live: &Live, word: &str) {
                 let time = [number / 1000, number % 1000 * 1_000_000];
                 call(35, time.as_ptr() as u64, 0, 0, 0, 0);
             }
+            "grow" => {
+                let rio = (info.fd_base + high_fd::RIO) as u64;
+                call(285, rio, 0, 0, number << 20, 0);
+            }
+            "spin" => loop {
+                core::hint::spin_loop();
+            },
             "say" => {
                 let _ = writeln!(Out, "{rest}");
             }

@@ -16,7 +16,7 @@
 //! If one dies in the middle the keeper kills all of them, so nobody waits for ever.
 #![allow(unsafe_code)]
 
-use super::{all, has_company, me, others, run};
+use super::{has_company, me, others, run};
 use crate::commit;
 use crate::engine::engine;
 use crate::machine::frame::{ATTENTION_STAGE, Local, STOPPED};
