@@ -183,6 +183,50 @@ fn every_kernel_fact_survives_the_death_of_all() {
     play("probes, all killed", probes, Mode::KillAll, &options, 40);
 }
 
+/// Programs that start others.
+const TREES: &[&str] = &[
+    "tree-pipelines",
+    "tree-jobs",
+    "tree-make",
+    "tree-git",
+    "tree-python",
+];
+
+#[test]
+fn trees_are_hosted_unseen() {
+    play("trees, hosted", named(TREES), Mode::Hosted, &options(), 0);
+}
+
+#[test]
+fn trees_survive_the_death_of_any_process() {
+    let options = Options {
+        kills: 10,
+        ..options()
+    };
+    play(
+        "a process killed",
+        named(TREES),
+        Mode::KillWorker,
+        &options,
+        30,
+    );
+}
+
+#[test]
+fn trees_survive_the_death_of_all() {
+    let options = Options {
+        kills: 5,
+        ..options()
+    };
+    play(
+        "trees, all killed",
+        named(TREES),
+        Mode::KillAll,
+        &options,
+        12,
+    );
+}
+
 /// A crash at each commit of short sessions, before and after it is published,
 /// after each visible event and after each read.
 #[test]

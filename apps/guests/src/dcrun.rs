@@ -31,6 +31,15 @@ pub struct RunInfo {
     pub logged_events: u64,
     #[serde(default)]
     pub recoveries: u64,
+    #[serde(default)]
+    pub processes: Vec<ProcessInfo>,
+}
+
+/// One process of a run.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ProcessInfo {
+    /// None of one that has ended.
+    pub pid: Option<i32>,
 }
 
 /// What `dcrun stats NAME --json` may tell about recoveries.

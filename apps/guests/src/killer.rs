@@ -95,11 +95,11 @@ impl<'a> Killer<'a> {
                 sleep(Duration::from_millis(1));
                 continue;
             }
-            let Some(at) = self.kill(&run, &mut chance) else {
+            let Some((at, victim)) = self.kill(&run, &mut chance) else {
                 continue;
             };
             last.1 += 1;
-            if !self.await_recovery(&run, at) {
+            if !self.await_recovery(&run, at, victim) {
                 return;
             }
         }
@@ -141,10 +141,17 @@ impl<'a> Killer<'a> {
         self.dcrun.find(self.name)
     }
 
-    fn kill(&self, run: &RunInfo, chance: &mut Chance) -> Option<Instant> {
+    /// Kills, and says when and whom.
+    fn kill(&self, run: &RunInfo, chance: &mut Chance) -> Option<(Instant, i32)> {
         let worker = run.worker_pid?;
         match self.plan.victim {
-            Victim::Worker => self.shoot(worker).then(Instant::now),
+            // Any process of the run.
+            Victim::Worker => {
+                let all: Vec<i32> = run.processes.iter().filter_map(|p| p.pid).collect();
+                let nth = chance.below(all.len().max(1) as u64) as usize;
+                let victim = all.get(nth).copied().unwrap_or(worker);
+                self.shoot(victim).then(|| (Instant::now(), victim))
+            }
             Victim::KeeperAndWorker => {
                 let keeper = run.keeper_pid?;
                 self.unanswered.fetch_add(1, Ordering::SeqCst);
@@ -161,7 +168,7 @@ impl<'a> Killer<'a> {
                 if !worker_first {
                     self.shoot(worker);
                 }
-                Some(Instant::now())
+                Some((Instant::now(), worker))
             }
         }
     }
@@ -171,7 +178,7 @@ impl<'a> Killer<'a> {
     }
 
     /// Waits until the run is there again; false when it is not to be killed any more.
-    fn await_recovery(&self, before: &RunInfo, at: Instant) -> bool {
+    fn await_recovery(&self, before: &RunInfo, at: Instant, victim: i32) -> bool {
         loop {
             match self.find() {
                 Ok(Some(run)) if self.is_back(before, &run) => {
@@ -184,6 +191,14 @@ impl<'a> Killer<'a> {
                 // The kill met a program that had just ended.
                 Ok(Some(run)) if run.state == "done" => return false,
                 _ if self.stopped() => return false,
+                // A child that had just ended: the kill met nobody.
+                Ok(Some(run))
+                    if Some(victim) != before.worker_pid
+                        && run.recoveries == before.recoveries
+                        && at.elapsed() > MISSED =>
+                {
+                    return true;
+                }
                 found if at.elapsed() > RECOVERY_LIMIT => {
                     let mut kills = self.lock();
                     kills.kills += 1;
@@ -220,6 +235,9 @@ impl<'a> Killer<'a> {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
+
+/// After so long without a recovery a kill of a child has met one that had ended.
+const MISSED: Duration = Duration::from_millis(500);
 
 impl Watcher for Killer<'_> {
     fn strike(&self) {

@@ -10,6 +10,7 @@ mod editors;
 mod game;
 mod interpreters;
 mod probes;
+mod trees;
 
 use crate::session::Session;
 
@@ -30,6 +31,8 @@ pub fn sessions() -> Vec<Session> {
     all.extend([interpreters::lua(), interpreters::node()]);
     all.extend([batch::go(), batch::static_musl(), batch::static_glibc()]);
     all.extend([batch::xz(), batch::cc1()]);
+    all.extend([trees::pipelines(), trees::jobs(), trees::make()]);
+    all.extend([trees::git(), trees::python()]);
     all.extend(probes::all());
     all
 }

@@ -12,7 +12,7 @@
 #![allow(unsafe_code)]
 
 use super::{image, me, process, run, shared, signals, unit};
-use crate::engine::{MAX_THREADS, engine, state};
+use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{futex, user};
@@ -185,10 +185,13 @@ fn prepare(l: &Local, slot: usize, w: &Wanted, waits: bool) {
 /// runtime.
 fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     let e = engine();
-    for other in 0..MAX_THREADS {
+    for other in 0..e.thread_high {
         if other != l.slot as usize {
             e.threads[other] = core::ptr::null_mut();
-            state().threads[other].used = 0;
+            // A record that was never used is in no page yet.
+            if state().threads[other].used != 0 {
+                state().threads[other].used = 0;
+            }
         }
     }
     e.thread_count.store(1, SeqCst);
