@@ -51,6 +51,7 @@ pub struct Engine {
     pub fold: crate::commit::fold::Fold,
     pub folded: crate::space::folded::Folded,
     pub shared: crate::space::shared::Shared,
+    pub memory: crate::object::memfd::Changed,
     /// Two buffers for scans.
     pub regions: *mut crate::uffd::PageRegion,
     pub taken: *mut crate::uffd::PageRegion,
@@ -101,6 +102,7 @@ pub static mut ENGINE: Engine = Engine {
     fold: crate::commit::fold::Fold::new(),
     folded: crate::space::folded::Folded::new(),
     shared: crate::space::shared::Shared::new(),
+    memory: crate::object::memfd::Changed::new(),
     regions: core::ptr::null_mut(),
     taken: core::ptr::null_mut(),
     replay: crate::object::repeated::Replay::new(),

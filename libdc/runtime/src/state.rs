@@ -5,12 +5,13 @@
 //! bytes is the empty state. Plain data only: no pointer into the runtime.
 //!
 //! ```text
-//! Root | threads | descriptors | mappings | open files
+//! Root | threads | descriptors | mappings | open files | memory behind descriptors
 //! ```
 
 use crate::engine::MAX_THREADS;
 use crate::machine::frame::Frame;
 use crate::machine::vector::XsaveArea;
+use crate::object::memfd::{MAX_OBJECTS, MemoryObject};
 use dc_image::window;
 
 pub const MAX_FDS: usize = 1 << 14;
@@ -29,6 +30,7 @@ pub struct State {
     /// How many descriptors and mappings refer to each open file; 0 is free.
     pub file_refs: [u32; MAX_FILES],
     pub files: [OpenFile; MAX_FILES],
+    pub memory_objects: [MemoryObject; MAX_OBJECTS],
 }
 
 const _: () = assert!(size_of::<State>() <= window::STATE_LEN);

@@ -163,6 +163,7 @@ fn copy_pages(copied: &mut u64) -> Result<(), Full> {
         }
         stage(page, *copied > WARM)
     })?;
+    *copied += object::memfd::stage_changed()?;
     e.streams.open_ahead();
     e.live().pages_hot.fetch_add(hot, Relaxed);
     *copied += hot;
@@ -318,6 +319,9 @@ fn scanned(r: Result<(usize, usize), isize>) -> (usize, usize) {
 /// Copies one page into the commit to come; `cold` goes past the caches.
 #[inline]
 fn stage(page: usize, cold: bool) -> Result<(), Full> {
+    if let Some(page) = object::memfd::known_as(page) {
+        return object::memfd::stage(page);
+    }
     let (store, mut supply) = store_and_supply();
     let seq = store.published() as u16;
     let mut copied = false;

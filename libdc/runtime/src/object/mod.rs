@@ -9,7 +9,8 @@
 //! | eventfd | counter set again | made again |
 //! | timerfd, timers | armed again | made and armed again |
 //! | epoll | made again from the table | the same |
-//! | signalfd, memfd, inotify | lives | made again; a memfd loses its contents |
+//! | memfd | contents, size and seals rolled back | made again, with all of them |
+//! | signalfd, inotify | lives | made again |
 //! | socket | lives | lost: the program sees a closed peer |
 //! | child process | lives | lost |
 

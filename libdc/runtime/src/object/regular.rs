@@ -144,6 +144,14 @@ pub fn after_transfer(_fd: i32, file: u32, at: Option<u64>, ret: isize) {
     }
 }
 
+/// A write has changed a file.
+pub fn after_write(fd: i32, file: u32, at: Option<u64>, ret: isize) {
+    after_transfer(fd, file, at, ret);
+    if ret > 0 && super::memfd::is(file) {
+        super::memfd::written(fd, at, ret as u64);
+    }
+}
+
 /// Puts the offsets that only the kernel knows into the state.
 pub fn save_offsets() {
     let t = touched();

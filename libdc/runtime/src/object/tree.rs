@@ -4,7 +4,7 @@
 
 use super::descriptor::*;
 use super::stat::*;
-use super::{process, undo};
+use super::{memfd, process, undo};
 use crate::machine::frame::Local;
 use crate::machine::nr;
 use crate::machine::sys::failed;
@@ -14,6 +14,14 @@ const AT_REMOVEDIR: usize = 0x200;
 
 pub fn change(l: &mut Local, a: [usize; 6]) -> isize {
     let n = l.frame.nr;
+    let refused = match n {
+        nr::FTRUNCATE => memfd::before_growth(a[0] as i32, Some(a[1] as u64), 0),
+        nr::FALLOCATE => memfd::before_growth(a[0] as i32, Some(a[2] as u64), a[3] as u64),
+        _ => 0,
+    };
+    if failed(refused) {
+        return refused;
+    }
     match n {
         nr::UNLINK => removed(AT_FDCWD, a[0], false),
         nr::RMDIR => removed(AT_FDCWD, a[0], true),
@@ -52,6 +60,13 @@ pub fn change(l: &mut Local, a: [usize; 6]) -> isize {
     }
     // SAFETY: the program's own call with its own arguments.
     let r = unsafe { crate::machine::sys::raw6(n, a) };
+    match n {
+        nr::FTRUNCATE if !failed(r) => memfd::resized(a[0] as i32),
+        nr::FALLOCATE if !failed(r) => {
+            memfd::allocated(a[0] as i32, a[1], a[2] as u64, a[3] as u64);
+        }
+        _ => {}
+    }
     if !failed(r)
         && matches!(
             n,

@@ -54,6 +54,7 @@ pub fn restore(warm: bool) {
         let first = e.high_fd(high_fd::LIMBO);
         sys!(CLOSE_RANGE, first, first + high_fd::LIMBO_COUNT - 1, 0);
     }
+    memfd::restore(warm);
     let high = state().root.fd_high as usize;
     for fd in 0..high {
         let file = state().fds[fd].file as u32;
@@ -69,7 +70,8 @@ pub fn restore(warm: bool) {
             continue;
         }
         let given = open_file(file).inherited != 0 && is_open(fd as i32);
-        if !(warm || given) {
+        let other = warm && kind == Kind::MemFd && memfd::is_other(file, fd as i32);
+        if other || !(warm || given) {
             remake(file, fd as i32);
         }
         if !warm && given {

@@ -3,7 +3,7 @@
 use super::fill::Fill;
 use crate::engine::{engine, state};
 use crate::machine::sys::failed;
-use crate::object::{descriptor, regular};
+use crate::object::{descriptor, memfd, regular};
 use crate::space::{self, APART, MAP_ANONYMOUS, MAP_FIXED, MAP_POPULATE, PROT_WRITE, shared};
 use crate::state::Vma;
 use crate::{fatal, sys, uffd};
@@ -23,6 +23,7 @@ pub fn restore() {
         }
     }
     last.close();
+    memfd::settle();
     e.stubs.restore();
     // All of it is as committed: nothing is dirty.
     let mut at = window::USER_MIN;
@@ -87,6 +88,9 @@ fn map(v: &Vma, last: &mut LastFile) {
 
 /// Opens the file of an area.
 fn open(v: &Vma, private: bool) -> isize {
+    if memfd::is(v.file) {
+        return memfd::for_mapping(v.file);
+    }
     let f = descriptor::open_file(v.file);
     let shared_write = !private && v.prot & PROT_WRITE != 0;
     let fd = sys!(OPEN, f.path.as_ptr(), if shared_write { 2 } else { 0 });

@@ -48,6 +48,13 @@ pub fn mmap(a: [usize; 6]) -> isize {
         tracked: 0,
         offset: offset as u64,
     };
+    memfd::before_unmap(at, at + len);
+    if file != 0 && is_shared {
+        let refused = memfd::before_growth(fd as i32, Some((offset + len) as u64), 0);
+        if failed(refused) {
+            return -ENOMEM;
+        }
+    }
     let r = sys!(MMAP, at, len, shared::real_prot(&v), real, fd, offset);
     if failed(r) {
         return r;
@@ -62,7 +69,8 @@ pub fn mmap(a: [usize; 6]) -> isize {
     // Anonymous memory in any case (a later mprotect needs no call then);
     // of files only private copies, once they can be written.
     let anonymous = file == 0;
-    if (anonymous || (!is_shared && prot & PROT_WRITE != 0)) && flags & MAP_HUGETLB == 0 {
+    let written = prot & PROT_WRITE != 0 && (!is_shared || memfd::is_mapped(&v));
+    if (anonymous || written) && flags & MAP_HUGETLB == 0 {
         v.tracked = crate::uffd::track(at, at + len) as u32;
     }
     insert(v);
@@ -121,6 +129,7 @@ pub fn munmap(a: [usize; 6]) -> isize {
     if addr % PAGE != 0 || len == 0 || !allowed(addr, up(len)) {
         return -EINVAL;
     }
+    memfd::before_unmap(addr, addr + up(len));
     let r = sys!(MUNMAP, addr, up(len));
     if !failed(r) {
         remove(addr as u64, (addr + up(len)) as u64);
@@ -151,8 +160,8 @@ pub fn mprotect(a: [usize; 6]) -> isize {
             engine().pieces.look_once(v.start as usize, v.end as usize);
         }
         v.prot = prot;
-        let private = v.flags & 3 == MAP_PRIVATE;
-        if prot & PROT_WRITE != 0 && v.tracked == 0 && private {
+        let kept = v.flags & 3 == MAP_PRIVATE || memfd::is_mapped(v);
+        if prot & PROT_WRITE != 0 && v.tracked == 0 && kept {
             v.tracked = crate::uffd::track(v.start as usize, v.end as usize) as u32;
         }
     });
@@ -185,6 +194,7 @@ pub fn mremap(a: [usize; 6]) -> isize {
         return -ENOMEM;
     }
     shared::before_move(old, old + old_len);
+    memfd::before_unmap(old, old + old_len);
     let grow = new_len.saturating_sub(old_len);
     // In place, if nothing follows.
     if flags & FIXED == 0 && flags & DONTUNMAP == 0 && v.end == (old + old_len) as u64 {
@@ -210,6 +220,7 @@ pub fn mremap(a: [usize; 6]) -> isize {
             Err(e) => return -e,
         }
     };
+    memfd::before_unmap(to, to + new_len);
     // Write tracking does not move along: end it before, begin it after.
     if v.tracked != 0 {
         crate::uffd::untrack(old, old + old_len);
@@ -287,6 +298,10 @@ pub fn madvise(a: [usize; 6]) -> isize {
     if !allowed(addr, len.max(PAGE)) {
         return -EINVAL;
     }
+    let drops = matches!(advice, DONTNEED | FREE | DONTNEED_LOCKED);
+    if drops && folded::areas_in(addr, addr + len).any(|v| is_shared(&v)) {
+        return drop_private(addr, len, advice);
+    }
     // Freed pages would vanish at a moment of the kernel's choosing.
     let advice = if advice == FREE { DONTNEED } else { advice };
     if advice == GUARD_INSTALL {
@@ -303,6 +318,10 @@ pub fn madvise(a: [usize; 6]) -> isize {
         POPULATE_WRITE => {
             engine().pieces.wake(addr, addr + len);
         }
+        // It punches a hole into the file behind a mapping.
+        REMOVE => {
+            shared::open(addr, addr + len);
+        }
         _ => {}
     }
     let r = sys!(MADVISE, addr, len, advice);
@@ -312,11 +331,47 @@ pub fn madvise(a: [usize; 6]) -> isize {
         // what an absent page means at recovery.
         discard(addr, addr + len);
     }
+    if !failed(r) && advice == REMOVE {
+        memfd::removed(addr, addr + len);
+    }
     if !failed(r) && matches!(advice, DONTFORK | MERGEABLE | HUGEPAGE | WIPEONFORK) {
         // A mapping of the image in its place would not be as advised.
         update(addr as u64, (addr + len) as u64, |v| v.flags |= APART);
     }
     r
+}
+
+fn is_shared(v: &Vma) -> bool {
+    v.flags & 3 != MAP_PRIVATE
+}
+
+/// Advice that takes the contents of private memory away, for a range in which other
+/// memory lies as well: that keeps its own, which the kernel would only unmap, and
+/// with it forget that it was written.
+fn drop_private(addr: usize, len: usize, advice: usize) -> isize {
+    const FREE: usize = 8;
+    if advice == FREE {
+        return -EINVAL;
+    }
+    let mut result = 0;
+    let mut at = addr;
+    for v in folded::areas_in(addr, addr + len) {
+        let (from, to) = (
+            (v.start as usize).max(addr),
+            (v.end as usize).min(addr + len),
+        );
+        if from > at {
+            result = -ENOMEM;
+        }
+        at = to;
+        if !is_shared(&v) {
+            let r = madvise([from, to - from, advice, 0, 0, 0]);
+            if failed(r) {
+                return r;
+            }
+        }
+    }
+    if at < addr + len { -ENOMEM } else { result }
 }
 
 /// mlock, mlock2, mlockall: what is locked is the program's own memory, and none
