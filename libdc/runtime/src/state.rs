@@ -212,7 +212,8 @@ pub struct OpenFile {
     pub inherited: u32,
     /// The offset may have changed since the last commit.
     pub touched: u32,
-    /// No name leads to it any more.
+    /// No name of the program's leads to it any more, but one of ours: see
+    /// object::undo::nameless.
     pub unlinked: u32,
     /// Both ends of a pipe are this process's: index + 1 of the other one.
     pub peer: u32,

@@ -106,6 +106,7 @@ pub fn all() -> Vec<Session> {
         probe!("file-attributes", "extended attributes set, replaced and removed"),
         probe!("file-unlinked", "an open file without a name"),
         probe!("file-maps", "a shared and a private mapping of a file"),
+        probe!("file-nameless", "files that are open or mapped, and whose names go or change"),
         probe!("memory-memfd", "memory behind a descriptor without a name"),
         probe!("pipe-self", "a pipe from a program to itself, with bytes in it"),
         probe!("pipe-threads", "threads that talk over pipes of their own"),

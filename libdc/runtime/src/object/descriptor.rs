@@ -83,7 +83,7 @@ pub fn release(file: u32) {
     if *refs == 0 {
         let f = open_file(file);
         if f.kind == Kind::Regular && f.unlinked != 0 {
-            super::undo::close_name(f.ino);
+            super::undo::close_name(f);
         }
         if f.kind == Kind::Pipe && f.peer != 0 {
             super::pipe::end_closed(file);

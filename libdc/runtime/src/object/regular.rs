@@ -5,7 +5,7 @@
 //! intercept: open*, lseek, reads and writes (from input and output)
 //! save:      the offset of each description touched since the last commit
 //! restore:   warm: lseek; cold: open by name, lseek
-//! survives:  warm and cold; an unlinked file only warm
+//! survives:  warm and cold; one without a name by a name of ours
 #![allow(unsafe_code)]
 
 use super::descriptor::{self, *};
@@ -76,7 +76,7 @@ pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
         && !failed(r)
         && let Some(file) = file_of(fd)
     {
-        open_file(file).unlinked = 1;
+        undo::nameless::made_without(fd, file);
     }
     r
 }
@@ -280,21 +280,7 @@ pub fn restore_warm(file: u32, fd: i32) {
 pub fn reopen(file: u32) -> isize {
     let f = open_file(file);
     let flags = f.flags as usize & !(O_CREAT | O_EXCL | O_TRUNC);
-    let mut r = sys!(OPEN, f.path.as_ptr(), flags | O_NOCTTY, 0);
-    if f.unlinked != 0 {
-        // It has no name but ours; what stands under its old one is another file.
-        if !failed(r) {
-            sys!(CLOSE, r);
-        }
-        let dir = engine().high_fd(dc_image::boot::high_fd::RUN_DIR);
-        r = sys!(
-            OPENAT,
-            dir,
-            undo::kept_name(f.ino).as_ptr(),
-            flags | O_NOCTTY,
-            0
-        );
-    }
+    let r = undo::nameless::open_named(f, flags);
     if failed(r) {
         return r;
     }
