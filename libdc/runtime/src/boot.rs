@@ -194,6 +194,7 @@ fn fresh() -> ! {
     s.threads[l.slot as usize].altstack = [0, 2, 0];
     // gs must be set before anything can look for the thread's block.
     thread::arm(l);
+    crate::object::identity::begin(l);
     crate::object::descriptor::adopt_inherited();
     match load::program() {
         Ok((rip, sp)) => {

@@ -11,7 +11,12 @@
 use crate::engine::MAX_THREADS;
 use crate::machine::frame::Frame;
 use crate::machine::vector::XsaveArea;
+use crate::object::attributes::Attributes;
+use crate::object::cpu_time::CpuTime;
+use crate::object::identity::{Credentials, GROUPS_MAX};
+use crate::object::limits::Limits;
 use crate::object::memfd::{MAX_OBJECTS, MemoryObject};
+use crate::object::schedule::Schedule;
 use dc_image::window;
 
 pub const MAX_FDS: usize = 1 << 14;
@@ -31,6 +36,8 @@ pub struct State {
     pub file_refs: [u32; MAX_FILES],
     pub files: [OpenFile; MAX_FILES],
     pub memory_objects: [MemoryObject; MAX_OBJECTS],
+    /// Groups of threads that have more than their records hold.
+    pub groups: [u32; GROUPS_MAX],
 }
 
 const _: () = assert!(size_of::<State>() <= window::STATE_LEN);
@@ -80,6 +87,13 @@ pub struct Root {
     pub at_recovery: [usize; 2],
     /// Where that function returns to: a stub that ends in rt_sigreturn.
     pub recovery_return: usize,
+    pub limits: Limits,
+    pub attributes: Attributes,
+    pub cpu: CpuTime,
+    pub cpu_of_children: CpuTime,
+    /// It has moved to namespaces or a root directory of its own: see
+    /// object::attributes.
+    pub left_behind: u32,
     pub comm: [u8; 16],
     pub cwd: [u8; 4096],
     /// Absolute path of the program file, for /proc/self/exe.
@@ -148,6 +162,9 @@ pub struct ThreadRecord {
     pub name: [u8; 16],
     pub xsave: XsaveArea,
     pub queue: crate::signal::queue::Queue,
+    pub credentials: Credentials,
+    pub schedule: Schedule,
+    pub cpu: CpuTime,
 }
 
 const _: () = assert!(core::mem::offset_of!(ThreadRecord, xsave) <= 1024);

@@ -139,6 +139,8 @@ pub fn all() -> Vec<Session> {
         probe!("epoll-event", "epoll over eventfds and a pipe"),
         probe!("clock-spin", "the time asked for by threads and a handler without pause"),
         probe!("chance", "chance from the kernel, shown and chained").stream(Stream::Chained),
+        probe!("credentials", "ids, groups and capabilities given up step by step, by two threads"),
+        probe!("attributes", "limits, scheduling and the settings of a process"),
         probe!("identity", "cwd, umask, limits, pid, name"),
         probe!("terminal-raw", "termios: raw, back, and the window's size")
             .channel(Channel::Pty)

@@ -41,6 +41,7 @@ pub fn commit(local: &mut Local) {
     save_threads(local);
     object::regular::save_offsets();
     object::pipe::save_contents();
+    object::attributes::save();
     crate::log::before_commit();
     e.replay.before_commit();
     trace::before_commit();

@@ -15,16 +15,20 @@
 //! | child process | lives | lost |
 
 pub mod api;
+pub mod attributes;
 pub mod buffers;
 pub mod children;
 pub mod counts;
+pub mod cpu_time;
 pub mod descriptor;
 pub mod epoll;
 pub mod eventfd;
 pub mod exec;
 pub mod group;
+pub mod identity;
 pub mod inotify;
 pub mod input;
+pub mod limits;
 pub mod memfd;
 pub mod message;
 pub mod output;
@@ -35,6 +39,7 @@ pub mod pushback;
 pub mod record;
 pub mod regular;
 pub mod repeated;
+pub mod schedule;
 pub mod signalfd;
 pub mod socket;
 pub mod stat;

@@ -62,6 +62,9 @@ pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
     let _guard = guard.unwrap_or_else(|| engine().lock.acquire(l));
     let fd = r as i32;
     let r = descriptor::adopt(fd, flags, &path[..n], false);
+    if writes {
+        super::attributes::file_opened(&path[..n]);
+    }
     if let Some(file) = file_of(fd) {
         let f = open_file(file);
         if f.kind == Kind::Pipe {
@@ -284,11 +287,20 @@ pub fn reopen(file: u32) -> isize {
     if failed(r) {
         return r;
     }
+    let strict = super::identity::is_changed();
     if let Ok(st) = Stat::of_fd(r as i32)
-        && f.kind == Kind::Regular
+        && (f.kind == Kind::Regular || strict && !matches!(f.kind, Kind::Other | Kind::Tty))
         && (st.dev, st.ino) != (f.dev, f.ino)
     {
         let path = core::str::from_utf8(&f.path[..f.path_len as usize]).unwrap_or("?");
+        if strict {
+            crate::say!(
+                "{path} is another file than at the last commit; the program has given up rights \
+                 since it opened it, so it is not given the new one"
+            );
+            sys!(CLOSE, r);
+            return -EACCES;
+        }
         crate::say!("{path} is another file than at the last commit; going on with the new one");
     }
     if rewinds(f) {

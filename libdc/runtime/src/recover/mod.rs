@@ -18,7 +18,7 @@ pub mod threads;
 
 use crate::commit::now_ns;
 use crate::engine::{engine, state};
-use crate::object::{group, input, output, process, pushback, timers, tty, undo};
+use crate::object::{group, identity, input, output, process, pushback, timers, tty, undo};
 use crate::state::State;
 use crate::{boot, commit, fatal, signal};
 use core::sync::atomic::Ordering::*;
@@ -33,6 +33,8 @@ pub fn recover(warm: bool) -> ! {
     live.status.store(Status::Recovering as u32, SeqCst);
     load_state();
     crate::object::record::examine();
+    crate::object::attributes::check_left_behind();
+    crate::object::cpu_time::restore();
     let generation = live.generation.load(Relaxed);
     let counted = live.dead_generation.load(Acquire) == generation
         && live.dead_rchar.load(Relaxed) != UNCOUNTED;
@@ -63,6 +65,7 @@ pub fn recover(warm: bool) -> ! {
     crate::event::rolled_back();
     crate::log::begin();
     crate::log::count_input();
+    identity::expect_threads();
     threads::restore(main);
     timers::restore();
     signal::held::begin(main.slot);
@@ -74,6 +77,7 @@ pub fn recover(warm: bool) -> ! {
         e.replay.begin(warm);
         tty::notice_size(main);
     }
+    identity::restore_all(main);
     live.status.store(Status::Running as u32, SeqCst);
     boot::start_clock();
     note_end();

@@ -38,6 +38,10 @@ pub fn mmap(a: [usize; 6]) -> isize {
     if is_shared && prot & PROT_EXEC != 0 && file != 0 && memfd::is(file) {
         return -EPERM;
     }
+    let data = quota::is_data(prot, flags);
+    if !quota::allows(len as u64, data, at as u64, (at + len) as u64) {
+        return -ENOMEM;
+    }
     let real = (flags & !(MAP_FIXED_NOREPLACE | MAP_32BIT)) | MAP_FIXED;
     let mut v = Vma {
         start: at as u64,
@@ -196,6 +200,9 @@ pub fn mremap(a: [usize; 6]) -> isize {
     shared::before_move(old, old + old_len);
     memfd::before_unmap(old, old + old_len);
     let grow = new_len.saturating_sub(old_len);
+    if !quota::allows(grow as u64, quota::counts_as_data(&v), 0, 0) {
+        return -ENOMEM;
+    }
     // In place, if nothing follows.
     if flags & FIXED == 0 && flags & DONTUNMAP == 0 && v.end == (old + old_len) as u64 {
         let next_free = is_free(old + old_len, grow) && allowed(old, new_len);
@@ -410,6 +417,9 @@ pub fn brk(a: [usize; 6]) -> isize {
     let (have, need) = (up(now), up(want));
     if need > have {
         if !is_free(have, need - have) || !allowed(have, need - have) {
+            return now as isize;
+        }
+        if !quota::allows((need - have) as u64, true, 0, 0) {
             return now as isize;
         }
         if failed(map_anonymous(have, need - have, 3, 0)) {

@@ -8,6 +8,7 @@
 pub mod calls;
 pub mod folded;
 pub mod gather;
+pub mod quota;
 pub mod shared;
 
 use crate::engine::{engine, state};

@@ -366,6 +366,7 @@ pub fn arm(l: &mut Local) {
 /// First code of a new thread, on its own runtime stack.
 pub extern "C" fn thread_main(l: &'static mut Local) -> ! {
     arm(l);
+    object::identity::of_other_thread(l);
     let mask = state().threads[l.slot as usize].sigmask & !signal::RESERVED;
     sys!(RT_SIGPROCMASK, 2, &raw const mask, 0, 8);
     restore_kernel_pointers(l);
