@@ -275,8 +275,12 @@ pub fn start_clock() {
     }
     let mut sigevent = [0u8; 64];
     sigevent[8..12].copy_from_slice(&signal::STOP.to_le_bytes());
-    let mut id = 0i32;
-    sys!(TIMER_CREATE, 1, sigevent.as_ptr(), &raw mut id);
+    const CLOCK_MONOTONIC: usize = 1;
+    let own = crate::object::timers::create_own(CLOCK_MONOTONIC, sigevent.as_ptr(), 0);
+    let Some(id) = own else {
+        crate::say!("--interval: the kernel gives no timer; commits are made by events only");
+        return;
+    };
     let t = [ms / 1000, ms % 1000 * 1_000_000];
     let spec = [t[0], t[1], t[0], t[1]];
     sys!(TIMER_SETTIME, id, 0, &raw const spec, 0);

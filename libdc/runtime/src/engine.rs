@@ -68,6 +68,9 @@ pub struct Engine {
     /// since the protocol was last told of anything. Of several threads about so
     /// many.
     pub times_told: AtomicU64,
+    /// The commit behind which a timer was set, and the clock that has it committed.
+    pub timer_set: u64,
+    pub timer_set_clock: i32,
     /// A tick of `--interval` is due.
     pub tick: AtomicBool,
     pub fault_count: u64,
@@ -112,6 +115,8 @@ pub static mut ENGINE: Engine = Engine {
     stubs: crate::patch::StubPools::new(),
     nd_cheap: AtomicBool::new(false),
     times_told: AtomicU64::new(0),
+    timer_set: u64::MAX,
+    timer_set_clock: 0,
     tick: AtomicBool::new(false),
     fault_count: 0,
     alone: false,

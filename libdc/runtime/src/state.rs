@@ -73,7 +73,9 @@ pub struct Root {
     pub signals_delivered: [u32; 32],
     pub discards: [Discard; MAX_DISCARDS],
     pub itimers: [ITimer; 3],
-    pub timers: [PosixTimer; 32],
+    pub timers: [PosixTimer; 1024],
+    /// Number of the next one.
+    pub next_timer: i32,
     /// Bytes in `pushback` that the program has yet to read again.
     pub pushback_len: u64,
     /// Records: fd u32, len u32, bytes (see object::input).

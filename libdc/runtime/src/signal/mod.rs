@@ -157,8 +157,11 @@ extern "C" fn handler(sig: i32, info: *mut SigInfo, uc: *mut UContext) {
     } else if info.code == SI_TIMER && info.rest[12] == held::TIMER as u8 {
         held::release(l);
     } else if info.code == SI_TIMER {
-        // The clock of --interval.
-        engine().tick.store(true, Relaxed);
+        // The clock of --interval, or that of a timer that was set and is not committed.
+        let own = engine().timer_set_clock > 0
+            && info.timer_id() == engine().timer_set_clock
+            && engine().timer_set != engine().store.published();
+        engine().tick.fetch_or(!own, Relaxed);
         l.attention
             .fetch_or(crate::machine::frame::ATTENTION_STOP, SeqCst);
     }

@@ -37,6 +37,11 @@ impl Clone for Queue {
 impl Copy for Queue {}
 
 impl SigInfo {
+    /// Of a timer's signal: which.
+    pub fn timer_id(&self) -> i32 {
+        i32::from_le_bytes([self.rest[4], self.rest[5], self.rest[6], self.rest[7]])
+    }
+
     /// Of a fault: where.
     pub fn address(&self) -> usize {
         let mut address = [0; 8];
