@@ -52,6 +52,8 @@ pub struct Engine {
     pub folded: crate::space::folded::Folded,
     pub shared: crate::space::shared::Shared,
     pub memory: crate::object::memfd::Changed,
+    /// There is memory of huge pages that the program asked for.
+    pub huge: bool,
     /// Two buffers for scans.
     pub regions: *mut crate::uffd::PageRegion,
     pub taken: *mut crate::uffd::PageRegion,
@@ -106,6 +108,7 @@ pub static mut ENGINE: Engine = Engine {
     folded: crate::space::folded::Folded::new(),
     shared: crate::space::shared::Shared::new(),
     memory: crate::object::memfd::Changed::new(),
+    huge: false,
     regions: core::ptr::null_mut(),
     taken: core::ptr::null_mut(),
     replay: crate::object::repeated::Replay::new(),

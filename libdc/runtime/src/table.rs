@@ -524,7 +524,7 @@ static ROWS: &[Row] = &[
     r(444, "landlock_create_ruleset", Refuse(95, "it would bind the runtime too"), D, false, ""),
     r(445, "landlock_add_rule", Refuse(95, "it would bind the runtime too"), D, false, ""),
     r(446, "landlock_restrict_self", Refuse(95, "it would bind the runtime too"), D, false, ""),
-    r(447, "memfd_secret", Unknown, N, false, ""),
+    r(447, "memfd_secret", Refuse(38, ""), D, false, "memory that nobody may read cannot be committed"),
     r(448, "process_mrelease", Unknown, N, false, ""),
     r(449, "futex_waitv", Free(thread::futex_waitv), N, false, ""),
     r(450, "set_mempolicy_home_node", Unknown, N, false, ""),

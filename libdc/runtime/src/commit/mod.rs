@@ -323,6 +323,9 @@ fn stage(page: usize, cold: bool) -> Result<(), Full> {
     if let Some(page) = object::memfd::known_as(page) {
         return object::memfd::stage(page);
     }
+    if space::huge::is_unchanged(page) {
+        return Ok(());
+    }
     let (store, mut supply) = store_and_supply();
     let seq = store.published() as u16;
     let mut copied = false;
@@ -332,7 +335,7 @@ fn stage(page: usize, cold: bool) -> Result<(), Full> {
             || copy_program_page(dst, page);
         copied
     })?;
-    if copied {
+    if copied && !space::huge::contains(page) {
         engine().hot.consider(page, slot, seq);
     }
     Ok(())

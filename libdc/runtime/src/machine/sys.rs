@@ -79,6 +79,7 @@ pub mod errno {
     pub const EFAULT: isize = 14;
     pub const EEXIST: isize = 17;
     pub const EXDEV: isize = 18;
+    pub const ENODEV: isize = 19;
     pub const EINVAL: isize = 22;
     pub const EMFILE: isize = 24;
     pub const ENOSPC: isize = 28;

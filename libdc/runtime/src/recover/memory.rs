@@ -17,8 +17,8 @@ pub fn restore() {
     let mut fill = Fill::new();
     let mut last = LastFile { file: 0, fd: -1 };
     for i in 0..state().root.vma_count as usize {
+        map(&mut state().vmas[i], &mut last);
         let v = state().vmas[i];
-        map(&v, &mut last);
         fill.area(&v);
         if v.tracked != 0 && !uffd::track(v.start as usize, v.end as usize) {
             cannot(&v, 0);
@@ -53,19 +53,18 @@ impl LastFile {
     }
 }
 
-fn map(v: &Vma, last: &mut LastFile) {
+fn map(v: &mut Vma, last: &mut LastFile) {
     let len = v.end - v.start;
     let flags = (v.flags & !(MAP_POPULATE | APART)) | MAP_FIXED;
     if v.file == 0 {
-        let r = sys!(
-            MMAP,
-            v.start,
-            len,
-            v.prot,
-            flags | MAP_ANONYMOUS,
-            -1isize,
-            0
-        );
+        let flags = flags | MAP_ANONYMOUS;
+        let mut r = sys!(MMAP, v.start, len, v.prot, flags, -1isize, 0);
+        if flags & space::MAP_HUGETLB != 0 {
+            engine().huge = true;
+            if failed(r) {
+                r = space::huge::replace(v, flags);
+            }
+        }
         if failed(r) {
             cannot(v, r);
         }

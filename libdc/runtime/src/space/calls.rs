@@ -16,18 +16,29 @@ fn up(len: usize) -> usize {
 }
 
 pub fn mmap(a: [usize; 6]) -> isize {
-    let [addr, len, prot, flags, fd, offset] = a;
-    let (prot, flags) = (prot as u32, flags as u32);
-    if len == 0 || offset % PAGE != 0 || len > isize::MAX as usize - PAGE {
+    let [addr, len, prot, flags, mut fd, offset] = a;
+    let (prot, mut flags) = (prot as u32, flags as u32);
+    if len == 0 || offset % PAGE != 0 || len > isize::MAX as usize - huge::PAGE_LEN {
         return -EINVAL;
     }
-    let len = up(len);
+    if flags & MAP_ANONYMOUS == 0 && untrackable::is_zeros(fd as i32) {
+        (flags, fd) = (flags | MAP_ANONYMOUS, usize::MAX);
+    }
+    let anonymous = flags & MAP_ANONYMOUS != 0;
+    if anonymous && flags & MAP_HUGETLB != 0 && !huge::is_kept(flags) {
+        return -ENOMEM;
+    }
+    let len = match anonymous && flags & MAP_HUGETLB != 0 {
+        true => len.next_multiple_of(huge::PAGE_LEN),
+        false => up(len),
+    };
     let at = match place(addr, len, flags) {
         Ok(at) => at,
         Err(e) => return -e,
     };
-    let file = if flags & MAP_ANONYMOUS == 0 {
+    let file = if !anonymous {
         match descriptor::file_of(fd as i32) {
+            Some(file) if untrackable::refuses(file, fd as i32) => return -ENODEV,
             Some(file) => file,
             None => return -EBADF,
         }
@@ -72,12 +83,20 @@ pub fn mmap(a: [usize; 6]) -> isize {
     }
     // Anonymous memory in any case (a later mprotect needs no call then);
     // of files only private copies, once they can be written.
-    let anonymous = file == 0;
     let written = prot & PROT_WRITE != 0 && (!is_shared || memfd::is_mapped(&v));
-    if (anonymous || written) && flags & MAP_HUGETLB == 0 {
+    let is_huge = anonymous && flags & MAP_HUGETLB != 0;
+    if anonymous || written {
         v.tracked = crate::uffd::track(at, at + len) as u32;
     }
+    let lost = (anonymous || written) && v.tracked == 0;
+    engine().huge |= is_huge;
     insert(v);
+    if lost {
+        // Nothing would find what is written there.
+        crate::say!("memory of {len} bytes is refused: the kernel cannot track writes to it");
+        munmap([at, len, 0, 0, 0, 0]);
+        return -ENOMEM;
+    }
     at as isize
 }
 
@@ -159,6 +178,7 @@ pub fn mprotect(a: [usize; 6]) -> isize {
     if failed(r) {
         return r;
     }
+    let mut lost = false;
     update(addr as u64, (addr + len) as u64, |v| {
         if v.prot & PROT_WRITE != 0 && prot & PROT_WRITE == 0 && v.tracked != 0 {
             engine().pieces.look_once(v.start as usize, v.end as usize);
@@ -167,9 +187,15 @@ pub fn mprotect(a: [usize; 6]) -> isize {
         let kept = v.flags & 3 == MAP_PRIVATE || memfd::is_mapped(v);
         if prot & PROT_WRITE != 0 && v.tracked == 0 && kept {
             v.tracked = crate::uffd::track(v.start as usize, v.end as usize) as u32;
+            if v.tracked == 0 {
+                // Nothing would find what is written there.
+                lost = true;
+                v.prot &= !PROT_WRITE;
+                sys!(MPROTECT, v.start, v.end - v.start, v.prot);
+            }
         }
     });
-    r
+    if lost { -ENOMEM } else { r }
 }
 
 pub fn mremap(a: [usize; 6]) -> isize {

@@ -8,8 +8,10 @@
 pub mod calls;
 pub mod folded;
 pub mod gather;
+pub mod huge;
 pub mod quota;
 pub mod shared;
+pub mod untrackable;
 
 use crate::engine::{engine, state};
 use crate::state::{MAX_VMAS, Vma};
@@ -287,6 +289,10 @@ pub fn map_anonymous(at: usize, len: usize, prot: u32, extra_flags: u32) -> isiz
         return r;
     }
     let tracked = crate::uffd::track(at, at + len);
+    if !tracked {
+        sys!(MUNMAP, at, len);
+        return -crate::machine::sys::errno::ENOMEM;
+    }
     insert(Vma {
         start: at as u64,
         end: (at + len) as u64,
