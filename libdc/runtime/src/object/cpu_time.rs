@@ -37,6 +37,11 @@ enum Part {
 }
 
 impl CpuTime {
+    pub const ZERO: CpuTime = CpuTime {
+        earlier: [0; 3],
+        told: [0; 3],
+    };
+
     /// What the program is told when the kernel says `now`.
     fn tell(&mut self, part: Part, now: u64) -> u64 {
         let i = part as usize;

@@ -136,6 +136,7 @@ pub fn inherit(from: u32, to: u32) {
     let threads = &mut state().threads;
     threads[to as usize].credentials = threads[from as usize].credentials;
     threads[to as usize].schedule = threads[from as usize].schedule;
+    threads[to as usize].cpu = crate::object::cpu_time::CpuTime::ZERO;
 }
 
 /// setuid(2) and all others that change what a thread may do.
@@ -208,27 +209,24 @@ pub fn is_changed() -> bool {
 }
 
 /// First of all that a thread does which a recovery has made.
-pub fn of_other_thread(l: &mut Local) {
+pub fn of_other_thread(l: &Local) {
     if engine().live().status.load(SeqCst) != dc_image::Status::Recovering as u32 {
         return;
     }
-    let guard = engine().lock.acquire(l);
     schedule::restore(l);
     restore(l);
-    drop(guard);
     WAITED_FOR.fetch_sub(1, SeqCst);
 }
 
 /// At recovery, on the first thread, when nothing is left to do that needs the keeper's
 /// rights.
-pub fn restore_all(l: &mut Local) {
+pub fn restore_all(l: &Local) {
     attributes::restore();
     schedule::restore(l);
     while WAITED_FOR.load(SeqCst) != 0 {
         sys!(SCHED_YIELD);
     }
     limits::restore();
-    let _guard = engine().lock.acquire(l);
     restore(l);
     attributes::restore_last();
 }
@@ -240,24 +238,35 @@ fn restore(l: &Local) {
     let s = state();
     let want = s.threads[l.slot as usize].credentials;
     let groups = &s.groups;
-    let more = beside();
+    // One thread at a time has the table. (Not the big lock: who waits for that gives
+    // its registers away, which this thread does not have yet.)
+    while BUSY.swap(1, Acquire) != 0 {
+        sys!(SCHED_YIELD);
+    }
+    give(&want, groups, beside());
+    BUSY.store(0, Release);
+}
+
+static BUSY: AtomicU32 = AtomicU32::new(0);
+
+fn give(want: &Credentials, groups: &[u32; GROUPS_MAX], more: &mut [u32; GROUPS_MAX]) {
     let have = read(more);
-    if same(&want, &have, groups, more) {
+    if same(want, &have, groups, more) {
         return;
     }
-    apply(&want, groups);
+    apply(want, groups);
     let have = read(more);
     die_with_keeper();
     let theirs = want.changed == 0 && have.uids == want.uids && have.uids[0] != 0;
-    if !same(&want, &have, groups, more) && !theirs {
-        refuse(&want, &have);
+    if !same(want, &have, groups, more) && !theirs {
+        refuse(want, &have);
     }
 }
 
 /// What the kernel says is read beside, not into the program's table.
 fn beside() -> &'static mut [u32; GROUPS_MAX] {
     static mut GROUPS: [u32; GROUPS_MAX] = [0; GROUPS_MAX];
-    // SAFETY: under the big lock.
+    // SAFETY: used by one thread at a time, see `restore`.
     unsafe { &mut *(&raw mut GROUPS) }
 }
 
