@@ -107,6 +107,8 @@ pub fn all() -> Vec<Session> {
         probe!("file-unlinked", "an open file without a name"),
         probe!("file-maps", "a shared and a private mapping of a file"),
         probe!("file-nameless", "files that are open or mapped, and whose names go or change"),
+        probe!("file-maps-threads", "threads that store into the same pages of a file"),
+        probe!("signal-queue", "many queued signals with values, after the first thread has ended"),
         probe!("memory-memfd", "memory behind a descriptor without a name"),
         probe!("pipe-self", "a pipe from a program to itself, with bytes in it"),
         probe!("pipe-threads", "threads that talk over pipes of their own"),

@@ -210,6 +210,10 @@ pub fn is_changed() -> bool {
 
 /// First of all that a thread does which a recovery has made.
 pub fn of_other_thread(l: &Local) {
+    if !engine().alone {
+        // The first thread may end before this one.
+        die_with_keeper();
+    }
     if engine().live().status.load(SeqCst) != dc_image::Status::Recovering as u32 {
         return;
     }

@@ -7,7 +7,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::*, compiler_fence};
 
-pub const QUEUE_LEN: usize = 32;
+pub const QUEUE_LEN: usize = 64;
 
 /// `siginfo_t`.
 #[derive(Clone, Copy)]
@@ -77,6 +77,11 @@ impl Queue {
         compiler_fence(SeqCst);
         self.bits().fetch_or(1 << i, SeqCst);
         true
+    }
+
+    /// Whether one more finds room.
+    pub fn has_room(&self) -> bool {
+        self.bits().load(Relaxed) != u64::MAX
     }
 
     /// Those that wait, in no order.
