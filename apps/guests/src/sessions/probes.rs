@@ -109,6 +109,7 @@ pub fn all() -> Vec<Session> {
         probe!("file-nameless", "files that are open or mapped, and whose names go or change"),
         probe!("file-maps-threads", "threads that store into the same pages of a file"),
         probe!("signal-queue", "many queued signals with values, after the first thread has ended"),
+        probe!("stack-downward", "memory that grows downward; processor time that never goes back"),
         probe!("memory-memfd", "memory behind a descriptor without a name"),
         probe!("pipe-self", "a pipe from a program to itself, with bytes in it"),
         probe!("pipe-threads", "threads that talk over pipes of their own"),

@@ -6,7 +6,9 @@ use crate::machine::sys::failed;
 use crate::object::descriptor::O_RDWR;
 use crate::object::stat::Stat;
 use crate::object::{descriptor, memfd, regular, undo};
-use crate::space::{self, APART, MAP_ANONYMOUS, MAP_FIXED, MAP_POPULATE, PROT_WRITE, shared};
+use crate::space::{
+    self, APART, MAP_ANONYMOUS, MAP_FIXED, MAP_GROWSDOWN, MAP_POPULATE, PROT_WRITE, shared,
+};
 use crate::state::Vma;
 use crate::{fatal, sys, uffd};
 use dc_image::FatalCode;
@@ -55,7 +57,7 @@ impl LastFile {
 
 fn map(v: &mut Vma, last: &mut LastFile) {
     let len = v.end - v.start;
-    let flags = (v.flags & !(MAP_POPULATE | APART)) | MAP_FIXED;
+    let flags = (v.flags & !(MAP_POPULATE | APART | MAP_GROWSDOWN)) | MAP_FIXED;
     if v.file == 0 {
         let flags = flags | MAP_ANONYMOUS;
         let mut r = sys!(MMAP, v.start, len, v.prot, flags, -1isize, 0);

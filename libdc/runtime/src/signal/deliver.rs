@@ -79,6 +79,10 @@ fn deliver(l: &mut Local, info: &SigInfo) {
     if sig == SIGSEGV && store && space::shared::store(info.address()) {
         return;
     }
+    const SEGV_MAPERR: i32 = 1;
+    if sig == SIGSEGV && info.code == SEGV_MAPERR && space::downward::grow(info.address()) {
+        return;
+    }
     let act = state().root.actions[sig as usize];
     let from_outside = outside::is(info);
     if from_outside {

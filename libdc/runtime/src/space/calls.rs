@@ -53,7 +53,7 @@ pub fn mmap(a: [usize; 6]) -> isize {
     if !quota::allows(len as u64, data, at as u64, (at + len) as u64) {
         return -ENOMEM;
     }
-    let real = (flags & !(MAP_FIXED_NOREPLACE | MAP_32BIT)) | MAP_FIXED;
+    let real = (flags & !(MAP_FIXED_NOREPLACE | MAP_32BIT | MAP_GROWSDOWN)) | MAP_FIXED;
     let mut v = Vma {
         start: at as u64,
         end: (at + len) as u64,
@@ -161,7 +161,16 @@ pub fn munmap(a: [usize; 6]) -> isize {
 }
 
 pub fn mprotect(a: [usize; 6]) -> isize {
-    let (addr, len, prot) = (a[0], up(a[1]), a[2] as u32);
+    let (mut addr, mut len, mut prot) = (a[0], up(a[1]), a[2] as u32);
+    if prot & (PROT_GROWSDOWN | PROT_GROWSUP) != 0 {
+        // From the beginning of a stack on; no memory here grows upward.
+        let Some(start) = downward::start_of(addr as u64).filter(|_| prot & PROT_GROWSUP == 0)
+        else {
+            return -EINVAL;
+        };
+        (addr, len) = (start as usize, len + addr - start as usize);
+        prot &= !PROT_GROWSDOWN;
+    }
     if addr % PAGE != 0 || !allowed(addr, len) {
         return if addr % PAGE != 0 { -EINVAL } else { -ENOMEM };
     }

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 pub mod calls;
+pub mod downward;
 pub mod folded;
 pub mod gather;
 pub mod huge;
@@ -21,6 +22,8 @@ use dc_image::window;
 pub const PROT_READ: u32 = 1;
 pub const PROT_WRITE: u32 = 2;
 pub const PROT_EXEC: u32 = 4;
+pub const PROT_GROWSDOWN: u32 = 0x0100_0000;
+pub const PROT_GROWSUP: u32 = 0x0200_0000;
 pub const MAP_PRIVATE: u32 = 2;
 pub const MAP_FIXED: u32 = 0x10;
 pub const MAP_ANONYMOUS: u32 = 0x20;
