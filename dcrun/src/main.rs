@@ -27,6 +27,7 @@ mod image;
 mod keeper;
 mod launch;
 mod machine;
+mod memory_limits;
 mod message;
 mod program;
 mod ps;

@@ -195,6 +195,7 @@ fn fresh() -> ! {
     // gs must be set before anything can look for the thread's block.
     thread::arm(l);
     crate::object::identity::begin(l);
+    crate::object::limits::begin();
     crate::object::descriptor::adopt_inherited();
     match load::program() {
         Ok((rip, sp)) => {

@@ -53,6 +53,18 @@ pub struct Limits {
     pub values: [[u64; 2]; COUNT],
 }
 
+/// A fresh program: limits of memory that dcrun was called under.
+pub fn begin() {
+    let limits = &mut state().root.limits;
+    let given = engine().boot.memory_limits;
+    for (resource, limit) in [RLIMIT_AS, RLIMIT_DATA].into_iter().zip(given) {
+        if limit[0] != INFINITY {
+            limits.set |= 1 << resource;
+            limits.values[resource] = limit;
+        }
+    }
+}
+
 /// Whether the runtime enforces a limit, or has its own view of it.
 fn is_ours(resource: usize) -> bool {
     matches!(resource, RLIMIT_NOFILE | RLIMIT_AS | RLIMIT_DATA)
