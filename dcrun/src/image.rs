@@ -249,9 +249,11 @@ pub fn empty(file: &File) -> Outcome<()> {
         .doing(|| "image: empty it".to_owned())
 }
 
-/// Removes an image, and what its processes have beside it; one that is gone is no error.
+/// Removes an image, and what its processes and nameless files have beside it; one that is
+/// gone is no error.
 pub fn remove(path: &Path) -> Outcome<()> {
     remove_beside(path);
+    remove_kept_names(path);
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::own(format!(
             "image {}: remove it: {error}",
@@ -282,6 +284,21 @@ pub fn remove_beside(path: &Path) {
             });
         if of_a_process {
             let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// `kept-IMAGE-FILE`, as the runtime makes them: a sum of the image's path, and an inode.
+fn remove_kept_names(image: &Path) {
+    let prefix = format!("kept-{:016x}-", checksum(image.as_os_str().as_bytes()));
+    let beside = image.parent().map(Path::to_owned);
+    for directory in beside.into_iter().chain([memory_directory()]) {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let number = name.as_bytes().strip_prefix(prefix.as_bytes());
+            if number.is_some_and(|n| !n.is_empty() && n.iter().all(u8::is_ascii_digit)) {
+                let _ = fs::remove_file(entry.path());
+            }
         }
     }
 }

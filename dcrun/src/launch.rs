@@ -368,6 +368,7 @@ fn assemble(
     info.interval_ms = record.interval_ms;
     info.rio_len = IMAGE_MAX as u64;
     info.nofile = reservation.nofile;
+    info.memory_limits = crate::memory_limits::raise()?;
     info.stack_limit = getrlimit(Resource::RLIMIT_STACK)
         .doing(|| "limit of the stack: read it".to_owned())?
         .0;

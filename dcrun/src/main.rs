@@ -30,6 +30,7 @@ mod keeper;
 mod launch;
 mod limits;
 mod machine;
+mod memory_limits;
 mod message;
 mod program;
 mod ps;

@@ -62,6 +62,7 @@ pub fn blank_boot_info() -> BootInfo {
         envp: Slice::default(),
         auxv: Slice::default(),
         nofile: [0; 2],
+        memory_limits: [[u64::MAX; 2]; 2],
         stack_limit: 0,
         can_set_tid: 0,
         trace: 0,

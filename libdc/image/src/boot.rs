@@ -81,6 +81,8 @@ pub struct BootInfo {
     pub auxv: Slice,
     /// `RLIMIT_NOFILE` as the program shall see it: soft, hard.
     pub nofile: [u64; 2],
+    /// `RLIMIT_AS` and `RLIMIT_DATA` as the program shall see them: soft, hard.
+    pub memory_limits: [[u64; 2]; 2],
     /// `RLIMIT_STACK` (soft), bytes.
     pub stack_limit: u64,
     /// Nonzero if threads can be given their old ids (clone3 set_tid).
@@ -212,6 +214,7 @@ impl BootInfo {
         envp: Slice { addr: 0, len: 0 },
         auxv: Slice { addr: 0, len: 0 },
         nofile: [0; 2],
+        memory_limits: [[u64::MAX; 2]; 2],
         stack_limit: 0,
         can_set_tid: 0,
         trace: 0,

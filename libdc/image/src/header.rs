@@ -6,10 +6,11 @@
 //! 0x0000_1000   Live: published, status, counters          single stores
 //! 0x0000_2000   path of the run's directory            written once
 //! 0x0000_3000   notices to the user                        appended
-//! 0x0001_0000   what the processes of a run share: crate::run   numbers of commits
-//! 0x1001_0000   journal of the interval                    tagged tail word
-//! 0x2001_0000   frame table: {page, seq} a frame           ordered stores
-//! 0x4001_0000   frames of 4096 bytes, growing              named by the table
+//! 0x0000_4000   moments: when waits and timers began       single stores
+//! 0x0008_0000   what the processes of a run share: crate::run   numbers of commits
+//! 0x1008_0000   journal of the interval                    tagged tail word
+//! 0x2008_0000   frame table: {page, seq} a frame           ordered stores
+//! 0x4008_0000   frames of 4096 bytes, growing              named by the table
 //! ```
 //!
 //! `published` is the commit: one aligned 8-byte store makes a new state the
@@ -35,7 +36,11 @@ pub const NOTICES_LEN: usize = 0x1000;
 pub const NOTICE_SAID: u8 = b'+';
 /// Not said yet: the screen was the program's.
 pub const NOTICE_KEPT: u8 = b'-';
-pub const JOURNAL_OFFSET: usize = 0x1001_0000;
+/// When each thread's calls that wait, or set timers, were first made: see the runtime's
+/// `thread::moment`.
+pub const MOMENTS_OFFSET: usize = 0x4000;
+pub const MOMENTS_LEN: usize = 0x7_c000;
+pub const JOURNAL_OFFSET: usize = 0x1008_0000;
 pub const JOURNAL_LEN: usize = 256 << 20;
 pub const TABLE_OFFSET: usize = JOURNAL_OFFSET + JOURNAL_LEN;
 /// Frames an image can hold at the most (128 GiB of pages).

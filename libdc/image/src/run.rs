@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::*};
 use crate::header::JOURNAL_OFFSET;
 
 /// Where the run's own part of its image begins, and how long it is.
-pub const RUN_OFFSET: usize = 0x1_0000;
+pub const RUN_OFFSET: usize = 0x8_0000;
 pub const RUN_LEN: usize = 0x1000_0000;
 const _: () = assert!(RUN_OFFSET + RUN_LEN == JOURNAL_OFFSET);
 
@@ -109,6 +109,9 @@ pub struct Process {
     pub id: AtomicI32,
     /// The kernel's number of its present worker.
     pub real: AtomicI32,
+    /// The kernel's number of its last worker, also when that is gone: signals of it may
+    /// still be under way.
+    pub worker: AtomicI32,
     /// Entry of its parent + 1; 0 is the keeper. `parent_before` holds until the commit
     /// `parent_since`.
     pub parent: AtomicU32,
@@ -221,6 +224,7 @@ impl Process {
         Process {
             id: AtomicI32::new(0),
             real: AtomicI32::new(0),
+            worker: AtomicI32::new(0),
             parent: AtomicU32::new(0),
             parent_before: AtomicU32::new(0),
             parent_since: AtomicU64::new(0),
@@ -350,6 +354,7 @@ impl Process {
         self.companion.store(0, Relaxed);
         self.child_event.store(0, Relaxed);
         self.real.store(0, Relaxed);
+        self.worker.store(0, Relaxed);
         self.id.store(0, Release);
     }
 }

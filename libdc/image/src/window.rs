@@ -11,6 +11,7 @@
 //! 0x2020_0000_0000  arena: tables of the runtime    never rolled back
 //! 0x2100_0000_0000  Rio: the image, mapped          survives the process
 //! 0x2400_0000_0000  scratch: memory on its way      only inside one call
+//! 0x2500_0000_0000  memory behind descriptors, to read   rolled back
 //! ```
 //!
 //! The runtime's half lies between what Linux gives to programs at the bottom
@@ -41,6 +42,11 @@ pub const RIO_BASE: usize = 0x2100_0000_0000;
 
 /// Where memory is made that then moves to its place in the program's half.
 pub const SCRATCH_BASE: usize = 0x2400_0000_0000;
+
+/// Where memory that has a descriptor, but no name, is mapped once more for the
+/// runtime, and the addresses by which the page store knows it.
+pub const MEMORY_BASE: usize = 0x2500_0000_0000;
+pub const MEMORY_END: usize = 0x2800_0000_0000;
 
 /// First and last address (exclusive) that belong to the runtime's half.
 pub const LOWER_HALF: core::ops::Range<usize> = RUNTIME_BASE..0x2800_0000_0000;

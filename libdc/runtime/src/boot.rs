@@ -44,6 +44,7 @@ pub extern "C" fn main(info: *const BootInfo) -> ! {
     crate::object::counts::take();
     e.pid = sys!(GETPID) as i32;
     run::me().real.store(e.pid, SeqCst);
+    run::me().worker.store(e.pid, SeqCst);
     if !vector::detect() {
         fatal::stop(
             FatalCode::Internal,
@@ -189,6 +190,8 @@ fn fresh() -> ! {
     s.threads[l.slot as usize].altstack = [0, 2, 0];
     // gs must be set before anything can look for the thread's block.
     thread::arm(l);
+    crate::object::identity::begin(l);
+    crate::object::limits::begin();
     crate::object::descriptor::adopt_inherited();
     match load::program() {
         Ok((rip, sp)) => {
@@ -230,6 +233,7 @@ fn begin_run() {
     me.session.store(sys!(GETSID, 0) as i32, Relaxed);
     me.born.store(1, Relaxed);
     me.real.store(e.pid, Relaxed);
+    me.worker.store(e.pid, Relaxed);
     me.id.store(e.pid, SeqCst);
     run.living.store(1, SeqCst);
 }
@@ -286,8 +290,12 @@ pub fn start_clock() {
     }
     let mut sigevent = [0u8; 64];
     sigevent[8..12].copy_from_slice(&signal::STOP.to_le_bytes());
-    let mut id = 0i32;
-    sys!(TIMER_CREATE, 1, sigevent.as_ptr(), &raw mut id);
+    const CLOCK_MONOTONIC: usize = 1;
+    let own = crate::object::timers::create_own(CLOCK_MONOTONIC, sigevent.as_ptr(), 0);
+    let Some(id) = own else {
+        crate::say!("--interval: the kernel gives no timer; commits are made by events only");
+        return;
+    };
     let t = [ms / 1000, ms % 1000 * 1_000_000];
     let spec = [t[0], t[1], t[0], t[1]];
     sys!(TIMER_SETTIME, id, 0, &raw const spec, 0);

@@ -58,6 +58,9 @@ pub struct Engine {
     pub fold: crate::commit::fold::Fold,
     pub folded: crate::space::folded::Folded,
     pub shared: crate::space::shared::Shared,
+    pub memory: crate::object::memfd::Changed,
+    /// There is memory of huge pages that the program asked for.
+    pub huge: bool,
     /// Two buffers for scans.
     pub regions: *mut crate::uffd::PageRegion,
     pub taken: *mut crate::uffd::PageRegion,
@@ -74,6 +77,9 @@ pub struct Engine {
     /// since the protocol was last told of anything. Of several threads about so
     /// many.
     pub times_told: AtomicU64,
+    /// The commit behind which a timer was set, and the clock that has it committed.
+    pub timer_set: u64,
+    pub timer_set_clock: i32,
     /// A tick of `--interval` is due.
     pub tick: AtomicBool,
 }
@@ -108,6 +114,8 @@ pub static mut ENGINE: Engine = Engine {
     fold: crate::commit::fold::Fold::new(),
     folded: crate::space::folded::Folded::new(),
     shared: crate::space::shared::Shared::new(),
+    memory: crate::object::memfd::Changed::new(),
+    huge: false,
     regions: core::ptr::null_mut(),
     taken: core::ptr::null_mut(),
     replay: crate::object::repeated::Replay::new(),
@@ -117,6 +125,8 @@ pub static mut ENGINE: Engine = Engine {
     stubs: crate::patch::StubPools::new(),
     nd_cheap: AtomicBool::new(false),
     times_told: AtomicU64::new(0),
+    timer_set: u64::MAX,
+    timer_set_clock: 0,
     tick: AtomicBool::new(false),
 };
 

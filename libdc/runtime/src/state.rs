@@ -5,12 +5,18 @@
 //! bytes is the empty state. Plain data only: no pointer into the runtime.
 //!
 //! ```text
-//! Root | threads | descriptors | mappings | open files
+//! Root | threads | descriptors | mappings | open files | memory behind descriptors
 //! ```
 
 use crate::engine::MAX_THREADS;
 use crate::machine::frame::Frame;
 use crate::machine::vector::XsaveArea;
+use crate::object::attributes::Attributes;
+use crate::object::cpu_time::CpuTime;
+use crate::object::identity::{Credentials, GROUPS_MAX};
+use crate::object::limits::Limits;
+use crate::object::memfd::{MAX_OBJECTS, MemoryObject};
+use crate::object::schedule::Schedule;
 use dc_image::window;
 
 pub const MAX_FDS: usize = 1 << 14;
@@ -29,6 +35,9 @@ pub struct State {
     /// How many descriptors and mappings refer to each open file; 0 is free.
     pub file_refs: [u32; MAX_FILES],
     pub files: [OpenFile; MAX_FILES],
+    pub memory_objects: [MemoryObject; MAX_OBJECTS],
+    /// Groups of threads that have more than their records hold.
+    pub groups: [u32; GROUPS_MAX],
 }
 
 const _: () = assert!(size_of::<State>() <= window::STATE_LEN);
@@ -68,7 +77,9 @@ pub struct Root {
     pub signals_delivered: [u32; 32],
     pub discards: [Discard; MAX_DISCARDS],
     pub itimers: [ITimer; 3],
-    pub timers: [PosixTimer; 32],
+    pub timers: [PosixTimer; 1024],
+    /// Number of the next one.
+    pub next_timer: i32,
     /// Bytes in `pushback` that the program has yet to read again.
     pub pushback_len: u64,
     /// Records: fd u32, len u32, bytes (see object::input).
@@ -82,6 +93,13 @@ pub struct Root {
     pub at_recovery: [usize; 2],
     /// Where that function returns to: a stub that ends in rt_sigreturn.
     pub recovery_return: usize,
+    pub limits: Limits,
+    pub attributes: Attributes,
+    pub cpu: CpuTime,
+    pub cpu_of_children: CpuTime,
+    /// It has moved to namespaces or a root directory of its own: see
+    /// object::attributes.
+    pub left_behind: u32,
     pub comm: [u8; 16],
     pub cwd: [u8; 4096],
     /// Absolute path of the program file, for /proc/self/exe.
@@ -158,6 +176,9 @@ pub struct ThreadRecord {
     pub name: [u8; 16],
     pub xsave: XsaveArea,
     pub queue: crate::signal::queue::Queue,
+    pub credentials: Credentials,
+    pub schedule: Schedule,
+    pub cpu: CpuTime,
 }
 
 const _: () = assert!(core::mem::offset_of!(ThreadRecord, xsave) <= 1024);
@@ -224,7 +245,8 @@ pub struct OpenFile {
     pub inherited: u32,
     /// The offset may have changed since the last commit.
     pub touched: u32,
-    /// No name leads to it any more.
+    /// No name of the program's leads to it any more, but one of ours: see
+    /// object::undo::nameless.
     pub unlinked: u32,
     /// Both ends of a pipe are this process's: index + 1 of the other one.
     pub peer: u32,

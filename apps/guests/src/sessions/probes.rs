@@ -106,6 +106,11 @@ pub fn all() -> Vec<Session> {
         probe!("file-attributes", "extended attributes set, replaced and removed"),
         probe!("file-unlinked", "an open file without a name"),
         probe!("file-maps", "a shared and a private mapping of a file"),
+        probe!("file-nameless", "files that are open or mapped, and whose names go or change"),
+        probe!("file-maps-threads", "threads that store into the same pages of a file"),
+        probe!("signal-queue", "many queued signals with values, after the first thread has ended"),
+        probe!("stack-downward", "memory that grows downward; processor time that never goes back"),
+        probe!("memory-memfd", "memory behind a descriptor without a name"),
         probe!("pipe-self", "a pipe from a program to itself, with bytes in it"),
         probe!("pipe-threads", "threads that talk over pipes of their own"),
         probe!("stdin-lines", "lines read from a pipe while they are typed")
@@ -137,6 +142,8 @@ pub fn all() -> Vec<Session> {
         probe!("epoll-event", "epoll over eventfds and a pipe"),
         probe!("clock-spin", "the time asked for by threads and a handler without pause"),
         probe!("chance", "chance from the kernel, shown and chained").stream(Stream::Chained),
+        probe!("credentials", "ids, groups and capabilities given up step by step, by two threads"),
+        probe!("attributes", "limits, scheduling and the settings of a process"),
         probe!("identity", "cwd, umask, limits, pid, name"),
         probe!("terminal-raw", "termios: raw, back, and the window's size")
             .channel(Channel::Pty)

@@ -76,6 +76,7 @@ pub fn stage(local: &mut Local, begin: u64) -> u64 {
     save_threads(local);
     object::regular::save_offsets();
     object::pipe::save_contents();
+    object::attributes::save();
     crate::log::before_commit();
     e.replay.before_commit();
     trace::before_commit();
@@ -218,6 +219,7 @@ fn copy_pages(copied: &mut u64) -> Result<(), Full> {
         }
         stage_one(page, *copied > WARM)
     })?;
+    *copied += object::memfd::stage_changed()?;
     e.streams.open_ahead();
     e.live().pages_hot.fetch_add(hot, Relaxed);
     *copied += hot;
@@ -378,6 +380,12 @@ pub fn stage_page(page: usize) -> Result<(), Full> {
 /// Copies one page into the commit to come; `cold` goes past the caches.
 #[inline]
 fn stage_one(page: usize, cold: bool) -> Result<(), Full> {
+    if let Some(page) = object::memfd::known_as(page) {
+        return object::memfd::stage(page);
+    }
+    if space::huge::is_unchanged(page) {
+        return Ok(());
+    }
     let (store, mut supply) = store_and_supply();
     let seq = store.published() as u16;
     let mut copied = false;
@@ -387,7 +395,7 @@ fn stage_one(page: usize, cold: bool) -> Result<(), Full> {
             || copy_program_page(dst, page);
         copied
     })?;
-    if copied {
+    if copied && !space::huge::contains(page) {
         engine().hot.consider(page, slot, seq);
     }
     Ok(())

@@ -80,9 +80,7 @@ impl Replay {
     }
 
     fn peek(&self) -> Option<Record<'static>> {
-        let journal: &'static _ = &engine().journal;
-        journal
-            .records(self.next)
+        record::own(self.next)
             .take_while(|r| r.offset < self.end)
             .find(|r| self.is_part(r))
     }

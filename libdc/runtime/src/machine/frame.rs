@@ -140,6 +140,8 @@ pub struct Local {
     pub awaited: [(usize, usize); 4],
     /// `xsave` holds registers to load before the thread first runs.
     pub has_vectors: bool,
+    /// The queue was full, so all signals are blocked until some are delivered.
+    pub flooded: bool,
     /// A futex: the creator has entered the thread into the tables.
     pub ready: AtomicU32,
     /// The kernel clears this when the thread is gone (set_tid_address).

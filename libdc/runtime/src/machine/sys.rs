@@ -80,6 +80,7 @@ pub mod errno {
     pub const EFAULT: isize = 14;
     pub const EEXIST: isize = 17;
     pub const EXDEV: isize = 18;
+    pub const ENODEV: isize = 19;
     pub const EINVAL: isize = 22;
     pub const ENFILE: isize = 23;
     pub const EMFILE: isize = 24;

@@ -87,7 +87,7 @@ pub fn release(file: u32) {
     if *refs == 0 {
         let f = open_file(file);
         if f.kind == Kind::Regular && f.unlinked != 0 {
-            super::undo::close_name(f.ino);
+            super::undo::close_name(f);
         }
         if let Some((_, shared)) = crate::run::shared::of(f) {
             crate::run::shared::leave(shared);
@@ -96,6 +96,7 @@ pub fn release(file: u32) {
         if f.kind == Kind::Pipe && f.peer != 0 {
             super::pipe::end_closed(file);
         }
+        super::memfd::closed(file);
         f.kind = Kind::None;
         super::pushback::forget(file);
         super::epoll::forget(file);
@@ -123,7 +124,8 @@ pub fn new_file(kind: Kind) -> Option<u32> {
             (f.inherited, f.touched, f.unlinked, f.peer) = (0, 0, 0, 0);
             f.words = [0; 16];
             f.termios_set = 0;
-            f.path_len = 0;
+            // No name of another file may be left in it.
+            (f.path_len, f.path[0]) = (0, 0);
             return Some(i as u32 + 1);
         }
     }
@@ -180,6 +182,7 @@ pub fn adopt(fd: i32, flags: usize, path: &[u8], inherited: bool) -> isize {
         f.offset = sys!(LSEEK, fd, 0, 1).max(0) as u64;
     }
     set_path(f, path);
+    super::memfd::adopt(file, &st, flags);
     enter(fd, file, flags & O_CLOEXEC != 0);
     fd as isize
 }
@@ -398,6 +401,7 @@ pub fn fcntl(l: &mut Local, a: [usize; 6]) -> isize {
     const F_SETLKW: usize = 7;
     const F_OFD_SETLKW: usize = 38;
     const F_DUPFD_CLOEXEC: usize = 1030;
+    const F_ADD_SEALS: usize = 1033;
     let (fd, cmd, arg) = (a[0] as i32, a[1], a[2]);
     if matches!(cmd, F_SETLKW | F_OFD_SETLKW) {
         return crate::thread::wait_or_signal(l, crate::machine::nr::FCNTL, a);
@@ -409,6 +413,7 @@ pub fn fcntl(l: &mut Local, a: [usize; 6]) -> isize {
     let r = sys!(FCNTL, fd, cmd, arg);
     match cmd {
         F_DUPFD | F_DUPFD_CLOEXEC => return entered_dup(r, file, cmd == F_DUPFD_CLOEXEC),
+        F_ADD_SEALS if !failed(r) => super::memfd::sealed(fd),
         F_SETFD if !failed(r) => state().fds[fd as usize].cloexec = (arg & 1) as u8,
         F_SETFL if !failed(r) => {
             let f = open_file(file);

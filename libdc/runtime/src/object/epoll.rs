@@ -238,14 +238,11 @@ pub fn forget(file: u32) {
 /// At warm recovery: the changes since the commit are taken back, newest
 /// first, so that entries that did not change keep their edges.
 pub fn roll_back() {
-    let journal = &engine().journal;
-    let count = journal
-        .records(0)
+    let count = record::own(0)
         .filter(|r| r.kind == record::EPOLL_CHANGED)
         .count();
     for k in (0..count).rev() {
-        let Some(r) = journal
-            .records(0)
+        let Some(r) = record::own(0)
             .filter(|r| r.kind == record::EPOLL_CHANGED)
             .nth(k)
         else {

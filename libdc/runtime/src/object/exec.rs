@@ -229,6 +229,7 @@ fn replace(l: &mut Local, path: &[u8; 4096], argv: &Strings, envp: &Strings) -> 
     }
     while state().root.vma_count > 0 {
         let v = state().vmas[0];
+        super::memfd::before_unmap(v.start as usize, v.end as usize);
         sys!(MUNMAP, v.start, v.end - v.start);
         space::remove(v.start, v.end);
     }

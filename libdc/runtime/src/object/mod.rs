@@ -9,19 +9,24 @@
 //! | eventfd | counter set again | made again |
 //! | timerfd, timers | armed again | made and armed again |
 //! | epoll | made again from the table | the same |
-//! | signalfd, memfd, inotify | lives | made again; a memfd loses its contents |
+//! | memfd | contents, size and seals rolled back | made again, with all of them |
+//! | signalfd, inotify | lives | made again |
 //! | socket | lives | lost: the program sees a closed peer |
 
 pub mod api;
+pub mod attributes;
 pub mod buffers;
 pub mod counts;
+pub mod cpu_time;
 pub mod descriptor;
 pub mod epoll;
 pub mod eventfd;
 pub mod exec;
 pub mod group;
+pub mod identity;
 pub mod inotify;
 pub mod input;
+pub mod limits;
 pub mod memfd;
 pub mod message;
 pub mod output;
@@ -32,6 +37,7 @@ pub mod pushback;
 pub mod record;
 pub mod regular;
 pub mod repeated;
+pub mod schedule;
 pub mod signalfd;
 pub mod socket;
 pub mod stat;

@@ -150,9 +150,13 @@ fn perform(l: &mut Local, c: Call, at: Option<u64>) -> isize {
     let f = descriptor::open_file(file);
     match f.kind {
         Kind::Regular | Kind::MemFd if f.inherited == 0 => {
+            let refused = super::memfd::before_growth(fd, at, c.len as u64);
+            if failed(refused) {
+                return refused;
+            }
             regular::before_write(l, fd, file, at, c.len);
             let r = raw(l, &c);
-            regular::after_transfer(fd, file, at, r);
+            regular::after_write(fd, file, at, r);
             r
         }
         Kind::EventFd => {

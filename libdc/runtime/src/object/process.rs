@@ -1,15 +1,15 @@
-//! What belongs to the process as a whole: directory, umask, limits, its end.
+//! What belongs to the process as a whole: directory, umask, its end.
 //!
 //! save:     in the state, as the calls change it
-//! restore:  chdir, umask; limits as far as they were set
-//! survives: warm and cold; credentials and namespaces are not kept
+//! restore:  chdir, umask
+//! survives: warm and cold
 #![allow(unsafe_code)]
 
 use super::descriptor::*;
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
-use crate::machine::{nr, user};
+use crate::machine::user;
 use crate::sys;
 
 const AT_FDCWD: i32 = -100;
@@ -39,29 +39,6 @@ pub fn arch_prctl(_l: &mut Local, a: [usize; 6]) -> isize {
     }
 }
 
-pub fn prctl(l: &mut Local, a: [usize; 6]) -> isize {
-    const PR_SET_PDEATHSIG: usize = 1;
-    const PR_SET_DUMPABLE: usize = 4;
-    const PR_SET_NAME: usize = 15;
-    const PR_SET_SECCOMP: usize = 22;
-    const PR_SET_MM: usize = 35;
-    const PR_SET_SYSCALL_USER_DISPATCH: usize = 59;
-    match a[0] {
-        PR_SET_PDEATHSIG | PR_SET_DUMPABLE => 0,
-        PR_SET_SECCOMP | PR_SET_MM | PR_SET_SYSCALL_USER_DISPATCH => -EINVAL,
-        PR_SET_NAME => {
-            let r = sys!(PRCTL, a[0], a[1], a[2], a[3], a[4]);
-            if !failed(r) {
-                let mut name = [0u8; 16];
-                sys!(PRCTL, 16, name.as_mut_ptr());
-                state().threads[l.slot as usize].name = name;
-            }
-            r
-        }
-        _ => sys!(PRCTL, a[0], a[1], a[2], a[3], a[4]),
-    }
-}
-
 pub fn chdir(l: &mut Local, a: [usize; 6]) -> isize {
     // SAFETY: the program's own call with its own arguments.
     let r = unsafe { crate::machine::sys::raw6(l.frame.nr, a) };
@@ -85,43 +62,6 @@ pub fn note_cwd() {
 pub fn umask(_l: &mut Local, a: [usize; 6]) -> isize {
     state().root.umask = a[0] as u32 & 0o777;
     sys!(UMASK, a[0])
-}
-
-/// The program's own view of its limits: the descriptors above ours are not
-/// its business.
-pub fn rlimit(l: &mut Local, a: [usize; 6]) -> isize {
-    const RLIMIT_NOFILE: usize = 7;
-    let (resource, new, old) = match l.frame.nr {
-        nr::GETRLIMIT => (a[0], 0, a[1]),
-        nr::SETRLIMIT => (a[0], a[1], 0),
-        _ if a[0] != 0 && a[0] as i32 != state().root.pid => {
-            // SAFETY: the program's own call with its own arguments.
-            return unsafe { crate::machine::sys::raw6(nr::PRLIMIT64, a) };
-        }
-        _ => (a[1], a[2], a[3]),
-    };
-    if resource != RLIMIT_NOFILE {
-        // SAFETY: as above.
-        return unsafe { crate::machine::sys::raw6(l.frame.nr, a) };
-    }
-    let current = state().root.nofile;
-    if new != 0 {
-        let Some(want) = user::read::<[u64; 2]>(new) else {
-            return -EFAULT;
-        };
-        if want[0] > want[1] {
-            return -EINVAL;
-        }
-        if want[1] > current[1] {
-            return -EPERM;
-        }
-        // More than lies below the reserved numbers cannot be had.
-        state().root.nofile = [want[0].min(engine().boot.fd_base as u64), want[1]];
-    }
-    if old != 0 && !user::write(old, &current) {
-        return -EFAULT;
-    }
-    0
 }
 
 /// Reads a path of the program, made absolute, NUL-terminated.

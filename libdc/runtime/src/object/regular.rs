@@ -5,7 +5,7 @@
 //! intercept: open*, lseek, reads and writes (from input and output)
 //! save:      the offset of each description touched since the last commit
 //! restore:   warm: lseek; cold: open by name, lseek
-//! survives:  warm and cold; an unlinked file only warm
+//! survives:  warm and cold; one without a name by a name of ours
 #![allow(unsafe_code)]
 
 use super::descriptor::{self, *};
@@ -62,6 +62,9 @@ pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
     let _guard = guard.unwrap_or_else(|| engine().lock.acquire(l));
     let fd = r as i32;
     let r = descriptor::adopt(fd, flags, &path[..n], false);
+    if writes {
+        super::attributes::file_opened(&path[..n]);
+    }
     if let Some(file) = file_of(fd) {
         let f = open_file(file);
         if f.kind == Kind::Pipe {
@@ -76,7 +79,7 @@ pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
         && !failed(r)
         && let Some(file) = file_of(fd)
     {
-        open_file(file).unlinked = 1;
+        undo::nameless::made_without(fd, file);
     }
     r
 }
@@ -141,6 +144,14 @@ pub fn touch(file: u32) {
 pub fn after_transfer(_fd: i32, file: u32, at: Option<u64>, ret: isize) {
     if at.is_none() && ret > 0 {
         touch(file);
+    }
+}
+
+/// A write has changed a file.
+pub fn after_write(fd: i32, file: u32, at: Option<u64>, ret: isize) {
+    after_transfer(fd, file, at, ret);
+    if ret > 0 && super::memfd::is(file) {
+        super::memfd::written(fd, at, ret as u64);
     }
 }
 
@@ -286,29 +297,24 @@ pub fn restore_warm(file: u32, fd: i32) {
 pub fn reopen(file: u32) -> isize {
     let f = open_file(file);
     let flags = f.flags as usize & !(O_CREAT | O_EXCL | O_TRUNC);
-    let mut r = sys!(OPEN, f.path.as_ptr(), flags | O_NOCTTY, 0);
-    if f.unlinked != 0 {
-        // It has no name but ours; what stands under its old one is another file.
-        if !failed(r) {
-            sys!(CLOSE, r);
-        }
-        let dir = engine().high_fd(dc_image::boot::high_fd::RUN_DIR);
-        r = sys!(
-            OPENAT,
-            dir,
-            undo::kept_name(f.ino).as_ptr(),
-            flags | O_NOCTTY,
-            0
-        );
-    }
+    let r = undo::nameless::open_named(f, flags);
     if failed(r) {
         return r;
     }
+    let strict = super::identity::is_changed();
     if let Ok(st) = Stat::of_fd(r as i32)
-        && f.kind == Kind::Regular
+        && (f.kind == Kind::Regular || strict && !matches!(f.kind, Kind::Other | Kind::Tty))
         && (st.dev, st.ino) != (f.dev, f.ino)
     {
         let path = core::str::from_utf8(&f.path[..f.path_len as usize]).unwrap_or("?");
+        if strict {
+            crate::say!(
+                "{path} is another file than at the last commit; the program has given up rights \
+                 since it opened it, so it is not given the new one"
+            );
+            sys!(CLOSE, r);
+            return -EACCES;
+        }
         crate::say!("{path} is another file than at the last commit; going on with the new one");
     }
     if rewinds(f) {

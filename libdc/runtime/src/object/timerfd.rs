@@ -29,7 +29,7 @@ pub fn create(_l: &mut Local, a: [usize; 6]) -> isize {
     r
 }
 
-pub fn settime(_l: &mut Local, a: [usize; 6]) -> isize {
+pub fn settime(l: &mut Local, a: [usize; 6]) -> isize {
     let fd = a[0] as i32;
     let Some(file) = file_of(fd) else {
         return -EBADF;
@@ -42,6 +42,12 @@ pub fn settime(_l: &mut Local, a: [usize; 6]) -> isize {
             f.words[2..6].copy_from_slice(&spec);
             f.words[6] = now_ns();
             f.words[7] = (spec[2] | spec[3] != 0) as u64;
+            super::timers::set_before_a_death(
+                l,
+                crate::machine::nr::TIMERFD_SETTIME,
+                &a,
+                spec[2].saturating_mul(1_000_000_000),
+            );
         }
     }
     r

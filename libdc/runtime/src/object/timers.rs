@@ -13,18 +13,20 @@ use crate::machine::sys::{errno::*, failed};
 use crate::machine::{nr, user};
 use crate::signal::queue::SigInfo;
 use crate::state::{ITimer, PosixTimer};
-use crate::sys;
+use crate::{sys, thread};
+
+const NS: u64 = 1_000_000_000;
 
 pub fn alarm(l: &mut Local, a: [usize; 6]) -> isize {
     let mut old = [0u64; 4];
     let new = [0u64, 0, a[0] as u32 as u64, 0];
     sys!(SETITIMER, 0, &raw const new, &raw mut old);
     note_itimer(0, new);
-    let _ = l;
+    set_before_a_death(l, nr::ALARM, &a, a[0] as u64 * NS);
     (old[2] + (old[3] > 0) as u64) as isize
 }
 
-pub fn setitimer(_l: &mut Local, a: [usize; 6]) -> isize {
+pub fn setitimer(l: &mut Local, a: [usize; 6]) -> isize {
     let r = sys!(SETITIMER, a[0], a[1], a[2]);
     if !failed(r) && a[0] < 3 {
         let spec = if a[1] == 0 {
@@ -33,8 +35,18 @@ pub fn setitimer(_l: &mut Local, a: [usize; 6]) -> isize {
             user::read::<[u64; 4]>(a[1]).unwrap_or([0; 4])
         };
         note_itimer(a[0], spec);
+        set_before_a_death(l, nr::SETITIMER, &a, spec[2] * NS + spec[3] * 1000);
     }
     r
+}
+
+/// A rollback may have come to before the call that set a timer for `ns`, which ran on
+/// meanwhile.
+pub fn set_before_a_death(l: &Local, number: usize, a: &[usize; 6], ns: u64) {
+    match thread::moment::set_before(l, number, a) {
+        Some(at_ns) => was_set_at(number, a, at_ns),
+        None => thread::moment::commit_within(ns),
+    }
 }
 
 fn note_itimer(which: usize, spec: [u64; 4]) {
@@ -56,7 +68,7 @@ pub fn create(l: &mut Local, a: [usize; 6]) -> isize {
     let mut real = sigevent;
     translate(&mut real);
     let event = if a[1] == 0 { 0 } else { real.as_ptr() as usize };
-    let r = match numbered(a[0], event, i as i32, a[2]) {
+    let r = match numbered(a[0], event, a[2]) {
         Some(r) => r,
         None => {
             if engine().log.wanted {
@@ -88,20 +100,44 @@ pub fn create(l: &mut Local, a: [usize; 6]) -> isize {
     r
 }
 
-/// With a log, a timer gets a number of ours, so that re-execution gives it the
-/// same one. None if the kernel knows no numbers but its own.
-fn numbered(clock: usize, event: usize, id: i32, at: usize) -> Option<isize> {
-    if !engine().log.wanted || failed(keep_numbers(true)) {
+/// A timer gets the number that a kernel would give it: the next one that is free. A
+/// new worker's kernel would begin anew, and re-execution is to get the same. None if the
+/// kernel takes no numbers.
+fn numbered(clock: usize, event: usize, at: usize) -> Option<isize> {
+    if failed(keep_numbers(true)) {
         return None;
     }
-    let mut number = id;
-    let r = sys!(TIMER_CREATE, clock, event, &raw mut number);
-    keep_numbers(false);
-    match r {
-        r if failed(r) => None,
-        _ if user::write(at, &number) => Some(r),
-        _ => Some(-EFAULT),
+    let root = &mut state().root;
+    let mut number = root.next_timer;
+    while timer(number as usize).is_some() {
+        number = number.wrapping_add(1) & i32::MAX;
     }
+    let mut given = number;
+    let r = sys!(TIMER_CREATE, clock, event, &raw mut given);
+    keep_numbers(false);
+    if failed(r) {
+        return Some(r);
+    }
+    root.next_timer = number.wrapping_add(1) & i32::MAX;
+    match user::write(at, &number) {
+        true => Some(r),
+        false => {
+            sys!(TIMER_DELETE, number);
+            Some(-EFAULT)
+        }
+    }
+}
+
+/// A timer of the runtime's own, far from the numbers that programs get.
+pub fn create_own(clock: usize, event: *const u8, which: i32) -> Option<i32> {
+    const OWN: i32 = 0x7f00_0000;
+    let exact = !failed(keep_numbers(true));
+    let mut id = OWN + which;
+    let r = sys!(TIMER_CREATE, clock, event, &raw mut id);
+    if exact {
+        keep_numbers(false);
+    }
+    (!failed(r)).then_some(id)
 }
 
 /// Whether timer_create takes the number it is given.
@@ -182,7 +218,7 @@ fn timer(id: usize) -> Option<&'static mut PosixTimer> {
         .find(|t| t.used != 0 && t.id == id as i32)
 }
 
-pub fn settime(_l: &mut Local, a: [usize; 6]) -> isize {
+pub fn settime(l: &mut Local, a: [usize; 6]) -> isize {
     let r = sys!(TIMER_SETTIME, a[0], a[1], a[2], a[3]);
     if !failed(r)
         && let (Some(t), Some(spec)) = (timer(a[0]), user::read::<[u64; 4]>(a[2]))
@@ -190,6 +226,7 @@ pub fn settime(_l: &mut Local, a: [usize; 6]) -> isize {
         t.abs = a[1] as u32;
         t.spec = spec;
         t.set_at_ns = now_ns();
+        set_before_a_death(l, nr::TIMER_SETTIME, &a, spec[2].saturating_mul(NS));
     }
     r
 }

@@ -4,7 +4,7 @@
 
 use super::descriptor::*;
 use super::stat::*;
-use super::{process, undo};
+use super::{memfd, process, undo};
 use crate::machine::frame::Local;
 use crate::machine::nr;
 use crate::machine::sys::failed;
@@ -14,6 +14,14 @@ const AT_REMOVEDIR: usize = 0x200;
 
 pub fn change(l: &mut Local, a: [usize; 6]) -> isize {
     let n = l.frame.nr;
+    let refused = match n {
+        nr::FTRUNCATE => memfd::before_growth(a[0] as i32, Some(a[1] as u64), 0),
+        nr::FALLOCATE => memfd::before_growth(a[0] as i32, Some(a[2] as u64), a[3] as u64),
+        _ => 0,
+    };
+    if failed(refused) {
+        return refused;
+    }
     match n {
         nr::UNLINK => removed(AT_FDCWD, a[0], false),
         nr::RMDIR => removed(AT_FDCWD, a[0], true),
@@ -52,13 +60,26 @@ pub fn change(l: &mut Local, a: [usize; 6]) -> isize {
     }
     // SAFETY: the program's own call with its own arguments.
     let r = unsafe { crate::machine::sys::raw6(n, a) };
+    match n {
+        nr::FTRUNCATE if !failed(r) => memfd::resized(a[0] as i32),
+        nr::FALLOCATE if !failed(r) => {
+            memfd::allocated(a[0] as i32, a[1], a[2] as u64, a[3] as u64);
+        }
+        _ => {}
+    }
     if !failed(r)
         && matches!(
             n,
             nr::UNLINK | nr::UNLINKAT | nr::RENAME | nr::RENAMEAT | nr::RENAMEAT2
         )
     {
-        note_unlinked();
+        undo::nameless::name_went();
+    }
+    match n {
+        nr::RENAME if !failed(r) => moved(AT_FDCWD, a[0], AT_FDCWD, a[1], 0),
+        nr::RENAMEAT if !failed(r) => moved(a[0], a[1], a[2], a[3], 0),
+        nr::RENAMEAT2 if !failed(r) => moved(a[0], a[1], a[2], a[3], a[4]),
+        _ => {}
     }
     r
 }
@@ -79,21 +100,6 @@ fn removed(dir: usize, at: usize, is_dir: bool) {
     });
 }
 
-/// Open descriptions whose file has no name left, for cold recovery to say so.
-fn note_unlinked() {
-    let high = crate::engine::state().root.fd_high;
-    for fd in 0..high as i32 {
-        let Some(file) = file_of(fd) else { continue };
-        let f = open_file(file);
-        if f.kind == crate::state::Kind::Regular
-            && f.unlinked == 0
-            && Stat::of_fd(fd).is_ok_and(|st| st.nlink == undo::second_names(st.dev, st.ino))
-        {
-            f.unlinked = 1;
-        }
-    }
-}
-
 fn renamed(from_dir: usize, from_at: usize, to_dir: usize, to_at: usize, flags: usize) {
     const EXCHANGE: usize = 2;
     with_path(from_dir, from_at, |from, from_z| {
@@ -109,6 +115,19 @@ fn renamed(from_dir: usize, from_at: usize, to_dir: usize, to_at: usize, flags: 
                 }
             }
             undo::before_rename(from, to);
+        });
+    });
+}
+
+/// What was renamed is found under its new name.
+fn moved(from_dir: usize, from_at: usize, to_dir: usize, to_at: usize, flags: usize) {
+    const EXCHANGE: usize = 2;
+    with_path(from_dir, from_at, |from, from_z| {
+        with_path(to_dir, to_at, |to, to_z| {
+            undo::nameless::moved(from, to, to_z);
+            if flags & EXCHANGE != 0 {
+                undo::nameless::moved(to, from, from_z);
+            }
         });
     });
 }

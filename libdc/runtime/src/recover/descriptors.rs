@@ -54,6 +54,7 @@ pub fn restore(warm: bool) {
         held.take_given();
         held.make_shared();
     }
+    memfd::restore(warm);
     together::come_to(Step::Made);
     let high = state().root.fd_high as usize;
     for fd in 0..high {
@@ -68,6 +69,9 @@ pub fn restore(warm: bool) {
                 install(file, epoll::remake(file), fd as i32);
             }
             continue;
+        }
+        if warm && kind == Kind::MemFd && memfd::is_other(file, fd as i32) {
+            remake(file, fd as i32);
         }
         if !warm {
             if let Some(given) = held.given(file) {

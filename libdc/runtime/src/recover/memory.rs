@@ -3,8 +3,12 @@
 use super::fill::Fill;
 use crate::engine::{engine, state};
 use crate::machine::sys::failed;
-use crate::object::{descriptor, regular};
-use crate::space::{self, APART, MAP_ANONYMOUS, MAP_FIXED, MAP_POPULATE, PROT_WRITE, shared};
+use crate::object::descriptor::O_RDWR;
+use crate::object::stat::Stat;
+use crate::object::{descriptor, memfd, regular, undo};
+use crate::space::{
+    self, APART, MAP_ANONYMOUS, MAP_FIXED, MAP_GROWSDOWN, MAP_POPULATE, PROT_WRITE, shared,
+};
 use crate::state::Vma;
 use crate::{fatal, sys, uffd};
 use dc_image::FatalCode;
@@ -15,14 +19,15 @@ pub fn restore() {
     let mut fill = Fill::new();
     let mut last = LastFile { file: 0, fd: -1 };
     for i in 0..state().root.vma_count as usize {
+        map(&mut state().vmas[i], &mut last);
         let v = state().vmas[i];
-        map(&v, &mut last);
         fill.area(&v);
         if v.tracked != 0 && !uffd::track(v.start as usize, v.end as usize) {
             cannot(&v, 0);
         }
     }
     last.close();
+    memfd::settle();
     e.stubs.restore();
     // All of it is as committed: nothing is dirty.
     let mut at = window::USER_MIN;
@@ -50,19 +55,18 @@ impl LastFile {
     }
 }
 
-fn map(v: &Vma, last: &mut LastFile) {
+fn map(v: &mut Vma, last: &mut LastFile) {
     let len = v.end - v.start;
-    let flags = (v.flags & !(MAP_POPULATE | APART)) | MAP_FIXED;
+    let flags = (v.flags & !(MAP_POPULATE | APART | MAP_GROWSDOWN)) | MAP_FIXED;
     if v.file == 0 {
-        let r = sys!(
-            MMAP,
-            v.start,
-            len,
-            v.prot,
-            flags | MAP_ANONYMOUS,
-            -1isize,
-            0
-        );
+        let flags = flags | MAP_ANONYMOUS;
+        let mut r = sys!(MMAP, v.start, len, v.prot, flags, -1isize, 0);
+        if flags & space::MAP_HUGETLB != 0 {
+            engine().huge = true;
+            if failed(r) {
+                r = space::huge::replace(v, flags);
+            }
+        }
         if failed(r) {
             cannot(v, r);
         }
@@ -87,21 +91,30 @@ fn map(v: &Vma, last: &mut LastFile) {
 
 /// Opens the file of an area.
 fn open(v: &Vma, private: bool) -> isize {
+    if memfd::is(v.file) {
+        return memfd::for_mapping(v.file);
+    }
     let f = descriptor::open_file(v.file);
     let shared_write = !private && v.prot & PROT_WRITE != 0;
-    let fd = sys!(OPEN, f.path.as_ptr(), if shared_write { 2 } else { 0 });
-    let must_be_same = private && !own_work(v);
-    if failed(fd) || (must_be_same && !regular::unchanged(v.file, fd as i32)) {
-        // Perhaps a descriptor of it is still open.
-        if !failed(fd) {
-            sys!(CLOSE, fd);
+    let fd = undo::nameless::open_named(f, if shared_write { O_RDWR } else { 0 });
+    let must_be_unchanged = private && !own_work(v);
+    let is_it = |fd: i32| match must_be_unchanged {
+        true => regular::unchanged(v.file, fd),
+        // What stands under its name must never be mistaken for it.
+        false => Stat::of_fd(fd).is_ok_and(|st| (st.dev, st.ino) == (f.dev, f.ino)),
+    };
+    if !failed(fd) {
+        if is_it(fd as i32) {
+            return fd;
         }
-        return match descriptor::any_fd(v.file) {
-            Some(open) if regular::unchanged(v.file, open) => sys!(DUP, open),
-            _ => changed(v),
-        };
+        sys!(CLOSE, fd);
     }
-    fd
+    // Perhaps a descriptor of it is still open.
+    match descriptor::any_fd(v.file) {
+        Some(open) if is_it(open) => sys!(DUP, open),
+        _ if failed(fd) || !private => gone(v, if failed(fd) { fd } else { 0 }),
+        _ => changed(v),
+    }
 }
 
 /// Whether the program itself writes this file: then that it changed says
@@ -126,9 +139,31 @@ fn own_work(v: &Vma) -> bool {
         })
 }
 
-fn changed(v: &Vma) -> ! {
+fn path_of(v: &Vma) -> &'static str {
     let f = descriptor::open_file(v.file);
-    let path = core::str::from_utf8(&f.path[..f.path_len as usize]).unwrap_or("?");
+    core::str::from_utf8(&f.path[..f.path_len as usize]).unwrap_or("?")
+}
+
+/// What was mapped is not there any more.
+fn gone(v: &Vma, r: isize) -> ! {
+    let path = path_of(v);
+    let why = match r {
+        0 => "another file stands under its name",
+        _ => "it cannot be opened",
+    };
+    fatal::stop(
+        FatalCode::FileChanged,
+        r,
+        format_args!(
+            "restore memory {:#x}-{:#x}: it was mapped from {path}: {why} (error {}); put the old \
+             file back, or begin anew with --fresh",
+            v.start, v.end, -r
+        ),
+    )
+}
+
+fn changed(v: &Vma) -> ! {
+    let path = path_of(v);
     fatal::stop(
         FatalCode::FileChanged,
         0,

@@ -21,7 +21,7 @@ pub mod threads;
 
 use crate::commit::now_ns;
 use crate::engine::{engine, state};
-use crate::object::{group, input, output, process, pushback, timers, tty, undo};
+use crate::object::{group, identity, input, output, process, pushback, timers, tty, undo};
 use crate::run::together::{self, Step};
 use crate::run::{self, unit};
 use crate::state::State;
@@ -44,6 +44,8 @@ pub fn recover(warm: bool) -> ! {
     }
     // Without them they are made again, as if everything had died.
     let warm = warm && (e.slot == 0 || descriptors::take_over());
+    crate::object::attributes::check_left_behind();
+    crate::object::cpu_time::restore();
     let generation = live.generation.load(Relaxed);
     let counted = live.dead_generation.load(Acquire) == generation
         && live.dead_rchar.load(Relaxed) != UNCOUNTED;
@@ -86,6 +88,7 @@ pub fn recover(warm: bool) -> ! {
     crate::event::rolled_back();
     crate::log::begin();
     crate::log::count_input();
+    identity::expect_threads();
     threads::restore(main);
     timers::restore();
     signal::held::begin(main.slot);
@@ -97,6 +100,7 @@ pub fn recover(warm: bool) -> ! {
         e.replay.begin(warm);
         tty::notice_size(main);
     }
+    identity::restore_all(main);
     boot::start_clock();
     unit::runs();
     together::come_to(Step::Ready);

@@ -14,13 +14,14 @@ use dc_image::FatalCode;
 pub fn first() -> &'static mut Local {
     let pid = state().root.pid;
     let used = |i: usize| state().threads[i].used != 0;
-    let Some(main) = (0..MAX_THREADS).find(|&i| used(i) && state().threads[i].tid == pid) else {
+    // Where the first one has ended, another takes its place in the kernel; the program
+    // goes on knowing it by its own number.
+    let first = (0..MAX_THREADS).find(|&i| used(i) && state().threads[i].tid == pid);
+    let Some(main) = first.or_else(|| (0..MAX_THREADS).find(|&i| used(i))) else {
         crate::fatal::stop(
-            FatalCode::CannotRestore,
+            FatalCode::Corrupt,
             0,
-            format_args!(
-                "restore threads: the first thread had ended while others ran; that is not supported"
-            ),
+            format_args!("restore threads: the state has none"),
         )
     };
     let l = block(main);

@@ -16,6 +16,7 @@ use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{futex, user};
+use crate::object::cpu_time::CpuTime;
 use crate::space::{self, gather};
 use crate::{event, fatal, object, signal, sys, thread};
 use core::sync::atomic::Ordering::*;
@@ -200,6 +201,7 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     e.pid = sys!(GETPID) as i32;
     let p = me();
     p.real.store(e.pid, Relaxed);
+    p.worker.store(e.pid, Relaxed);
     p.id.store(e.pid, SeqCst);
     dies_with_keeper();
     let root = &mut state().root;
@@ -210,10 +212,13 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
         t.used = 0;
     }
     root.pushback_len = 0;
+    root.cpu = CpuTime::ZERO;
+    root.cpu_of_children = CpuTime::ZERO;
     root.signals_delivered = [0; 32];
     l.tid = e.pid;
     let record = &mut state().threads[l.slot as usize];
     record.tid = e.pid;
+    record.cpu = CpuTime::ZERO;
     record.clear_tid = if w.flags & CLONE_CHILD_CLEARTID != 0 {
         w.child_tid
     } else {

@@ -13,6 +13,7 @@ use crate::engine::{Supplier, engine};
 use crate::fatal::{self, Text};
 use crate::machine::entry;
 use crate::machine::sys::failed;
+use crate::object::memfd;
 use crate::space;
 use crate::uffd::{self, PAGE_IS_PFNZERO};
 use crate::{commit, sys};
@@ -75,6 +76,8 @@ pub fn begin(copied: &mut u64) -> Result<(), Full> {
     }
     e.pieces.stale = true;
     e.extra_len = 0;
+    memfd::all_changed();
+    *copied += memfd::stage_changed()?;
     Ok(())
 }
 

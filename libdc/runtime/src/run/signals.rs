@@ -212,9 +212,10 @@ pub fn process_of_pidfd(fd: i32) -> Option<i32> {
     (real > 0).then(|| super::known_id(real))
 }
 
-/// Whether a signal comes from a process of the run, by the kernel's number.
+/// Whether a signal comes from a process of the run, by the kernel's number: one that may
+/// have ended since.
 pub fn is_from_run(sender: i32) -> bool {
-    super::has_company() && all().any(|(_, p)| p.real.load(Relaxed) == sender)
+    super::is_tree() && all().any(|(_, p)| p.worker.load(Relaxed) == sender)
 }
 
 /// The sender's number in a siginfo, as the program knows it.

@@ -140,8 +140,11 @@ pub fn with_mask(l: &mut Local, mask_at: usize, size: usize) -> Result<(), isize
     };
     let _guard = engine().lock.acquire(l);
     let r = &mut state().threads[l.slot as usize];
-    r.saved_mask = r.sigmask;
-    r.has_saved_mask = 1;
+    // A call that a recovery makes again has set its mask before.
+    if r.has_saved_mask == 0 {
+        r.saved_mask = r.sigmask;
+        r.has_saved_mask = 1;
+    }
     set_mask(l, mask);
     Ok(())
 }
@@ -168,6 +171,10 @@ pub fn sigsuspend(l: &mut Local, a: [usize; 6]) -> isize {
             l.interrupted = true;
             return r;
         }
+        if l.attention.load(SeqCst) & ATTENTION_STOP != 0 {
+            thread::pause_for_stop(l);
+            thread::commit_for_tick(l);
+        }
     }
 }
 
@@ -184,13 +191,18 @@ pub fn sigtimedwait(l: &mut Local, a: [usize; 6]) -> isize {
         rest: [0; 116],
     };
     args[1] = &raw mut info as usize;
-    let mut deadline = Deadline::of(crate::machine::nr::RT_SIGTIMEDWAIT, &args);
+    let n = crate::machine::nr::RT_SIGTIMEDWAIT;
+    let mut deadline = Deadline::of(l, n, &args);
+    deadline.begin(n, &mut args);
     let r = loop {
         if let Some(i) = l.queue.take(set) {
             info = i;
             break i.signo as isize;
         }
-        let r = thread::wait(l, crate::machine::nr::RT_SIGTIMEDWAIT, args);
+        let r = thread::wait(l, n, args);
+        if deadline.goes_on(l, n, &mut args, r) {
+            continue;
+        }
         if r != -EINTR {
             break r;
         }
@@ -202,11 +214,12 @@ pub fn sigtimedwait(l: &mut Local, a: [usize; 6]) -> isize {
         }
         if l.attention.load(SeqCst) & ATTENTION_STOP != 0 {
             thread::pause_for_stop(l);
+            thread::commit_for_tick(l);
         }
         deadline.shorten(&mut args);
     };
     l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
-    if r > 0 && a[1] != 0 && !user::write(a[1], &info) {
+    if r > 0 && a[1] != 0 && !user::write(a[1], &outside::as_sent(&info)) {
         return -EFAULT;
     }
     let _guard = engine().lock.acquire(l);

@@ -48,6 +48,11 @@ pub fn deliver_pending(l: &mut Local) {
             continue;
         };
         deliver(l, &info);
+        if core::mem::take(&mut l.flooded) {
+            // There is room for what waits in the kernel.
+            let mask = mask_of(l);
+            set_mask(l, mask);
+        }
     }
 }
 
@@ -69,7 +74,13 @@ fn restore_saved_mask(l: &mut Local) {
 
 fn deliver(l: &mut Local, info: &SigInfo) {
     let sig = info.signo;
-    if sig == SIGSEGV && info.code == SEGV_ACCERR && space::shared::store(info.address()) {
+    // (What may not be executed is no store.)
+    let store = info.code == SEGV_ACCERR && info.address() != l.frame.rip;
+    if sig == SIGSEGV && store && space::shared::store(info.address()) {
+        return;
+    }
+    const SEGV_MAPERR: i32 = 1;
+    if sig == SIGSEGV && info.code == SEGV_MAPERR && space::downward::grow(info.address()) {
         return;
     }
     let act = state().root.actions[sig as usize];
@@ -84,6 +95,10 @@ fn deliver(l: &mut Local, info: &SigInfo) {
         }
         SIG_DFL | SIG_IGN => match sig {
             17 | 18 | 23 | 28 => return end_call(l, true),
+            20..=22 => {
+                stop_for(sig);
+                return end_call(l, true);
+            }
             _ => crate::run::signals::end_by(l, sig),
         },
         _ => {}
@@ -246,7 +261,7 @@ fn build_frame(
         && user::write(fpstate + xsave_len, &FP_XSTATE_MAGIC2)
         && user::write(sp, &act.restorer)
         && user::write(sp + 8, &uc)
-        && user::write(sp + 8 + size_of::<UContext>(), info);
+        && user::write(sp + 8 + size_of::<UContext>(), &outside::as_sent(info));
     if !ok {
         return false;
     }

@@ -22,8 +22,8 @@ use crate::machine::frame::{ATTENTION_SIGNAL, Local};
 use crate::machine::sys::failed;
 use crate::object::record;
 use crate::sys;
-use crate::thread;
-use core::sync::atomic::{AtomicU32, Ordering::*};
+use crate::thread::{self, moment::begun};
+use core::sync::atomic::Ordering::*;
 
 /// Longer than it takes to come to a place again.
 const LONGEST_NS: usize = 50_000_000;
@@ -31,22 +31,16 @@ const LONGEST_NS: usize = 50_000_000;
 /// `--interval`.
 pub const TIMER: i32 = 1;
 
-/// Calls that a thread has begun since the commit, if it is one of those that
-/// have them counted.
-fn begun(l: &Local) -> Option<&'static AtomicU32> {
-    crate::run::me().begun.get(l.slot as usize)
-}
-
 /// Where a thread is that a signal is delivered to.
 pub fn place(l: &Local) -> u32 {
-    let begun = begun(l).map_or(0, |begun| begun.load(Relaxed));
+    let begun = begun(l).load(Relaxed);
     begun.wrapping_mul(2) + u32::from(!l.interrupted)
 }
 
 /// A call begins, or need not because its result is on record.
 #[inline(always)]
 pub fn call_begins(l: &mut Local) {
-    let Some(begun) = begun(l) else { return };
+    let begun = begun(l);
     let now = begun.load(Relaxed).wrapping_add(1);
     begun.store(now, Relaxed);
     if l.held_until != 0 && now.wrapping_mul(2) >= l.held_until {
@@ -65,9 +59,9 @@ pub fn call_ends(l: &mut Local) {
 /// Where the thread stands is committed, or its life begins: so many calls of
 /// those that it has begun would be begun again after a rollback.
 pub fn count_from(l: &Local, calls: u32) {
-    if let Some(begun) = begun(l) {
-        begun.store(calls, Relaxed);
-    }
+    let begun = begun(l);
+    thread::moment::before_commit(l, calls, begun.load(Relaxed));
+    begun.store(calls, Relaxed);
 }
 
 /// At recovery, before the threads go on. What nobody has got goes to the first.
@@ -77,8 +71,7 @@ pub fn begin(main: u32) {
     for &l in threads.filter(|l| !l.is_null()) {
         // SAFETY: the block of a thread that does not run yet.
         let l = unsafe { &mut *l };
-        let Some(begun) = begun(l) else { continue };
-        let death = begun.swap(0, Relaxed).wrapping_mul(2);
+        let death = begun(l).swap(0, Relaxed).wrapping_mul(2);
         let last = if l.slot == main { death } else { 0 };
         let until = first_delivered(l.slot).unwrap_or(last);
         if until != 0 && set_timer(l) {
@@ -102,15 +95,11 @@ fn set_timer(l: &mut Local) -> bool {
     // `struct sigevent`: value, signal, how, thread.
     let mut event = [0i32; 16];
     event[..5].copy_from_slice(&[TIMER, 0, super::STOP, SIGEV_THREAD_ID, l.tid]);
-    let mut id = 0i32;
-    if failed(sys!(
-        TIMER_CREATE,
-        CLOCK_MONOTONIC,
-        event.as_ptr(),
-        &raw mut id
-    )) {
+    let event = event.as_ptr().cast();
+    let which = 1 + l.slot as i32;
+    let Some(id) = crate::object::timers::create_own(CLOCK_MONOTONIC, event, which) else {
         return false;
-    }
+    };
     l.held_by = id;
     let once = [0, 0, 0, LONGEST_NS];
     !failed(sys!(TIMER_SETTIME, id, 0, once.as_ptr(), 0))

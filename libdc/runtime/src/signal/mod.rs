@@ -153,12 +153,20 @@ extern "C" fn handler(sig: i32, info: *mut SigInfo, uc: *mut UContext) {
     }
     if sig != STOP {
         outside::take(l, info);
+        if !l.queue.has_room() {
+            // The kernel keeps the others until some are delivered.
+            l.flooded = true;
+            uc.sigmask |= !RESERVED;
+        }
         l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
     } else if info.code == SI_TIMER && info.rest[12] == held::TIMER as u8 {
         held::release(l);
     } else if info.code == SI_TIMER {
-        // The clock of --interval.
-        engine().tick.store(true, Relaxed);
+        // The clock of --interval, or that of a timer that was set and is not committed.
+        let own = engine().timer_set_clock > 0
+            && info.timer_id() == engine().timer_set_clock
+            && engine().timer_set != engine().store.published();
+        engine().tick.fetch_or(!own, Relaxed);
         l.attention
             .fetch_or(crate::machine::frame::ATTENTION_STOP, SeqCst);
     } else {
@@ -222,15 +230,29 @@ pub fn collect_blocked(l: &mut Local) {
         code: 0,
         rest: [0; 116],
     };
-    while !failed(sys!(
-        RT_SIGTIMEDWAIT,
-        &raw const mask,
-        &raw mut info,
-        &raw const zero,
-        8
-    )) {
+    // What finds no room stays in the kernel.
+    while l.queue.has_room()
+        && !failed(sys!(
+            RT_SIGTIMEDWAIT,
+            &raw const mask,
+            &raw mut info,
+            &raw const zero,
+            8
+        ))
+    {
         outside::take(l, &info);
     }
+}
+
+/// A signal that stops was held back while the program blocked it: the process stops now,
+/// and goes on here.
+fn stop_for(sig: i32) {
+    let unblock = bit(sig);
+    let mut old = 0u64;
+    sys!(RT_SIGPROCMASK, 1, &raw const unblock, &raw mut old, 8);
+    let (pid, tid) = (sys!(GETPID), sys!(GETTID));
+    sys!(TGKILL, pid, tid, sig);
+    sys!(RT_SIGPROCMASK, 2, &raw const old, 0, 8);
 }
 
 /// A fatal signal of the program: dies of it for real.

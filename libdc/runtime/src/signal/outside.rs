@@ -16,10 +16,16 @@ use core::sync::atomic::Ordering::*;
 
 const SI_USER: i32 = 0;
 const SI_KERNEL: i32 = 0x80;
+/// In `si_errno` of a signal that waits: a process of the run has sent it, and will send it
+/// again after a rollback. (Linux leaves that field 0, and so the program finds it.)
+const OF_RUN: i32 = 0x6463;
 
 /// Whether nobody would send this signal again after a rollback. Timers are
 /// armed again, faults and the program's own signals repeat themselves.
 pub fn is(info: &SigInfo) -> bool {
+    if info.errno == OF_RUN {
+        return false;
+    }
     let sender = i32::from_le_bytes([info.rest[4], info.rest[5], info.rest[6], info.rest[7]]);
     let terminal = info.code == SI_KERNEL && is_of_terminal(info.signo);
     let other = info.code == SI_USER
@@ -36,11 +42,23 @@ fn is_of_terminal(signo: i32) -> bool {
 pub fn take(l: &mut Local, info: &SigInfo) {
     let from_outside = is(info);
     let mut info = *info;
+    if !from_outside && info.code == SI_USER {
+        info.errno = OF_RUN;
+    }
     crate::run::signals::translate_sender(&mut info);
     let queued = l.queue.push(&info);
     if queued && from_outside {
         crate::run::me().signals_taken[info.signo as usize].fetch_add(1, SeqCst);
     }
+}
+
+/// As its sender sent it.
+pub fn as_sent(info: &SigInfo) -> SigInfo {
+    let mut info = *info;
+    if info.errno == OF_RUN {
+        info.errno = 0;
+    }
+    info
 }
 
 /// It leaves the queue, to a handler or for nothing.

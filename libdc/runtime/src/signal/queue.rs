@@ -7,7 +7,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::*, compiler_fence};
 
-pub const QUEUE_LEN: usize = 32;
+pub const QUEUE_LEN: usize = 64;
 
 /// `siginfo_t`.
 #[derive(Clone, Copy)]
@@ -37,6 +37,11 @@ impl Clone for Queue {
 impl Copy for Queue {}
 
 impl SigInfo {
+    /// Of a timer's signal: which.
+    pub fn timer_id(&self) -> i32 {
+        i32::from_le_bytes([self.rest[4], self.rest[5], self.rest[6], self.rest[7]])
+    }
+
     /// Of a fault: where.
     pub fn address(&self) -> usize {
         let mut address = [0; 8];
@@ -86,6 +91,11 @@ impl Queue {
         compiler_fence(SeqCst);
         self.bits().fetch_or(1 << i, SeqCst);
         true
+    }
+
+    /// Whether one more finds room.
+    pub fn has_room(&self) -> bool {
+        self.bits().load(Relaxed) != u64::MAX
     }
 
     /// Those that wait, in no order.

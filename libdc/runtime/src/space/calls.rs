@@ -16,18 +16,29 @@ fn up(len: usize) -> usize {
 }
 
 pub fn mmap(a: [usize; 6]) -> isize {
-    let [addr, len, prot, flags, fd, offset] = a;
-    let (prot, flags) = (prot as u32, flags as u32);
-    if len == 0 || offset % PAGE != 0 || len > isize::MAX as usize - PAGE {
+    let [addr, len, prot, flags, mut fd, offset] = a;
+    let (prot, mut flags) = (prot as u32, flags as u32);
+    if len == 0 || offset % PAGE != 0 || len > isize::MAX as usize - huge::PAGE_LEN {
         return -EINVAL;
     }
-    let len = up(len);
+    if flags & MAP_ANONYMOUS == 0 && untrackable::is_zeros(fd as i32) {
+        (flags, fd) = (flags | MAP_ANONYMOUS, usize::MAX);
+    }
+    let anonymous = flags & MAP_ANONYMOUS != 0;
+    if anonymous && flags & MAP_HUGETLB != 0 && !huge::is_kept(flags) {
+        return -ENOMEM;
+    }
+    let len = match anonymous && flags & MAP_HUGETLB != 0 {
+        true => len.next_multiple_of(huge::PAGE_LEN),
+        false => up(len),
+    };
     let at = match place(addr, len, flags) {
         Ok(at) => at,
         Err(e) => return -e,
     };
-    let file = if flags & MAP_ANONYMOUS == 0 {
+    let file = if !anonymous {
         match descriptor::file_of(fd as i32) {
+            Some(file) if untrackable::refuses(file, fd as i32) => return -ENODEV,
             Some(file) => file,
             None => return -EBADF,
         }
@@ -38,7 +49,11 @@ pub fn mmap(a: [usize; 6]) -> isize {
     if is_shared && prot & PROT_EXEC != 0 && file != 0 && memfd::is(file) {
         return -EPERM;
     }
-    let real = (flags & !(MAP_FIXED_NOREPLACE | MAP_32BIT)) | MAP_FIXED;
+    let data = quota::is_data(prot, flags);
+    if !quota::allows(len as u64, data, at as u64, (at + len) as u64) {
+        return -ENOMEM;
+    }
+    let real = (flags & !(MAP_FIXED_NOREPLACE | MAP_32BIT | MAP_GROWSDOWN)) | MAP_FIXED;
     let mut v = Vma {
         start: at as u64,
         end: (at + len) as u64,
@@ -48,6 +63,13 @@ pub fn mmap(a: [usize; 6]) -> isize {
         tracked: 0,
         offset: offset as u64,
     };
+    memfd::before_unmap(at, at + len);
+    if file != 0 && is_shared {
+        let refused = memfd::before_growth(fd as i32, Some((offset + len) as u64), 0);
+        if failed(refused) {
+            return -ENOMEM;
+        }
+    }
     let r = sys!(MMAP, at, len, shared::real_prot(&v), real, fd, offset);
     if failed(r) {
         return r;
@@ -61,11 +83,20 @@ pub fn mmap(a: [usize; 6]) -> isize {
     }
     // Anonymous memory in any case (a later mprotect needs no call then);
     // of files only private copies, once they can be written.
-    let anonymous = file == 0;
-    if (anonymous || (!is_shared && prot & PROT_WRITE != 0)) && flags & MAP_HUGETLB == 0 {
+    let written = prot & PROT_WRITE != 0 && (!is_shared || memfd::is_mapped(&v));
+    let is_huge = anonymous && flags & MAP_HUGETLB != 0;
+    if anonymous || written {
         v.tracked = crate::uffd::track(at, at + len) as u32;
     }
+    let lost = (anonymous || written) && v.tracked == 0;
+    engine().huge |= is_huge;
     insert(v);
+    if lost {
+        // Nothing would find what is written there.
+        crate::say!("memory of {len} bytes is refused: the kernel cannot track writes to it");
+        munmap([at, len, 0, 0, 0, 0]);
+        return -ENOMEM;
+    }
     at as isize
 }
 
@@ -121,6 +152,7 @@ pub fn munmap(a: [usize; 6]) -> isize {
     if addr % PAGE != 0 || len == 0 || !allowed(addr, up(len)) {
         return -EINVAL;
     }
+    memfd::before_unmap(addr, addr + up(len));
     let r = sys!(MUNMAP, addr, up(len));
     if !failed(r) {
         remove(addr as u64, (addr + up(len)) as u64);
@@ -129,7 +161,16 @@ pub fn munmap(a: [usize; 6]) -> isize {
 }
 
 pub fn mprotect(a: [usize; 6]) -> isize {
-    let (addr, len, prot) = (a[0], up(a[1]), a[2] as u32);
+    let (mut addr, mut len, mut prot) = (a[0], up(a[1]), a[2] as u32);
+    if prot & (PROT_GROWSDOWN | PROT_GROWSUP) != 0 {
+        // From the beginning of a stack on; no memory here grows upward.
+        let Some(start) = downward::start_of(addr as u64).filter(|_| prot & PROT_GROWSUP == 0)
+        else {
+            return -EINVAL;
+        };
+        (addr, len) = (start as usize, len + addr - start as usize);
+        prot &= !PROT_GROWSDOWN;
+    }
     if addr % PAGE != 0 || !allowed(addr, len) {
         return if addr % PAGE != 0 { -EINVAL } else { -ENOMEM };
     }
@@ -146,17 +187,24 @@ pub fn mprotect(a: [usize; 6]) -> isize {
     if failed(r) {
         return r;
     }
+    let mut lost = false;
     update(addr as u64, (addr + len) as u64, |v| {
         if v.prot & PROT_WRITE != 0 && prot & PROT_WRITE == 0 && v.tracked != 0 {
             engine().pieces.look_once(v.start as usize, v.end as usize);
         }
         v.prot = prot;
-        let private = v.flags & 3 == MAP_PRIVATE;
-        if prot & PROT_WRITE != 0 && v.tracked == 0 && private {
+        let kept = v.flags & 3 == MAP_PRIVATE || memfd::is_mapped(v);
+        if prot & PROT_WRITE != 0 && v.tracked == 0 && kept {
             v.tracked = crate::uffd::track(v.start as usize, v.end as usize) as u32;
+            if v.tracked == 0 {
+                // Nothing would find what is written there.
+                lost = true;
+                v.prot &= !PROT_WRITE;
+                sys!(MPROTECT, v.start, v.end - v.start, v.prot);
+            }
         }
     });
-    r
+    if lost { -ENOMEM } else { r }
 }
 
 pub fn mremap(a: [usize; 6]) -> isize {
@@ -185,7 +233,11 @@ pub fn mremap(a: [usize; 6]) -> isize {
         return -ENOMEM;
     }
     shared::before_move(old, old + old_len);
+    memfd::before_unmap(old, old + old_len);
     let grow = new_len.saturating_sub(old_len);
+    if !quota::allows(grow as u64, quota::counts_as_data(&v), 0, 0) {
+        return -ENOMEM;
+    }
     // In place, if nothing follows.
     if flags & FIXED == 0 && flags & DONTUNMAP == 0 && v.end == (old + old_len) as u64 {
         let next_free = is_free(old + old_len, grow) && allowed(old, new_len);
@@ -210,6 +262,7 @@ pub fn mremap(a: [usize; 6]) -> isize {
             Err(e) => return -e,
         }
     };
+    memfd::before_unmap(to, to + new_len);
     // Write tracking does not move along: end it before, begin it after.
     if v.tracked != 0 {
         crate::uffd::untrack(old, old + old_len);
@@ -287,6 +340,10 @@ pub fn madvise(a: [usize; 6]) -> isize {
     if !allowed(addr, len.max(PAGE)) {
         return -EINVAL;
     }
+    let drops = matches!(advice, DONTNEED | FREE | DONTNEED_LOCKED);
+    if drops && folded::areas_in(addr, addr + len).any(|v| is_shared(&v)) {
+        return drop_private(addr, len, advice);
+    }
     // Freed pages would vanish at a moment of the kernel's choosing.
     let advice = if advice == FREE { DONTNEED } else { advice };
     if advice == GUARD_INSTALL {
@@ -303,6 +360,10 @@ pub fn madvise(a: [usize; 6]) -> isize {
         POPULATE_WRITE => {
             engine().pieces.wake(addr, addr + len);
         }
+        // It punches a hole into the file behind a mapping.
+        REMOVE => {
+            shared::open(addr, addr + len);
+        }
         _ => {}
     }
     let r = sys!(MADVISE, addr, len, advice);
@@ -312,11 +373,47 @@ pub fn madvise(a: [usize; 6]) -> isize {
         // what an absent page means at recovery.
         discard(addr, addr + len);
     }
+    if !failed(r) && advice == REMOVE {
+        memfd::removed(addr, addr + len);
+    }
     if !failed(r) && matches!(advice, DONTFORK | MERGEABLE | HUGEPAGE | WIPEONFORK) {
         // A mapping of the image in its place would not be as advised.
         update(addr as u64, (addr + len) as u64, |v| v.flags |= APART);
     }
     r
+}
+
+fn is_shared(v: &Vma) -> bool {
+    v.flags & 3 != MAP_PRIVATE
+}
+
+/// Advice that takes the contents of private memory away, for a range in which other
+/// memory lies as well: that keeps its own, which the kernel would only unmap, and
+/// with it forget that it was written.
+fn drop_private(addr: usize, len: usize, advice: usize) -> isize {
+    const FREE: usize = 8;
+    if advice == FREE {
+        return -EINVAL;
+    }
+    let mut result = 0;
+    let mut at = addr;
+    for v in folded::areas_in(addr, addr + len) {
+        let (from, to) = (
+            (v.start as usize).max(addr),
+            (v.end as usize).min(addr + len),
+        );
+        if from > at {
+            result = -ENOMEM;
+        }
+        at = to;
+        if !is_shared(&v) {
+            let r = madvise([from, to - from, advice, 0, 0, 0]);
+            if failed(r) {
+                return r;
+            }
+        }
+    }
+    if at < addr + len { -ENOMEM } else { result }
 }
 
 /// mlock, mlock2, mlockall: what is locked is the program's own memory, and none
@@ -355,6 +452,9 @@ pub fn brk(a: [usize; 6]) -> isize {
     let (have, need) = (up(now), up(want));
     if need > have {
         if !is_free(have, need - have) || !allowed(have, need - have) {
+            return now as isize;
+        }
+        if !quota::allows((need - have) as u64, true, 0, 0) {
             return now as isize;
         }
         if failed(map_anonymous(have, need - have, 3, 0)) {

@@ -6,9 +6,13 @@
 #![allow(unsafe_code)]
 
 pub mod calls;
+pub mod downward;
 pub mod folded;
 pub mod gather;
+pub mod huge;
+pub mod quota;
 pub mod shared;
+pub mod untrackable;
 
 use crate::engine::{engine, state};
 use crate::state::{MAX_VMAS, Vma};
@@ -18,6 +22,8 @@ use dc_image::window;
 pub const PROT_READ: u32 = 1;
 pub const PROT_WRITE: u32 = 2;
 pub const PROT_EXEC: u32 = 4;
+pub const PROT_GROWSDOWN: u32 = 0x0100_0000;
+pub const PROT_GROWSUP: u32 = 0x0200_0000;
 pub const MAP_PRIVATE: u32 = 2;
 pub const MAP_FIXED: u32 = 0x10;
 pub const MAP_ANONYMOUS: u32 = 0x20;
@@ -286,6 +292,10 @@ pub fn map_anonymous(at: usize, len: usize, prot: u32, extra_flags: u32) -> isiz
         return r;
     }
     let tracked = crate::uffd::track(at, at + len);
+    if !tracked {
+        sys!(MUNMAP, at, len);
+        return -crate::machine::sys::errno::ENOMEM;
+    }
     insert(Vma {
         start: at as u64,
         end: (at + len) as u64,

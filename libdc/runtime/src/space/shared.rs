@@ -133,8 +133,12 @@ pub fn store(addr: usize) -> bool {
     let Some(&mut v) = find(page as u64) else {
         return false;
     };
-    if !is_guarded(&v) || e.shared.part(page, page + PAGE).0 {
+    if !is_guarded(&v) {
         return false;
+    }
+    if e.shared.part(page, page + PAGE).0 {
+        // Another thread's store has opened it meanwhile.
+        return true;
     }
     // Behind the pages that the last fault has opened.
     let follows = e.shared.ranges().iter().any(|r| r.1 == page);

@@ -11,6 +11,7 @@
 
 mod birth;
 pub mod deadline;
+pub mod moment;
 
 pub use birth::*;
 
@@ -155,21 +156,37 @@ pub fn wait(l: &mut Local, nr: usize, args: [usize; 6]) -> isize {
 
 /// As [`wait`], but a break for the runtime's own sake is not seen outside.
 pub fn wait_or_signal(l: &mut Local, nr: usize, mut args: [usize; 6]) -> isize {
-    let mut deadline = Deadline::of(nr, &args);
+    let mut deadline = Deadline::of(l, nr, &args);
+    deadline.begin(nr, &mut args);
     loop {
         let r = wait(l, nr, args);
+        if deadline.goes_on(l, nr, &mut args, r) {
+            continue;
+        }
         if r != -EINTR {
+            deadline.give_back(nr, &args, r);
             return r;
         }
         if signal_waits(l) {
             l.interrupted = true;
+            deadline.give_back(nr, &args, r);
             return r;
         }
         wait_on(l);
         if l.attention.load(SeqCst) & ATTENTION_STOP != 0 {
             pause_for_stop(l);
+            commit_for_tick(l);
         }
         deadline.shorten(&mut args);
+    }
+}
+
+/// A tick of the clock has broken off a wait, which has had no effect: it is committed as
+/// it stands.
+pub fn commit_for_tick(l: &mut Local) {
+    if crate::event::takes_tick() {
+        let _guard = engine().lock.acquire(l);
+        crate::event::commit_and_move(l);
     }
 }
 
@@ -379,6 +396,7 @@ pub fn arm(l: &mut Local) {
 /// First code of a new thread, on its own runtime stack.
 pub extern "C" fn thread_main(l: &'static mut Local) -> ! {
     arm(l);
+    object::identity::of_other_thread(l);
     let mask = state().threads[l.slot as usize].sigmask & !signal::RESERVED;
     sys!(RT_SIGPROCMASK, 2, &raw const mask, 0, 8);
     restore_kernel_pointers(l);

@@ -14,6 +14,7 @@ pub fn keep(path: &[u8], z: &[u8]) {
     if p.kept == MAX_KEPT {
         crate::commit::commit(crate::machine::entry::local());
     }
+    p.victim = (st.dev, st.ino);
     let dir = engine().high_fd(high_fd::RUN_DIR);
     let head = FileHead {
         dev: st.dev,
@@ -33,9 +34,37 @@ pub fn keep(path: &[u8], z: &[u8]) {
     if !failed(r) || r == -EEXIST {
         p.files[p.kept] = (st.dev, st.ino);
         p.kept += 1;
-    } else {
+    } else if !keep_by_image(path, z, &st) {
         keep_beside(path, z, &st);
     }
+}
+
+/// The run's directory is on another file system: a name beside an image, if that is
+/// on the right one.
+fn keep_by_image(path: &[u8], z: &[u8], st: &Stat) -> bool {
+    const AT_FDCWD: isize = -100;
+    let p = &mut engine().undo;
+    if p.beside_len == p.beside.len() {
+        return false;
+    }
+    let linked = |name: &[u8; 256]| {
+        let r = sys!(LINKAT, AT_FDCWD, z.as_ptr(), AT_FDCWD, name.as_ptr(), 0);
+        !failed(r) || r == -EEXIST
+    };
+    let mut names = (0..nameless::PLACES).filter_map(|place| nameless::beside(st.ino, place));
+    let Some(name) = names.find(linked) else {
+        return false;
+    };
+    let head = FileHead {
+        dev: st.dev,
+        ino: st.ino,
+        at: u64::MAX,
+        ..NO_HEAD
+    };
+    append_path(record::UNLINKED, &head, path, nameless::text(&name));
+    p.beside[p.beside_len] = name;
+    p.beside_len += 1;
+    true
 }
 
 /// The run's directory is on another file system: a hidden name beside.

@@ -12,6 +12,7 @@
 mod attribute;
 mod changed;
 mod kept;
+pub mod nameless;
 mod play;
 
 pub use attribute::before_attribute;
@@ -30,6 +31,7 @@ use dc_image::boot::high_fd;
 
 const MAX_SIZES: usize = 64;
 const MAX_KEPT: usize = 256;
+const MAX_BESIDE: usize = 64;
 /// Bytes copied at a time.
 const CHUNK: usize = 64 << 10;
 /// More than this is not kept, but committed around.
@@ -49,15 +51,17 @@ pub struct Pending {
     /// Kept second names to remove at the commit: offsets are not needed, the
     /// names are numbered.
     kept: usize,
-    /// Names kept beside their files: count, for the message only.
-    beside: [[u8; 256]; 16],
+    /// Names of ours elsewhere: beside the image, or beside their files.
+    beside: [[u8; 256]; MAX_BESIDE],
     beside_len: usize,
+    /// The file whose name goes with the call under way.
+    victim: (u64, u64),
     /// The files of the kept names: device, inode.
     files: [(u64, u64); MAX_KEPT],
     /// Open files may have names of ours.
     open_names: bool,
     /// Inodes whose names of ours go with the next commit.
-    closed: [u64; 64],
+    closed: [(u64, u64); 64],
     closed_len: usize,
     /// Files whose contents or attributes this interval has changed: device,
     /// inode; and whether there were more.
@@ -78,11 +82,12 @@ impl Pending {
             }; MAX_SIZES],
             len: 0,
             kept: 0,
-            beside: [[0; 256]; 16],
+            beside: [[0; 256]; MAX_BESIDE],
             beside_len: 0,
+            victim: (0, 0),
             files: [(0, 0); MAX_KEPT],
             open_names: false,
-            closed: [0; 64],
+            closed: [(0, 0); 64],
             closed_len: 0,
             changed: [(0, 0); MAX_SIZES],
             changed_len: 0,
@@ -116,11 +121,18 @@ pub fn forget() {
     }
     p.kept = 0;
     for i in 0..p.beside_len {
-        sys!(UNLINK, p.beside[i].as_ptr());
+        if nameless::is_needed(&p.beside[i]) {
+            p.open_names = true;
+        } else {
+            sys!(UNLINK, p.beside[i].as_ptr());
+        }
     }
     p.beside_len = 0;
     for i in 0..p.closed_len {
-        sys!(UNLINKAT, dir, kept_name(p.closed[i]).as_ptr(), 0);
+        let (dev, ino) = p.closed[i];
+        if open_without_name(dev, ino).is_none() {
+            sys!(UNLINKAT, dir, kept_name(ino).as_ptr(), 0);
+        }
     }
     p.closed_len = 0;
     p.changed_len = 0;
@@ -130,12 +142,15 @@ pub fn forget() {
 
 fn open_without_name(dev: u64, ino: u64) -> Option<u32> {
     (ino != 0).then_some(())?;
-    (0..state().root.fd_high as i32)
-        .filter_map(file_of)
-        .find(|&file| {
-            let f = open_file(file);
-            f.unlinked != 0 && (f.dev, f.ino) == (dev, ino)
-        })
+    // Mapped ones may have no descriptor.
+    let is = |&file: &u32| {
+        let f = open_file(file);
+        state().file_refs[file as usize - 1] != 0
+            && f.unlinked != 0
+            && f.kind == crate::state::Kind::Regular
+            && (f.dev, f.ino) == (dev, ino)
+    };
+    (1..=crate::state::MAX_FILES as u32).find(is)
 }
 
 /// The name by which the run's directory keeps a file: its inode.
@@ -151,11 +166,29 @@ pub fn kept_name(ino: u64) -> [u8; 32] {
 }
 
 /// An open file is closed for good: with the next commit its name goes.
-pub fn close_name(ino: u64) {
+pub fn close_name(f: &crate::state::OpenFile) {
     let p = &mut engine().undo;
-    if p.closed_len < p.closed.len() {
-        p.closed[p.closed_len] = ino;
-        p.closed_len += 1;
+    let room = match f.unlinked {
+        nameless::BY_IMAGE => {
+            if p.beside_len < MAX_BESIDE {
+                let n = (f.path_len as usize).min(255);
+                p.beside[p.beside_len] = [0; 256];
+                p.beside[p.beside_len][..n].copy_from_slice(&f.path[..n]);
+                p.beside_len += 1;
+            }
+            MAX_BESIDE - p.beside_len
+        }
+        _ => {
+            if p.closed_len < p.closed.len() {
+                p.closed[p.closed_len] = (f.dev, f.ino);
+                p.closed_len += 1;
+            }
+            p.closed.len() - p.closed_len
+        }
+    };
+    if room < 16 {
+        crate::event::tell(protocols::Event::CommitRequested, 0);
+        crate::machine::entry::local().commit_after = true;
     }
 }
 
@@ -168,7 +201,7 @@ pub fn second_names(dev: u64, ino: u64) -> u64 {
 /// Whether any file has a second name.
 pub fn any_second_names() -> bool {
     let p = &engine().undo;
-    p.kept != 0 || p.open_names
+    p.kept != 0 || p.beside_len != 0 || p.open_names
 }
 
 /// At recovery: whether files have names of ours is not remembered elsewhere.
@@ -365,11 +398,7 @@ pub fn before_store(file: u32, at: u64, from: usize, len: usize) {
     let path = &f.path[..f.path_len as usize];
     let size = base_size(f.dev, f.ino).or_else(|| {
         // Its descriptor may be closed long since.
-        let st = match any_fd(file) {
-            Some(fd) => Stat::of_fd(fd),
-            None => Stat::of_path(f.path.as_ptr()),
-        };
-        let st = st.ok().filter(|st| (st.dev, st.ino) == (f.dev, f.ino))?;
+        let st = nameless::stat_of(file)?;
         remember(&st, path);
         Some(st.size)
     });

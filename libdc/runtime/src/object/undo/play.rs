@@ -93,7 +93,6 @@ fn relink(h: &FileHead, path: &[u8], rest: &[u8]) {
     }
     if h.at == u64::MAX {
         sys!(LINKAT, AT_FDCWD, rest.as_ptr(), AT_FDCWD, path.as_ptr(), 0);
-        sys!(UNLINK, rest.as_ptr());
     } else {
         let dir = engine().high_fd(high_fd::RUN_DIR);
         sys!(
@@ -116,7 +115,12 @@ fn drop_kept_names() {
             && let Some(h) = value_of::<FileHead>(r.payload)
             && open_without_name(h.dev, h.ino).is_none()
         {
-            sys!(UNLINKAT, dir, kept_name(h.ino).as_ptr(), 0);
+            let other = size_of::<FileHead>() + h.path_len as usize + 1;
+            match h.at {
+                // Several names may have been kept by this one.
+                u64::MAX => sys!(UNLINK, r.payload[other..].as_ptr()),
+                _ => sys!(UNLINKAT, dir, kept_name(h.ino).as_ptr(), 0),
+            };
         }
     }
 }

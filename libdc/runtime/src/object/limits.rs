@@ -1,0 +1,176 @@
+//! Limits of resources, as getrlimit(2) has them.
+//!
+//! state:     [`Limits`]: what the program has set
+//! intercept: getrlimit, setrlimit, prlimit64 of the process itself
+//! restore:   setrlimit, before the right to raise them again is given up
+//! survives:  warm and cold; where the kernel refuses, the recovery stops and says which
+//!
+//! The number of descriptors is the program's own view: those above ours are not its
+//! business. RLIMIT_AS and RLIMIT_DATA are never told to the kernel, which would count
+//! the runtime's memory too; `space::quota` enforces them. Of RLIMIT_CPU a new worker
+//! has what is left.
+#![allow(unsafe_code)]
+
+use crate::engine::{engine, state};
+use crate::machine::frame::Local;
+use crate::machine::sys::{errno::*, failed};
+use crate::machine::{nr, user};
+use crate::object::cpu_time;
+use crate::{fatal, sys};
+use dc_image::FatalCode;
+
+const RLIMIT_CPU: usize = 0;
+pub const RLIMIT_DATA: usize = 2;
+const RLIMIT_NOFILE: usize = 7;
+pub const RLIMIT_AS: usize = 9;
+const COUNT: usize = 16;
+const INFINITY: u64 = u64::MAX;
+const NAMES: [&str; COUNT] = [
+    "CPU",
+    "FSIZE",
+    "DATA",
+    "STACK",
+    "CORE",
+    "RSS",
+    "NPROC",
+    "NOFILE",
+    "MEMLOCK",
+    "AS",
+    "LOCKS",
+    "SIGPENDING",
+    "MSGQUEUE",
+    "NICE",
+    "RTPRIO",
+    "RTTIME",
+];
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Limits {
+    /// A bit for each that the program has set.
+    pub set: u64,
+    /// Soft, hard.
+    pub values: [[u64; 2]; COUNT],
+}
+
+/// A fresh program: limits of memory that dcrun was called under.
+pub fn begin() {
+    let limits = &mut state().root.limits;
+    let given = engine().boot.memory_limits;
+    for (resource, limit) in [RLIMIT_AS, RLIMIT_DATA].into_iter().zip(given) {
+        if limit[0] != INFINITY {
+            limits.set |= 1 << resource;
+            limits.values[resource] = limit;
+        }
+    }
+}
+
+/// Whether the runtime enforces a limit, or has its own view of it.
+fn is_ours(resource: usize) -> bool {
+    matches!(resource, RLIMIT_NOFILE | RLIMIT_AS | RLIMIT_DATA)
+}
+
+/// getrlimit(2), setrlimit(2), prlimit(2).
+pub fn call(l: &mut Local, a: [usize; 6]) -> isize {
+    let (resource, new, old) = match l.frame.nr {
+        nr::GETRLIMIT => (a[0], 0, a[1]),
+        nr::SETRLIMIT => (a[0], a[1], 0),
+        _ if a[0] != 0 && a[0] as i32 != state().root.pid => {
+            // SAFETY: the program's own call with its own arguments.
+            return unsafe { crate::machine::sys::raw6(nr::PRLIMIT64, a) };
+        }
+        _ => (a[1], a[2], a[3]),
+    };
+    if resource >= COUNT {
+        // SAFETY: as above.
+        return unsafe { crate::machine::sys::raw6(l.frame.nr, a) };
+    }
+    let current = match value(resource) {
+        Ok(current) => current,
+        Err(r) => return r,
+    };
+    if new != 0 {
+        let Some(want) = user::read::<[u64; 2]>(new) else {
+            return -EFAULT;
+        };
+        let r = set(resource, want, current);
+        if failed(r) {
+            return r;
+        }
+    }
+    if old != 0 && !user::write(old, &current) {
+        return -EFAULT;
+    }
+    0
+}
+
+/// A limit as the program knows it.
+pub fn value(resource: usize) -> Result<[u64; 2], isize> {
+    let root = &state().root;
+    if resource == RLIMIT_NOFILE {
+        return Ok(root.nofile);
+    }
+    if root.limits.set & 1 << resource != 0 {
+        return Ok(root.limits.values[resource]);
+    }
+    let mut kernel = [0u64; 2];
+    let r = sys!(PRLIMIT64, 0, resource, 0, kernel.as_mut_ptr());
+    if failed(r) { Err(r) } else { Ok(kernel) }
+}
+
+fn set(resource: usize, want: [u64; 2], current: [u64; 2]) -> isize {
+    if want[0] > want[1] {
+        return -EINVAL;
+    }
+    if is_ours(resource) {
+        if want[1] > current[1] {
+            return -EPERM;
+        }
+    } else {
+        let r = sys!(PRLIMIT64, 0, resource, left(resource, want).as_ptr(), 0);
+        if failed(r) {
+            return r;
+        }
+    }
+    let root = &mut state().root;
+    if resource == RLIMIT_NOFILE {
+        // More than lies below the reserved numbers cannot be had.
+        root.nofile = [want[0].min(engine().boot.fd_base as u64), want[1]];
+        return 0;
+    }
+    root.limits.set |= 1 << resource;
+    root.limits.values[resource] = want;
+    0
+}
+
+/// What the kernel is told: of processor time, what earlier workers have left of it.
+fn left(resource: usize, want: [u64; 2]) -> [u64; 2] {
+    if resource != RLIMIT_CPU {
+        return want;
+    }
+    let used_s = cpu_time::of_earlier_workers_ns() / 1_000_000_000;
+    want.map(|limit| match limit {
+        INFINITY => INFINITY,
+        limit => limit.saturating_sub(used_s).max(1),
+    })
+}
+
+/// At recovery, before rights are given up.
+pub fn restore() {
+    let limits = state().root.limits;
+    for resource in (0..COUNT).filter(|&i| limits.set & 1 << i != 0 && !is_ours(i)) {
+        let want = left(resource, limits.values[resource]);
+        let r = sys!(PRLIMIT64, 0, resource, want.as_ptr(), 0);
+        if failed(r) {
+            fatal::stop(
+                FatalCode::CannotRestore,
+                r,
+                format_args!(
+                    "restore RLIMIT_{} (soft {}, hard {}): error {}; resume with limits that \
+                     are no lower, or as root",
+                    NAMES[resource], want[0], want[1], -r
+                ),
+            );
+        }
+    }
+}
