@@ -345,7 +345,11 @@ impl Exchange {
         &mut self,
         memory: &mut impl Memory,
         machine: &mut Machine,
+        now: Nanos,
     ) -> Result<(), Error> {
+        if machine.is_time_to_forget(now) {
+            self.forget_idle(memory, machine, now)?;
+        }
         let keys = machine.take_unsettled(SETTLE_AT_ONCE);
         for (index, key) in keys.iter().enumerate() {
             if let Err(error) = self.settle(memory, machine, *key) {
@@ -365,14 +369,28 @@ impl Exchange {
         Ok(())
     }
 
-    /// Part of a transaction that a program makes now and then: forgets idle clients.
+    /// Forgets idle clients; a commit does so now and then.
     pub fn forget_idle(
         &mut self,
         memory: &mut impl Memory,
         machine: &Machine,
         now: Nanos,
     ) -> Result<usize, Error> {
-        let idle = machine.forgettable(now, SETTLE_AT_ONCE);
+        let mut idle = machine.forgettable(now, SETTLE_AT_ONCE);
+        // Of one that this transaction has just heard, or forgotten, nothing is idle.
+        idle.retain(|(key, _)| {
+            let received = self
+                .deferred
+                .received
+                .iter()
+                .any(|inbound| inbound.client == *key);
+            let settled = self
+                .deferred
+                .settlements
+                .iter()
+                .any(|done| done.key == *key);
+            !received && !settled && !self.deferred.forgotten.contains(key)
+        });
         for (key, row) in &idle {
             if let Some(row) = row {
                 tables::remove_client(memory, self.root, *row)?;

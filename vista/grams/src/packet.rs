@@ -407,7 +407,8 @@ mod tests {
 
     #[test]
     fn fields_out_of_bounds_are_refused_though_the_tag_is_right() {
-        let cases: [(&str, fn(&mut Header)); 6] = [
+        type Case = (&'static str, fn(&mut Header));
+        let cases: [Case; 6] = [
             ("fragment length", |h| h.piece = 0),
             ("fragment length", |h| h.piece = PIECE_LIMIT as u32 + 1),
             ("message length", |h| {

@@ -136,11 +136,25 @@ impl Machine {
     }
 
     pub fn has_unsettled(&self) -> bool {
-        !self.unsettled.is_empty()
+        self.links_lag || !self.unsettled.is_empty()
+    }
+
+    /// Whether it is time to look for clients that can be forgotten.
+    pub fn is_time_to_forget(&mut self, now: Nanos) -> bool {
+        let often = nanos(self.settings.forget_after) / 8;
+        let due = now.saturating_sub(self.forgot) > often;
+        let many = self.clients.len() > self.settings.clients;
+        if due {
+            self.forgot = now;
+        }
+        due || many
     }
 
     /// Links about whose servers the next commit should write something.
     pub fn lagging_links(&self) -> Vec<u32> {
+        if !self.links_lag {
+            return Vec::new();
+        }
         let lagging = self.links.iter().filter(|(_, link)| link.row_lags);
         lagging.map(|(number, _)| *number).collect()
     }
@@ -224,6 +238,7 @@ impl Machine {
             if let Some(link) = self.links.get_mut(&number) {
                 link.row_lags = false;
             }
+            self.links_lag = false;
         }
         for (number, seq) in deferred.settled.drain(..) {
             if let Some(link) = self.links.get_mut(&number) {
@@ -297,6 +312,7 @@ impl Machine {
         if let Some(link) = self.links.get_mut(&link) {
             link.moved(address, &mut cx);
             link.row_lags = true;
+            self.links_lag = true;
         }
     }
 
@@ -305,6 +321,7 @@ impl Machine {
         let mut cx = context!(self, now, out);
         if let Some(link) = self.links.get_mut(&link) {
             link.accept_replacement(&mut cx);
+            self.links_lag |= link.row_lags;
         }
     }
 

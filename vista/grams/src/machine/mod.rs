@@ -112,6 +112,10 @@ pub struct Machine {
     timers: Timers,
     /// Clients whose rows lag behind what was heard of them.
     unsettled: Vec<ClientKey>,
+    /// So do those of some links.
+    links_lag: bool,
+    /// When idle clients were looked for.
+    forgot: Nanos,
     random: Random,
     counters: Counters,
 }
@@ -179,6 +183,8 @@ impl Machine {
             grants: Grants::new(boots, chance.secret),
             timers: Timers::default(),
             unsettled: Vec::new(),
+            links_lag: false,
+            forgot: now,
             random: Random::new(chance.seed),
             counters: Counters::default(),
             settings,
@@ -280,6 +286,7 @@ impl Machine {
         match self.links.get_mut(&header.link) {
             Some(link) if header.client == self.node => {
                 link.packet(from, header, payload, &mut cx);
+                self.links_lag |= link.row_lags;
             }
             _ => cx.counters.rejected += 1,
         }

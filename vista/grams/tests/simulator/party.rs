@@ -283,7 +283,7 @@ impl Party {
             exchange.aborted(&mut self.machine);
             return done.map(|()| early);
         }
-        exchange.before_commit(&mut memory(core), &mut self.machine)?;
+        exchange.before_commit(&mut memory(core), &mut self.machine, self.now)?;
         let _ = core.end();
         exchange.committed(&mut self.machine, self.now, out);
         Ok(early)

@@ -1,0 +1,254 @@
+//! The machine between two sockets: who reads, who sends, who keeps the time.
+//!
+//! Whoever waits for a message reads the main socket itself, so that no message is handed from
+//! thread to thread; of several who wait one reads and the others sleep until it has something for
+//! them, or leaves. The port for retransmissions and the time have a thread of their own, so that
+//! a program that computes in its transaction, or waits for nothing, still answers those who did
+//! not get its answer (the thesis uses a signal for that).
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::machine::timer::Nanos;
+use crate::machine::{Body, Machine, Port, Send};
+use crate::packet::Key;
+use crate::socket::Socket;
+use crate::stored::Stored;
+use crate::{Error, Settings};
+
+/// How long the keeper of time sleeps at most, and so how late a retransmission may be when nobody
+/// waits for its answer.
+const SLICE: Duration = Duration::from_millis(32);
+const LONGEST: usize = 65536;
+
+pub struct Net {
+    main: Socket,
+    resend: Socket,
+    key: Option<Key>,
+    shared: Mutex<Shared>,
+    changed: Condvar,
+    begun: Instant,
+    stop: AtomicBool,
+}
+
+pub struct Shared {
+    pub machine: Machine,
+    pub stored: Stored,
+    /// Somebody reads the main socket.
+    reading: bool,
+    waiting: usize,
+    out: Vec<Send>,
+    /// The reader's; taken while it reads.
+    buffer: Vec<u8>,
+}
+
+/// Both sockets, before there is a machine.
+pub struct Bound {
+    pub main: Socket,
+    pub resend: Socket,
+    pub address: SocketAddr,
+    pub resend_port: u16,
+}
+
+/// Binds the main socket, and the other one where it was before if that is free.
+pub fn bind(settings: &Settings, former_resend_port: u16) -> Result<Bound, Error> {
+    let failed = |cause| Error::Socket {
+        action: "listen at",
+        address: settings.listen.to_string(),
+        cause,
+    };
+    let main = Socket::bind(settings.listen)?;
+    let address = main.address().map_err(failed)?;
+    let at = |port| SocketAddr::new(settings.listen.ip(), port);
+    let resend = match settings.resend_port {
+        0 => Socket::bind(at(former_resend_port)).or_else(|_| Socket::bind(at(0)))?,
+        port => Socket::bind(at(port))?,
+    };
+    let resend_port = resend.address().map_err(failed)?.port();
+    Ok(Bound {
+        main,
+        resend,
+        address,
+        resend_port,
+    })
+}
+
+impl Net {
+    pub fn start(bound: Bound, machine: Machine, stored: Stored) -> (Arc<Net>, JoinHandle<()>) {
+        let net = Arc::new(Net {
+            main: bound.main,
+            resend: bound.resend,
+            key: machine.settings.key,
+            shared: Mutex::new(Shared {
+                machine,
+                stored,
+                reading: false,
+                waiting: 0,
+                out: Vec::new(),
+                buffer: vec![0; LONGEST],
+            }),
+            changed: Condvar::new(),
+            begun: Instant::now(),
+            stop: AtomicBool::new(false),
+        });
+        let keeper = net.clone();
+        let thread = std::thread::spawn(move || keeper.keep());
+        (net, thread)
+    }
+
+    pub fn now(&self) -> Nanos {
+        self.begun.elapsed().as_nanos() as Nanos
+    }
+
+    /// A panic of another thread while it held the lock leaves nothing half done that matters: what
+    /// counts is in the tables.
+    pub fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs something that may send, and sends it.
+    pub fn with<T>(&self, act: impl FnOnce(&mut Machine, Nanos, &mut Vec<Send>) -> T) -> T {
+        let mut shared = self.lock();
+        self.with_locked(&mut shared, act)
+    }
+
+    pub fn with_locked<T>(
+        &self,
+        shared: &mut Shared,
+        act: impl FnOnce(&mut Machine, Nanos, &mut Vec<Send>) -> T,
+    ) -> T {
+        let mut out = std::mem::take(&mut shared.out);
+        let done = act(&mut shared.machine, self.now(), &mut out);
+        for send in out.drain(..) {
+            self.send(&send, &shared.stored);
+        }
+        shared.out = out;
+        done
+    }
+
+    /// Waits until `look` finds something, for so long at most.
+    pub fn wait<T>(
+        &self,
+        timeout: Duration,
+        mut look: impl FnMut(&mut Machine) -> Option<T>,
+    ) -> Option<T> {
+        let deadline = Instant::now() + timeout.min(Duration::from_secs(1 << 30));
+        let mut shared = self.lock();
+        loop {
+            if let Some(found) = look(&mut shared.machine) {
+                return Some(found);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            if shared.reading {
+                shared.waiting += 1;
+                let waited = self.changed.wait_timeout(shared, left);
+                shared = waited.unwrap_or_else(PoisonError::into_inner).0;
+                shared.waiting -= 1;
+                continue;
+            }
+            shared = self.read(shared, left);
+        }
+    }
+
+    /// Reads the main socket once, as the only one.
+    fn read<'n>(
+        &'n self,
+        mut shared: MutexGuard<'n, Shared>,
+        left: Duration,
+    ) -> MutexGuard<'n, Shared> {
+        let due = shared.machine.next_due().unwrap_or(Nanos::MAX);
+        let until_due = Duration::from_nanos(due.saturating_sub(self.now()));
+        let mut buffer = std::mem::take(&mut shared.buffer);
+        shared.reading = true;
+        drop(shared);
+        let received = self.main.receive(&mut buffer, left.min(until_due));
+        let mut shared = self.lock();
+        if let Ok(Some((len, from))) = received {
+            self.with_locked(&mut shared, |machine, now, out| {
+                let _ = machine.datagram(now, from, Port::Main, &buffer[..len], out);
+                if due <= now {
+                    machine.tick(now, out);
+                }
+            });
+        } else {
+            self.with_locked(&mut shared, |machine, now, out| machine.tick(now, out));
+        }
+        shared.buffer = buffer;
+        shared.reading = false;
+        if shared.waiting > 0 {
+            self.changed.notify_all();
+        }
+        shared
+    }
+
+    /// The thread that receives retransmissions and keeps the time.
+    fn keep(&self) {
+        let mut buffer = vec![0; LONGEST];
+        while !self.stop.load(Ordering::Acquire) {
+            let due = self.lock().machine.next_due().unwrap_or(Nanos::MAX);
+            let wait = Duration::from_nanos(due.saturating_sub(self.now()));
+            let received = self.resend.receive(&mut buffer, wait.min(SLICE));
+            let mut shared = self.lock();
+            if let Ok(Some((len, from))) = received {
+                self.with_locked(&mut shared, |machine, now, out| {
+                    let _ = machine.datagram(now, from, Port::Resend, &buffer[..len], out);
+                });
+            }
+            self.with_locked(&mut shared, |machine, now, out| machine.tick(now, out));
+            // When nobody waits for anything, acknowledgements and questions still come here.
+            if !shared.reading && !matches!(received, Ok(Some(_))) {
+                self.drain(&mut shared, &mut buffer);
+            }
+            if shared.waiting > 0 {
+                self.changed.notify_all();
+            }
+        }
+    }
+
+    fn drain(&self, shared: &mut Shared, buffer: &mut [u8]) {
+        for _ in 0..256 {
+            let Ok(Some((len, from))) = self.main.poll(buffer) else {
+                return;
+            };
+            self.with_locked(shared, |machine, now, out| {
+                let _ = machine.datagram(now, from, Port::Main, &buffer[..len], out);
+            });
+        }
+    }
+
+    fn send(&self, send: &Send, stored: &Stored) {
+        let payload: &[u8] = match &send.body {
+            Body::Nothing => &[],
+            Body::Made(bytes) => bytes,
+            Body::Stored { at, len } => stored.bytes(*at, *len as usize),
+        };
+        let header = send.header.seal(payload, self.key.as_ref());
+        let socket = match send.from {
+            Port::Main => &self.main,
+            Port::Resend => &self.resend,
+        };
+        // What is not taken is sent again later, as what is lost.
+        let _ = socket.send(send.to, &header, payload);
+    }
+
+    /// Ends the thread; packets are then neither received nor sent.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        if let Ok(mut address) = self.resend.address() {
+            // It may be asleep: anything wakes it.
+            if address.ip().is_unspecified() {
+                address.set_ip(match address {
+                    SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+                    SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+                });
+            }
+            let _ = self.resend.send(address, b"stop", &[]);
+        }
+    }
+}
