@@ -346,6 +346,17 @@ impl<B: Backend> Transaction<'_, B> {
         Ok(found.transpose()?.map(Request::from))
     }
 
+    /// A request that an earlier transaction has received without answering it; its body is the
+    /// program's own since.
+    pub fn unanswered(&self, id: RequestId) -> Result<Request, Error> {
+        let shared = self.net.lock();
+        self.exchange.check_received(&shared.machine, &id)?;
+        Ok(Request {
+            id,
+            body: Arc::default(),
+        })
+    }
+
     /// Sends the response to a request when the transaction commits.
     #[inline]
     pub fn send_response(&mut self, request: Request, message: &[u8]) -> Result<(), Error> {
