@@ -287,11 +287,12 @@ impl<B: Backend> Transaction<'_, B> {
     /// segment is full.
     #[inline]
     pub fn send_request(&mut self, peer: Peer, message: &[u8]) -> Result<RequestId, Error> {
-        let (exchange, tx, segment) = (&mut *self.exchange, &mut self.tx, self.segment);
-        self.net.with(|machine, now, out| {
-            let mut memory = memory(tx, segment);
-            exchange.send_request(&mut memory, machine, (now, out), peer.0, message)
-        })
+        let mut shared = self.net.lock();
+        let mut memory = memory(&mut self.tx, self.segment);
+        // Nothing is sent here but by a planted fault, for which the simulator is the place.
+        let early = (0, &mut Vec::new());
+        self.exchange
+            .send_request(&mut memory, &mut shared.machine, early, peer.0, message)
     }
 
     /// Receives the answer to a request of an earlier transaction; waits for it for so long at
@@ -313,9 +314,7 @@ impl<B: Backend> Transaction<'_, B> {
         let (exchange, tx, segment) = (&mut *self.exchange, &mut self.tx, self.segment);
         let found = self.net.wait(timeout, |machine| {
             let mut memory = memory(tx, segment);
-            // Nothing is sent here but by a planted fault, for which the simulator is the place.
-            let mut out = Vec::new();
-            match exchange.receive_response(&mut memory, machine, (0, &mut out), id) {
+            match exchange.receive_response(&mut memory, machine, (0, &mut Vec::new()), id) {
                 Ok(Answer::Response(bytes)) => Some(Ok(bytes)),
                 Ok(Answer::NotYet) => None,
                 Err(error) => Some(Err(error)),
@@ -360,11 +359,11 @@ impl<B: Backend> Transaction<'_, B> {
     /// Sends the response to a request when the transaction commits.
     #[inline]
     pub fn send_response(&mut self, request: Request, message: &[u8]) -> Result<(), Error> {
-        let (exchange, tx, segment) = (&mut *self.exchange, &mut self.tx, self.segment);
-        self.net.with(|machine, now, out| {
-            let mut memory = memory(tx, segment);
-            exchange.send_response(&mut memory, machine, (now, out), &request.id, message)
-        })
+        let mut shared = self.net.lock();
+        let mut memory = memory(&mut self.tx, self.segment);
+        let early = (0, &mut Vec::new());
+        let (exchange, machine) = (&mut *self.exchange, &mut shared.machine);
+        exchange.send_response(&mut memory, machine, early, &request.id, message)
     }
 
     /// Makes everything permanent together: stores, sends and receives. Then the messages leave.
@@ -478,6 +477,11 @@ impl Request {
     /// What the client has sent; empty for one that an earlier transaction has received.
     pub fn body(&self) -> &[u8] {
         &self.body
+    }
+
+    /// The same, to be kept while the request is answered.
+    pub fn take_body(&mut self) -> Arc<Vec<u8>> {
+        std::mem::take(&mut self.body)
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::machine::timer::Nanos;
+use crate::machine::timer::{Nanos, nanos};
 use crate::machine::{Body, Machine, Port, Send};
 use crate::packet::Key;
 use crate::socket::Socket;
@@ -111,17 +111,19 @@ impl Net {
 
     /// Runs something that may send, and sends it.
     pub fn with<T>(&self, act: impl FnOnce(&mut Machine, Nanos, &mut Vec<Send>) -> T) -> T {
+        let now = self.now();
         let mut shared = self.lock();
-        self.with_locked(&mut shared, act)
+        self.with_locked(&mut shared, now, act)
     }
 
     pub fn with_locked<T>(
         &self,
         shared: &mut Shared,
+        now: Nanos,
         act: impl FnOnce(&mut Machine, Nanos, &mut Vec<Send>) -> T,
     ) -> T {
         let mut out = std::mem::take(&mut shared.out);
-        let done = act(&mut shared.machine, self.now(), &mut out);
+        let done = act(&mut shared.machine, now, &mut out);
         for send in out.drain(..) {
             self.send(&send, &shared.stored);
         }
@@ -135,56 +137,60 @@ impl Net {
         timeout: Duration,
         mut look: impl FnMut(&mut Machine) -> Option<T>,
     ) -> Option<T> {
-        let deadline = Instant::now() + timeout.min(Duration::from_secs(1 << 30));
         let mut shared = self.lock();
-        loop {
-            if let Some(found) = look(&mut shared.machine) {
-                return Some(found);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
+        if let Some(found) = look(&mut shared.machine) {
+            return Some(found);
+        }
+        // The clock is read once for each packet: it is a good part of what a message costs.
+        let mut now = self.now();
+        let deadline = now.saturating_add(nanos(timeout));
+        while now < deadline {
             if shared.reading {
                 shared.waiting += 1;
+                let left = Duration::from_nanos(deadline - now);
                 let waited = self.changed.wait_timeout(shared, left);
                 shared = waited.unwrap_or_else(PoisonError::into_inner).0;
                 shared.waiting -= 1;
-                continue;
+                now = self.now();
+            } else {
+                (shared, now) = self.read(shared, now, deadline);
             }
-            shared = self.read(shared, left);
+            if let Some(found) = look(&mut shared.machine) {
+                return Some(found);
+            }
         }
+        None
     }
 
-    /// Reads the main socket once, as the only one.
+    /// Reads the main socket once, as the only one, until the deadline at most.
     fn read<'n>(
         &'n self,
         mut shared: MutexGuard<'n, Shared>,
-        left: Duration,
-    ) -> MutexGuard<'n, Shared> {
+        now: Nanos,
+        deadline: Nanos,
+    ) -> (MutexGuard<'n, Shared>, Nanos) {
         let due = shared.machine.next_due().unwrap_or(Nanos::MAX);
-        let until_due = Duration::from_nanos(due.saturating_sub(self.now()));
+        let left = Duration::from_nanos(due.min(deadline).saturating_sub(now));
         let mut buffer = std::mem::take(&mut shared.buffer);
         shared.reading = true;
         drop(shared);
-        let received = self.main.receive(&mut buffer, left.min(until_due));
+        let received = self.main.receive(&mut buffer, left);
+        let now = self.now();
         let mut shared = self.lock();
-        if let Ok(Some((len, from))) = received {
-            self.with_locked(&mut shared, |machine, now, out| {
+        self.with_locked(&mut shared, now, |machine, now, out| {
+            if let Ok(Some((len, from))) = received {
                 let _ = machine.datagram(now, from, Port::Main, &buffer[..len], out);
-                if due <= now {
-                    machine.tick(now, out);
-                }
-            });
-        } else {
-            self.with_locked(&mut shared, |machine, now, out| machine.tick(now, out));
-        }
+            }
+            if due <= now {
+                machine.tick(now, out);
+            }
+        });
         shared.buffer = buffer;
         shared.reading = false;
         if shared.waiting > 0 {
             self.changed.notify_all();
         }
-        shared
+        (shared, now)
     }
 
     /// The thread that receives retransmissions and keeps the time.
@@ -194,13 +200,14 @@ impl Net {
             let due = self.lock().machine.next_due().unwrap_or(Nanos::MAX);
             let wait = Duration::from_nanos(due.saturating_sub(self.now()));
             let received = self.resend.receive(&mut buffer, wait.min(SLICE));
+            let now = self.now();
             let mut shared = self.lock();
-            if let Ok(Some((len, from))) = received {
-                self.with_locked(&mut shared, |machine, now, out| {
+            self.with_locked(&mut shared, now, |machine, now, out| {
+                if let Ok(Some((len, from))) = received {
                     let _ = machine.datagram(now, from, Port::Resend, &buffer[..len], out);
-                });
-            }
-            self.with_locked(&mut shared, |machine, now, out| machine.tick(now, out));
+                }
+                machine.tick(now, out);
+            });
             // When nobody waits for anything, acknowledgements and questions still come here.
             if !shared.reading && !matches!(received, Ok(Some(_))) {
                 self.drain(&mut shared, &mut buffer);
@@ -216,7 +223,7 @@ impl Net {
             let Ok(Some((len, from))) = self.main.poll(buffer) else {
                 return;
             };
-            self.with_locked(shared, |machine, now, out| {
+            self.with_locked(shared, self.now(), |machine, now, out| {
                 let _ = machine.datagram(now, from, Port::Main, &buffer[..len], out);
             });
         }

@@ -6,12 +6,12 @@
 //! tables by the next commit: until then a start would know more requests than need be, which is
 //! harmless.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use rio_core::At;
 use vista::Ptr;
 
+use super::seqs::Seqs;
 use super::timer::{Nanos, Timer, nanos};
 use super::{Body, ClientKey, Context, Port, Send};
 use crate::fragment::{Added, Assembly, Outgoing};
@@ -35,7 +35,7 @@ pub struct Client {
     /// What the client says: all below are settled, and of those above these.
     pub low: u64,
     pub done: u64,
-    pub slots: BTreeMap<u64, Served>,
+    pub slots: Seqs<Served>,
     pub heard: Nanos,
     /// It was not heard of since this start, at an address that clients may not know.
     greet: bool,
@@ -73,7 +73,7 @@ impl Client {
             listed: false,
             low: 0,
             done: 0,
-            slots: BTreeMap::new(),
+            slots: Seqs::default(),
             heard: now,
             greet: false,
             ping_due: u64::MAX,
@@ -120,7 +120,7 @@ impl Client {
 
     /// Whether slots are kept that the client could free by a word.
     fn owes(&self) -> bool {
-        let kept = self.slots.range(self.low..);
+        let kept = self.slots.from(self.low..);
         kept.map(|(_, served)| served)
             .any(|served| matches!(served, Served::Responded { .. } | Served::Done))
     }
@@ -152,21 +152,21 @@ impl Client {
             .iter()
             .filter_map(move |(seq, served)| match served {
                 Served::Arriving(_) | Served::Arrived => None,
-                _ if *seq < low => Some((*seq, true)),
+                _ if seq < low => Some((seq, true)),
                 Served::Done => None,
-                _ => is_done(*seq, low, done).then_some((*seq, false)),
+                _ => is_done(seq, low, done).then_some((seq, false)),
             })
     }
 
     /// The first request whose slot is taken, now or by the next commit.
     fn first_unsettled(&self) -> u64 {
-        let taken = |(seq, served): &(&u64, &Served)| {
-            **seq >= self.low || matches!(served, Served::Arriving(_) | Served::Arrived)
+        let taken = |(seq, served): &(u64, &Served)| {
+            *seq >= self.low || matches!(served, Served::Arriving(_) | Served::Arrived)
         };
         self.slots
             .iter()
             .find(taken)
-            .map_or(u64::MAX, |(seq, _)| *seq)
+            .map_or(u64::MAX, |(seq, _)| seq)
     }
 
     /// Whether it may be forgotten: nothing of it is unsettled.
@@ -231,7 +231,7 @@ impl Client {
             cx.counters.no_room += 1;
             return None;
         }
-        match self.slots.get_mut(&seq) {
+        match self.slots.get_mut(seq) {
             None if header.piece >= header.message_len => {
                 if !room {
                     cx.counters.no_room += 1;
@@ -284,7 +284,7 @@ impl Client {
         cx: &mut Context<'_>,
     ) -> Option<Vec<u8>> {
         let seq = header.seq;
-        let Some(Served::Arriving(assembly)) = self.slots.get_mut(&seq) else {
+        let Some(Served::Arriving(assembly)) = self.slots.get_mut(seq) else {
             return None;
         };
         let (len, piece, offset) = (header.message_len, header.piece, header.offset);
@@ -293,7 +293,7 @@ impl Client {
             let memory = assembly.memory();
             *cx.assembly_bytes -= memory.min(*cx.assembly_bytes);
             // Without room even a whole one must come again.
-            let served = self.slots.remove(&seq);
+            let served = self.slots.remove(seq);
             if !room {
                 cx.counters.no_room += 1;
                 return None;
@@ -324,7 +324,7 @@ impl Client {
     /// The client tells which fragments of a response have arrived.
     fn have(&mut self, header: &Header, have: &Have, port: Port, cx: &mut Context<'_>) {
         let seq = header.seq;
-        let Some(Served::Responded { outgoing, .. }) = self.slots.get_mut(&seq) else {
+        let Some(Served::Responded { outgoing, .. }) = self.slots.get_mut(seq) else {
             return;
         };
         let mut fragments = Vec::new();
@@ -361,15 +361,15 @@ impl Client {
         (self.row_stream, self.row_address) = (stream, address);
         for &(seq, below_floor) in seqs {
             match below_floor {
-                true => self.slots.remove(&seq),
+                true => drop(self.slots.remove(seq)),
                 false => self.slots.insert(seq, Served::Done),
-            };
+            }
         }
     }
 
     pub fn drop_assemblies(&mut self) -> usize {
         let mut freed = 0;
-        self.slots.retain(|_, served| match served {
+        self.slots.retain(|served| match served {
             Served::Arriving(assembly) => {
                 freed += assembly.memory();
                 false
@@ -380,7 +380,7 @@ impl Client {
     }
 
     fn send_more(&mut self, seq: u64, port: Port, again: bool, cx: &mut Context<'_>) {
-        let Some(Served::Responded { outgoing, len, .. }) = self.slots.get_mut(&seq) else {
+        let Some(Served::Responded { outgoing, len, .. }) = self.slots.get_mut(seq) else {
             return;
         };
         if outgoing.is_single() {
@@ -400,7 +400,7 @@ impl Client {
         again: bool,
         cx: &mut Context<'_>,
     ) {
-        let Some(Served::Responded { at, len, outgoing }) = self.slots.get(&seq) else {
+        let Some(Served::Responded { at, len, outgoing }) = self.slots.get(seq) else {
             return;
         };
         let header = Header {

@@ -91,7 +91,7 @@ impl Machine {
                 continue;
             };
             if inbound.seq < client.low && self.settings.plant != Some(Plant::FloorIgnored) {
-                client.slots.remove(&inbound.seq);
+                client.slots.remove(inbound.seq);
                 continue;
             }
             return Some(inbound);
@@ -329,6 +329,6 @@ impl Machine {
     pub fn received_client(&self, id: &RequestId) -> Option<&Client> {
         let key = (crate::NodeId(id.node), id.link as u32);
         let client = self.clients.get(&key)?;
-        matches!(client.slots.get(&id.seq), Some(Served::Received)).then_some(client)
+        matches!(client.slots.get(id.seq), Some(Served::Received)).then_some(client)
     }
 }

@@ -5,13 +5,13 @@
 //! which it does for what a commit has received and never before. An acknowledgement is `low` and
 //! `done` of any packet, and is repeated by every later one.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rio_core::At;
 use vista::Ptr;
 
+use super::seqs::Seqs;
 use super::timer::{Nanos, RoundTrip, Timer, nanos};
 use super::{Body, Context, Port, Send};
 use crate::fragment::{Added, Assembly, Outgoing};
@@ -43,7 +43,7 @@ pub struct Link {
     /// What the server says it can hold; before it was asked, anything.
     pub window: u32,
     pub next_seq: u64,
-    pending: BTreeMap<u64, Pending>,
+    pending: Seqs<Pending>,
     hello_due: Nanos,
     hello_tries: u32,
     ack_due: Option<Nanos>,
@@ -88,7 +88,7 @@ impl Link {
             resend_port: 0,
             window: u32::MAX,
             next_seq: row.next_seq,
-            pending: BTreeMap::new(),
+            pending: Seqs::default(),
             hello_due: 0,
             hello_tries: 0,
             ack_due: None,
@@ -107,16 +107,16 @@ impl Link {
     }
 
     pub fn is_unsettled(&self, seq: u64) -> bool {
-        self.pending.contains_key(&seq)
+        self.pending.contains(seq)
     }
 
     pub fn unsettled_seqs(&self) -> impl Iterator<Item = u64> {
-        self.pending.keys().copied()
+        self.pending.iter().map(|(seq, _)| seq)
     }
 
     /// The response, if it is there.
     pub fn answer(&self, seq: u64) -> Option<&Arc<Vec<u8>>> {
-        match self.pending.get(&seq)?.answer {
+        match self.pending.get(seq)?.answer {
             Answer::Whole(ref bytes) => Some(bytes),
             _ => None,
         }
@@ -124,7 +124,7 @@ impl Link {
 
     /// All requests below are settled.
     fn low(&self) -> u64 {
-        self.pending.keys().next().copied().unwrap_or(self.next_seq)
+        self.pending.first().unwrap_or(self.next_seq)
     }
 
     /// Of the 64 requests after `low` those that are settled.
@@ -135,8 +135,9 @@ impl Link {
         } else {
             (1 << count) - 1
         };
-        let unsettled = self.pending.range(low + 1..low + 65);
-        unsettled.fold(all, |done, (seq, _)| done & !(1 << (seq - low - 1)))
+        let unsettled = self.pending.from(low + 1..);
+        let near = unsettled.take_while(|(seq, _)| *seq < low + 65);
+        near.fold(all, |done, (seq, _)| done & !(1 << (seq - low - 1)))
     }
 
     fn header(&self, client: NodeId, kind: Kind, seq: u64) -> Header {
@@ -178,7 +179,7 @@ impl Link {
 
     /// A response was received by a commit, or its request was abandoned.
     pub(super) fn settled(&mut self, seq: u64, cx: &mut Context<'_>) {
-        let Some(pending) = self.pending.remove(&seq) else {
+        let Some(pending) = self.pending.remove(seq) else {
             return;
         };
         if let Answer::Arriving(assembly) = pending.answer {
@@ -263,10 +264,10 @@ impl Link {
         self.cookie = welcome.cookie;
         self.window = welcome.window.max(1);
         self.hello_tries = 0;
-        let seqs: Vec<u64> = self.pending.keys().copied().collect();
+        let seqs: Vec<u64> = self.unsettled_seqs().collect();
         for seq in seqs {
             let wait = self.wait(0, cx);
-            if let Some(pending) = self.pending.get_mut(&seq) {
+            if let Some(pending) = self.pending.get_mut(seq) {
                 pending.outgoing = Outgoing::new(pending.len, pending.outgoing.piece());
                 (pending.sent, pending.due, pending.tries) = (cx.now, cx.now + wait, 1);
             }
@@ -298,7 +299,7 @@ impl Link {
 
     fn response(&mut self, header: &Header, payload: &[u8], cx: &mut Context<'_>) {
         let seq = header.seq;
-        let Some(pending) = self.pending.get_mut(&seq) else {
+        let Some(pending) = self.pending.get_mut(seq) else {
             cx.counters.duplicates += 1;
             if seq < self.next_seq && header.flags & RESENT != 0 {
                 self.ack_now(cx);
@@ -366,7 +367,7 @@ impl Link {
 
     /// The server tells which fragments of a request have arrived.
     fn have(&mut self, header: &Header, payload: &[u8], cx: &mut Context<'_>) {
-        let (Some(pending), Some(have)) = (self.pending.get_mut(&header.seq), Have::parse(payload))
+        let (Some(pending), Some(have)) = (self.pending.get_mut(header.seq), Have::parse(payload))
         else {
             return;
         };
@@ -385,7 +386,7 @@ impl Link {
 
     /// Sends what may be sent of a request for the first time.
     fn send_more(&mut self, seq: u64, cx: &mut Context<'_>) {
-        let Some(pending) = self.pending.get_mut(&seq) else {
+        let Some(pending) = self.pending.get_mut(seq) else {
             return;
         };
         if pending.outgoing.is_single() {
@@ -406,7 +407,7 @@ impl Link {
         again: bool,
         cx: &mut Context<'_>,
     ) {
-        let Some(pending) = self.pending.get(&seq) else {
+        let Some(pending) = self.pending.get(seq) else {
             return;
         };
         let (at, message_len, piece) = (pending.at, pending.len, pending.outgoing.piece());
@@ -460,7 +461,7 @@ impl Link {
                 .pending
                 .iter()
                 .filter(|(_, pending)| pending.due <= cx.now);
-            let late: Vec<u64> = late.map(|(seq, _)| *seq).take(AGAIN_AT_ONCE).collect();
+            let late: Vec<u64> = late.map(|(seq, _)| seq).take(AGAIN_AT_ONCE).collect();
             for seq in late {
                 self.again(seq, cx);
             }
@@ -473,7 +474,7 @@ impl Link {
 
     /// Nothing was heard of a request for a while.
     fn again(&mut self, seq: u64, cx: &mut Context<'_>) {
-        let Some(pending) = self.pending.get_mut(&seq) else {
+        let Some(pending) = self.pending.get_mut(seq) else {
             return;
         };
         pending.tries += 1;
@@ -495,7 +496,7 @@ impl Link {
         };
         let wait = self.wait(tries, cx);
         let due = cx.now + cx.random.jittered(wait);
-        if let Some(pending) = self.pending.get_mut(&seq) {
+        if let Some(pending) = self.pending.get_mut(seq) {
             pending.due = due;
         }
         cx.counters.resent += 1;
@@ -580,7 +581,7 @@ impl Link {
             self.ack_due.is_some(),
         )
             .hash(hasher);
-        for (seq, pending) in &self.pending {
+        for (seq, pending) in self.pending.iter() {
             (
                 seq,
                 pending.at,

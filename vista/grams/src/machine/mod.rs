@@ -14,6 +14,7 @@ pub mod client;
 pub mod commit;
 mod grant;
 pub mod link;
+pub mod seqs;
 pub mod timer;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -454,12 +455,12 @@ impl Machine {
     pub fn unanswered(&self) -> Vec<RequestId> {
         let mut found = Vec::new();
         for (key, client) in &self.clients {
-            for (seq, served) in &client.slots {
+            for (seq, served) in client.slots.iter() {
                 if matches!(served, Served::Received) {
                     found.push(RequestId {
                         node: key.0.0,
                         link: key.1.into(),
-                        seq: *seq,
+                        seq,
                     });
                 }
             }
