@@ -7,8 +7,6 @@
 //!   transactions only, because an open one borrows the whole: so no transaction waits for the
 //!   answer to what it sends itself, which would wait for ever.
 
-use std::fs::File;
-use std::io::Read;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -18,9 +16,9 @@ use std::time::Duration;
 use vista::{Backend, Segment, SegmentOptions, Store};
 
 use crate::exchange::{Answer, Exchange};
-use crate::machine::{Chance, Counters, Inbound, Machine};
+use crate::machine::{Counters, Inbound};
 use crate::memory::InTransaction;
-use crate::net::{self, Bound, Net};
+use crate::net::{self, Net};
 use crate::stored::Stored;
 use crate::tables;
 use crate::{Error, NodeId, RequestId, Settings};
@@ -92,38 +90,18 @@ impl<B: Backend> Grams<B> {
             tx: &mut tx,
             segment,
         };
-        let loaded = match tables::load(&memory)? {
-            Some(loaded) => loaded,
-            None => {
-                tables::create(&mut memory, NodeId(random()?), settings.window)?;
-                tables::load(&memory)?.ok_or(Error::Damaged("no root".into()))?
-            }
-        };
-        let bound = net::bind(&settings, loaded.root.resend_port as u16)?;
-        let Bound {
-            address,
-            resend_port,
-            ..
-        } = bound;
-        let before = SocketAddr::from(loaded.root.address);
-        // Behind an address that stands for all of them, nobody knows whether it has changed.
-        let moved = loaded.root.boots > 0 && (before != address || address.ip().is_unspecified());
-        let boots = tables::start(&mut memory, loaded.place, address, resend_port)?;
+        let (bound, machine, root) = net::start_tables(&mut memory, settings)?;
+        let address = bound.address;
         tx.commit()?;
-        let chance = Chance {
-            seed: u64::from_le_bytes(random::<8>()?),
-            secret: random()?,
-        };
-        let machine = Machine::new(settings, &loaded, boots, resend_port, moved, chance, 0);
-        let window = store.backend().window(segment.index());
+        let (base, len) = (store.base(segment), store.info(segment)?.len as usize);
         // SAFETY: the store keeps the segment mapped in place; `Drop` ends the thread before it.
         #[allow(unsafe_code)]
-        let stored = unsafe { Stored::new(segment.index(), window) };
+        let stored = unsafe { Stored::at(segment.index(), base, len) };
         let (net, thread) = Net::start(bound, machine, stored);
         Ok(Grams {
             net,
             thread: Some(thread),
-            exchange: Exchange::new(loaded.place),
+            exchange: Exchange::new(root),
             segment,
             address,
             store,
@@ -243,7 +221,7 @@ impl<B: Backend> Grams<B> {
     /// Lengthens the segment of tables and buffers.
     pub fn grow(&mut self, len: usize) -> Result<(), Error> {
         self.store.grow(self.segment, len)?;
-        let len = self.store.backend().window(self.segment.index()).len;
+        let len = self.store.info(self.segment)?.len as usize;
         self.net.lock().stored.grown(len);
         Ok(())
     }
@@ -500,11 +478,4 @@ impl Peer {
     pub fn from_number(number: u32) -> Peer {
         Peer(number)
     }
-}
-
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
-    let mut bytes = [0; N];
-    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-    read.map_err(|cause| Error::Settings(format!("read /dev/urandom: {cause}")))?;
-    Ok(bytes)
 }

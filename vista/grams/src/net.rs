@@ -6,6 +6,8 @@
 //! a program that computes in its transaction, or waits for nothing, still answers those who did
 //! not get its answer (the thesis uses a signal for that).
 
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,11 +15,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::machine::timer::{Nanos, nanos};
-use crate::machine::{Body, Machine, Port, Send};
+use vista::Ptr;
+
+use crate::machine::{Body, Chance, Machine, Port, Send};
+use crate::memory::Memory;
 use crate::packet::Key;
 use crate::socket::Socket;
 use crate::stored::Stored;
-use crate::{Error, Settings};
+use crate::tables::{self, Root};
+use crate::{Error, NodeId, Settings};
 
 /// How long the keeper of time sleeps at most, and so how late a retransmission may be when nobody
 /// waits for its answer.
@@ -76,7 +82,46 @@ pub fn bind(settings: &Settings, former_resend_port: u16) -> Result<Bound, Error
     })
 }
 
+/// What a start does in its transaction: reads the tables, or makes them; binds the sockets; counts
+/// the start. The machine it makes knows all that is to be sent.
+pub fn start_tables(
+    memory: &mut impl Memory,
+    settings: Settings,
+) -> Result<(Bound, Machine, Ptr<Root>), Error> {
+    let loaded = match tables::load(memory)? {
+        Some(loaded) => loaded,
+        None => {
+            tables::create(memory, NodeId(random()?), settings.window)?;
+            tables::load(memory)?.ok_or(Error::Damaged("no root".into()))?
+        }
+    };
+    let bound = bind(&settings, loaded.root.resend_port as u16)?;
+    let (address, resend_port) = (bound.address, bound.resend_port);
+    let before = SocketAddr::from(loaded.root.address);
+    // Behind an address that stands for all of them, nobody knows whether it has changed.
+    let moved = loaded.root.boots > 0 && (before != address || address.ip().is_unspecified());
+    let boots = tables::start(memory, loaded.place, address, resend_port)?;
+    let chance = Chance {
+        seed: u64::from_le_bytes(random::<8>()?),
+        secret: random()?,
+    };
+    let machine = Machine::new(settings, &loaded, boots, resend_port, moved, chance, 0);
+    Ok((bound, machine, loaded.place))
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    read.map_err(|cause| Error::Settings(format!("read /dev/urandom: {cause}")))?;
+    Ok(bytes)
+}
+
 impl Net {
+    /// Where the main socket listens.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.main.address().ok()
+    }
+
     pub fn start(bound: Bound, machine: Machine, stored: Stored) -> (Arc<Net>, JoinHandle<()>) {
         let net = Arc::new(Net {
             main: bound.main,

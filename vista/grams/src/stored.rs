@@ -8,7 +8,6 @@
 use std::slice;
 
 use rio_core::At;
-use rio_core::Window;
 
 /// The segment that holds the buffers, as it is mapped.
 pub struct Stored {
@@ -25,12 +24,8 @@ unsafe impl Sync for Stored {}
 impl Stored {
     /// # Safety
     /// The segment stays mapped at this place until the value is dropped; it may become longer.
-    pub unsafe fn new(segment: usize, window: Window) -> Stored {
-        Stored {
-            segment,
-            base: window.base,
-            len: window.len,
-        }
+    pub unsafe fn at(segment: usize, base: *const u8, len: usize) -> Stored {
+        Stored { segment, base, len }
     }
 
     /// The segment was lengthened in place.

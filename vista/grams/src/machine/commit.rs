@@ -99,6 +99,11 @@ impl Machine {
         None
     }
 
+    /// How long the request is that will be taken next.
+    pub fn next_request_len(&self) -> Option<usize> {
+        self.inbox.front().map(|inbound| inbound.bytes.len())
+    }
+
     /// What the next commit should write of a client, if anything.
     pub fn settlement(&self, key: ClientKey) -> Option<Settlement> {
         let client = self.clients.get(&key)?;
