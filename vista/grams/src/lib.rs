@@ -78,6 +78,7 @@ pub mod exchange;
 pub mod fragment;
 mod grams;
 mod id;
+pub mod inspect;
 pub mod machine;
 #[allow(unsafe_code)]
 pub mod memory;
