@@ -73,6 +73,8 @@ pub struct Transaction<'g, B: Backend> {
     exchange: &'g mut Exchange,
     net: &'g Net,
     segment: Segment,
+    /// A commit is a store in memory.
+    is_quick: bool,
 }
 
 impl<B: Backend> Grams<B> {
@@ -126,6 +128,7 @@ impl<B: Backend> Grams<B> {
     #[inline]
     pub fn begin(&mut self) -> Result<Transaction<'_, B>, Error> {
         Ok(Transaction {
+            is_quick: !self.store.backend().writes_back(),
             tx: Some(self.store.begin()?),
             exchange: &mut self.exchange,
             net: &self.net,
@@ -348,24 +351,33 @@ impl<B: Backend> Transaction<'_, B> {
     #[inline]
     pub fn commit(mut self) -> Result<(), Error> {
         let mut shared = self.net.lock();
-        let idle = self.exchange.is_idle(&shared.machine);
-        if !idle {
-            let mut memory = memory(&mut self.tx, self.segment);
-            let now = self.net.now();
-            self.exchange
-                .before_commit(&mut memory, &mut shared.machine, now)?;
+        if self.exchange.is_idle(&shared.machine) {
+            drop(shared);
+            return Ok(self.tx.take().expect("open until it ends").commit()?);
         }
-        drop(shared);
+        let mut memory = memory(&mut self.tx, self.segment);
+        let told = shared.told;
+        self.exchange
+            .before_commit(&mut memory, &mut shared.machine, told)?;
         let tx = self.tx.take().expect("open until it ends");
-        if let Err(error) = tx.commit() {
-            self.exchange.aborted(&mut self.net.lock().machine);
+        let done = if self.is_quick {
+            tx.commit()
+        } else {
+            // Nobody waits for a disk that only wants to answer.
+            drop(shared);
+            let done = tx.commit();
+            shared = self.net.lock();
+            done
+        };
+        if let Err(error) = done {
+            self.exchange.aborted(&mut shared.machine);
             return Err(error.into());
         }
-        if !idle {
-            let exchange = &mut *self.exchange;
-            self.net
-                .with(|machine, now, out| exchange.committed(machine, now, out));
-        }
+        let exchange = &mut *self.exchange;
+        let now = self.net.now();
+        self.net.with_locked(&mut shared, now, |machine, now, out| {
+            exchange.committed(machine, now, out);
+        });
         Ok(())
     }
 

@@ -46,6 +46,8 @@ pub struct Shared {
     /// Somebody reads the main socket.
     reading: bool,
     waiting: usize,
+    /// When the machine was last told something.
+    pub told: Nanos,
     out: Vec<Send>,
     /// The reader's; taken while it reads.
     buffer: Vec<u8>,
@@ -132,6 +134,7 @@ impl Net {
                 stored,
                 reading: false,
                 waiting: 0,
+                told: 0,
                 out: Vec::new(),
                 buffer: vec![0; LONGEST],
             }),
@@ -167,6 +170,7 @@ impl Net {
         now: Nanos,
         act: impl FnOnce(&mut Machine, Nanos, &mut Vec<Send>) -> T,
     ) -> T {
+        shared.told = now;
         let mut out = std::mem::take(&mut shared.out);
         let done = act(&mut shared.machine, now, &mut out);
         for send in out.drain(..) {

@@ -160,8 +160,8 @@ impl Messages {
 
 impl Extension for Messages {
     fn before_end(&mut self, core: &mut Core<AnyRio>) -> Result<(), vista::Error> {
-        let now = self.net.now();
         let mut shared = self.net.lock();
+        let now = shared.told;
         let mut memory = Messages::memory(core, self.segment, &self.path);
         let done = self
             .exchange
