@@ -336,8 +336,9 @@ impl Exchange {
     }
 
     /// Whether a commit has anything to do with messages.
-    pub fn is_idle(&self, machine: &Machine) -> bool {
-        self.deferred.is_empty() && !machine.has_unsettled()
+    pub fn is_idle(&self, machine: &Machine, now: Nanos) -> bool {
+        let settled = self.deferred.is_empty() && !machine.has_unsettled();
+        settled && !machine.is_time_to_forget(now)
     }
 
     /// The last part of the transaction: what was heard since the last commit.
@@ -348,6 +349,7 @@ impl Exchange {
         now: Nanos,
     ) -> Result<(), Error> {
         if machine.is_time_to_forget(now) {
+            machine.looked_for_idle(now);
             self.forget_idle(memory, machine, now)?;
         }
         let keys = machine.take_unsettled(SETTLE_AT_ONCE);

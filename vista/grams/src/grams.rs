@@ -351,12 +351,12 @@ impl<B: Backend> Transaction<'_, B> {
     #[inline]
     pub fn commit(mut self) -> Result<(), Error> {
         let mut shared = self.net.lock();
-        if self.exchange.is_idle(&shared.machine) {
+        let told = shared.told;
+        if self.exchange.is_idle(&shared.machine, told) {
             drop(shared);
             return Ok(self.tx.take().expect("open until it ends").commit()?);
         }
         let mut memory = memory(&mut self.tx, self.segment);
-        let told = shared.told;
         self.exchange
             .before_commit(&mut memory, &mut shared.machine, told)?;
         let tx = self.tx.take().expect("open until it ends");

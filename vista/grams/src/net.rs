@@ -173,7 +173,7 @@ impl Net {
         shared.told = now;
         let mut out = std::mem::take(&mut shared.out);
         let done = act(&mut shared.machine, now, &mut out);
-        for send in out.drain(..) {
+        for send in out.drain(..).filter(|_| !self.is_stopped()) {
             self.send(&send, &shared.stored);
         }
         shared.out = out;
@@ -193,7 +193,7 @@ impl Net {
         // The clock is read once for each packet: it is a good part of what a message costs.
         let mut now = self.now();
         let deadline = now.saturating_add(nanos(timeout));
-        while now < deadline {
+        while now < deadline && !self.is_stopped() {
             if shared.reading {
                 shared.waiting += 1;
                 let left = Duration::from_nanos(deadline - now);
@@ -245,7 +245,7 @@ impl Net {
     /// The thread that receives retransmissions and keeps the time.
     fn keep(&self) {
         let mut buffer = vec![0; LONGEST];
-        while !self.stop.load(Ordering::Acquire) {
+        while !self.is_stopped() {
             let due = self.lock().machine.next_due().unwrap_or(Nanos::MAX);
             let wait = Duration::from_nanos(due.saturating_sub(self.now()));
             let received = self.resend.receive(&mut buffer, wait.min(SLICE));
@@ -293,9 +293,17 @@ impl Net {
         let _ = socket.send(send.to, &header, payload);
     }
 
-    /// Ends the thread; packets are then neither received nor sent.
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Ends the thread; packets are then neither received nor sent, whoever still waits.
     pub fn stop(&self) {
+        let mut shared = self.lock();
         self.stop.store(true, Ordering::Release);
+        shared.stored.gone();
+        drop(shared);
+        self.changed.notify_all();
         if let Ok(mut address) = self.resend.address() {
             // It may be asleep: anything wakes it.
             if address.ip().is_unspecified() {

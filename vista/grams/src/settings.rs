@@ -65,7 +65,7 @@ impl Settings {
             inbox: 1024,
             inbox_bytes: 32 << 20,
             assembly_bytes: 64 << 20,
-            clients: 10_000,
+            clients: 4096,
             forget_after: Duration::from_secs(24 * 3600),
             resend_first: Duration::from_millis(50),
             resend_least: Duration::from_millis(5),

@@ -33,6 +33,11 @@ impl Stored {
         self.len = self.len.max(len);
     }
 
+    /// The segment will be unmapped.
+    pub fn gone(&mut self) {
+        self.len = 0;
+    }
+
     /// A message that the machine knows of, while its lock is held. A place outside the segment,
     /// which only a damaged table could name, has no bytes.
     pub fn bytes(&self, at: At, len: usize) -> &[u8] {

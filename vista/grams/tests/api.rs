@@ -379,6 +379,44 @@ fn misuse_is_an_error_that_says_what_to_do() {
 }
 
 #[test]
+fn a_forgotten_peer_leaves_nothing_behind_and_a_waiter_may_outlive_its_store() {
+    let (here, there) = (Place::new(), Place::new());
+    let mut client = here.open();
+    let mut server = there.open_with(|settings| {
+        settings.ping_first = Duration::from_millis(20);
+        settings.forget_after = Duration::from_millis(1);
+    });
+    let address = server.address();
+    let id = ask(&mut client, address, b"only one");
+    let peer = client.transaction(|tx| tx.peer(address)).unwrap();
+    let busy = client.transaction(|tx| tx.forget_peer(peer));
+    assert!(
+        matches!(busy, Err(Error::PeerBusy { unsettled: 1, .. })),
+        "{busy:?}"
+    );
+    serve(&mut server);
+    hear(&mut client, id);
+    client.transaction(|tx| tx.forget_peer(peer)).unwrap();
+    let gone = client.transaction(|tx| tx.send_request(peer, b"x"));
+    assert!(matches!(gone, Err(Error::NoSuchPeer(_))), "{gone:?}");
+    // The server hears that all is settled, by the last word or because it asks.
+    let mut blocks = usize::MAX;
+    for _ in 0..100 {
+        std::thread::sleep(SHORT);
+        server.tidy().unwrap();
+        let tables = server.store().segment("vistagrams").unwrap();
+        blocks = server.store().blocks(tables).unwrap();
+        if blocks == 1 {
+            break;
+        }
+    }
+    assert_eq!(blocks, 1, "the client is remembered for ever");
+    let waiter = server.waiter();
+    drop(server);
+    assert_eq!(waiter.select(&[], SHORT), Ready::Nothing);
+}
+
+#[test]
 fn threads_share_a_store_and_wait_beside_each_other() {
     let (here, there) = (Place::new(), Place::new());
     let client = std::sync::Mutex::new(here.open());

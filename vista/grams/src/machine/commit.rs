@@ -144,15 +144,21 @@ impl Machine {
         self.links_lag || !self.unsettled.is_empty()
     }
 
-    /// Whether it is time to look for clients that can be forgotten.
-    pub fn is_time_to_forget(&mut self, now: Nanos) -> bool {
+    /// Whether it is time to look for clients that can be forgotten: sooner when there are too many.
+    pub fn is_time_to_forget(&self, now: Nanos) -> bool {
         let often = nanos(self.settings.forget_after) / 8;
-        let due = now.saturating_sub(self.forgot) > often;
         let many = self.clients.len() > self.settings.clients;
-        if due {
-            self.forgot = now;
-        }
-        due || many
+        let wait = if many {
+            often.min(1_000_000_000)
+        } else {
+            often
+        };
+        now.saturating_sub(self.forgot) > wait && !self.clients.is_empty()
+    }
+
+    /// They were looked for.
+    pub fn looked_for_idle(&mut self, now: Nanos) {
+        self.forgot = now;
     }
 
     /// Links about whose servers the next commit should write something.
@@ -209,10 +215,14 @@ impl Machine {
             self.grants.void_all();
         }
         for (number, at, row) in deferred.links.drain(..) {
+            self.last_link = self.last_link.max(number);
             self.links.insert(number, Link::new(at, &row, self.boots));
         }
         for number in deferred.closed.drain(..) {
-            self.links.remove(&number);
+            let mut cx = context!(self, now, out);
+            if let Some(mut link) = self.links.remove(&number) {
+                link.closed(&mut cx);
+            }
         }
         for (key, row) in deferred.rows.drain(..) {
             if let Some(client) = self.clients.get_mut(&key) {

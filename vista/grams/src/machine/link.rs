@@ -291,6 +291,13 @@ impl Link {
         self.owe_ack(0, cx);
     }
 
+    /// The link is forgotten, and with its last word the server's memory of it.
+    pub(super) fn closed(&mut self, cx: &mut Context<'_>) {
+        if self.stream != 0 {
+            self.ack_now(cx);
+        }
+    }
+
     fn ack_now(&mut self, cx: &mut Context<'_>) {
         self.ack_due = None;
         let header = self.header(cx.node, Kind::Ack, 0);
@@ -313,6 +320,13 @@ impl Link {
             Answer::None if single => {
                 pending.answer = Answer::Whole(Arc::new(payload.to_vec()));
                 Added::Whole
+            }
+            Answer::None
+                if *cx.assembly_bytes + header.message_len as usize
+                    > cx.settings.assembly_bytes =>
+            {
+                cx.counters.no_room += 1;
+                return;
             }
             Answer::None => {
                 let mut assembly = Assembly::new(header.message_len, header.piece);

@@ -105,6 +105,8 @@ pub struct Machine {
     pub(crate) window: u32,
     resend_port: u16,
     links: BTreeMap<u32, Link>,
+    /// The highest number that a link has had.
+    last_link: u32,
     clients: BTreeMap<ClientKey, Client>,
     inbox: VecDeque<Inbound>,
     inbox_bytes: usize,
@@ -177,6 +179,7 @@ impl Machine {
             window: root.window,
             resend_port,
             links: BTreeMap::new(),
+            last_link: root.last_link as u32,
             clients: BTreeMap::new(),
             inbox: VecDeque::new(),
             inbox_bytes: 0,
@@ -289,6 +292,23 @@ impl Machine {
                 link.packet(from, header, payload, &mut cx);
                 self.links_lag |= link.row_lags;
             }
+            // Asked about a link that was forgotten: whatever it was, it is settled.
+            None if header.client == self.node
+                && header.kind == Kind::Ping
+                && header.link <= self.last_link =>
+            {
+                cx.counters.packets_out += 1;
+                cx.out.push(Send {
+                    to: from,
+                    from: Port::Main,
+                    header: Header {
+                        stream: header.stream,
+                        low: u64::MAX / 2,
+                        ..client::header(Kind::Ack, (self.node, header.link))
+                    },
+                    body: Body::Nothing,
+                });
+            }
             _ => cx.counters.rejected += 1,
         }
     }
@@ -352,6 +372,10 @@ impl Machine {
                 }
                 // Only a request is worth remembering somebody for.
                 if header.kind != Kind::Request {
+                    return false;
+                }
+                if self.clients.len() >= 2 * self.settings.clients {
+                    self.counters.no_room += 1;
                     return false;
                 }
                 let client = Client::fresh(key, header.stream, from, now);
