@@ -85,6 +85,7 @@ pub mod memory;
 pub mod net;
 pub mod packet;
 mod plant;
+mod rows;
 mod settings;
 #[allow(unsafe_code)]
 pub mod socket;

@@ -1,4 +1,5 @@
 //! The client's half: requests that were committed, until a commit has received their responses.
+//! What time makes it do is in [`super::resend`].
 //!
 //! A request is sent when it is committed and sent again until it is settled. What has arrived of
 //! its response is kept in ordinary memory: the server keeps it too, until this side acknowledges,
@@ -12,20 +13,17 @@ use rio_core::At;
 use vista::Ptr;
 
 use super::seqs::Seqs;
-use super::timer::{Nanos, RoundTrip, Timer, nanos};
+use super::timer::{Nanos, RoundTrip, nanos};
 use super::{Body, Context, Port, Send};
 use crate::fragment::{Added, Assembly, Outgoing};
 use crate::packet::{Have, Header, Kind, RESENT, Welcome};
 use crate::tables::LinkRow;
 use crate::{NodeId, Plant};
 
-/// Of many due requests so many are sent again at once.
-const AGAIN_AT_ONCE: usize = 32;
-
 #[derive(Clone)]
 pub struct Link {
     pub row: Ptr<LinkRow>,
-    number: u32,
+    pub(super) number: u32,
     pub address: SocketAddr,
     /// Who answered first; requests are meant for that installation.
     pub server: Option<NodeId>,
@@ -34,38 +32,38 @@ pub struct Link {
     pub replaced: Option<NodeId>,
     /// The row in the table says less than this does.
     pub row_lags: bool,
-    stream: u64,
+    pub(super) stream: u64,
     /// What the stream was granted with. Without a stream, the number of this start: the late
     /// answer to a former one must not be taken for one's own.
-    cookie: u64,
-    boots: u64,
-    resend_port: u16,
+    pub(super) cookie: u64,
+    pub(super) boots: u64,
+    pub(super) resend_port: u16,
     /// What the server says it can hold; before it was asked, anything.
     pub window: u32,
     pub next_seq: u64,
-    pending: Seqs<Pending>,
-    hello_due: Nanos,
-    hello_tries: u32,
-    ack_due: Option<Nanos>,
-    round_trip: RoundTrip,
-    armed: Option<Nanos>,
+    pub(super) pending: Seqs<Pending>,
+    pub(super) hello_due: Nanos,
+    pub(super) hello_tries: u32,
+    pub(super) ack_due: Option<Nanos>,
+    pub(super) round_trip: RoundTrip,
+    pub(super) armed: Option<Nanos>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Pending {
-    at: At,
-    len: u32,
-    outgoing: Outgoing,
+pub(super) struct Pending {
+    pub(super) at: At,
+    pub(super) len: u32,
+    pub(super) outgoing: Outgoing,
     /// The server has all of it.
-    arrived: bool,
-    answer: Answer,
-    sent: Nanos,
-    due: Nanos,
-    tries: u32,
+    pub(super) arrived: bool,
+    pub(super) answer: Answer,
+    pub(super) sent: Nanos,
+    pub(super) due: Nanos,
+    pub(super) tries: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Answer {
+pub(super) enum Answer {
     None,
     Arriving(Assembly),
     Whole(Arc<Vec<u8>>),
@@ -140,7 +138,7 @@ impl Link {
         near.fold(all, |done, (seq, _)| done & !(1 << (seq - low - 1)))
     }
 
-    fn header(&self, client: NodeId, kind: Kind, seq: u64) -> Header {
+    pub(super) fn header(&self, client: NodeId, kind: Kind, seq: u64) -> Header {
         let low = self.low();
         Header {
             kind,
@@ -205,7 +203,7 @@ impl Link {
         }
     }
 
-    fn wants_stream(&self) -> bool {
+    pub(super) fn wants_stream(&self) -> bool {
         self.stream == 0 && (!self.pending.is_empty() || self.ack_due.is_some())
     }
 
@@ -298,7 +296,7 @@ impl Link {
         }
     }
 
-    fn ack_now(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn ack_now(&mut self, cx: &mut Context<'_>) {
         self.ack_due = None;
         let header = self.header(cx.node, Kind::Ack, 0);
         self.send(header, Body::Nothing, false, cx);
@@ -371,7 +369,7 @@ impl Link {
         }
     }
 
-    fn report(&mut self, seq: u64, have: &Have, flags: u32, cx: &mut Context<'_>) {
+    pub(super) fn report(&mut self, seq: u64, have: &Have, flags: u32, cx: &mut Context<'_>) {
         let header = Header {
             flags,
             ..self.header(cx.node, Kind::HaveResponse, seq)
@@ -414,7 +412,7 @@ impl Link {
         self.send_fragments(seq, &fragments, false, cx);
     }
 
-    fn send_fragments(
+    pub(super) fn send_fragments(
         &mut self,
         seq: u64,
         fragments: &[(u32, u32)],
@@ -442,7 +440,7 @@ impl Link {
     }
 
     /// To the server's port for retransmissions, if it has told one.
-    fn send(&self, header: Header, body: Body, resend: bool, cx: &mut Context<'_>) {
+    pub(super) fn send(&self, header: Header, body: Body, resend: bool, cx: &mut Context<'_>) {
         let mut to = self.address;
         if resend && self.resend_port != 0 {
             to.set_port(self.resend_port);
@@ -454,103 +452,6 @@ impl Link {
             header,
             body,
         });
-    }
-
-    /// A wake-up has come; the one that counts was armed for this time.
-    pub(super) fn wake(&mut self, number: u32, due: Nanos, cx: &mut Context<'_>) {
-        debug_assert_eq!(number, self.number);
-        if self.armed != Some(due) {
-            return;
-        }
-        self.armed = None;
-        if self.wants_stream() && self.hello_due <= cx.now {
-            let header = self.header(cx.node, Kind::Hello, 0);
-            self.send(header, Body::Nothing, false, cx);
-            let wait = self.wait(self.hello_tries, cx);
-            self.hello_due = cx.now + cx.random.jittered(wait);
-            self.hello_tries += 1;
-        }
-        if self.stream != 0 && self.replaced.is_none() {
-            let late = self
-                .pending
-                .iter()
-                .filter(|(_, pending)| pending.due <= cx.now);
-            let late: Vec<u64> = late.map(|(seq, _)| seq).take(AGAIN_AT_ONCE).collect();
-            for seq in late {
-                self.again(seq, cx);
-            }
-        }
-        if self.stream != 0 && self.ack_due.is_some_and(|due| due <= cx.now) {
-            self.ack_now(cx);
-        }
-        self.arm_next(cx);
-    }
-
-    /// Nothing was heard of a request for a while.
-    fn again(&mut self, seq: u64, cx: &mut Context<'_>) {
-        let Some(pending) = self.pending.get_mut(seq) else {
-            return;
-        };
-        pending.tries += 1;
-        let (tries, arrived) = (pending.tries, pending.arrived);
-        let mut fragments = Vec::new();
-        let report = match &pending.answer {
-            Answer::Arriving(assembly) => Some(assembly.report()),
-            _ if arrived || pending.outgoing.is_single() => {
-                // The first fragment asks for the response as well as all of them would.
-                fragments.push((0, pending.len.min(pending.outgoing.piece())));
-                None
-            }
-            _ => {
-                pending
-                    .outgoing
-                    .again(|offset, len| fragments.push((offset, len)));
-                None
-            }
-        };
-        let wait = self.wait(tries, cx);
-        let due = cx.now + cx.random.jittered(wait);
-        if let Some(pending) = self.pending.get_mut(seq) {
-            pending.due = due;
-        }
-        cx.counters.resent += 1;
-        match report {
-            Some(have) => self.report(seq, &have, RESENT, cx),
-            None => self.send_fragments(seq, &fragments, true, cx),
-        }
-    }
-
-    fn wait(&self, tries: u32, cx: &Context<'_>) -> Nanos {
-        let settings = cx.settings;
-        self.round_trip.wait(
-            tries,
-            nanos(settings.resend_first),
-            nanos(settings.resend_least),
-            nanos(settings.resend_most),
-        )
-    }
-
-    fn arm_next(&mut self, cx: &mut Context<'_>) {
-        let mut next = u64::MAX;
-        if self.wants_stream() {
-            next = self.hello_due;
-        } else if self.stream != 0 {
-            next = self.ack_due.unwrap_or(u64::MAX);
-            if self.replaced.is_none() {
-                let due = self.pending.values().map(|pending| pending.due);
-                next = due.fold(next, u64::min);
-            }
-        }
-        if next != u64::MAX {
-            self.arm(cx, next.max(cx.now + 1));
-        }
-    }
-
-    pub(super) fn arm(&mut self, cx: &mut Context<'_>, at: Nanos) {
-        if self.armed.is_none_or(|armed| at < armed) {
-            self.armed = Some(at);
-            cx.timers.push(at, Timer::Link(self.number));
-        }
     }
 
     /// The program says where the server is now.

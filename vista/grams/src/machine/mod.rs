@@ -5,7 +5,7 @@
 //! reads from the tables, and what may be lost, because the other side keeps it until a commit
 //! here: requests and responses that have arrived, fragments, streams, round-trip times.
 //!
-//! - [`link`]: the client's half, one for each server;
+//! - [`link`]: the client's half, one for each server; `resend`: what time makes it do;
 //! - [`client`]: the server's half, one for each client;
 //! - [`commit`]: what a transaction has done, told once it is durable;
 //! - [`timer`]: time, and who wants to be woken.
@@ -14,6 +14,7 @@ pub mod client;
 pub mod commit;
 mod grant;
 pub mod link;
+mod resend;
 pub mod seqs;
 pub mod timer;
 
