@@ -10,8 +10,17 @@
 //! with JSON and figures, to `--out`.
 #![deny(unsafe_code)]
 
+/// Figures as those of Vista's benchmarks.
+#[path = "../../vista/src/chart.rs"]
 mod chart;
 mod driver;
+/// So is the loader of peers written in C, which its macro finds under this name.
+mod engines {
+    pub(crate) use crate::library_of_peers as library;
+}
+#[allow(unsafe_code)]
+#[path = "../../vista/src/engines/library.rs"]
+mod library_of_peers;
 mod report;
 mod side;
 mod systems;

@@ -22,9 +22,10 @@
 use std::net::SocketAddr;
 
 use rio_core::At;
-use vista::{Ptr, persistent};
+use vista::{Persistent, Ptr, persistent};
 
 use crate::memory::Memory;
+use crate::packet::MESSAGE_LIMIT;
 pub use crate::rows::*;
 use crate::{Error, NodeId};
 
@@ -33,6 +34,8 @@ pub const VERSION: u32 = 1;
 /// What the segment with the tables is called in its store.
 pub const SEGMENT: &str = "vistagrams";
 pub const WINDOW_LIMIT: u32 = 1024;
+/// No request has a number as high.
+const SEQ_LIMIT: u64 = 1 << 62;
 /// Rows of either kind; a list that is longer is a circle.
 const ROWS_LIMIT: usize = 1 << 20;
 
@@ -66,7 +69,7 @@ pub fn load(memory: &impl Memory) -> Result<Option<Loaded>, Error> {
     let Some(place) = memory.root::<Root>()? else {
         return Ok(None);
     };
-    let root = memory.get(place)?;
+    let root = inside(memory, "root", place)?;
     if root.magic != MAGIC {
         return Err(Error::Damaged(format!(
             "magic word is {:#018x}",
@@ -87,7 +90,7 @@ pub fn load(memory: &impl Memory) -> Result<Option<Loaded>, Error> {
     };
     let mut next = root.links;
     while let Some(at) = next.non_null() {
-        let row = memory.get(at)?;
+        let row = inside(memory, "link", at)?;
         let what = format!("link {}", row.number);
         let states = [FREE, SENT];
         let slots = slots(memory, &what, row.slots, root.window, &states)?;
@@ -102,15 +105,32 @@ pub fn load(memory: &impl Memory) -> Result<Option<Loaded>, Error> {
     }
     let mut next = root.clients;
     while let Some(at) = next.non_null() {
-        let row = memory.get(at)?;
+        let row = inside(memory, "client", at)?;
         let what = format!("client {}/{}", NodeId(row.node), row.link);
         let states = [FREE, RECEIVED, RESPONDED, DONE];
         let slots = slots(memory, &what, row.slots, root.window, &states)?;
+        let used = slots.iter().filter(|slot| slot.state != FREE);
+        let counted = row.floor < SEQ_LIMIT
+            && row.link <= u32::MAX.into()
+            && used.clone().all(|slot| (1..SEQ_LIMIT).contains(&slot.seq));
+        if !counted {
+            return Err(Error::Damaged(format!(
+                "{what}: its numbers are out of bounds"
+            )));
+        }
         loaded.clients.push((at, row, slots));
         bounded(loaded.clients.len(), "clients")?;
         next = row.next;
     }
     Ok(Some(loaded))
+}
+
+/// What a word of the tables points to.
+fn inside<T: Persistent>(memory: &impl Memory, what: &str, at: Ptr<T>) -> Result<T, Error> {
+    memory.get(at).map_err(|error| match error {
+        Error::Vista(_) => Error::Damaged(format!("{what}: {at:?} points to nothing")),
+        other => other,
+    })
 }
 
 fn bounded(count: usize, what: &str) -> Result<(), Error> {
@@ -129,7 +149,7 @@ fn slots(
 ) -> Result<Vec<Slot>, Error> {
     let mut found = Vec::new();
     for index in 0..window as usize {
-        let slot = memory.get(at.element(index))?;
+        let slot = inside(memory, what, at.element(index))?;
         let known = states.contains(&slot.state);
         if !known || slot.state != FREE && slot.seq % u64::from(window) != index as u64 {
             let state = slot.state;
@@ -138,9 +158,13 @@ fn slots(
             )));
         }
         if matches!(slot.state, SENT | RESPONDED) {
+            if slot.len as usize > MESSAGE_LIMIT {
+                let len = slot.len;
+                return Err(Error::Damaged(format!("{what}: slot {index}: {len} bytes")));
+            }
             // The last byte's place tells whether the bytes lie in the segment.
             let last = (slot.len as usize).max(1) - 1;
-            memory.get(slot.bytes.element(last))?;
+            inside(memory, what, slot.bytes.element(last))?;
         }
         found.push(slot);
     }

@@ -1,8 +1,6 @@
 //! The systems under test, each as a server that echoes and a client that asks.
 
 pub mod grams;
-#[allow(unsafe_code)]
-pub mod library;
 #[allow(unsafe_code, non_snake_case)]
 pub mod postgres;
 pub mod redis;
