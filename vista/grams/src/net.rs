@@ -28,6 +28,8 @@ use crate::{Error, NodeId, Settings};
 /// How long the keeper of time sleeps at most, and so how late a retransmission may be when nobody
 /// waits for its answer.
 const SLICE: Duration = Duration::from_millis(32);
+/// From here on a slice more or less does not matter.
+const LONG_WAIT: Duration = Duration::from_secs(2);
 const LONGEST: usize = 65536;
 
 pub struct Net {
@@ -190,8 +192,13 @@ impl Net {
         if let Some(found) = look(&mut shared.machine) {
             return Some(found);
         }
-        // The clock is read once for each packet: it is a good part of what a message costs.
-        let mut now = self.now();
+        // The clock is read once for each packet: it is a good part of what a message costs. For a
+        // long wait the time that was last told will do; it is never older than a slice.
+        let mut now = if timeout < LONG_WAIT {
+            self.now()
+        } else {
+            shared.told
+        };
         let deadline = now.saturating_add(nanos(timeout));
         while now < deadline && !self.is_stopped() {
             if shared.reading {
