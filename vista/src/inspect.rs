@@ -30,15 +30,15 @@ pub struct HeapUse {
 ///
 /// What the recovery would undo is not undone: heaps are counted as the crash left them.
 pub fn inspect(path: &Path) -> Result<Report, Error> {
-    let image = Image::open(path, false)?;
-    let mut rio = AnyRio::open_as(Kind::Tmpfs, image)?;
-    map_all(&mut rio).map_err(|error| error.unwrap_or_else(Error::of(path)))?;
-    let summary = check(&rio, rio_sim::effective_uid()).map_err(Error::of(path))?;
+    look(path, |rio, summary| report(path, rio, *summary))
+}
+
+fn report(path: &Path, rio: &AnyRio, summary: Summary) -> Report {
     let rows = &summary.table.rows[..summary.table.segments as usize];
     let mut heaps = Vec::new();
     for (index, row) in rows.iter().enumerate() {
         let mut usage = HeapUse::default();
-        let walked = each_block(&rio, index + 1, row, |_: At, len| {
+        let walked = each_block(rio, index + 1, row, |_: At, len| {
             usage.blocks += 1;
             usage.bytes += len;
         });
@@ -56,17 +56,27 @@ pub fn inspect(path: &Path) -> Result<Report, Error> {
         }
     }
     let path = path.display().to_string();
-    let redo_commits = match &rio {
+    let redo_commits = match rio {
         AnyRio::Disk(disk) => disk.commits_in_log(),
         _ => 0,
     };
-    Ok(Report {
+    Report {
         path,
         rio: rio.kind(),
         redo_commits,
         summary,
         heaps,
-    })
+    }
+}
+
+/// Opens an image for reading, checks it, and lets a visitor look at its memory: for what is built
+/// above Vista. The memory is as a crash may have left it.
+pub fn look<T>(path: &Path, visit: impl FnOnce(&AnyRio, &Summary) -> T) -> Result<T, Error> {
+    let image = Image::open(path, false)?;
+    let mut rio = AnyRio::open_as(Kind::Tmpfs, image)?;
+    map_all(&mut rio).map_err(|error| error.unwrap_or_else(Error::of(path)))?;
+    let summary = check(&rio, rio_sim::effective_uid()).map_err(Error::of(path))?;
+    Ok(visit(&rio, &summary))
 }
 
 impl Report {

@@ -112,12 +112,14 @@ impl<T> fmt::Debug for Ptr<T> {
 macro_rules! persistent {
     ($(
         $(#[$attribute:meta])*
-        $vis:vis struct $name:ident { $($field_vis:vis $field:ident : $type:ty),* $(,)? }
+        $vis:vis struct $name:ident {
+            $($(#[$field_attribute:meta])* $field_vis:vis $field:ident : $type:ty),* $(,)?
+        }
     )*) => { $(
         $(#[$attribute])*
         #[repr(C)]
         #[derive(Clone, Copy, Debug)]
-        $vis struct $name { $($field_vis $field: $type),* }
+        $vis struct $name { $($(#[$field_attribute])* $field_vis $field: $type),* }
 
         const _: () = {
             $( $crate::assert_persistent::<$type>(); )*

@@ -2,6 +2,7 @@
 //!
 //! A call never unwinds and never trusts an address: each is looked up among the mapped segments.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
@@ -10,12 +11,26 @@ use std::ptr;
 
 use rio_core::{At, Rio};
 use rio_sim::Image;
-use vista_core::{Fault, SEGMENTS};
+use vista_core::{Core, Fault, SEGMENTS};
 
 use vista::{AnyRio, Error, Kind, Options, Segment, SegmentOptions, Store, WorkingCopy};
 
+/// What is built on Vista and has a part in its transactions: messages.
+pub trait Extension {
+    /// The transaction is about to commit; this is the last that belongs to it.
+    fn before_end(&mut self, core: &mut Core<AnyRio>) -> Result<(), Error>;
+    /// It is durable.
+    fn ended(&mut self);
+    /// It was undone.
+    fn aborted(&mut self);
+    /// For whoever attached it.
+    fn as_any(&mut self) -> &mut dyn Any;
+}
+
 /// `struct vista`.
 pub struct Vista {
+    // Dropped first: it may read what the store has mapped.
+    extension: Option<Box<dyn Extension>>,
     store: Store<AnyRio>,
     /// Segments of kind VISTA_PAGES: the program works on these, not on the segment.
     copies: Vec<WorkingCopy>,
@@ -53,6 +68,7 @@ pub unsafe extern "C" fn vista_init(path: *const c_char, rio: c_int, log_len: us
     };
     match store {
         Ok(store) => Box::into_raw(Box::new(Vista {
+            extension: None,
             store,
             copies: Vec::new(),
             recent: 1,
@@ -146,9 +162,18 @@ pub unsafe extern "C" fn vista_end_transaction(v: *mut Vista) -> c_int {
             }
         }
     }
+    if vista.store.core().in_transaction()
+        && let Some(extension) = &mut vista.extension
+        && let Err(error) = extension.before_end(vista.store.core())
+    {
+        return vista.status(Err(error));
+    }
     match vista.store.core().end() {
         Ok(()) => {
             vista.copies.iter_mut().for_each(WorkingCopy::committed);
+            if let Some(extension) = &mut vista.extension {
+                extension.ended();
+            }
             0
         }
         Err(fault) => vista.failed(fault),
@@ -247,6 +272,28 @@ pub unsafe extern "C" fn vista_error(v: *const Vista) -> *const c_char {
 }
 
 impl Vista {
+    /// Gives an extension its part in every transaction from now on; one can be attached.
+    pub fn attach(&mut self, extension: Box<dyn Extension>) -> Result<(), Error> {
+        if self.extension.is_some() {
+            return Err(Error::Aborted(
+                "attach: this image has an extension already: use what was opened first".into(),
+            ));
+        }
+        self.extension = Some(extension);
+        Ok(())
+    }
+
+    /// The store, and the extension if there is one, beside each other.
+    pub fn parts(&mut self) -> (&mut Store<AnyRio>, Option<&mut (dyn Extension + 'static)>) {
+        (&mut self.store, self.extension.as_deref_mut())
+    }
+
+    /// Keeps what `vista_error` will say, and passes the status on.
+    pub fn fail(&mut self, text: &str, status: c_int) -> c_int {
+        self.error = CString::new(text.replace('\0', "?")).unwrap_or_default();
+        status
+    }
+
     fn map(
         &mut self,
         name: &str,
@@ -278,6 +325,9 @@ impl Vista {
     fn abort(&mut self) -> Result<(), Error> {
         let path = self.store.path().to_owned();
         self.store.core().abort().map_err(Error::of(&path))?;
+        if let Some(extension) = &mut self.extension {
+            extension.aborted();
+        }
         self.copies.iter_mut().try_for_each(WorkingCopy::abort)
     }
 
@@ -338,7 +388,8 @@ impl Vista {
         self.status(Err(error))
     }
 
-    fn status(&mut self, result: Result<(), Error>) -> c_int {
+    /// The status of a result, whose error `vista_error` will say.
+    pub fn status(&mut self, result: Result<(), Error>) -> c_int {
         let Err(error) = result else { return 0 };
         self.error = message(&error);
         match error.fault() {

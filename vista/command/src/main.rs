@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use vista::inspect::inspect;
+use vistagrams::inspect::messages;
 
 const USAGE: &str = "\
-usage: vista inspect [--json] IMAGE   header, log, heaps, what a recovery would do
+usage: vista inspect [--json] IMAGE   header, log, heaps, what a recovery would do; message tables
        vista check [--json] IMAGE     says nothing and exits 0 if the image is sound
 
 Neither changes the image, nor opens one that a process has open for writing.
@@ -43,12 +44,32 @@ fn run(path: &str, json: bool, tell: bool) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let mut sound = true;
+    let tables = match messages(Path::new(path)) {
+        Ok(tables) => tables,
+        // What a transaction was changing when it died may be anything; opening puts it back.
+        Err(error) if report.summary.tail > 0 => {
+            eprintln!("vista: {path}: as the crash left them: {error}");
+            None
+        }
+        Err(error) => {
+            eprintln!("vista: {path}: {error}");
+            sound = false;
+            None
+        }
+    };
     match (tell || json, json) {
-        (_, true) => println!("{}", report.json()),
-        (true, false) => print!("{report}"),
+        (_, true) => {
+            let text = report.json();
+            let tables = tables.map_or(String::new(), |t| format!(",\"messages\":{}", t.json()));
+            println!("{}{tables}}}", text.strip_suffix('}').unwrap_or(&text));
+        }
+        (true, false) => {
+            print!("{report}");
+            tables.inspect(|tables| print!("{tables}"));
+        }
         (false, false) => {}
     }
-    let mut sound = true;
     for fault in report.faults() {
         eprintln!("vista: {path}: {fault}");
         sound = false;

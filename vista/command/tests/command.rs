@@ -97,3 +97,46 @@ fn damage_is_named_and_fails() {
     assert_eq!(vista(&["frobnicate"], &path).status.code(), Some(2));
     std::fs::remove_dir_all(path).unwrap();
 }
+
+#[test]
+fn message_tables_and_their_buffers_are_shown_and_damage_is_named() {
+    use vistagrams::{Grams, Settings};
+    let path = image::<Tmpfs>("messages");
+    let store: Store<Tmpfs> = Store::open(&path, Options::default()).unwrap();
+    let mut settings = Settings::at("127.0.0.1:0".parse().unwrap());
+    settings.segment_len = 1 << 20;
+    let mut grams = Grams::open(store, settings).unwrap();
+    grams
+        .transaction(|tx| {
+            let peer = tx.peer("127.0.0.1:9".parse().unwrap())?;
+            tx.send_request(peer, &[7; 123])
+        })
+        .unwrap();
+    drop(grams);
+    let said = text(&vista(&["inspect"], &path).stdout);
+    assert!(
+        said.contains("requests to 127.0.0.1:9") && said.contains("1 sent, 1 unsettled"),
+        "{said}"
+    );
+    assert!(
+        said.contains("request 1: waits for its response, 123 bytes"),
+        "{said}"
+    );
+    let json = text(&vista(&["inspect", "--json"], &path).stdout);
+    assert!(
+        json.contains("\"messages\":{\"node\":\"") && json.contains("\"len\":123}]}"),
+        "{json}"
+    );
+    assert!(vista(&["check"], &path).status.success());
+    // The second segment holds the tables; its first block is their root.
+    let file = path.join("2");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(5).position(|word| word == b"GRAMS").unwrap();
+    bytes[at] = b'X';
+    std::fs::write(&file, &bytes).unwrap();
+    let output = vista(&["check"], &path);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("message tables: magic word"), "{said}");
+    std::fs::remove_dir_all(path).unwrap();
+}

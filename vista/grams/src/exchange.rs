@@ -1,0 +1,419 @@
+//! What a program does with messages in its transaction: tables and machine together.
+//!
+//! Each function here changes the tables inside the caller's transaction and notes what the machine
+//! is to be told. [`Exchange::before_commit`] adds to the transaction what clients have settled
+//! meanwhile; [`Exchange::committed`] and [`Exchange::aborted`] tell the machine how it ended. The
+//! Rust interface, the C interface and the simulator are three callers of this file.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use vista::Ptr;
+
+use crate::machine::commit::{Deferred, Written};
+use crate::machine::timer::Nanos;
+use crate::machine::{ClientKey, Inbound, Machine, Send};
+use crate::memory::Memory;
+use crate::tables::{self, ClientRow, LinkRow, Root};
+use crate::{Error, NodeId, RequestId};
+
+/// What a commit settles beside its own work, so that no commit is long.
+const SETTLE_AT_ONCE: usize = 64;
+
+/// A transaction's messages, until it ends.
+pub struct Exchange {
+    root: Ptr<Root>,
+    deferred: Deferred,
+}
+
+/// What [`Exchange::receive_response`] found.
+pub enum Answer {
+    Response(Arc<Vec<u8>>),
+    NotYet,
+}
+
+impl Exchange {
+    pub fn new(root: Ptr<Root>) -> Exchange {
+        Exchange {
+            root,
+            deferred: Deferred::default(),
+        }
+    }
+
+    /// The link to the server at this address; a new one if there is none.
+    pub fn peer(
+        &mut self,
+        memory: &mut impl Memory,
+        machine: &Machine,
+        address: SocketAddr,
+    ) -> Result<u32, Error> {
+        let known = machine.links().find(|(_, link)| link.address == address);
+        let added = |(_, _, row): &&(u32, _, LinkRow)| SocketAddr::from(row.address) == address;
+        if let Some((number, _)) = known {
+            return Ok(number);
+        }
+        if let Some((number, _, _)) = self.deferred.links.iter().find(added) {
+            return Ok(*number);
+        }
+        let limit = machine.settings.clients;
+        if machine.links().count() + self.deferred.links.len() >= limit {
+            return Err(Error::TooManyPeers { limit });
+        }
+        let (at, number) = tables::add_link(memory, self.root, address)?;
+        let row = memory.get(at)?;
+        self.deferred.links.push((number as u32, at, row));
+        Ok(number as u32)
+    }
+
+    /// Forgets a link of which nothing is unsettled.
+    pub fn forget_peer(
+        &mut self,
+        memory: &mut impl Memory,
+        machine: &Machine,
+        link: u32,
+    ) -> Result<(), Error> {
+        let known = machine.link(link).ok_or(Error::NoSuchPeer(link))?;
+        let sends = self
+            .deferred
+            .sent
+            .iter()
+            .filter(|sent| sent.key == link)
+            .count();
+        let settles = self
+            .deferred
+            .settled
+            .iter()
+            .filter(|settled| settled.0 == link)
+            .count();
+        let unsettled = known.unsettled() + sends - settles;
+        if unsettled > 0 {
+            let server = known.address;
+            return Err(Error::PeerBusy { server, unsettled });
+        }
+        tables::remove_link(memory, self.root, known.row)?;
+        self.deferred.closed.push(link);
+        Ok(())
+    }
+
+    #[inline]
+    pub fn send_request(
+        &mut self,
+        memory: &mut impl Memory,
+        machine: &mut Machine,
+        (now, out): (Nanos, &mut Vec<Send>),
+        link: u32,
+        message: &[u8],
+    ) -> Result<RequestId, Error> {
+        limit(message.len(), machine.settings.message_limit)?;
+        let added = self
+            .deferred
+            .links
+            .iter()
+            .find(|(number, _, _)| *number == link);
+        let (row, unsettled, address, window) = match (machine.link(link), added) {
+            (Some(known), _) if known.replaced.is_some() => {
+                return Err(Error::ServerReplaced {
+                    server: known.address,
+                });
+            }
+            (Some(known), _) => (known.row, known.unsettled(), known.address, known.window),
+            (None, Some((_, at, row))) => (*at, 0, row.address.into(), u32::MAX),
+            (None, None) => return Err(Error::NoSuchPeer(link)),
+        };
+        if self.deferred.closed.contains(&link) {
+            return Err(Error::NoSuchPeer(link));
+        }
+        let window = window.min(machine.window);
+        let sends = self
+            .deferred
+            .sent
+            .iter()
+            .filter(|sent| sent.key == link)
+            .count();
+        // What this transaction has settled counts as well: an abort brings it back.
+        let first = machine
+            .link(link)
+            .and_then(|link| link.unsettled_seqs().next());
+        let next = machine.link(link).map_or(1, |link| link.next_seq) + sends as u64;
+        let reach = first.map_or(0, |first| next - first);
+        if unsettled + sends >= window as usize || reach >= u64::from(window) {
+            return Err(Error::WindowFull {
+                server: address,
+                window,
+            });
+        }
+        let (seq, at) = tables::send_request(memory, row, machine.window, message)?;
+        let written = Written {
+            key: link,
+            seq,
+            at,
+            len: message.len() as u32,
+        };
+        self.deferred.sent.push(written);
+        if machine.settings.plant.is_some() {
+            machine.leaves_early(now, Some(written), None, out);
+        }
+        Ok(RequestId {
+            node: machine.node().0,
+            link: link.into(),
+            seq,
+        })
+    }
+
+    /// The response to a request that an earlier transaction has sent, if it has arrived.
+    #[inline]
+    pub fn receive_response(
+        &mut self,
+        memory: &mut impl Memory,
+        machine: &mut Machine,
+        (now, out): (Nanos, &mut Vec<Send>),
+        id: &RequestId,
+    ) -> Result<Answer, Error> {
+        self.check_unsettled(machine, id)?;
+        let number = id.link as u32;
+        let link = machine.link(number).ok_or(Error::NoSuchRequest(*id))?;
+        let Some(bytes) = link.answer(id.seq) else {
+            return match link.replaced {
+                Some(_) => Err(Error::ServerReplaced {
+                    server: link.address,
+                }),
+                None => Ok(Answer::NotYet),
+            };
+        };
+        let bytes = bytes.clone();
+        tables::settle_request(memory, link.row, machine.window, id.seq)?;
+        self.deferred.settled.push((number, id.seq));
+        if machine.settings.plant.is_some() {
+            machine.taken(now, number, id.seq, out);
+        }
+        Ok(Answer::Response(bytes))
+    }
+
+    /// Gives a request up: whether the server has received it, or will, stays unknown.
+    pub fn abandon(
+        &mut self,
+        memory: &mut impl Memory,
+        machine: &Machine,
+        id: &RequestId,
+    ) -> Result<(), Error> {
+        self.check_unsettled(machine, id)?;
+        let number = id.link as u32;
+        let link = machine.link(number).ok_or(Error::NoSuchRequest(*id))?;
+        tables::settle_request(memory, link.row, machine.window, id.seq)?;
+        self.deferred.settled.push((number, id.seq));
+        Ok(())
+    }
+
+    /// Whether an answer to this request may be waited for.
+    pub fn check_unsettled(&self, machine: &Machine, id: &RequestId) -> Result<(), Error> {
+        let number = id.link as u32;
+        if NodeId(id.node) == machine.node() && self.deferred.sends(number, id.seq) {
+            return Err(Error::SentInThisTransaction(*id));
+        }
+        let link = machine.link(number);
+        let known = NodeId(id.node) == machine.node()
+            && link.is_some_and(|link| link.is_unsettled(id.seq))
+            && !self.deferred.settled.contains(&(number, id.seq));
+        match known {
+            true => Ok(()),
+            false => Err(Error::NoSuchRequest(*id)),
+        }
+    }
+
+    /// A request that has arrived, if there is one.
+    #[inline]
+    pub fn receive_request(
+        &mut self,
+        memory: &mut impl Memory,
+        machine: &mut Machine,
+    ) -> Result<Option<Inbound>, Error> {
+        let Some(inbound) = machine.take_request() else {
+            return Ok(None);
+        };
+        // Noted first: whatever fails below, an abort gives it back.
+        self.deferred.received.push(inbound.clone());
+        let key = inbound.client;
+        let row = match self.row(machine, &key) {
+            Some(row) => {
+                self.settle(memory, machine, key)?;
+                row
+            }
+            None => {
+                let client = machine
+                    .client(&key)
+                    .ok_or(Error::NotReceived(inbound.id()))?;
+                let (stream, low) = (client.stream, client.low);
+                let address = client.address;
+                let row = tables::add_client(memory, self.root, key, (stream, low), address)?;
+                self.deferred.rows.push((key, row));
+                self.deferred
+                    .settlements
+                    .push(crate::machine::commit::Settlement {
+                        key,
+                        row,
+                        low,
+                        stream,
+                        address,
+                        seqs: Vec::new(),
+                    });
+                row
+            }
+        };
+        tables::receive_request(memory, row, machine.window, inbound.seq)?;
+        Ok(Some(inbound))
+    }
+
+    /// Whether the request was received, here or by an earlier commit, and is not answered.
+    pub fn check_received(&self, machine: &Machine, id: &RequestId) -> Result<(), Error> {
+        let key = (NodeId(id.node), id.link as u32);
+        let here = self
+            .deferred
+            .received
+            .iter()
+            .any(|inbound| inbound.id() == *id);
+        let answered = self.deferred.responded.iter();
+        let answered = answered.filter(|w| (w.key, w.seq) == (key, id.seq)).count() > 0;
+        match (here || machine.received_client(id).is_some()) && !answered {
+            true => Ok(()),
+            false => Err(Error::NotReceived(*id)),
+        }
+    }
+
+    #[inline]
+    pub fn send_response(
+        &mut self,
+        memory: &mut impl Memory,
+        machine: &mut Machine,
+        (now, out): (Nanos, &mut Vec<Send>),
+        id: &RequestId,
+        message: &[u8],
+    ) -> Result<(), Error> {
+        limit(message.len(), machine.settings.message_limit)?;
+        self.check_received(machine, id)?;
+        let key = (NodeId(id.node), id.link as u32);
+        let row = self.row(machine, &key).ok_or(Error::NotReceived(*id))?;
+        let at = tables::send_response(memory, row, machine.window, id.seq, message)?;
+        let written = Written {
+            key,
+            seq: id.seq,
+            at,
+            len: message.len() as u32,
+        };
+        self.deferred.responded.push(written);
+        if machine.settings.plant.is_some() {
+            machine.leaves_early(now, None, Some(written), out);
+        }
+        Ok(())
+    }
+
+    fn row(&self, machine: &Machine, key: &ClientKey) -> Option<Ptr<ClientRow>> {
+        let added = self.deferred.rows.iter().find(|(added, _)| added == key);
+        match added {
+            Some((_, row)) => Some(*row),
+            None => machine.client(key)?.row,
+        }
+    }
+
+    /// Writes what a client has settled, so that its slots are free for what comes.
+    fn settle(
+        &mut self,
+        memory: &mut impl Memory,
+        machine: &Machine,
+        key: ClientKey,
+    ) -> Result<(), Error> {
+        // Once in a transaction is enough: what comes meanwhile is written by the next one.
+        let settled = self.deferred.settlements.iter().any(|done| done.key == key);
+        let Some(settlement) = machine.settlement(key).filter(|_| !settled) else {
+            return Ok(());
+        };
+        for &(seq, below_floor) in &settlement.seqs {
+            tables::settle_response(memory, settlement.row, machine.window, seq, below_floor)?;
+        }
+        let head = (settlement.stream, settlement.low);
+        tables::set_client(memory, settlement.row, head, settlement.address)?;
+        self.deferred.settlements.push(settlement);
+        Ok(())
+    }
+
+    /// Whether a commit has anything to do with messages.
+    pub fn is_idle(&self, machine: &Machine, now: Nanos) -> bool {
+        let settled = self.deferred.is_empty() && !machine.has_unsettled();
+        settled && !machine.is_time_to_forget(now)
+    }
+
+    /// The last part of the transaction: what was heard since the last commit.
+    pub fn before_commit(
+        &mut self,
+        memory: &mut impl Memory,
+        machine: &mut Machine,
+        now: Nanos,
+    ) -> Result<(), Error> {
+        if machine.is_time_to_forget(now) {
+            machine.looked_for_idle(now);
+            self.forget_idle(memory, machine, now)?;
+        }
+        let keys = machine.take_unsettled(SETTLE_AT_ONCE);
+        for (index, key) in keys.iter().enumerate() {
+            if let Err(error) = self.settle(memory, machine, *key) {
+                machine.still_unsettled(&keys[index..]);
+                return Err(error);
+            }
+        }
+        for number in machine.lagging_links() {
+            if let Some(link) = machine.link(number)
+                && !self.deferred.closed.contains(&number)
+            {
+                let server = link.server.unwrap_or(NodeId::NONE);
+                tables::set_server(memory, link.row, server, link.server_boots, link.address)?;
+                self.deferred.written_links.push(number);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets idle clients; a commit does so now and then.
+    pub fn forget_idle(
+        &mut self,
+        memory: &mut impl Memory,
+        machine: &Machine,
+        now: Nanos,
+    ) -> Result<usize, Error> {
+        let mut idle = machine.forgettable(now, SETTLE_AT_ONCE);
+        // Of one that this transaction has just heard, or forgotten, nothing is idle.
+        idle.retain(|(key, _)| {
+            let received = self
+                .deferred
+                .received
+                .iter()
+                .any(|inbound| inbound.client == *key);
+            let settled = self
+                .deferred
+                .settlements
+                .iter()
+                .any(|done| done.key == *key);
+            !received && !settled && !self.deferred.forgotten.contains(key)
+        });
+        for (key, row) in &idle {
+            if let Some(row) = row {
+                tables::remove_client(memory, self.root, *row)?;
+            }
+            self.deferred.forgotten.push(*key);
+        }
+        Ok(idle.len())
+    }
+
+    pub fn committed(&mut self, machine: &mut Machine, now: Nanos, out: &mut Vec<Send>) {
+        machine.committed(now, &mut self.deferred, out);
+    }
+
+    pub fn aborted(&mut self, machine: &mut Machine) {
+        machine.aborted(&mut self.deferred);
+    }
+}
+
+fn limit(len: usize, limit: usize) -> Result<(), Error> {
+    match len <= limit {
+        true => Ok(()),
+        false => Err(Error::TooLong { len, limit }),
+    }
+}

@@ -1,0 +1,441 @@
+//! The bytes of a packet, and who is believed.
+//!
+//! ```text
+//!    0  +------------+---------+--------+-----------------------+
+//!       | "VG"       | version | kind   | flags u32             |
+//!    8  +------------+---------+--------+-----------------------+
+//!       | tag, 16 bytes: a checksum and 8 zeros, or SipHash-2-4 |
+//!       | of all other bytes under the shared key               |
+//!   24  +-------------------------------------------------------+
+//!       | client: the node that sends requests on this link     |
+//!   40  +---------------------------+---------------------------+
+//!       | link u32                  | message length u32        |
+//!   48  +---------------------------+---------------------------+
+//!       | stream u64: the server's number of this conversation  |
+//!   56  | cookie u64: to the server, what it granted;           |
+//!       |   to the client, the port for retransmitted packets   |
+//!   64  | seq u64: which request of the link                    |
+//!   72  | low u64: all requests below are settled               |
+//!   80  | done u64: bit i: request low + 1 + i is settled       |
+//!   88  +---------------------------+---------------------------+
+//!       | offset of this fragment   | length of full fragments  |
+//!   96  +---------------------------+---------------------------+
+//!       | payload: the fragment, or what the kind says          |
+//!       +-------------------------------------------------------+
+//! ```
+//!
+//! All numbers are little-endian. Every packet names its link, so that either side finds its state
+//! by one look; every packet of a client carries `low` and `done`, which is how acknowledgements
+//! ride on requests (thesis, section 4.4). A packet that is not whole, or not ours, is dropped
+//! without an answer: whoever forges learns nothing.
+//!
+//! Without a key the tag finds damage only. With one it finds forgery; 128 bits of SipHash-2-4
+//! (Aumasson and Bernstein, 2012), because it is made for short inputs.
+
+use std::fmt;
+use std::hash::Hasher;
+
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use crate::NodeId;
+
+pub const VERSION: u8 = 1;
+pub const HEADER_LEN: usize = 96;
+/// No message is longer: 16 MB.
+pub const MESSAGE_LIMIT: usize = 16 << 20;
+/// The most payload that a UDP datagram over IPv4 carries beside our header.
+pub const PIECE_LIMIT: usize = 65507 - HEADER_LEN;
+
+const MAGIC: [u8; 2] = *b"VG";
+const TAG: std::ops::Range<usize> = 8..24;
+const KEYED: u32 = 1;
+
+/// The packet was sent before, or may have been.
+pub const RESENT: u32 = 2;
+const KNOWN_FLAGS: u32 = KEYED | RESENT;
+
+/// A secret of all parties of a system.
+pub type Key = [u8; 16];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// To the server: asks for a stream. `stream` is the one it had, or 0; `cookie` says which
+    /// start of the client asks.
+    Hello = 1,
+    /// To the client: grants one. Payload: [`Welcome`].
+    Welcome = 2,
+    /// To the server: a fragment of a request.
+    Request = 3,
+    /// To the client: a fragment of a response.
+    Response = 4,
+    /// To the server: `low` and `done` only.
+    Ack = 5,
+    /// To the client: which fragments of a request are there. Payload: a [`Have`].
+    HaveRequest = 6,
+    /// To the server: which fragments of a response are there. Payload: a [`Have`].
+    HaveResponse = 7,
+    /// To the client: here I am; which responses are settled? Payload: [`Welcome`].
+    Ping = 8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Header {
+    pub kind: Kind,
+    pub flags: u32,
+    pub client: NodeId,
+    pub link: u32,
+    pub message_len: u32,
+    pub stream: u64,
+    pub cookie: u64,
+    pub seq: u64,
+    pub low: u64,
+    pub done: u64,
+    pub offset: u32,
+    pub piece: u32,
+}
+
+/// Why bytes are not a packet for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejected {
+    /// Shorter than a header, or without our two letters.
+    Foreign,
+    OtherVersion(u8),
+    /// The tag is not that of these bytes, or one side has a key and the other has not.
+    Tag,
+    /// The tag is right, and a field is out of bounds: a writer that is not this library.
+    Field(&'static str),
+}
+
+impl Header {
+    /// The packet's first bytes, tagged for the payload that will follow them.
+    pub fn seal(&self, payload: &[u8], key: Option<&Key>) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        let flags = self.flags | if key.is_some() { KEYED } else { 0 };
+        bytes[..2].copy_from_slice(&MAGIC);
+        bytes[2] = VERSION;
+        bytes[3] = self.kind as u8;
+        bytes[4..8].copy_from_slice(&flags.to_le_bytes());
+        bytes[24..40].copy_from_slice(&self.client.0);
+        let words = [self.stream, self.cookie, self.seq, self.low, self.done];
+        bytes[40..44].copy_from_slice(&self.link.to_le_bytes());
+        bytes[44..48].copy_from_slice(&self.message_len.to_le_bytes());
+        for (index, word) in words.iter().enumerate() {
+            let at = 48 + 8 * index;
+            bytes[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        bytes[88..92].copy_from_slice(&self.offset.to_le_bytes());
+        bytes[92..96].copy_from_slice(&self.piece.to_le_bytes());
+        let tag = tag(&bytes, payload, key);
+        bytes[TAG].copy_from_slice(&tag);
+        bytes
+    }
+
+    /// The header and the payload of a datagram, if it is whole and from one of us.
+    pub fn open<'a>(datagram: &'a [u8], key: Option<&Key>) -> Result<(Header, &'a [u8]), Rejected> {
+        let Some((bytes, payload)) = datagram.split_first_chunk::<HEADER_LEN>() else {
+            return Err(Rejected::Foreign);
+        };
+        if bytes[..2] != MAGIC {
+            return Err(Rejected::Foreign);
+        }
+        if bytes[2] != VERSION {
+            return Err(Rejected::OtherVersion(bytes[2]));
+        }
+        let word32 = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4"));
+        let word64 = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8"));
+        let flags = word32(4);
+        if (flags & KEYED != 0) != key.is_some() || !same(&tag(bytes, payload, key), &bytes[TAG]) {
+            return Err(Rejected::Tag);
+        }
+        let header = Header {
+            kind: Kind::from_byte(bytes[3]).ok_or(Rejected::Field("kind"))?,
+            flags: flags & !KEYED,
+            client: NodeId(bytes[24..40].try_into().expect("16")),
+            link: word32(40),
+            message_len: word32(44),
+            stream: word64(48),
+            cookie: word64(56),
+            seq: word64(64),
+            low: word64(72),
+            done: word64(80),
+            offset: word32(88),
+            piece: word32(92),
+        };
+        header.check(flags, payload)?;
+        Ok((header, payload))
+    }
+
+    fn check(&self, flags: u32, payload: &[u8]) -> Result<(), Rejected> {
+        if flags & !KNOWN_FLAGS != 0 {
+            return Err(Rejected::Field("flags"));
+        }
+        // Sequence numbers rise by one from 1; half of the range leaves sums without overflow.
+        if self.seq > u64::MAX / 2 || self.low > u64::MAX / 2 {
+            return Err(Rejected::Field("seq"));
+        }
+        if matches!(self.kind, Kind::Request | Kind::Response) {
+            self.check_fragment(payload.len())?;
+        }
+        Ok(())
+    }
+
+    fn check_fragment(&self, len: usize) -> Result<(), Rejected> {
+        let (message, offset, piece) = (
+            self.message_len as usize,
+            self.offset as usize,
+            self.piece as usize,
+        );
+        if message > MESSAGE_LIMIT {
+            return Err(Rejected::Field("message length"));
+        }
+        if piece == 0 || piece > PIECE_LIMIT {
+            return Err(Rejected::Field("fragment length"));
+        }
+        let whole_fragments = offset.is_multiple_of(piece) && offset <= message;
+        if !whole_fragments || len != piece.min(message - offset) {
+            return Err(Rejected::Field("offset"));
+        }
+        if len == 0 && message > 0 {
+            return Err(Rejected::Field("offset"));
+        }
+        Ok(())
+    }
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Kind> {
+        use Kind::*;
+        [
+            Hello,
+            Welcome,
+            Request,
+            Response,
+            Ack,
+            HaveRequest,
+            HaveResponse,
+            Ping,
+        ]
+        .into_iter()
+        .find(|&kind| kind as u8 == byte)
+    }
+
+    pub fn is_for_client(self) -> bool {
+        use Kind::*;
+        matches!(self, Welcome | Response | HaveRequest | Ping)
+    }
+}
+
+/// What a server says about itself.
+///
+/// ```text
+///  0  server node, 16 bytes
+/// 16  boots u64: how often the server has started; the latest says where it is
+/// 24  was u64: the stream that this one replaces
+/// 32  cookie u64: proof that this stream was granted
+/// 40  answers u64: the cookie of the packet that this is the answer to
+/// 48  window u32: requests that may be unsettled | 4 zeros
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Welcome {
+    pub server: NodeId,
+    pub boots: u64,
+    pub was: u64,
+    pub cookie: u64,
+    pub answers: u64,
+    pub window: u32,
+}
+
+pub const WELCOME_LEN: usize = 56;
+
+impl Welcome {
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(WELCOME_LEN);
+        bytes.extend_from_slice(&self.server.0);
+        bytes.extend_from_slice(&self.boots.to_le_bytes());
+        bytes.extend_from_slice(&self.was.to_le_bytes());
+        bytes.extend_from_slice(&self.cookie.to_le_bytes());
+        bytes.extend_from_slice(&self.answers.to_le_bytes());
+        bytes.extend_from_slice(&self.window.to_le_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes
+    }
+
+    pub fn parse(payload: &[u8]) -> Option<Welcome> {
+        let bytes: &[u8; WELCOME_LEN] = payload.try_into().ok()?;
+        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8"));
+        Some(Welcome {
+            server: NodeId(bytes[..16].try_into().expect("16")),
+            boots: word(16),
+            was: word(24),
+            cookie: word(32),
+            answers: word(40),
+            window: u32::from_le_bytes(bytes[48..52].try_into().expect("4")),
+        })
+    }
+}
+
+/// Which fragments are there: all below `first`, and of the next 1024 those whose bit is set.
+///
+/// ```text
+///  0  first u32: the first fragment that is missing; the number of all if none is
+///  4  128 bytes, bit i: fragment first + i is there; trailing zero bytes are left out
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Have {
+    pub first: u32,
+    pub bits: Vec<u8>,
+}
+
+pub const HAVE_BITS: usize = 1024;
+
+impl Have {
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let used = self.bits.iter().rposition(|&byte| byte != 0);
+        let mut bytes = self.first.to_le_bytes().to_vec();
+        bytes.extend_from_slice(&self.bits[..used.map_or(0, |last| last + 1)]);
+        bytes
+    }
+
+    pub fn parse(payload: &[u8]) -> Option<Have> {
+        let (first, bits) = payload.split_first_chunk::<4>()?;
+        (bits.len() <= HAVE_BITS / 8).then(|| Have {
+            first: u32::from_le_bytes(*first),
+            bits: bits.to_vec(),
+        })
+    }
+
+    pub fn has(&self, fragment: u32) -> bool {
+        let Some(index) = fragment.checked_sub(self.first) else {
+            return true;
+        };
+        let byte = self.bits.get(index as usize / 8).copied().unwrap_or(0);
+        byte >> (index % 8) & 1 != 0
+    }
+}
+
+fn tag(header: &[u8; HEADER_LEN], payload: &[u8], key: Option<&Key>) -> [u8; 16] {
+    let mut tag = [0; 16];
+    match key {
+        Some(key) => {
+            let mut hasher = SipHasher24::new_with_key(key);
+            hasher.write(&header[..TAG.start]);
+            hasher.write(&header[TAG.end..]);
+            hasher.write(payload);
+            tag.copy_from_slice(&hasher.finish128().as_bytes());
+        }
+        None => {
+            let sum = rio_core::checksum(u64::from(VERSION), &header[..TAG.start]);
+            let sum = rio_core::checksum(sum, &header[TAG.end..]);
+            tag[..8].copy_from_slice(&rio_core::checksum(sum, payload).to_le_bytes());
+        }
+    }
+    tag
+}
+
+/// Takes the same time wherever the first difference lies.
+fn same(one: &[u8], other: &[u8]) -> bool {
+    let differ = one.iter().zip(other).fold(0, |sum, (a, b)| sum | (a ^ b));
+    differ == 0
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rejected::Foreign => f.write_str("not a packet of this protocol"),
+            Rejected::OtherVersion(version) => {
+                write!(
+                    f,
+                    "version {version} of the protocol, this program speaks {VERSION}"
+                )
+            }
+            Rejected::Tag => f.write_str("damaged, or made with another key"),
+            Rejected::Field(field) => write!(f, "{field} is out of bounds"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            kind: Kind::Request,
+            flags: RESENT,
+            client: NodeId([7; 16]),
+            link: 3,
+            message_len: 5,
+            stream: 11,
+            cookie: 12,
+            seq: 13,
+            low: 12,
+            done: 1,
+            offset: 0,
+            piece: 1000,
+        }
+    }
+
+    #[test]
+    fn a_packet_is_read_as_it_was_written_and_no_other_byte_is() {
+        for key in [None, Some([9; 16])] {
+            let key = key.as_ref();
+            let mut datagram = header().seal(b"hello", key).to_vec();
+            datagram.extend_from_slice(b"hello");
+            assert_eq!(Header::open(&datagram, key), Ok((header(), &b"hello"[..])));
+            for index in 0..datagram.len() {
+                for bit in 0..8 {
+                    let mut other = datagram.clone();
+                    other[index] ^= 1 << bit;
+                    assert!(Header::open(&other, key).is_err(), "byte {index} bit {bit}");
+                }
+            }
+            for len in 0..datagram.len() {
+                assert!(Header::open(&datagram[..len], key).is_err(), "{len} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_must_be_the_same_on_both_sides() {
+        let mut datagram = header().seal(b"hello", Some(&[9; 16])).to_vec();
+        datagram.extend_from_slice(b"hello");
+        for key in [None, Some(&[8; 16])] {
+            assert_eq!(Header::open(&datagram, key), Err(Rejected::Tag));
+        }
+    }
+
+    #[test]
+    fn fields_out_of_bounds_are_refused_though_the_tag_is_right() {
+        type Case = (&'static str, fn(&mut Header));
+        let cases: [Case; 6] = [
+            ("fragment length", |h| h.piece = 0),
+            ("fragment length", |h| h.piece = PIECE_LIMIT as u32 + 1),
+            ("message length", |h| {
+                h.message_len = MESSAGE_LIMIT as u32 + 1
+            }),
+            ("offset", |h| h.offset = 1),
+            ("offset", |h| h.message_len = 6),
+            ("seq", |h| h.seq = u64::MAX),
+        ];
+        for (field, change) in cases {
+            let mut header = header();
+            change(&mut header);
+            let mut datagram = header.seal(b"hello", None).to_vec();
+            datagram.extend_from_slice(b"hello");
+            assert_eq!(Header::open(&datagram, None), Err(Rejected::Field(field)));
+        }
+    }
+
+    #[test]
+    fn a_have_says_which_fragments_are_there() {
+        let have = Have {
+            first: 10,
+            bits: vec![0b10, 0, 1, 0],
+        };
+        let read = Have::parse(&have.to_bytes()).unwrap();
+        let there: Vec<u32> = (0..60).filter(|&index| read.has(index)).collect();
+        assert_eq!(there, [(0..10).collect(), vec![11, 26]].concat());
+        assert_eq!(Have::parse(&[0; 4 + HAVE_BITS / 8 + 1]), None);
+    }
+}
