@@ -512,7 +512,8 @@ impl<'a> Cursor<'a> {
         match self.peek() {
             Some(b'"') => self.quoted(),
             Some(b'{') => self.literal(),
-            _ => match self.while_(is_astring_char) {
+            // Wildcards are none of an atom's, but clients write `user*master` so.
+            _ => match self.while_(|byte| is_astring_char(byte) || b"*%".contains(&byte)) {
                 b"" => Err(self.wrong("a string")),
                 atom => Ok(atom.to_vec()),
             },
