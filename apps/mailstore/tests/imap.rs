@@ -254,6 +254,7 @@ fn mailboxes_are_made_listed_renamed_and_removed() {
         client.ok("LIST \"\" Old*").contains("\"Old.users\"")
             || client.ok("LIST \"\" *").contains("\"Old.users\"")
     );
+    client.ok("RENAME Old.users Old.users.all");
     client.with("RENAME Nowhere x", "NO [NONEXISTENT]");
     client.with("RENAME Sent Trash", "NO [ALREADYEXISTS]");
     client.with("DELETE INBOX", "NO [CANNOT]");

@@ -380,11 +380,14 @@ fn what_was_promised_holds_after_every_step() {
     assert!(tried > 1000, "only {tried} power cuts");
 }
 
+/// What is left out, and whether a step is of it.
+type Plant = (&'static str, fn(&Step) -> bool);
+
 #[test]
 fn a_sync_that_is_left_out_is_noticed() {
     let root = Directory::new("planted");
     let entries = record(&root.0);
-    let plants: [(&str, fn(&Step) -> bool); 5] = [
+    let plants: [Plant; 5] = [
         (
             "messages are not synced",
             |step| matches!(step, Step::SyncFile(path) if path.to_str().unwrap().contains("/tmp/")),

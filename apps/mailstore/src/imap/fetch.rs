@@ -87,7 +87,6 @@ pub fn one(
         return Ok(());
     };
     let mut tree: Option<Part> = None;
-    let start = out.len();
     out.extend_from_slice(format!("* {number} FETCH (").as_bytes());
     let begin = out.len();
     for item in &fetch.items {
@@ -130,16 +129,16 @@ pub fn one(
             }
         }
     }
+    // What reading has changed is told, with its mod-sequence (RFC 7162, section 3.2).
     if newly_seen && !fetch.items.contains(&Item::Flags) {
         out.extend_from_slice(format!(" FLAGS ({flags})").as_bytes());
-        if view.condstore && !fetch.items.contains(&Item::ModSeq) {
-            out.extend_from_slice(format!(" MODSEQ ({})", message.modseq).as_bytes());
-        }
+    }
+    if newly_seen && view.condstore && !fetch.items.contains(&Item::ModSeq) {
+        out.extend_from_slice(format!(" MODSEQ ({})", message.modseq).as_bytes());
     }
     if newly_seen || fetch.items.contains(&Item::Flags) {
         view.note_told(&message);
     }
-    debug_assert!(out.len() > start);
     out.extend_from_slice(b")\r\n");
     Ok(())
 }

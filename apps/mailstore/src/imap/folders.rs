@@ -100,7 +100,7 @@ fn status_line(
         .iter()
         .map(|item| match item {
             StatusItem::Messages => format!("MESSAGES {}", state.messages.len()),
-            StatusItem::Recent => format!("RECENT {}", count(&|m| m.in_new)),
+            StatusItem::Recent => format!("RECENT {}", count(&|m| m.is_unclaimed())),
             StatusItem::UidNext => format!("UIDNEXT {}", state.uids.next),
             StatusItem::UidValidity => format!("UIDVALIDITY {}", state.uids.validity),
             StatusItem::Unseen => format!("UNSEEN {}", count(&|m| !m.flags.has(Flags::SEEN))),
@@ -173,7 +173,6 @@ pub fn rename(account: &Account, from: &str, to: &str) -> Outcome {
         Renamed::Done => "OK Renamed".into(),
         Renamed::Missing => NO_SUCH_MAILBOX.into(),
         Renamed::Exists => "NO [ALREADYEXISTS] A mailbox of the new name exists".into(),
-        Renamed::Below => "NO [CANNOT] The new name lies below the old one".into(),
         Renamed::TooLong => "NO [CANNOT] The new name of a mailbox below is too long".into(),
     })
 }

@@ -277,7 +277,7 @@ impl Question<'_> {
 }
 
 /// A field's value with encoded words decoded (RFC 2047).
-fn decoded(value: &[u8]) -> Vec<u8> {
+pub fn decoded(value: &[u8]) -> Vec<u8> {
     if memchr::memmem::find(value, b"=?").is_none() {
         return value.to_vec();
     }
@@ -295,7 +295,7 @@ fn decoded(value: &[u8]) -> Vec<u8> {
 }
 
 /// Looks into the texts of all parts, decoded, and into what is not encoded at all.
-fn body_has(text: &[u8], wanted: &[u8]) -> bool {
+pub fn body_has(text: &[u8], wanted: &[u8]) -> bool {
     let Some(message) = MessageParser::new().parse(text) else {
         return contains(lines::split_header(text).1, wanted);
     };

@@ -144,7 +144,7 @@ impl View {
             ));
         }
         for message in &state.messages[first_new..] {
-            let recent = message.in_new || message.recent_for == self.session;
+            let recent = message.is_unclaimed() || message.recent_for == self.session;
             let Message {
                 uid, flags, modseq, ..
             } = *message;

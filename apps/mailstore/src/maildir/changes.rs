@@ -178,7 +178,7 @@ impl Mailbox {
                     .rename(path, &self.dir.join("cur").join(name::join(base, *flags)))?;
                 state
                     .messages
-                    .push(Message::new(*uid, base.clone(), *flags, modseq));
+                    .push(Message::arrived(*uid, base.clone(), *flags, modseq));
                 told.push((*uid, modseq, *flags));
             }
             self.disk.sync_dir(&self.dir.join("cur"))?;
@@ -226,7 +226,7 @@ impl Mailbox {
                     }
                     state
                         .messages
-                        .push(Message::new(*uid, base.to_string(), flags, modseq));
+                        .push(Message::arrived(*uid, base.to_string(), flags, modseq));
                     from_state.uids.uids.remove(&message.base);
                     from_state.notes.of_uid.remove(&message.uid);
                     pairs.push((message.uid, *uid));

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::account::{Account, INBOX};
 use super::disk::Disk;
-use crate::failure::{Action, Failure, Result};
+use crate::failure::{Action, Result};
 
 pub const SEPARATOR: char = '.';
 const SUBSCRIPTIONS: &str = "subscriptions";
@@ -150,9 +150,6 @@ impl Account {
         self.prepare()?;
         let _tree = self.tree();
         let below = format!("{from}{SEPARATOR}");
-        if to.starts_with(&below) {
-            return Ok(Renamed::Below);
-        }
         let mut pairs = Vec::new();
         for name in self.list()? {
             if name == from {
@@ -246,22 +243,7 @@ pub enum Renamed {
     Done,
     Missing,
     Exists,
-    /// The new name lies below the old one.
-    Below,
     TooLong,
-}
-
-impl Renamed {
-    pub fn failure(self) -> Option<Failure> {
-        let why = match self {
-            Renamed::Done => return None,
-            Renamed::Missing => "there is no such mailbox",
-            Renamed::Exists => "a mailbox of the new name exists",
-            Renamed::Below => "the new name lies below the old one",
-            Renamed::TooLong => "the new name of a mailbox below would be too long",
-        };
-        Some(Failure::because("rename the mailbox", why))
-    }
 }
 
 /// One name a line; Dovecot's second version has a head and tabs between levels.

@@ -33,7 +33,7 @@ pub struct Message {
     pub in_new: bool,
     pub flags: Flags,
     pub modseq: u64,
-    /// The session that saw it first, and to which it is \Recent.
+    /// The session that saw it first, and to which it is \Recent; 0 if there was none.
     pub recent_for: u64,
     /// Octets with CRLF line ends, once known.
     wire_len: Option<u64>,
@@ -49,6 +49,19 @@ impl Message {
         }
     }
 
+    /// One that came by APPEND, COPY or MOVE, which nobody has seen.
+    pub(super) fn arrived(uid: u32, base: String, flags: Flags, modseq: u64) -> Message {
+        Message {
+            recent_for: UNCLAIMED,
+            ..Message::new(uid, base, flags, modseq)
+        }
+    }
+
+    /// No session has seen it yet.
+    pub fn is_unclaimed(&self) -> bool {
+        self.in_new || self.recent_for == UNCLAIMED
+    }
+
     pub(super) fn new(uid: u32, base: String, flags: Flags, modseq: u64) -> Message {
         let wire_len = name::size_field(&base, 'W');
         Message {
@@ -62,6 +75,9 @@ impl Message {
         }
     }
 }
+
+/// Stands for the session that will see a message first.
+pub(super) const UNCLAIMED: u64 = u64::MAX;
 
 /// What was seen of the directory, and what is told of it.
 pub struct State {
@@ -368,6 +384,13 @@ impl Mailbox {
     /// Moves what is in `new` to `cur`. Nothing is synced: at worst a message is
     /// recent once more.
     fn claim(&self, state: &mut State, session: u64) -> Result<()> {
+        for message in state
+            .messages
+            .iter_mut()
+            .filter(|m| m.recent_for == UNCLAIMED)
+        {
+            message.recent_for = session;
+        }
         if !state.messages.iter().any(|m| m.in_new) {
             return Ok(());
         }
