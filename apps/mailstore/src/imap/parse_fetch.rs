@@ -34,8 +34,8 @@ pub fn fetch(cursor: &mut Cursor, uid: bool) -> Parsed<Command> {
         cursor.expect(b')')?;
         add(&mut items, Item::ModSeq)?;
     }
-    if uid {
-        add(&mut items, Item::Uid)?;
+    if uid && !items.contains(&Item::Uid) {
+        items.insert(0, Item::Uid);
     }
     Ok(Command::Fetch(Fetch {
         uid,
