@@ -114,6 +114,8 @@ while killed < kills and not errors:
     if one is None:
         errors.append("the run is gone")
         break
+    if not one["worker_pid"]:
+        continue  # it is being started again
     try:
         os.kill(one["worker_pid"], signal.SIGKILL)
         killed += 1

@@ -115,7 +115,7 @@ pub fn tag_of(command: &[u8]) -> String {
         .unwrap_or_default();
     let valid = !tag.is_empty()
         && tag.len() <= 64
-        && tag.iter().all(|byte| super::parse::is_tag_char(*byte));
+        && tag.iter().all(|byte| super::cursor::is_tag_char(*byte));
     if valid {
         String::from_utf8_lossy(tag).into_owned()
     } else {

@@ -9,9 +9,11 @@
 
 pub mod change;
 pub mod command;
+pub mod cursor;
 pub mod fetch;
 pub mod folders;
 pub mod frame;
+pub mod login;
 pub mod parse;
 pub mod parse_fetch;
 pub mod parse_search;

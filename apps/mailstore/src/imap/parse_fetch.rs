@@ -1,7 +1,7 @@
 //! FETCH: its items, sections and modifiers.
 
 use super::command::{Command, Fetch, Item, SectionName};
-use super::parse::{Cursor, Parsed};
+use super::cursor::{Cursor, Parsed};
 use crate::message::section::{Section, What};
 
 /// More items in one command than this are a mistake or worse.

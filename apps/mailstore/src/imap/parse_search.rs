@@ -1,7 +1,7 @@
 //! SEARCH: its keys (RFC 3501, section 6.4.4) and the options of RFC 4731.
 
 use super::command::{Flag, Key, Returns, Search};
-use super::parse::{Cursor, Parsed};
+use super::cursor::{Cursor, Parsed};
 use crate::clock::{self, Day};
 use crate::maildir::name::Flags;
 
