@@ -282,6 +282,42 @@ fn mail_for_elsewhere_is_retried_delivered_and_bounced() {
 }
 
 #[test]
+fn what_an_alias_leads_elsewhere_goes_there_reports_too() {
+    let (port, taken) = relay();
+    let place = Place::with(
+        "away",
+        &format!(
+            "[[alias]]\naddress = \"away@example.org\"\nto = [\"x@elsewhere.net\", \"bob@example.org\"]\n\
+             [relay]\nhost = \"127.0.0.1\"\nport = {port}\ntls = \"none\"\n"
+        ),
+    );
+    let mut client = greeted(&place, Service::Smtp);
+    client.smtp("MAIL FROM:<y@elsewhere.net>", "250");
+    client.smtp("RCPT TO:<away@example.org>", "250");
+    client.smtp("DATA", "354");
+    client.smtp("Subject: one\r\n\r\nx\r\n.", "250");
+    assert!(
+        taken
+            .recv_timeout(Duration::from_secs(20))
+            .unwrap()
+            .contains("Subject: one\r\n")
+    );
+    assert_eq!(messages(&place, "bob", "b"), 1);
+    let mut client = greeted(&place, Service::Submission);
+    client.smtp("AUTH PLAIN AGFubmEAYQ==", "235");
+    client.smtp("MAIL FROM:<away@example.org>", "250");
+    client.smtp("RCPT TO:<never@elsewhere.net>", "250");
+    client.smtp("DATA", "354");
+    client.smtp("Subject: two\r\n\r\nx\r\n.", "250");
+    let report = taken.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert!(
+        report.contains("Final-Recipient: rfc822; never@elsewhere.net"),
+        "{report}"
+    );
+    wait_for("bob's report", || messages(&place, "bob", "b") == 2);
+}
+
+#[test]
 fn the_queue_outlives_the_server_and_gives_up_in_the_end() {
     let unused = TcpListener::bind("127.0.0.1:0")
         .unwrap()

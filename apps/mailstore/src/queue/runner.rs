@@ -62,6 +62,7 @@ async fn attempt(server: &Server, id: &str, mut envelope: Envelope) {
             return;
         }
     };
+    envelope.recipients = expand(server, &envelope.recipients);
     let answers = deliver(server, id, &envelope, &text).await;
     if *server.stop.borrow() && !answers.contains(&Answer::Taken) {
         return; // the server stops: it is tried again when it is back
@@ -148,11 +149,29 @@ async fn deliver(server: &Server, id: &str, envelope: &Envelope, text: &[u8]) ->
     answers
 }
 
+/// Follows aliases, as they are today, to accounts and addresses elsewhere.
+fn expand(server: &Server, recipients: &[String]) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for recipient in recipients {
+        let targets = match server.directory.route(recipient) {
+            Ok(route) => {
+                let local = route.local.iter().map(|account| account.name.clone());
+                local.chain(route.remote.iter().cloned()).collect()
+            }
+            Err(_) => vec![recipient.clone()],
+        };
+        for target in targets {
+            if !all.contains(&target) {
+                all.push(target);
+            }
+        }
+    }
+    all
+}
+
+/// The way to a recipient that `expand` gave.
 fn way(server: &Server, recipient: &str) -> Way {
     match server.directory.route(recipient) {
-        Ok(route) if route.remote.is_empty() => Way::Here(route.local),
-        // An alias that leads elsewhere was followed when the message came; one
-        // that does so only since then is not followed twice.
         Ok(route) => Way::Here(route.local),
         Err(NoRoute::NoSuchUser) => Way::Nowhere("550 5.1.1 There is no such user here".into()),
         Err(NoRoute::NotOurs) if server.settings.relay.is_some() => Way::Relay,
@@ -201,18 +220,10 @@ fn tell(
     }
     let host = &server.settings.hostname;
     let report = bounce::report(kind, host, id, envelope, about, text, SystemTime::now());
-    match way(server, &envelope.sender) {
-        Way::Nowhere(reply) => {
-            crate::log!(
-                "queue {id}: the sender {} cannot be told: {reply}",
-                envelope.sender
-            );
-            Ok(())
-        }
-        _ => on_disk(|| {
-            server
-                .queue
-                .add(Envelope::new("", vec![envelope.sender.clone()]), &report)
-        }),
-    }
+    // The report goes by the queue, like any mail, and so survives what this does not.
+    on_disk(|| {
+        server
+            .queue
+            .add(Envelope::new("", vec![envelope.sender.clone()]), &report)
+    })
 }
