@@ -119,6 +119,31 @@ fn changes_are_told_to_other_sessions_when_they_may_be() {
 }
 
 #[test]
+fn headers_are_whole_however_long_they_and_their_messages_are() {
+    let place = Place::new("headers");
+    let mut client = place.imap("anna", "a");
+    for (number, length) in [0, 1, 8_150, 8_192, 8_200, 20_000].into_iter().enumerate() {
+        let header = format!("Subject: {}\r\nX-Last: yes\r\n\r\n", "s".repeat(length));
+        let text = format!("{header}{}\r\n", "body ".repeat(10_000));
+        client.ok(&format!("APPEND INBOX {{{}+}}\r\n{text}", text.len()));
+        client.ok("SELECT INBOX");
+        let fetched = client.ok(&format!(
+            "FETCH {} (BODY.PEEK[HEADER] RFC822.SIZE)",
+            number + 1
+        ));
+        assert!(
+            fetched.contains(&format!("BODY[HEADER] {{{}}}", header.len())),
+            "{length}"
+        );
+        assert!(
+            fetched.contains(&format!("RFC822.SIZE {}", text.len())),
+            "{length}"
+        );
+        assert!(fetched.contains("X-Last: yes\r\n\r\n"), "{length}");
+    }
+}
+
+#[test]
 fn uids_of_appends_copies_and_moves_are_told() {
     let place = Place::new("uidplus");
     let mut client = appended(&place, 3);

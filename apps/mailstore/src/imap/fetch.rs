@@ -13,11 +13,28 @@ use crate::message::describe;
 use crate::message::section::Section;
 use crate::message::structure::{self, Part};
 
-/// What of a message the items need.
+/// What of a message's file the items need.
 #[derive(Clone, Copy, Default)]
 struct Needs {
-    text: bool,
+    header: bool,
+    body: bool,
     arrival: bool,
+}
+
+impl Needs {
+    fn of(items: &[Item]) -> Needs {
+        let mut needs = Needs::default();
+        for item in items {
+            match item {
+                Item::InternalDate => needs.arrival = true,
+                Item::Envelope => needs.header = true,
+                Item::Section { section, .. } if section.is_in_header() => needs.header = true,
+                Item::Body | Item::BodyStructure | Item::Section { .. } => needs.body = true,
+                Item::Flags | Item::Uid | Item::Size | Item::ModSeq => {}
+            }
+        }
+        needs
+    }
 }
 
 /// Marks the messages as read whose text is fetched, all with one sync.
@@ -69,21 +86,7 @@ pub fn one(
     let flags = flag_names(&state, message.flags, view.is_recent(uid));
     drop(state);
 
-    let needs = fetch
-        .items
-        .iter()
-        .fold(Needs::default(), |needs, item| match item {
-            Item::InternalDate => Needs {
-                arrival: true,
-                ..needs
-            },
-            Item::Envelope | Item::Body | Item::BodyStructure | Item::Section { .. } => Needs {
-                text: true,
-                ..needs
-            },
-            _ => needs,
-        });
-    let Some((text, arrival)) = load(view, &message, needs)? else {
+    let Some((text, arrival)) = load(view, &message, Needs::of(&fetch.items))? else {
         return Ok(());
     };
     let mut tree: Option<Part> = None;
@@ -183,10 +186,10 @@ fn load(view: &View, message: &Message, needs: Needs) -> Result<Option<(Vec<u8>,
     let mut message = message.clone();
     for last_try in [false, true] {
         let read = || -> Result<(Vec<u8>, SystemTime)> {
-            let text = if needs.text {
-                view.mailbox.read(&message)?
-            } else {
-                Vec::new()
+            let text = match needs {
+                Needs { body: true, .. } => view.mailbox.read(&message)?,
+                Needs { header: true, .. } => view.mailbox.read_header(&message)?,
+                _ => Vec::new(),
             };
             let arrival = match needs.arrival {
                 true => view.mailbox.arrived(&message)?,

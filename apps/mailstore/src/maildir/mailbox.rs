@@ -7,6 +7,8 @@
 //! `announce`; whoever looks next gives the message its UID.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -24,6 +26,9 @@ use crate::message::lines;
 /// Another program's change in the same tick of the clock as one of ours would
 /// not show in the directory's time, so after ours we look once more.
 const LOOK_AGAIN: Duration = Duration::from_millis(1500);
+
+/// Most headers are shorter.
+const HEADER_PART: u64 = 8 << 10;
 
 #[derive(Clone, Debug)]
 pub struct Message {
@@ -221,6 +226,24 @@ impl Mailbox {
     pub fn read(&self, message: &Message) -> Result<Vec<u8>> {
         let path = self.path_of(message);
         Ok(lines::to_wire(std::fs::read(&path).on("read", &path)?))
+    }
+
+    /// The message's header with CRLF line ends; of its body as little as may be is read.
+    pub fn read_header(&self, message: &Message) -> Result<Vec<u8>> {
+        let path = self.path_of(message);
+        let mut file = File::open(&path).on("open", &path)?;
+        let mut octets = Vec::new();
+        loop {
+            let part = (&mut file)
+                .take(HEADER_PART)
+                .read_to_end(&mut octets)
+                .on("read", &path)?;
+            let len = lines::header_len(&octets);
+            if len < octets.len() || part == 0 {
+                octets.truncate(len);
+                return Ok(lines::to_wire(octets));
+            }
+        }
     }
 
     /// RFC822.SIZE: from the name, else from the file, which is then remembered.
