@@ -1,0 +1,267 @@
+//! Who there is: passwords, and where an address leads.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use argon2::password_hash::rand_core::{OsRng, RngCore};
+use argon2::password_hash::{PasswordHash, PasswordVerifier, SaltString};
+use argon2::{Argon2, PasswordHasher};
+use sha2::{Digest, Sha256};
+
+use crate::maildir::account::Account;
+use crate::maildir::disk::Disk;
+use crate::settings::Settings;
+
+/// So many argon2 computations at once; each takes 19 MiB and all of a core.
+const PASSWORDS_AT_ONCE: usize = 2;
+
+pub struct Directory {
+    settings: Arc<Settings>,
+    accounts: BTreeMap<String, Arc<Account>>,
+    turns: tokio::sync::Semaphore,
+    /// Digests of passwords that were right, under a key of this process: a client
+    /// that logs in every minute costs one argon2 and not one a minute.
+    known: Mutex<HashMap<String, [u8; 32]>>,
+    key: [u8; 32],
+    /// What an unknown name's password is compared with, so that it takes as long.
+    nobody: String,
+}
+
+/// Where an address leads.
+#[derive(Default)]
+pub struct Route {
+    pub local: Vec<Arc<Account>>,
+    /// Addresses for the relay.
+    pub remote: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoute {
+    /// The domain is ours, the name is not known.
+    NoSuchUser,
+    /// The domain is not ours.
+    NotOurs,
+}
+
+impl Directory {
+    pub fn new(settings: Arc<Settings>, disk: &Disk) -> Directory {
+        let root = settings.data.join("mail");
+        let accounts = settings
+            .accounts
+            .iter()
+            .map(|(address, account)| {
+                let account =
+                    Account::new(address, root.join(address), account.quota, disk.clone());
+                (address.clone(), Arc::new(account))
+            })
+            .collect();
+        let mut key = [0; 32];
+        OsRng.fill_bytes(&mut key);
+        Directory {
+            settings,
+            accounts,
+            turns: tokio::sync::Semaphore::new(PASSWORDS_AT_ONCE),
+            known: Mutex::default(),
+            key,
+            nobody: hash_password("nobody").unwrap_or_default(),
+        }
+    }
+
+    pub fn account(&self, name: &str) -> Option<&Arc<Account>> {
+        self.accounts.get(&name.to_lowercase())
+    }
+
+    pub fn accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
+        self.accounts.values()
+    }
+
+    /// The account that this name and password open. `name` may be `user*master`
+    /// with the master's password.
+    pub async fn login(&self, name: &str, password: &str) -> Option<Arc<Account>> {
+        match name.split_once('*') {
+            Some((user, master)) => self.login_as(user, master, password).await,
+            None => {
+                let account = self.find_login(name);
+                let hash = account.and_then(|a| self.settings.accounts.get(&a.name));
+                let hash = hash.map_or(self.nobody.as_str(), |settings| settings.password.as_str());
+                let right = self.is_right(name, password, hash).await;
+                account.filter(|_| right).cloned()
+            }
+        }
+    }
+
+    /// The account of `user`, opened by the master.
+    pub async fn login_as(&self, user: &str, master: &str, password: &str) -> Option<Arc<Account>> {
+        let known = self
+            .settings
+            .master
+            .as_ref()
+            .filter(|known| known.name == master);
+        let hash = known.map_or(self.nobody.as_str(), |known| known.password.as_str());
+        let right = self.is_right(&format!("*{master}"), password, hash).await;
+        self.find_login(user)
+            .filter(|_| right && known.is_some())
+            .cloned()
+    }
+
+    /// A login may leave out the domain if there is only one.
+    fn find_login(&self, name: &str) -> Option<&Arc<Account>> {
+        if name.contains('@') {
+            let name = name.to_lowercase();
+            let (local, domain) = name.rsplit_once('@')?;
+            return self.account(&format!("{local}@{}", self.first_name(domain)));
+        }
+        let mut domains = self
+            .settings
+            .domains
+            .iter()
+            .filter(|(_, domain)| domain.same_as.is_none());
+        match (domains.next(), domains.next()) {
+            (Some((domain, _)), None) => self.account(&format!("{name}@{domain}")),
+            _ => None,
+        }
+    }
+
+    async fn is_right(&self, name: &str, password: &str, hash: &str) -> bool {
+        let digest: [u8; 32] = Sha256::new()
+            .chain_update(self.key)
+            .chain_update(hash)
+            .chain_update([0])
+            .chain_update(password)
+            .finalize()
+            .into();
+        if self
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            == Some(&digest)
+        {
+            return true;
+        }
+        let Ok(_turn) = self.turns.acquire().await else {
+            return false;
+        };
+        let (password, hash) = (password.to_string(), hash.to_string());
+        let right = tokio::task::spawn_blocking(move || {
+            PasswordHash::new(&hash).is_ok_and(|hash| {
+                Argon2::default()
+                    .verify_password(password.as_bytes(), &hash)
+                    .is_ok()
+            })
+        });
+        let right = right.await.unwrap_or(false);
+        if right {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.insert(name.to_string(), digest);
+        }
+        right
+    }
+
+    pub fn is_ours(&self, domain: &str) -> bool {
+        self.settings.domains.contains_key(&domain.to_lowercase())
+    }
+
+    /// Follows aliases to accounts and to addresses elsewhere. An address without
+    /// a domain can only be `postmaster` (RFC 5321, section 4.1.1.3).
+    pub fn route(&self, address: &str) -> Result<Route, NoRoute> {
+        let mut route = Route::default();
+        let mut seen = BTreeSet::new();
+        let mut next = vec![address.to_string()];
+        while let Some(address) = next.pop() {
+            if !seen.insert(address.to_lowercase()) {
+                continue;
+            }
+            match self.step(&address) {
+                Step::Account(account) => {
+                    if !route.local.iter().any(|known| known.name == account.name) {
+                        route.local.push(account.clone());
+                    }
+                }
+                Step::Alias(targets) => next.extend(targets.iter().cloned()),
+                Step::Elsewhere => route.remote.push(address),
+                // One wrong target of an alias must not stop the others; the
+                // settings' check has told of it.
+                Step::Unknown if seen.len() > 1 => {}
+                Step::Unknown => return Err(NoRoute::NoSuchUser),
+            }
+        }
+        if route.local.is_empty() && route.remote.is_empty() {
+            return Err(NoRoute::NoSuchUser);
+        }
+        if seen.len() == 1 && route.local.is_empty() {
+            return Err(NoRoute::NotOurs);
+        }
+        Ok(route)
+    }
+
+    fn step(&self, address: &str) -> Step<'_> {
+        let lower = address.to_lowercase();
+        let (local, domain) = match lower.rsplit_once('@') {
+            Some((local, domain)) => (local, domain),
+            None if lower == "postmaster" => return self.postmaster(),
+            None => return Step::Unknown,
+        };
+        if !self.settings.domains.contains_key(domain) {
+            return Step::Elsewhere;
+        }
+        let domain = self.first_name(domain);
+        let plain = local.split('+').next().unwrap_or_default();
+        for local in [local, plain] {
+            let address = format!("{local}@{domain}");
+            if let Some(account) = self.accounts.get(&address) {
+                return Step::Account(account);
+            }
+            if let Some(targets) = self.settings.aliases.get(&address) {
+                return Step::Alias(targets);
+            }
+        }
+        if local == "postmaster" {
+            return self.postmaster();
+        }
+        match self
+            .settings
+            .domains
+            .get(domain)
+            .and_then(|domain| domain.catch_all.as_ref())
+        {
+            Some(target) => Step::Alias(std::slice::from_ref(target)),
+            None => Step::Unknown,
+        }
+    }
+
+    /// Somebody always reads what is sent to postmaster.
+    fn postmaster(&self) -> Step<'_> {
+        let named = self
+            .settings
+            .postmaster
+            .as_ref()
+            .and_then(|name| self.accounts.get(name));
+        named
+            .or_else(|| self.accounts.values().next())
+            .map_or(Step::Unknown, Step::Account)
+    }
+
+    fn first_name<'a>(&'a self, domain: &'a str) -> &'a str {
+        let known = self.settings.domains.get(domain);
+        known
+            .and_then(|known| known.same_as.as_deref())
+            .unwrap_or(domain)
+    }
+}
+
+enum Step<'a> {
+    Account(&'a Arc<Account>),
+    Alias(&'a [String]),
+    Elsewhere,
+    Unknown,
+}
+
+/// An argon2id hash with a salt of its own, for the settings.
+pub fn hash_password(password: &str) -> Result<String, String> {
+    let salt = SaltString::generate(&mut OsRng);
+    Argon2::default()
+        .hash_password(password.as_bytes(), &salt)
+        .map(|hash| hash.to_string())
+        .map_err(|cause| format!("cannot hash the password: {cause}"))
+}
