@@ -41,6 +41,17 @@ pub mod high_fd {
     pub const MESSAGES: i32 = 7;
     /// Scratch: a file opened for a moment.
     pub const SCRATCH: i32 = 8;
+    /// The directories of a call that changes names, and the file of one that
+    /// changes attributes: open while the call lasts.
+    pub const DIRECTORY: i32 = 9;
+    pub const OTHER_DIRECTORY: i32 = 10;
+    pub const OBJECT: i32 = 11;
+    /// A file that is read or written on the way back.
+    pub const FILE: i32 = 12;
+    /// Where removed files of another file system are kept.
+    pub const VAULT: i32 = 13;
+    /// The program's working directory.
+    pub const CWD: i32 = 14;
     /// For the keeper's own use, up to `LIMBO`.
     pub const KEEPER: i32 = 16;
     /// Descriptors the program has closed, kept until the next commit.
@@ -105,6 +116,19 @@ pub struct BootInfo {
     /// Time that memory must have been quiet for to be mapped from the image
     /// instead of being held twice, ms; 0 is never.
     pub fold_ms: u64,
+    /// What a recovery does where others have changed a file: see [`conflict`].
+    pub conflict: u32,
+}
+
+/// What a recovery does where somebody else has changed what it has to undo.
+pub mod conflict {
+    /// It stops, and says which file and which part.
+    pub const STOP: u32 = 0;
+    /// What others left stays; that change of the program is not undone.
+    pub const THEIRS: u32 = 1;
+    /// It is undone all the same.
+    pub const OURS: u32 = 2;
+    pub const NAMES: &[(&str, u32)] = &[("theirs", THEIRS), ("ours", OURS)];
 }
 
 /// [`BootInfo::log_limit`] unless somebody says otherwise.
@@ -126,12 +150,18 @@ pub mod fault {
     pub const AFTER_READ: u32 = 4;
     /// In the middle of a recovery.
     pub const IN_RECOVERY: u32 = 5;
+    /// A change of a file is on record and not made yet.
+    pub const BEFORE_CHANGE: u32 = 6;
+    /// It is made, and nothing more is on record.
+    pub const AFTER_CHANGE: u32 = 7;
     pub const NAMES: &[(&str, u32)] = &[
         ("after-commit", AFTER_COMMIT),
         ("before-publish", BEFORE_PUBLISH),
         ("after-visible", AFTER_VISIBLE),
         ("after-read", AFTER_READ),
         ("in-recovery", IN_RECOVERY),
+        ("before-change", BEFORE_CHANGE),
+        ("after-change", AFTER_CHANGE),
     ];
 }
 
@@ -146,6 +176,8 @@ pub mod plant {
     pub const SKIP_RECORD: u32 = 5;
     /// Memory that is laid together again stays mapped from where it was.
     pub const STALE_FOLD: u32 = 6;
+    /// Every third change of a file is not undone.
+    pub const SKIP_UNDO: u32 = 7;
     pub const NAMES: &[(&str, u32)] = &[
         ("skip-page", SKIP_PAGE),
         ("skip-commit", SKIP_COMMIT),
@@ -153,6 +185,7 @@ pub mod plant {
         ("lose-read", LOSE_READ),
         ("skip-record", SKIP_RECORD),
         ("stale-fold", STALE_FOLD),
+        ("skip-undo", SKIP_UNDO),
     ];
 }
 
@@ -217,5 +250,6 @@ impl BootInfo {
         auto: 0,
         log_limit: LOG_LIMIT,
         fold_ms: FOLD_MS,
+        conflict: conflict::STOP,
     };
 }

@@ -13,16 +13,20 @@ use crate::machine::frame::Frame;
 use crate::machine::vector::XsaveArea;
 use dc_image::window;
 
-pub const MAX_FDS: usize = 1 << 14;
-pub const MAX_VMAS: usize = 1 << 15;
-pub const MAX_FILES: usize = 1 << 12;
+/// Tables have room for more than the kernel gives a process of such limits; only what
+/// is used of them takes memory. Where one is full, the call answers as the kernel does
+/// at its own limit.
+pub const MAX_FDS: usize = 1 << 16;
+pub const MAX_VMAS: usize = 1 << 17;
+pub const MAX_FILES: usize = (1 << 15) + (1 << 14);
 pub const MAX_DISCARDS: usize = 120;
-pub const MAX_EPOLL: usize = 1024;
+pub const MAX_EPOLL: usize = 1 << 17;
 
 #[repr(C)]
 pub struct State {
     pub root: Root,
     pub threads: [ThreadRecord; MAX_THREADS],
+    pub locks: [crate::object::lock::Held; crate::object::lock::MAX_LOCKS],
     pub epoll: [EpollEntry; MAX_EPOLL],
     pub fds: [Descriptor; MAX_FDS],
     pub vmas: [Vma; MAX_VMAS],
@@ -39,6 +43,9 @@ pub struct Root {
     pub layout: u64,
     /// The protocol, as it is right behind a commit.
     pub machine_at_start: protocols::Machine,
+    /// Mappings lie in `State::vmas` from the first one on: areas come at the low end
+    /// as a rule, and need not move all the others.
+    pub vma_first: u32,
     pub vma_count: u32,
     pub discard_count: u32,
     pub pid: i32,
@@ -52,6 +59,10 @@ pub struct Root {
     pub fd_high: u32,
     /// Entries of `State::epoll` that were ever in use.
     pub epoll_high: u32,
+    /// Entries of `State::locks` that were ever in use.
+    pub lock_high: u32,
+    /// A file is mapped that others may write, and only read.
+    pub reads_shared: u32,
     /// Emulated heap: start, current end.
     pub brk_start: u64,
     pub brk_now: u64,
@@ -80,6 +91,8 @@ pub struct Root {
     pub recovery_return: usize,
     pub comm: [u8; 16],
     pub cwd: [u8; 4096],
+    /// The working directory itself: device, inode.
+    pub cwd_is: [u64; 2],
     /// Absolute path of the program file, for /proc/self/exe.
     pub exe: [u8; 4096],
 }
@@ -134,6 +147,8 @@ pub struct ThreadRecord {
     /// Bytes that the call under way has moved so far, where it moves them in parts
     /// ([`crate::object::output`], [`crate::object::input`]).
     pub moved_bytes: usize,
+    /// Messages that the call under way has sent so far ([`crate::object::socket`]).
+    pub messages_sent: usize,
     pub frame: Frame,
     pub sigmask: u64,
     pub altstack: [usize; 3],
@@ -195,6 +210,14 @@ pub enum Kind {
     Other,
 }
 
+/// [`OpenFile::inherited`]: nobody else.
+pub const OWN: u32 = 0;
+/// Inherited from dcrun's parent: belongs to others too, is not rewound.
+pub const INHERITED: u32 = 1;
+/// Received from another process, or made by a call that nobody knows: not rewound
+/// either, and no other dcrun is given it.
+pub const RECEIVED: u32 = 2;
+
 /// An open file description, shared by the descriptors that `dup` made.
 #[repr(C, align(4096))]
 pub struct OpenFile {
@@ -202,11 +225,12 @@ pub struct OpenFile {
     /// Flags of open(2) without O_CREAT, O_EXCL and O_TRUNC.
     pub flags: u32,
     pub mode: u32,
-    pub _pad: u32,
+    /// Entries of epoll sets that mean it.
+    pub watched: u32,
     pub dev: u64,
     pub ino: u64,
     pub offset: u64,
-    /// Inherited from dcrun's parent: belongs to others too, is not rewound.
+    /// [`OWN`], [`INHERITED`] or [`RECEIVED`]: who else has this description.
     pub inherited: u32,
     /// The offset may have changed since the last commit.
     pub touched: u32,

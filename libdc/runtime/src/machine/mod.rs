@@ -8,6 +8,7 @@ pub mod clock;
 pub mod entry;
 pub mod frame;
 pub mod nr;
+pub mod own_table;
 pub mod site;
 pub mod sys;
 pub mod user;

@@ -14,16 +14,19 @@
 //! | child process | lives | lost |
 
 pub mod api;
+mod attributes;
 pub mod buffers;
 pub mod children;
 pub mod counts;
 pub mod descriptor;
+pub mod device;
 pub mod epoll;
 pub mod eventfd;
 pub mod exec;
 pub mod group;
 pub mod inotify;
 pub mod input;
+pub mod lock;
 pub mod memfd;
 pub mod message;
 pub mod output;
@@ -37,8 +40,10 @@ pub mod repeated;
 pub mod signalfd;
 pub mod socket;
 pub mod stat;
+pub mod sync;
 pub mod timerfd;
 pub mod timers;
+pub mod transfer;
 pub mod tree;
 pub mod tty;
 pub mod undo;

@@ -4,10 +4,9 @@ use crate::engine::{engine, state};
 use crate::machine::sys::failed;
 use crate::object::descriptor::{self, any_fd, open_file};
 use crate::object::*;
-use crate::state::Kind;
+use crate::state::{INHERITED, Kind};
 use crate::{fatal, sys};
 use dc_image::FatalCode;
-use dc_image::boot::high_fd;
 
 const O_CLOEXEC: usize = 0o2000000;
 
@@ -48,11 +47,9 @@ pub fn undo_limbo(warm: bool) {
 }
 
 pub fn restore(warm: bool) {
-    let e = engine();
     if warm {
         close_others();
-        let first = e.high_fd(high_fd::LIMBO);
-        sys!(CLOSE_RANGE, first, first + high_fd::LIMBO_COUNT - 1, 0);
+        descriptor::empty_limbo();
     }
     let high = state().root.fd_high as usize;
     for fd in 0..high {
@@ -68,7 +65,7 @@ pub fn restore(warm: bool) {
             }
             continue;
         }
-        let given = open_file(file).inherited != 0 && is_open(fd as i32);
+        let given = open_file(file).inherited == INHERITED && is_open(fd as i32);
         if !(warm || given) {
             remake(file, fd as i32);
         }
@@ -134,7 +131,7 @@ fn close_others() {
 /// Makes the description of a file again.
 fn remake(file: u32, fd: i32) {
     let f = open_file(file);
-    if f.inherited != 0 && f.kind != Kind::Regular {
+    if f.inherited == INHERITED && f.kind != Kind::Regular {
         // A terminal or pipe that this dcrun was not given: the nearest is
         // what it was given instead.
         if let Some(other) = (0..3).find(|&o| o != fd && is_open(o)) {

@@ -3,7 +3,7 @@
 use super::fill::Fill;
 use crate::engine::{engine, state};
 use crate::machine::sys::failed;
-use crate::object::{descriptor, regular};
+use crate::object::{descriptor, lock, regular};
 use crate::space::{self, APART, MAP_ANONYMOUS, MAP_FIXED, MAP_POPULATE, PROT_WRITE, shared};
 use crate::state::Vma;
 use crate::{fatal, sys, uffd};
@@ -13,9 +13,13 @@ use dc_image::window;
 pub fn restore() {
     let e = engine();
     let mut fill = Fill::new();
-    let mut last = LastFile { file: 0, fd: -1 };
+    let mut last = LastFile {
+        file: 0,
+        fd: -1,
+        is_its_own: false,
+    };
     for i in 0..state().root.vma_count as usize {
-        let v = state().vmas[i];
+        let v = space::areas()[i];
         map(&v, &mut last);
         fill.area(&v);
         if v.tracked != 0 && !uffd::track(v.start as usize, v.end as usize) {
@@ -39,11 +43,13 @@ struct LastFile {
     /// As [`Vma::file`]; 0 is none.
     file: u32,
     fd: isize,
+    /// It is a descriptor of the program, which must not be closed here.
+    is_its_own: bool,
 }
 
 impl LastFile {
     fn close(&mut self) {
-        if self.file != 0 {
+        if self.file != 0 && !self.is_its_own {
             sys!(CLOSE, self.fd);
         }
         self.file = 0;
@@ -71,7 +77,7 @@ fn map(v: &Vma, last: &mut LastFile) {
     let private = v.flags & 3 == space::MAP_PRIVATE;
     if !private || last.file != v.file {
         last.close();
-        last.fd = open(v, private);
+        (last.fd, last.is_its_own) = open(v, private);
         last.file = v.file;
     }
     let flags = flags & !MAP_ANONYMOUS;
@@ -85,10 +91,32 @@ fn map(v: &Vma, last: &mut LastFile) {
     }
 }
 
-/// Opens the file of an area.
-fn open(v: &Vma, private: bool) -> isize {
+/// A descriptor of the file of an area, and whether it is one of the program's own: to
+/// open the file and close it again would give away what the program has locked of it.
+fn open(v: &Vma, private: bool) -> (isize, bool) {
     let f = descriptor::open_file(v.file);
     let shared_write = !private && v.prot & PROT_WRITE != 0;
+    if lock::holds_posix(f.dev, f.ino)
+        && let Some(fd) = open_already(v, shared_write)
+    {
+        return (fd as isize, true);
+    }
+    (open_anew(v, private, shared_write), false)
+}
+
+fn open_already(v: &Vma, writes: bool) -> Option<i32> {
+    let of = descriptor::open_file(v.file);
+    (0..state().root.fd_high as i32).find(|&fd| {
+        descriptor::known_file(fd).is_some_and(|file| {
+            let f = descriptor::open_file(file);
+            let mode = f.flags as usize & descriptor::O_ACCMODE;
+            (f.dev, f.ino) == (of.dev, of.ino) && (mode == 2 || (mode == 0 && !writes))
+        })
+    })
+}
+
+fn open_anew(v: &Vma, private: bool, shared_write: bool) -> isize {
+    let f = descriptor::open_file(v.file);
     let fd = sys!(OPEN, f.path.as_ptr(), if shared_write { 2 } else { 0 });
     let must_be_same = private && !own_work(v);
     if failed(fd) || (must_be_same && !regular::unchanged(v.file, fd as i32)) {
@@ -113,7 +141,7 @@ fn own_work(v: &Vma) -> bool {
         (o.dev, o.ino) == (f.dev, f.ino)
     };
     let opened = (0..state().root.fd_high as i32)
-        .filter_map(descriptor::file_of)
+        .filter_map(descriptor::known_file)
         .any(|file| {
             same(file) && descriptor::open_file(file).flags as usize & descriptor::O_ACCMODE != 0
         });

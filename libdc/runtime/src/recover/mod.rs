@@ -18,7 +18,7 @@ pub mod threads;
 
 use crate::commit::now_ns;
 use crate::engine::{engine, state};
-use crate::object::{group, input, output, process, pushback, timers, tty, undo};
+use crate::object::{group, input, lock, output, process, pushback, timers, tty, undo};
 use crate::state::State;
 use crate::{boot, commit, fatal, signal};
 use core::sync::atomic::Ordering::*;
@@ -46,9 +46,10 @@ pub fn recover(warm: bool) -> ! {
     live.generation.store(generation + 1, SeqCst);
     descriptors::undo_limbo(warm);
     undo::restore();
-    undo::roll_back();
+    lock::beside(warm && lock::any_posix(), undo::roll_back);
     commit::fault_point(fault::IN_RECOVERY);
     descriptors::restore(warm);
+    lock::restore(warm);
     group::restore(warm);
     // A log tells what the terminals are to be; until then they stay.
     if !crate::log::replay::is_due() {
