@@ -114,7 +114,7 @@ impl Drop for Place {
 fn fault(seed: u64) -> String {
     let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
     let when = ["before-change", "after-change"][mixed as usize % 2];
-    format!("{when}:{}", 1 + mixed / 2 % (STEPS / 2))
+    format!("{when}:{}", 1 + mixed / 2 % (STEPS / 5))
 }
 
 fn from_environment(name: &str, usual: u64) -> u64 {
