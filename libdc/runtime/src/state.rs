@@ -17,10 +17,10 @@ use dc_image::window;
 /// is used of them takes memory. Where one is full, the call answers as the kernel does
 /// at its own limit.
 pub const MAX_FDS: usize = 1 << 16;
-pub const MAX_VMAS: usize = 1 << 17;
+pub const MAX_VMAS: usize = (1 << 16) + (1 << 14);
 pub const MAX_FILES: usize = (1 << 15) + (1 << 14);
 pub const MAX_DISCARDS: usize = 120;
-pub const MAX_EPOLL: usize = 1 << 17;
+pub const MAX_EPOLL: usize = 1 << 15;
 
 #[repr(C)]
 pub struct State {
@@ -36,6 +36,22 @@ pub struct State {
 }
 
 const _: () = assert!(size_of::<State>() <= window::STATE_LEN);
+
+/// Open files that every program has room for: a commit looks for written pages in all of
+/// the state, so more of it counts only when it is used.
+const FILES_AT_FIRST: usize = 1 << 12;
+
+impl State {
+    /// Bytes that commits look at. (The open files lie last.)
+    pub fn in_use() -> usize {
+        let used = crate::engine::state().root.file_high as usize;
+        let files = match used {
+            0..=FILES_AT_FIRST => FILES_AT_FIRST,
+            _ => MAX_FILES,
+        };
+        core::mem::offset_of!(State, files) + files * size_of::<OpenFile>()
+    }
+}
 
 #[repr(C, align(4096))]
 pub struct Root {
@@ -61,6 +77,8 @@ pub struct Root {
     pub epoll_high: u32,
     /// Entries of `State::locks` that were ever in use.
     pub lock_high: u32,
+    /// Entries of `State::files` that were ever in use.
+    pub file_high: u32,
     /// A file is mapped that others may write, and only read.
     pub reads_shared: u32,
     /// Emulated heap: start, current end.

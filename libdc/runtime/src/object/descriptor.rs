@@ -124,6 +124,14 @@ pub fn new_file(kind: Kind) -> Option<u32> {
             // The lowest free one next time: few pages in use.
             *hint = if k == 0 { 0 } else { i + 1 };
             refs[i] = 1;
+            let high = &mut state().root.file_high;
+            if i as u32 >= *high {
+                let before = State::in_use();
+                *high = i as u32 + 1;
+                if State::in_use() != before {
+                    engine().pieces.stale = true;
+                }
+            }
             let f = &mut state().files[i];
             f.kind = kind;
             f.flags = 0;
