@@ -66,7 +66,8 @@ fn insert_at(i: usize, v: Vma) {
     }
     let first = &mut s.root.vma_first;
     if n == 0 {
-        *first = MAX_VMAS as u32 / 2;
+        // They come from the top down.
+        *first = (MAX_VMAS / 8 * 7) as u32;
     }
     let at = *first as usize;
     // Whichever side is shorter moves, if it has room.
