@@ -101,6 +101,10 @@ pub struct RunOptions {
 #[derive(Args, Debug)]
 pub struct ResumeOptions {
     pub name: String,
+    /// Where others have changed a file since the run's last commit: leave `theirs`, or
+    /// undo `ours` all the same. Without it the run stops there and says where
+    #[arg(long, value_name = "WHOSE", value_parser = ["theirs", "ours"])]
+    pub keep: Option<String>,
     /// Append every event and commit to this file, as text
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,

@@ -498,6 +498,11 @@ impl Keeper {
                  then `dcrun resume {name}`",
                 self.record.image.display()
             )
+        } else if code == FatalCode::Conflict as u32 {
+            format!(
+                "the run is stopped at commit {published}; `dcrun resume {name} --keep theirs` \
+                 leaves that as it is, `--keep ours` undoes the program's change all the same"
+            )
         } else {
             format!(
                 "the run is stopped at commit {published}; `dcrun resume {name}` tries again, \

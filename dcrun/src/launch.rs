@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dc_image::boot::{Mode, high_fd};
+use dc_image::boot::{Mode, conflict, high_fd};
 use dc_image::header::{IMAGE_MAX, checksum};
 use dc_image::{FatalCode, Status};
 use nix::sys::resource::{Resource, getrlimit};
@@ -55,6 +55,7 @@ struct Session<'a> {
     plant: u32,
     log_limit: u64,
     fold_ms: u64,
+    conflict: u32,
 }
 
 impl<'a> Session<'a> {
@@ -69,6 +70,7 @@ impl<'a> Session<'a> {
             plant: fault::parse_plant(variable(fault::PLANT_VARIABLE).as_deref())?,
             log_limit: fault::parse_log_limit(variable(fault::LOG_LIMIT_VARIABLE).as_deref())?,
             fold_ms: fault::parse_fold(variable(fault::FOLD_VARIABLE).as_deref())?,
+            conflict: conflict::STOP,
         })
     }
 }
@@ -179,7 +181,10 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
 
 /// `dcrun resume NAME`.
 pub fn resume(options: &ResumeOptions) -> Outcome<u8> {
-    let session = Session::new(options.trace.as_deref(), options.verbose)?;
+    let mut session = Session::new(options.trace.as_deref(), options.verbose)?;
+    let keep = options.keep.as_deref();
+    let wanted = conflict::NAMES.iter().find(|(name, _)| keep == Some(*name));
+    session.conflict = wanted.map_or(conflict::STOP, |(_, number)| *number);
     let name = &options.name;
     let (run, record) = run_directory::existing(name)?;
     let inherited = inherited_descriptors()?;
@@ -363,6 +368,7 @@ fn assemble(
     info.auto = u32::from(record.protocol == Chosen::Auto);
     info.log_limit = session.log_limit;
     info.fold_ms = session.fold_ms;
+    info.conflict = session.conflict;
     info.fd_base = reservation.fd_base;
     info.durable = u32::from(record.rio.kind != RioKind::Tmpfs);
     info.interval_ms = record.interval_ms;

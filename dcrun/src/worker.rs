@@ -1,6 +1,6 @@
 //! Workers of one run: what each is told, and how it is started.
 
-use dc_image::boot::{BootInfo, FOLD_MS, LOG_LIMIT, Mode, Slice, fault, plant};
+use dc_image::boot::{BootInfo, FOLD_MS, LOG_LIMIT, Mode, Slice, conflict, fault, plant};
 use nix::errno::Errno;
 
 use crate::machine::jump::{self, Plan};
@@ -77,5 +77,6 @@ pub fn blank_boot_info() -> BootInfo {
         log_limit: LOG_LIMIT,
         fold_ms: FOLD_MS,
         slot: 0,
+        conflict: conflict::STOP,
     }
 }

@@ -47,8 +47,19 @@ pub mod high_fd {
     pub const OWN_IMAGE: i32 = 10;
     /// The process's own /proc/PID/io, for whoever settles what it did at its death.
     pub const COUNTERS: i32 = 11;
+    /// The directories of a call that changes names, and the file of one that
+    /// changes attributes: open while the call lasts.
+    pub const DIRECTORY: i32 = 12;
+    pub const OTHER_DIRECTORY: i32 = 13;
+    pub const OBJECT: i32 = 14;
+    /// A file that is read or written on the way back.
+    pub const FILE: i32 = 15;
+    /// Where removed files of another file system are kept.
+    pub const VAULT: i32 = 16;
+    /// The program's working directory.
+    pub const CWD: i32 = 17;
     /// For the keeper's own use, up to `LIMBO`.
-    pub const KEEPER: i32 = 16;
+    pub const KEEPER: i32 = 24;
     /// Descriptors the program has closed, kept until the next commit.
     pub const LIMBO: i32 = 64;
     pub const LIMBO_COUNT: i32 = 960;
@@ -115,6 +126,19 @@ pub struct BootInfo {
     pub fold_ms: u64,
     /// The worker's entry in the run's table of processes.
     pub slot: u32,
+    /// What a recovery does where others have changed a file: see [`conflict`].
+    pub conflict: u32,
+}
+
+/// What a recovery does where somebody else has changed what it has to undo.
+pub mod conflict {
+    /// It stops, and says which file and which part.
+    pub const STOP: u32 = 0;
+    /// What others left stays; that change of the program is not undone.
+    pub const THEIRS: u32 = 1;
+    /// It is undone all the same.
+    pub const OURS: u32 = 2;
+    pub const NAMES: &[(&str, u32)] = &[("theirs", THEIRS), ("ours", OURS)];
 }
 
 /// [`BootInfo::log_limit`] unless somebody says otherwise.
@@ -136,12 +160,18 @@ pub mod fault {
     pub const AFTER_READ: u32 = 4;
     /// In the middle of a recovery.
     pub const IN_RECOVERY: u32 = 5;
+    /// A change of a file is on record and not made yet.
+    pub const BEFORE_CHANGE: u32 = 6;
+    /// It is made, and nothing more is on record.
+    pub const AFTER_CHANGE: u32 = 7;
     pub const NAMES: &[(&str, u32)] = &[
         ("after-commit", AFTER_COMMIT),
         ("before-publish", BEFORE_PUBLISH),
         ("after-visible", AFTER_VISIBLE),
         ("after-read", AFTER_READ),
         ("in-recovery", IN_RECOVERY),
+        ("before-change", BEFORE_CHANGE),
+        ("after-change", AFTER_CHANGE),
     ];
 }
 
@@ -156,6 +186,8 @@ pub mod plant {
     pub const SKIP_RECORD: u32 = 5;
     /// Memory that is laid together again stays mapped from where it was.
     pub const STALE_FOLD: u32 = 6;
+    /// Every third change of a file is not undone.
+    pub const SKIP_UNDO: u32 = 7;
     pub const NAMES: &[(&str, u32)] = &[
         ("skip-page", SKIP_PAGE),
         ("skip-commit", SKIP_COMMIT),
@@ -163,6 +195,7 @@ pub mod plant {
         ("lose-read", LOSE_READ),
         ("skip-record", SKIP_RECORD),
         ("stale-fold", STALE_FOLD),
+        ("skip-undo", SKIP_UNDO),
     ];
 }
 
@@ -229,5 +262,6 @@ impl BootInfo {
         log_limit: LOG_LIMIT,
         fold_ms: FOLD_MS,
         slot: 0,
+        conflict: conflict::STOP,
     };
 }

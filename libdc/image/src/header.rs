@@ -25,7 +25,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 pub const MAGIC: [u8; 8] = *b"DCIMAGE\x01";
 /// Raised whenever the layout of image or state changes.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 pub const LIVE_OFFSET: usize = 0x1000;
 /// Whose image this is, ended by NUL: an image in memory has no other link back.
@@ -97,6 +97,8 @@ pub enum FatalCode {
     CannotLoad = 7,
     /// Re-execution took another path than the log.
     Diverged = 8,
+    /// Somebody else has changed what a rollback has to undo.
+    Conflict = 9,
 }
 
 /// First page: written by the keeper when the run is made, then only read.
@@ -212,6 +214,17 @@ pub struct Live {
     /// Signals that came when there was no worker, for the one that recovers: bit N
     /// is signal N + 1. Written by the keeper; the worker takes them out.
     pub signals_missed: AtomicU64,
+    /// One more than the journal's offset of the record about the write to a file
+    /// that is under way; 0 is none.
+    pub file_write: AtomicU64,
+    /// Sum of the kernel's boot id when the newest worker began: after a reboot files
+    /// have what had reached the disk, not what was written last.
+    pub boot_sum: AtomicU64,
+    /// Changes of names that processes of the run have made: paths noted before one may
+    /// lead elsewhere behind it.
+    pub renames: AtomicU64,
+    /// The interval in which a process of the run has last stored into a mapped file.
+    pub stored_in: AtomicU64,
 }
 
 /// In `Live::dead_rchar` and `dead_wchar`: all died at once, and nobody has counted.

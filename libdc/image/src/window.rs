@@ -12,6 +12,7 @@
 //! 0x2100_0000_0000  Rio: the image, mapped          survives the process
 //! 0x2400_0000_0000  scratch: memory on its way      only inside one call
 //! 0x2500_0000_0000  memory behind descriptors, to read   rolled back
+//! 0x2600_0000_0000  bytes on their way              only inside one call
 //! ```
 //!
 //! The runtime's half lies between what Linux gives to programs at the bottom
@@ -46,7 +47,13 @@ pub const SCRATCH_BASE: usize = 0x2400_0000_0000;
 /// Where memory that has a descriptor, but no name, is mapped once more for the
 /// runtime, and the addresses by which the page store knows it.
 pub const MEMORY_BASE: usize = 0x2500_0000_0000;
-pub const MEMORY_END: usize = 0x2800_0000_0000;
+pub const MEMORY_END: usize = 0x2700_0000_0000;
+
+/// Where what a call moves from one descriptor to another lies meanwhile: a part for
+/// each thread.
+pub const TRANSFER_BASE: usize = 0x2700_0000_0000;
+pub const TRANSFER_LEN: usize = 2 << 30;
+pub const TRANSFER_END: usize = 0x2800_0000_0000;
 
 /// First and last address (exclusive) that belong to the runtime's half.
 pub const LOWER_HALF: core::ops::Range<usize> = RUNTIME_BASE..0x2800_0000_0000;

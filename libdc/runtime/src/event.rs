@@ -144,7 +144,7 @@ fn position(number: usize, args: &[usize; 6]) -> u64 {
     }
     let fd = args[0] as i32;
     let moves = replay::reads_at_position(number)
-        && descriptor::file_of(fd).is_some_and(|file| {
+        && descriptor::known_file(fd).is_some_and(|file| {
             matches!(
                 descriptor::open_file(file).kind,
                 Kind::Regular | Kind::Directory | Kind::Device | Kind::Other
@@ -211,6 +211,9 @@ pub fn visible(local: &mut Local) {
         replay::unexpected("a visible event");
     }
     add(&engine().live().visible_events, 1);
+    if state().root.reads_shared != 0 {
+        mark();
+    }
     let d = tell(Event::Visible, 0);
     if d.commit_before {
         if engine().boot.plant != plant::SKIP_COMMIT {

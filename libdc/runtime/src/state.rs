@@ -19,28 +19,48 @@ use crate::object::memfd::{MAX_OBJECTS, MemoryObject};
 use crate::object::schedule::Schedule;
 use dc_image::window;
 
-pub const MAX_FDS: usize = 1 << 14;
-pub const MAX_VMAS: usize = 1 << 15;
-pub const MAX_FILES: usize = 1 << 12;
+/// Tables have room for more than the kernel gives a process of such limits; only what
+/// is used of them takes memory. Where one is full, the call answers as the kernel does
+/// at its own limit.
+pub const MAX_FDS: usize = 1 << 16;
+pub const MAX_VMAS: usize = (1 << 16) + (1 << 14);
+pub const MAX_FILES: usize = (1 << 15) + (1 << 14);
 pub const MAX_DISCARDS: usize = 120;
-pub const MAX_EPOLL: usize = 1024;
+pub const MAX_EPOLL: usize = 1 << 15;
 
 #[repr(C)]
 pub struct State {
     pub root: Root,
     pub threads: [ThreadRecord; MAX_THREADS],
+    pub locks: [crate::object::lock::Held; crate::object::lock::MAX_LOCKS],
     pub epoll: [EpollEntry; MAX_EPOLL],
     pub fds: [Descriptor; MAX_FDS],
     pub vmas: [Vma; MAX_VMAS],
     /// How many descriptors and mappings refer to each open file; 0 is free.
     pub file_refs: [u32; MAX_FILES],
-    pub files: [OpenFile; MAX_FILES],
     pub memory_objects: [MemoryObject; MAX_OBJECTS],
     /// Groups of threads that have more than their records hold.
     pub groups: [u32; GROUPS_MAX],
+    pub files: [OpenFile; MAX_FILES],
 }
 
 const _: () = assert!(size_of::<State>() <= window::STATE_LEN);
+
+/// Open files that every program has room for: a commit looks for written pages in all of
+/// the state, so more of it counts only when it is used.
+const FILES_AT_FIRST: usize = 1 << 12;
+
+impl State {
+    /// Bytes that commits look at. (The open files lie last.)
+    pub fn in_use() -> usize {
+        let used = crate::engine::state().root.file_high as usize;
+        let files = match used {
+            0..=FILES_AT_FIRST => FILES_AT_FIRST,
+            _ => MAX_FILES,
+        };
+        core::mem::offset_of!(State, files) + files * size_of::<OpenFile>()
+    }
+}
 
 #[repr(C, align(4096))]
 pub struct Root {
@@ -48,6 +68,9 @@ pub struct Root {
     pub layout: u64,
     /// The protocol, as it is right behind a commit.
     pub machine_at_start: protocols::Machine,
+    /// Mappings lie in `State::vmas` from the first one on: areas come at the low end
+    /// as a rule, and need not move all the others.
+    pub vma_first: u32,
     pub vma_count: u32,
     pub discard_count: u32,
     pub pid: i32,
@@ -65,6 +88,10 @@ pub struct Root {
     pub fd_high: u32,
     /// Entries of `State::epoll` that were ever in use.
     pub epoll_high: u32,
+    /// Entries of `State::locks` that were ever in use.
+    pub lock_high: u32,
+    /// A file is mapped that others may write, and only read.
+    pub reads_shared: u32,
     /// Emulated heap: start, current end.
     pub brk_start: u64,
     pub brk_now: u64,
@@ -102,6 +129,8 @@ pub struct Root {
     pub left_behind: u32,
     pub comm: [u8; 16],
     pub cwd: [u8; 4096],
+    /// The working directory itself: device, inode.
+    pub cwd_is: [u64; 2],
     /// Absolute path of the program file, for /proc/self/exe.
     pub exe: [u8; 4096],
 }
@@ -164,6 +193,8 @@ pub struct ThreadRecord {
     /// Bytes that the call under way has moved so far, where it moves them in parts
     /// ([`crate::object::output`], [`crate::object::input`]).
     pub moved_bytes: usize,
+    /// Messages that the call under way has sent so far ([`crate::object::socket`]).
+    pub messages_sent: usize,
     pub frame: Frame,
     pub sigmask: u64,
     pub altstack: [usize; 3],
@@ -228,6 +259,12 @@ pub enum Kind {
     Other,
 }
 
+/// [`OpenFile::inherited`]: nobody else.
+pub const OWN: u32 = 0;
+/// Received from another process, or made by a call that nobody knows: not rewound
+/// either, and no other dcrun is given it.
+pub const RECEIVED: u32 = u32::MAX;
+
 /// An open file description, shared by the descriptors that `dup` made.
 #[repr(C, align(4096))]
 pub struct OpenFile {
@@ -237,11 +274,13 @@ pub struct OpenFile {
     pub mode: u32,
     /// What other processes know of it too: index + 1, see `run::shared`.
     pub shared: u32,
+    /// Entries of epoll sets that mean it.
+    pub watched: u32,
     pub dev: u64,
     pub ino: u64,
     pub offset: u64,
-    /// Inherited from dcrun's parent under this number, less one: belongs to others too, is
-    /// not rewound. 0: not inherited.
+    /// Who else has this description: [`OWN`], [`RECEIVED`], or the number under which
+    /// dcrun was given it, plus one. Then it belongs to others too and is not rewound.
     pub inherited: u32,
     /// The offset may have changed since the last commit.
     pub touched: u32,

@@ -44,6 +44,9 @@ pub const REGIONS: usize = 170;
 /// Moves a fresh low descriptor to its reserved number.
 pub fn move_high(fd: isize, which: i32) -> i32 {
     let to = engine().high_fd(which);
+    if fd as i32 == to {
+        return to;
+    }
     const O_CLOEXEC: usize = 0o2000000;
     sys!(DUP3, fd, to, O_CLOEXEC);
     sys!(CLOSE, fd);

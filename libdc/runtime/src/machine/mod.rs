@@ -9,6 +9,7 @@ pub mod entry;
 pub mod frame;
 pub mod futex;
 pub mod nr;
+pub mod own_table;
 pub mod site;
 pub mod sys;
 pub mod user;

@@ -128,8 +128,10 @@ fn in_upper_half(addr: usize, len: usize) -> bool {
     let Some(end) = addr.checked_add(len) else {
         return false;
     };
-    end <= dc_image::window::USER_END + 1
-        && (end <= dc_image::window::LOWER_HALF.start || addr >= dc_image::window::LOWER_HALF.end)
+    use dc_image::window::{LOWER_HALF, TRANSFER_BASE, USER_END};
+    // (What a call moves is as good as the program's.)
+    end <= USER_END + 1
+        && (end <= LOWER_HALF.start || addr >= LOWER_HALF.end || addr >= TRANSFER_BASE)
 }
 
 /// Reads `dst.len()` bytes of the program at `addr`; false is EFAULT.

@@ -33,6 +33,10 @@ pub const O_TMPFILE: usize = 0o20000000;
 /// Descriptors put aside in this interval, and those made in it.
 pub struct Limbo {
     len: i32,
+    /// Numbers whose files the program has locked by now: closing one would give the
+    /// lock away, so it stays where it is. (Even a dup2 over it counts as a close.)
+    parked: [(u64, u64); high_fd::LIMBO_COUNT as usize],
+    any_parked: bool,
     fresh: [u64; MAX_FDS / 64],
     any_fresh: bool,
 }
@@ -41,6 +45,8 @@ impl Limbo {
     pub const fn new() -> Limbo {
         Limbo {
             len: 0,
+            parked: [(0, 0); high_fd::LIMBO_COUNT as usize],
+            any_parked: false,
             fresh: [0; MAX_FDS / 64],
             any_fresh: false,
         }
@@ -55,16 +61,29 @@ impl Limbo {
     /// In a child: nothing of its parent's was put aside by it.
     pub fn leave(&mut self) {
         self.len = 0;
+        self.parked = [(0, 0); high_fd::LIMBO_COUNT as usize];
+        self.any_parked = false;
     }
     fn clear_fresh(&mut self, fd: i32) {
         self.fresh[fd as usize / 64] &= !(1 << (fd % 64));
     }
 }
 
-/// The open file behind a descriptor (index + 1).
+/// The open file behind a descriptor of a call (index + 1). One that the table does not
+/// know is looked at, and entered.
 #[inline]
 pub fn file_of(fd: i32) -> Option<u32> {
     if fd < 0 || fd >= engine().boot.fd_base || fd as usize >= MAX_FDS {
+        return None;
+    }
+    let f = state().fds[fd as usize].file as u32;
+    if f != 0 { Some(f) } else { adopt_unknown(fd) }
+}
+
+/// The same of what the table has: for walks through all of it.
+#[inline]
+pub fn known_file(fd: i32) -> Option<u32> {
+    if fd < 0 || fd as usize >= MAX_FDS {
         return None;
     }
     let f = state().fds[fd as usize].file as u32;
@@ -87,7 +106,9 @@ pub fn release(file: u32) {
     if *refs == 0 {
         let f = open_file(file);
         if f.kind == Kind::Regular && f.unlinked != 0 {
-            super::undo::close_name(f);
+            if !shared_with_others(f) {
+                super::undo::close_name(&f.path[..f.path_len as usize]);
+            }
         }
         if let Some((_, shared)) = crate::run::shared::of(f) {
             crate::run::shared::leave(shared);
@@ -97,10 +118,17 @@ pub fn release(file: u32) {
             super::pipe::end_closed(file);
         }
         super::memfd::closed(file);
+        let was = f.kind;
         f.kind = Kind::None;
         super::pushback::forget(file);
-        super::epoll::forget(file);
+        super::epoll::forget(file, was);
     }
+}
+
+/// Whether another process of the run has this description, too.
+pub fn shared_with_others(f: &OpenFile) -> bool {
+    crate::run::shared::of(f)
+        .is_some_and(|(_, s)| s.users.load(core::sync::atomic::Ordering::Relaxed) > 1)
 }
 
 /// A free record, with one reference.
@@ -115,13 +143,20 @@ pub fn new_file(kind: Kind) -> Option<u32> {
             // The lowest free one next time: few pages in use.
             *hint = if k == 0 { 0 } else { i + 1 };
             refs[i] = 1;
+            let high = &mut state().root.file_high;
+            if i as u32 >= *high {
+                let before = State::in_use();
+                *high = i as u32 + 1;
+                if State::in_use() != before {
+                    engine().pieces.stale = true;
+                }
+            }
             let f = &mut state().files[i];
             f.kind = kind;
-            let high = &mut state().root.file_high;
-            *high = (*high).max(i as u32 + 1);
             (f.flags, f.mode, f.shared) = (0, 0, 0);
             (f.dev, f.ino, f.offset) = (0, 0, 0);
-            (f.inherited, f.touched, f.unlinked, f.peer) = (0, 0, 0, 0);
+            (f.inherited, f.touched, f.unlinked, f.peer) = (OWN, 0, 0, 0);
+            f.watched = 0;
             f.words = [0; 16];
             f.termios_set = 0;
             // No name of another file may be left in it.
@@ -147,6 +182,47 @@ pub fn enter(fd: i32, file: u32, cloexec: bool) {
     let high = &mut state().root.fd_high;
     *high = (*high).max(fd as u32 + 1);
     engine().limbo.set_fresh(fd);
+}
+
+/// A descriptor that came by no call that we know: with a message, from another process,
+/// from a call that is new. None if it is not open.
+#[cold]
+pub fn adopt_unknown(fd: i32) -> Option<u32> {
+    const F_GETFD: usize = 1;
+    const F_GETFL: usize = 3;
+    let flags = sys!(FCNTL, fd, F_GETFL, 0);
+    if failed(flags) {
+        return None;
+    }
+    let cloexec = sys!(FCNTL, fd, F_GETFD, 0) & 1 != 0;
+    if let Some(same) = same_description(fd, state().root.fd_high as i32) {
+        hold(same);
+        enter(fd, same, cloexec);
+        return Some(same);
+    }
+    let mut path = [0u8; 3072];
+    let n = super::process::fd_path(fd, &mut path);
+    let shown = &path[..n];
+    let flags = flags as usize | if cloexec { O_CLOEXEC } else { 0 };
+    let named = if shown.starts_with(b"/") { shown } else { b"" };
+    if failed(adopt(fd, flags, named, true)) {
+        return None;
+    }
+    let file = known_file(fd)?;
+    let f = open_file(file);
+    f.inherited = RECEIVED;
+    if shown.starts_with(b"/memfd:") {
+        f.kind = Kind::MemFd;
+    } else if shown.starts_with(b"anon_inode:[event")
+        && !shown.starts_with(b"anon_inode:[eventpoll")
+        || shown.starts_with(b"anon_inode:[timerfd")
+        || shown.starts_with(b"anon_inode:inotify")
+        || shown.starts_with(b"anon_inode:[signalfd")
+    {
+        // What is read from it is gone, as from a pipe.
+        f.kind = Kind::Pipe;
+    }
+    Some(file)
 }
 
 /// Finds out what a descriptor is, and enters it. `path` is absolute or empty.
@@ -177,7 +253,10 @@ pub fn adopt(fd: i32, flags: usize, path: &[u8], inherited: bool) -> isize {
     f.mode = st.mode;
     (f.dev, f.ino) = (st.dev, st.ino);
     // Its number there, by which a later dcrun is given the same.
-    f.inherited = if inherited { fd as u32 + 1 } else { 0 };
+    f.inherited = if inherited { fd as u32 + 1 } else { OWN };
+    if kind == Kind::Device {
+        f.words[super::device::NUMBER] = st.rdev;
+    }
     if inherited && kind == Kind::Regular {
         f.offset = sys!(LSEEK, fd, 0, 1).max(0) as u64;
     }
@@ -210,7 +289,7 @@ pub fn adopt_inherited() {
             &path[..0]
         };
         // Two numbers of one terminal or pipe are one description, as a rule.
-        if let Some(same) = same_description(fd) {
+        if let Some(same) = same_description(fd, fd) {
             hold(same);
             enter(fd, same, false);
             continue;
@@ -219,11 +298,12 @@ pub fn adopt_inherited() {
     }
 }
 
-fn same_description(fd: i32) -> Option<u32> {
+/// The file of a descriptor below `end` that is another number of the same description.
+fn same_description(fd: i32, end: i32) -> Option<u32> {
     const KCMP_FILE: usize = 0;
     let pid = sys!(GETPID);
-    (0..fd).find_map(|other| {
-        let file = file_of(other)?;
+    (0..end).filter(|&other| other != fd).find_map(|other| {
+        let file = known_file(other)?;
         (sys!(KCMP, pid, pid, KCMP_FILE, fd, other) == 0).then_some(file)
     })
 }
@@ -246,8 +326,16 @@ fn put_aside(l: &mut Local, fd: i32) {
         e.limbo.clear_fresh(fd);
         sys!(CLOSE, fd);
     } else {
+        skip_parked();
         if e.limbo.len == high_fd::LIMBO_COUNT {
             crate::commit::commit(l);
+            skip_parked();
+        }
+        if e.limbo.len == high_fd::LIMBO_COUNT {
+            // All of them are parked. The close is final: it is committed before.
+            sys!(CLOSE, fd);
+            state().fds[fd as usize] = Descriptor::default();
+            return release(file);
         }
         let to = e.high_fd(high_fd::LIMBO) + e.limbo.len;
         record::append(record::LIMBO, &[&fd.to_le_bytes(), &to.to_le_bytes()]);
@@ -263,22 +351,87 @@ fn put_aside(l: &mut Local, fd: i32) {
 pub fn close_limbo() {
     let e = engine();
     let limbo = &mut e.limbo;
-    if limbo.len > 0 {
-        let first = e.boot.fd_base + high_fd::LIMBO;
+    let first = e.boot.fd_base + high_fd::LIMBO;
+    if state().root.lock_high != 0 || limbo.any_parked {
+        close_unlocked(first);
+    } else if limbo.len > 0 {
         sys!(CLOSE_RANGE, first, first + limbo.len - 1, 0);
-        limbo.len = 0;
     }
+    limbo.len = 0;
     if limbo.any_fresh {
         limbo.fresh = [0; MAX_FDS / 64];
         limbo.any_fresh = false;
     }
 }
 
+fn close_unlocked(first: i32) {
+    let limbo = &mut engine().limbo;
+    let used = if limbo.any_parked {
+        high_fd::LIMBO_COUNT
+    } else {
+        limbo.len
+    };
+    limbo.any_parked = false;
+    for i in 0..used {
+        let parked = limbo.parked[i as usize];
+        let (dev, ino) = match parked {
+            (0, 0) if i >= limbo.len => continue,
+            (0, 0) => Stat::of_fd(first + i).map_or((0, 0), |st| (st.dev, st.ino)),
+            parked => parked,
+        };
+        if super::lock::holds_posix(dev, ino) {
+            limbo.parked[i as usize] = (dev, ino);
+            limbo.any_parked = true;
+        } else {
+            limbo.parked[i as usize] = (0, 0);
+            sys!(CLOSE, first + i);
+        }
+    }
+}
+
+fn skip_parked() {
+    let limbo = &mut engine().limbo;
+    while limbo.len < high_fd::LIMBO_COUNT && limbo.parked[limbo.len as usize] != (0, 0) {
+        limbo.len += 1;
+    }
+}
+
+/// At recovery: whatever lies in the limbo goes, but for files that the program has
+/// locked.
+pub fn empty_limbo() {
+    let e = engine();
+    let first = e.high_fd(high_fd::LIMBO);
+    if !super::lock::any_posix() {
+        sys!(CLOSE_RANGE, first, first + high_fd::LIMBO_COUNT - 1, 0);
+        return;
+    }
+    for i in 0..high_fd::LIMBO_COUNT {
+        let Ok(st) = Stat::of_fd(first + i) else {
+            continue;
+        };
+        if super::lock::holds_posix(st.dev, st.ino) {
+            e.limbo.parked[i as usize] = (st.dev, st.ino);
+            e.limbo.any_parked = true;
+        } else {
+            sys!(CLOSE, first + i);
+        }
+    }
+}
+
 /// Whether closing this number is seen outside (a hang-up, an end of file).
 fn announce(l: &mut Local, fd: i32) {
     let Some(file) = file_of(fd) else { return };
+    let f = open_file(file);
     let shared = state().file_refs[file as usize - 1] > 1;
-    let kind = open_file(file).kind;
+    let kind = f.kind;
+    if matches!(kind, Kind::Regular | Kind::Directory) {
+        super::lock::before_close(l, fd, file);
+        let shared = shared || shared_with_others(f);
+        if !shared && f.flags as usize & O_ACCMODE != 0 && !super::undo::is_private(f) {
+            super::undo::publish(l, f.dev, f.ino);
+        }
+        return;
+    }
     if shared || !matches!(kind, Kind::Pipe | Kind::Socket | Kind::Tty) {
         return;
     }
@@ -329,7 +482,7 @@ pub fn close_range(l: &mut Local, a: [usize; 6]) -> isize {
         return -EINVAL;
     }
     for fd in first..(last + 1).min(state().root.fd_high as usize) {
-        if file_of(fd as i32).is_some() {
+        if known_file(fd as i32).is_some() {
             if a[2] & CLOEXEC != 0 {
                 state().fds[fd].cloexec = 1;
                 sys!(FCNTL, fd, 2, 1);
@@ -339,7 +492,8 @@ pub fn close_range(l: &mut Local, a: [usize; 6]) -> isize {
             }
         }
     }
-    0
+    // And what the table does not know.
+    sys!(CLOSE_RANGE, first, last, a[2] & CLOEXEC)
 }
 
 pub fn dup(_l: &mut Local, a: [usize; 6]) -> isize {
@@ -398,13 +552,11 @@ pub fn fcntl(l: &mut Local, a: [usize; 6]) -> isize {
     const F_DUPFD: usize = 0;
     const F_SETFD: usize = 2;
     const F_SETFL: usize = 4;
-    const F_SETLKW: usize = 7;
-    const F_OFD_SETLKW: usize = 38;
     const F_DUPFD_CLOEXEC: usize = 1030;
     const F_ADD_SEALS: usize = 1033;
     let (fd, cmd, arg) = (a[0] as i32, a[1], a[2]);
-    if matches!(cmd, F_SETLKW | F_OFD_SETLKW) {
-        return crate::thread::wait_or_signal(l, crate::machine::nr::FCNTL, a);
+    if super::lock::is_command(cmd) {
+        return super::lock::control(l, a);
     }
     let _guard = engine().lock.acquire(l);
     let Some(file) = file_of(fd) else {

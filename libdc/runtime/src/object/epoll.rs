@@ -5,6 +5,7 @@
 //!           edges reported since are armed again. Cold: a new instance with
 //!           every entry of the commit, in which an edge may be reported twice
 //! survives: warm and cold
+#![allow(unsafe_code)]
 
 use super::descriptor::*;
 use super::{pushback, record};
@@ -13,7 +14,7 @@ use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{nr, user};
 use crate::signal::calls::{end_mask, with_mask};
-use crate::state::{EpollEntry, Kind};
+use crate::state::{EpollEntry, Kind, MAX_EPOLL};
 use crate::sys;
 use crate::thread;
 
@@ -53,9 +54,13 @@ pub fn ctl(_l: &mut Local, a: [usize; 6]) -> isize {
         _ => return -EBADF,
     };
     let list = &mut state().epoll;
-    let known = list
+    let high = state().root.epoll_high as usize;
+    let known = list[..high]
         .iter()
         .position(|e| e.epoll == epoll && e.fd == fd && e.target == target);
+    if known.is_none() && a[1] == CTL_ADD && !has_room() {
+        return -ENOSPC;
+    }
     note_change(epoll, fd, known.map(|i| list[i]));
     let r = sys!(EPOLL_CTL, a[0], a[1], a[2], a[3]);
     if failed(r) {
@@ -63,19 +68,20 @@ pub fn ctl(_l: &mut Local, a: [usize; 6]) -> isize {
     }
     if a[1] == CTL_DEL {
         if let Some(i) = known {
-            list[i].epoll = 0;
+            take_out(i);
         }
         return r;
     }
     let Some((events, data)) = event_at(a[3]) else {
         return -EFAULT;
     };
-    let slot = known.or_else(|| list.iter().position(|e| e.epoll == 0));
-    let Some(i) = slot else {
-        panic!("more than {} epoll entries", state().epoll.len())
+    let i = match known {
+        Some(i) => i,
+        None => {
+            open_file(target).watched += 1;
+            free_entry()
+        }
     };
-    let high = &mut state().root.epoll_high;
-    *high = (*high).max(i as u32 + 1);
     list[i] = EpollEntry {
         epoll,
         target,
@@ -85,6 +91,46 @@ pub fn ctl(_l: &mut Local, a: [usize; 6]) -> isize {
         fed: 0,
     };
     r
+}
+
+/// Where the search for a free entry begins: below, none is free. Of no state: after a
+/// rollback it is only a guess, which [`free_entry`] and [`take_out`] keep right.
+static mut FREE_FROM: usize = 0;
+
+fn free_from() -> &'static mut usize {
+    // SAFETY: under the big lock.
+    unsafe { &mut *(&raw mut FREE_FROM) }
+}
+
+/// At recovery: entries are free again that were not.
+fn forget_free() {
+    *free_from() = 0;
+}
+
+/// Whether the table has room for one more; the kernel's own limit (max_user_watches,
+/// epoll(7)) answers the same.
+fn has_room() -> bool {
+    (state().root.epoll_high as usize) < MAX_EPOLL
+        || state().epoll[*free_from()..].iter().any(|e| e.epoll == 0)
+}
+
+fn free_entry() -> usize {
+    let high = &mut state().root.epoll_high;
+    let from = free_from();
+    let i = (*from..*high as usize)
+        .find(|&i| state().epoll[i].epoll == 0)
+        .unwrap_or(*high as usize);
+    *from = i + 1;
+    *high = (*high).max(i as u32 + 1);
+    i
+}
+
+fn take_out(i: usize) {
+    let e = &mut state().epoll[i];
+    let target = open_file(e.target);
+    target.watched = target.watched.saturating_sub(1);
+    e.epoll = 0;
+    *free_from() = (*free_from()).min(i);
 }
 
 /// An entry of a set changes: what it was goes into the journal.
@@ -141,14 +187,14 @@ pub fn wait(l: &mut Local, a: [usize; 6]) -> isize {
 /// shot is over.
 fn note_reported(l: &mut Local, a: &[usize; 6], n: usize) {
     let _guard = engine().lock.acquire(l);
-    let Some(epoll) = file_of(a[0] as i32) else {
+    let Some(epoll) = known_file(a[0] as i32) else {
         return;
     };
     for i in 0..n {
         let Some((_, data)) = event_at(a[1] + i * 12) else {
             return;
         };
-        let found = state().epoll.iter_mut().find(|e| {
+        let found = entries().iter_mut().find(|e| {
             e.epoll == epoll && e.data == data && e.events & (EPOLLET | EPOLLONESHOT) != 0
         });
         if let Some(e) = found {
@@ -166,15 +212,14 @@ fn note_reported(l: &mut Local, a: &[usize; 6], n: usize) {
 /// In a replay, where epoll_wait is not made: single shots among `n` events at
 /// the program's buffer are over, as they were. (Edges may come once more.)
 pub fn reported_again(a: &[usize; 6], n: usize) {
-    let (Some(epoll), epfd) = (file_of(a[0] as i32), a[0] as i32) else {
+    let (Some(epoll), epfd) = (known_file(a[0] as i32), a[0] as i32) else {
         return;
     };
     for i in 0..n {
         let Some((_, data)) = event_at(a[1] + i * 12) else {
             return;
         };
-        let found = state()
-            .epoll
+        let found = entries()
             .iter_mut()
             .find(|e| e.epoll == epoll && e.data == data && e.events & EPOLLONESHOT != 0);
         if let Some(e) = found {
@@ -216,15 +261,25 @@ fn fed(l: &mut Local, a: &[usize; 6]) -> Option<isize> {
     (n > 0).then_some(n as isize)
 }
 
+/// The entries that may be in use.
+fn entries() -> &'static mut [EpollEntry] {
+    let s = state();
+    let high = s.root.epoll_high as usize;
+    &mut s.epoll[..high]
+}
+
 /// A file ceases to exist: so do its entries. (The kernel would know by the
 /// last close, which a rollback's sake delays.)
-pub fn forget(file: u32) {
+pub fn forget(file: u32, was: Kind) {
+    if was != Kind::Epoll && open_file(file).watched == 0 {
+        return;
+    }
     for i in 0..state().root.epoll_high as usize {
         let e = state().epoll[i];
         if e.epoll == 0 || (e.epoll != file && e.target != file) {
             continue;
         }
-        state().epoll[i].epoll = 0;
+        take_out(i);
         if e.target == file
             && e.epoll != file
             && let Some(epfd) = any_fd(e.epoll)
@@ -238,31 +293,44 @@ pub fn forget(file: u32) {
 /// At warm recovery: the changes since the commit are taken back, newest
 /// first, so that entries that did not change keep their edges.
 pub fn roll_back() {
-    let count = record::own(0)
-        .filter(|r| r.kind == record::EPOLL_CHANGED)
-        .count();
-    for k in (0..count).rev() {
-        let Some(r) = record::own(0)
-            .filter(|r| r.kind == record::EPOLL_CHANGED)
-            .nth(k)
-        else {
-            continue;
-        };
-        let Some(old) = record::value_of::<EpollEntry>(r.payload) else {
-            continue;
-        };
-        let had = r
-            .payload
-            .get(size_of::<EpollEntry>())
-            .is_some_and(|&b| b != 0);
-        let Some(epfd) = any_fd(old.epoll) else {
-            continue;
-        };
-        if !had {
-            sys!(EPOLL_CTL, epfd, CTL_DEL, old.fd, 0);
-        } else if failed(control(epfd, CTL_MOD, &old)) {
-            control(epfd, CTL_ADD, &old);
+    forget_free();
+    let changes = || record::own(0).filter(|r| r.kind == record::EPOLL_CHANGED);
+    // Walked backwards, so many at a time.
+    const MANY: usize = 2048;
+    let mut offsets = [0u32; MANY];
+    let mut end = changes().count();
+    while end > 0 {
+        let from = end.saturating_sub(MANY);
+        let mut n = 0;
+        for r in changes().skip(from).take(end - from) {
+            offsets[n] = r.offset as u32;
+            n += 1;
         }
+        for &offset in offsets[..n].iter().rev() {
+            take_back(offset);
+        }
+        end = from;
+    }
+}
+
+fn take_back(offset: u32) {
+    let Some(r) = record::own(offset as usize).next() else {
+        return;
+    };
+    let Some(old) = record::value_of::<EpollEntry>(r.payload) else {
+        return;
+    };
+    let had = r
+        .payload
+        .get(size_of::<EpollEntry>())
+        .is_some_and(|&b| b != 0);
+    let Some(epfd) = any_fd(old.epoll) else {
+        return;
+    };
+    if !had {
+        sys!(EPOLL_CTL, epfd, CTL_DEL, old.fd, 0);
+    } else if failed(control(epfd, CTL_MOD, &old)) {
+        control(epfd, CTL_ADD, &old);
     }
 }
 
@@ -273,7 +341,7 @@ pub fn remake(_file: u32) -> isize {
 
 /// At recovery: input that is fed again is an edge again.
 pub fn forget_fed() {
-    for e in state().epoll.iter_mut().filter(|e| e.fed != 0) {
+    for e in entries().iter_mut().filter(|e| e.fed != 0) {
         e.fed = 0;
     }
 }
@@ -281,7 +349,7 @@ pub fn forget_fed() {
 /// At recovery, for a new instance, when every descriptor is in place.
 pub fn fill(file: u32) {
     let Some(epfd) = any_fd(file) else { return };
-    for e in state().epoll.iter().filter(|e| e.epoll == file) {
+    for e in entries().iter().filter(|e| e.epoll == file) {
         control(epfd, CTL_ADD, e);
     }
 }
@@ -291,7 +359,7 @@ fn control(epfd: i32, op: usize, e: &EpollEntry) -> isize {
     b[..4].copy_from_slice(&e.events.to_le_bytes());
     b[4..].copy_from_slice(&e.data.to_le_bytes());
     // The number under which it was added, or another one of the file.
-    let fd = if file_of(e.fd) == Some(e.target) {
+    let fd = if known_file(e.fd) == Some(e.target) {
         e.fd
     } else {
         any_fd(e.target).unwrap_or(-1)
@@ -312,11 +380,7 @@ pub fn arm_reported() {
             continue;
         };
         let Some(epfd) = any_fd(epoll) else { continue };
-        if let Some(e) = state()
-            .epoll
-            .iter()
-            .find(|e| e.epoll == epoll && e.fd == fd)
-        {
+        if let Some(e) = entries().iter().find(|e| e.epoll == epoll && e.fd == fd) {
             control(epfd, CTL_MOD, e);
         }
     }

@@ -223,12 +223,12 @@ fn replace(l: &mut Local, path: &[u8; 4096], argv: &Strings, envp: &Strings) -> 
     reset_signals();
     super::timers::delete_all();
     for fd in 0..state().root.fd_high as i32 {
-        if descriptor::file_of(fd).is_some() && state().fds[fd as usize].cloexec != 0 {
+        if descriptor::known_file(fd).is_some() && state().fds[fd as usize].cloexec != 0 {
             descriptor::close_locked(l, fd);
         }
     }
     while state().root.vma_count > 0 {
-        let v = state().vmas[0];
+        let v = crate::space::areas()[0];
         super::memfd::before_unmap(v.start as usize, v.end as usize);
         sys!(MUNMAP, v.start, v.end - v.start);
         space::remove(v.start, v.end);

@@ -11,7 +11,7 @@
 //! survives:  warm and cold; the group of a child only while that lives
 #![allow(unsafe_code)]
 
-use super::descriptor::{any_fd, file_of, open_file};
+use super::descriptor::{any_fd, known_file, open_file};
 use crate::engine::{engine, state};
 use crate::event;
 use crate::log::replay;
@@ -197,7 +197,7 @@ pub fn restore(warm: bool) {
     }
     let own = sys!(GETPGID, 0);
     for fd in 0..root.fd_high as i32 {
-        let Some(file) = file_of(fd) else { continue };
+        let Some(file) = known_file(fd) else { continue };
         if open_file(file).kind != Kind::Tty || any_fd(file) != Some(fd) {
             continue;
         }

@@ -12,7 +12,7 @@
 use super::buffers::Buffers;
 use super::message::{self, MSG_DONTWAIT, MSG_WAITALL};
 use super::record::{self, IoHead};
-use super::{descriptor, pipe, poll, pushback, regular};
+use super::{descriptor, device, pipe, poll, pushback, regular};
 use crate::commit::{self, fault_point};
 use crate::engine::{add, engine, state};
 use crate::event;
@@ -27,6 +27,8 @@ use dc_image::boot::fault;
 
 /// The most that one call takes from a stream.
 const STREAM_MAX: usize = 64 << 10;
+/// From a device, which may give a packet whole or not at all (FUSE, tun).
+const DEVICE_MAX: usize = 2 << 20;
 
 pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
     let [fd, addr, len, ..] = a;
@@ -40,6 +42,7 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
     to.wake();
     match f.kind {
         Kind::Regular | Kind::MemFd | Kind::Directory if regular::rewinds(f) => {
+            regular::about_to_read(fd, f, None);
             let foreign = regular::is_foreign(f);
             if foreign && let Some(r) = replay::answer(l) {
                 regular::after_transfer(fd, file, None, r);
@@ -49,6 +52,7 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
             let r = unsafe { crate::machine::sys::raw6(nr::READ, a) };
             count_read(r);
             regular::after_transfer(fd, file, None, r);
+            regular::was_read(f, None, r);
             if foreign {
                 regular::foreign_was_read(l, r);
             }
@@ -58,7 +62,7 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
             drop(guard);
             super::eventfd::read(l, fd, addr, len)
         }
-        Kind::Device | Kind::Other => {
+        Kind::Device | Kind::Other if !device::is_consumed(f) => {
             if let Some(r) = replay::answer(l) {
                 return r;
             }
@@ -100,7 +104,14 @@ pub fn readv(l: &mut Local, a: [usize; 6]) -> isize {
             return -EBADF;
         };
         let f = descriptor::open_file(file);
-        (f.kind, regular::is_foreign(f))
+        match device::is_consumed(f) {
+            // As a stream.
+            true => (Kind::Pipe, false),
+            false => {
+                regular::about_to_read(fd, f, None);
+                (f.kind, regular::is_foreign(f))
+            }
+        }
     };
     if a[2] > 1024 {
         return -EINVAL;
@@ -125,8 +136,9 @@ pub fn readv(l: &mut Local, a: [usize; 6]) -> isize {
             // SAFETY: the program's own call with its own arguments.
             let r = unsafe { crate::machine::sys::raw6(number, a) };
             count_read(r);
-            if let Some(file) = descriptor::file_of(fd) {
+            if let Some(file) = descriptor::known_file(fd) {
                 regular::after_transfer(fd, file, None, r);
+                regular::was_read(descriptor::open_file(file), None, r);
             }
             if chance {
                 event::non_deterministic(l);
@@ -161,6 +173,8 @@ pub fn pread(l: &mut Local, a: [usize; 6]) -> isize {
     };
     let f = descriptor::open_file(file);
     let chance = !matches!(f.kind, Kind::Regular | Kind::MemFd);
+    let at = Some(a[3] as u64);
+    regular::about_to_read(a[0] as i32, f, at);
     let foreign = regular::is_foreign(f);
     if (chance || foreign)
         && let Some(r) = replay::answer(l)
@@ -176,6 +190,7 @@ pub fn pread(l: &mut Local, a: [usize; 6]) -> isize {
     // SAFETY: the program's own call with its own arguments.
     let r = unsafe { crate::machine::sys::raw6(l.frame.nr, a) };
     count_read(r);
+    regular::was_read(f, at, r);
     if chance {
         event::non_deterministic(l);
     } else if foreign {
@@ -278,7 +293,7 @@ const RWF_NOWAIT: usize = 8;
 
 fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
     commit::commit_first(l);
-    if let Some(file) = descriptor::file_of(fd) {
+    if let Some(file) = descriptor::known_file(fd) {
         pipe::touch(file);
     }
     let e = engine();
@@ -287,9 +302,11 @@ fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
     let (room, room_len) = e.journal.room();
     let head_len = size_of::<IoHead>();
     let sum = arguments_sum(fd, to.len);
+    let whole = descriptor::known_file(fd)
+        .is_some_and(|file| device::is_consumed(descriptor::open_file(file)));
     let len = to
         .len
-        .min(STREAM_MAX)
+        .min(if whole { DEVICE_MAX } else { STREAM_MAX })
         .min(room_len.saturating_sub(head_len));
     // SAFETY: the journal has room for the head.
     let data = unsafe { room.add(head_len) };
@@ -346,7 +363,7 @@ fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
         event::count_message(nr::READ, r);
     }
     if r > 0 {
-        if let Some(file) = descriptor::file_of(fd) {
+        if let Some(file) = descriptor::known_file(fd) {
             super::timerfd::was_read(file, fd, false);
         }
         event::input(l, head_len + r as usize);

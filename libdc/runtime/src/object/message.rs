@@ -327,6 +327,10 @@ fn consume(l: &mut Local, want: &Want) -> isize {
     event::count_message(nr::RECVMSG, m.len as isize);
     event::input(l, size);
     if brings_descriptors(m.control) {
+        // They are in the table before the commit that keeps them.
+        each_descriptor(m.control, |fd| {
+            descriptor::file_of(fd);
+        });
         l.commit_after = true;
     }
     want.give(&m)
@@ -366,6 +370,24 @@ pub fn settle() -> Option<usize> {
     }
     flight.active.store(0, Release);
     size
+}
+
+/// Calls `f` for each descriptor that control data brings.
+pub fn each_descriptor(control: &[u8], mut f: impl FnMut(i32)) {
+    const HEAD: usize = 16;
+    const SOL_SOCKET_RIGHTS: [i32; 2] = [1, 1];
+    let mut at = 0;
+    while let Some(part) = control.get(at..).filter(|it| it.len() >= HEAD) {
+        let len = record::value_of::<usize>(part).unwrap_or(HEAD);
+        if record::value_of(&part[8..]) == Some(SOL_SOCKET_RIGHTS) {
+            for number in part[HEAD..len.clamp(HEAD, part.len())].chunks_exact(4) {
+                if let Some(fd) = record::value_of(number) {
+                    f(fd);
+                }
+            }
+        }
+        at += len.clamp(HEAD, 1 << 20).next_multiple_of(8);
+    }
 }
 
 /// Whether control data has descriptors (SCM_RIGHTS).

@@ -12,8 +12,9 @@
 //! ([`stream`]).
 #![allow(unsafe_code)]
 
+use super::message::MSG_DONTWAIT;
 use super::record::{self, IoHead};
-use super::{descriptor, poll, regular, socket, witness};
+use super::{descriptor, device, poll, process, regular, socket, undo, witness};
 use crate::commit::{self, fault_point};
 use crate::engine::{engine, state};
 use crate::event;
@@ -22,7 +23,7 @@ use crate::log::replay;
 use crate::machine::frame::{ATTENTION_STOP, Local};
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{entry, nr, user};
-use crate::state::Kind;
+use crate::state::{Kind, OWN};
 use crate::thread;
 use core::sync::atomic::Ordering::*;
 use dc_image::boot::fault;
@@ -38,6 +39,8 @@ pub struct Call {
     pub at_once: bool,
     /// Raises no SIGPIPE.
     pub quiet: bool,
+    /// One of several messages, which are counted.
+    pub counted: bool,
 }
 
 impl Call {
@@ -48,7 +51,14 @@ impl Call {
             len,
             at_once: false,
             quiet: false,
+            counted: false,
         }
+    }
+
+    /// Whether it is a message: it goes whole or not at all, and no counter of the
+    /// kernel counts it.
+    pub fn is_message(&self) -> bool {
+        matches!(self.nr, nr::SENDTO | nr::SENDMSG)
     }
 
     /// What is left of it when so many bytes are out: of several buffers, the rest
@@ -149,12 +159,19 @@ fn perform(l: &mut Local, c: Call, at: Option<u64>) -> isize {
     };
     let f = descriptor::open_file(file);
     match f.kind {
-        Kind::Regular | Kind::MemFd if f.inherited == 0 => {
+        Kind::Regular if f.inherited == OWN => {
+            let written = undo::written::before_write(fd, file, at, &c);
+            let r = raw(l, &c);
+            fault_point(fault::AFTER_CHANGE);
+            undo::written::after_write(written, &c, r);
+            regular::after_write(fd, file, at, r);
+            r
+        }
+        Kind::MemFd if f.inherited == OWN => {
             let refused = super::memfd::before_growth(fd, at, c.len as u64);
             if failed(refused) {
                 return refused;
             }
-            regular::before_write(l, fd, file, at, c.len);
             let r = raw(l, &c);
             regular::after_write(fd, file, at, r);
             r
@@ -163,7 +180,8 @@ fn perform(l: &mut Local, c: Call, at: Option<u64>) -> isize {
             drop(guard);
             super::eventfd::write(l, fd, c)
         }
-        Kind::Device | Kind::Directory | Kind::Other if !is_device_visible(f) => raw(l, &c),
+        Kind::Directory => raw(l, &c),
+        Kind::Device if device::is_silent(f) => raw(l, &c),
         Kind::Pipe if f.peer != 0 => {
             drop(guard);
             match super::pipe::write(l, c.nr, c.args, c.len) {
@@ -196,6 +214,19 @@ fn stream(l: &mut Local, fd: i32, c: &Call) -> isize {
             break visible(l, fd, c);
         }
         let alone = crate::run::is_alone();
+        if !alone && part.is_message() && waits_for_room(file, fd) {
+            let mut now = part;
+            now.args[now.flags_at()] |= MSG_DONTWAIT;
+            let r = visible(l, fd, &now);
+            if r != -EAGAIN {
+                break r;
+            }
+            drop(guard);
+            if let Err(e) = poll::wait_a_moment(l) {
+                break e;
+            }
+            continue;
+        }
         if !alone && waits_for_room(file, fd) {
             if !poll::ready_now(fd, poll::POLLOUT) {
                 drop(guard);
@@ -237,6 +268,16 @@ fn stream(l: &mut Local, fd: i32, c: &Call) -> isize {
     }
 }
 
+impl Call {
+    /// Which argument of a message its flags are.
+    pub fn flags_at(&self) -> usize {
+        match self.nr {
+            nr::SENDTO => 3,
+            _ => 2,
+        }
+    }
+}
+
 /// Whether a write of which a part is out makes the rest.
 pub fn goes_on(c: &Call, file: u32, fd: i32) -> bool {
     matches!(c.nr, nr::WRITE | nr::WRITEV) && !c.at_once && waits_for_room(file, fd)
@@ -251,11 +292,6 @@ fn waits_for_room(file: u32, fd: i32) -> bool {
             Kind::Socket => !socket::times_out(fd, socket::SO_SNDTIMEO),
             _ => false,
         }
-}
-
-/// Output that somebody sees. /dev/null and its like show nothing.
-fn is_device_visible(f: &crate::state::OpenFile) -> bool {
-    f.kind == Kind::Other || !f.path[..f.path_len as usize].starts_with(b"/dev/")
 }
 
 fn raw(_l: &mut Local, c: &Call) -> isize {
@@ -279,6 +315,7 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
         return replay::output(l, fd, sum);
     }
     if let Some(ret) = engine().replay.take(slot, fd, sum, c.len as u64) {
+        count_message(l, c);
         if !engine().replay.is_active() {
             event::caught_up(l);
         }
@@ -289,7 +326,10 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
     touch(fd);
     let e = engine();
     let live = e.live();
-    let before = crate::run::me().wchar.load(Relaxed);
+    let before = match c.is_message() {
+        true => e.journal.tail() as u64 | MESSAGE_MARK,
+        false => crate::run::me().wchar.load(Relaxed),
+    };
     crate::run::flies();
     let flight = &live.output;
     flight.fd.store(fd as u32, Relaxed);
@@ -302,7 +342,7 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
     flight.active.store(1, Release);
     let r = loop {
         let done = match witnessed {
-            true => witness::write(fd, c.len),
+            true => witness::write(fd, c),
             false => None,
         };
         witnessed = done.is_some();
@@ -340,7 +380,11 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
             sum,
         };
         record::append(record::OUTPUT, &[record::bytes_of(&head)]);
-        fatal::count_written(r as usize);
+        if c.is_message() {
+            count_message(l, c);
+        } else {
+            fatal::count_written(r as usize);
+        }
         crate::log::output_recorded();
     }
     flight.active.store(0, Release);
@@ -362,8 +406,19 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
     r
 }
 
+/// In the mark of a message, which is told by its place in the journal: no count of
+/// bytes is so high.
+pub const MESSAGE_MARK: u64 = 1 << 43;
+
+/// How many messages of a call are out is state.
+fn count_message(l: &Local, c: &Call) {
+    if c.counted {
+        state().threads[l.slot as usize].messages_sent += 1;
+    }
+}
+
 fn touch(fd: i32) {
-    if let Some(file) = descriptor::file_of(fd) {
+    if let Some(file) = descriptor::known_file(fd) {
         super::pipe::touch(file);
     }
 }
@@ -402,7 +457,11 @@ fn made(c: &Call) -> isize {
 pub fn contents_sum(c: &Call) -> u64 {
     let mut buf = [0u8; 256];
     let (addr, len) = match c.nr {
-        nr::WRITE | nr::PWRITE64 => (c.args[1], c.args[2]),
+        nr::WRITE | nr::PWRITE64 | nr::SENDTO => (c.args[1], c.args[2]),
+        nr::SENDMSG => match first_part(c.args[1]) {
+            Some(part) => part,
+            None => return c.len as u64,
+        },
         _ => match user::read::<[usize; 2]>(c.args[1]) {
             Some(v) => (v[0], v[1]),
             None => return 0,
@@ -416,6 +475,12 @@ pub fn contents_sum(c: &Call) -> u64 {
     }
 }
 
+/// The first buffer of a `struct msghdr`.
+fn first_part(header: usize) -> Option<(usize, usize)> {
+    let parts = user::read::<[usize; 3]>(header)?[2];
+    user::read::<[usize; 2]>(parts).map(|v| (v[0], v[1]))
+}
+
 /// At recovery: a call under way at the crash counts if the kernel noted it
 /// ([`witness`]) or counted it. If neither, it is made again.
 pub fn settle(dead_wchar: Option<u64>) {
@@ -424,11 +489,25 @@ pub fn settle(dead_wchar: Option<u64>) {
     if flight.active.load(Acquire) == 0 || !crate::run::is_in_flight() {
         return;
     }
+    if flight.fd.load(Relaxed) as i32 == process::SIGNAL {
+        flight.active.store(0, Release);
+        if e.journal.tail() as u64 | MESSAGE_MARK == flight.before.load(Relaxed) {
+            crate::say!("a signal to another process may be sent twice: it died while it sent one");
+        }
+        return;
+    }
     let before = flight.before.load(Relaxed);
-    let recorded = last_mark(record::OUTPUT) == Some(record::mark(before));
+    let message = before & MESSAGE_MARK != 0;
+    let recorded = match message {
+        true => e.journal.tail() as u64 | MESSAGE_MARK != before,
+        false => last_mark(record::OUTPUT) == Some(record::mark(before)),
+    };
     let counted = || dead_wchar.map_or(0, |count| count.saturating_sub(before));
-    let done = witness::told().unwrap_or_else(counted);
-    if !recorded && done > 0 {
+    let done = match witness::told() {
+        Some(done) => done,
+        None => Some(counted()).filter(|&n| n > 0),
+    };
+    if !recorded && let Some(done) = done {
         let head = IoHead {
             fd: flight.fd.load(Relaxed) as i32,
             thread: flight.thread.load(Relaxed),
@@ -447,7 +526,7 @@ pub fn last_mark(kind: u32) -> Option<u64> {
     record::own(0)
         .filter(|r| r.kind == kind)
         .filter_map(|r| record::value_of::<IoHead>(r.payload))
-        .filter(|head| head.ret > 0)
+        .filter(|head| head.ret > 0 && head.mark & MESSAGE_MARK == 0)
         .last()
         .map(|head| head.mark)
 }

@@ -70,7 +70,7 @@ const PIPE_BUF: usize = 4096;
 
 /// Whether a descriptor is an end of a pipe that is state.
 pub fn is_state(fd: i32) -> bool {
-    file_of(fd).is_some_and(is_state_file)
+    known_file(fd).is_some_and(is_state_file)
 }
 
 fn is_state_file(file: u32) -> bool {
@@ -101,7 +101,7 @@ pub fn end_closed(file: u32) {
 pub fn share_all() -> bool {
     let mut any = false;
     for fd in 0..state().root.fd_high as i32 {
-        if let Some(file) = file_of(fd).filter(|&file| is_state_file(file)) {
+        if let Some(file) = known_file(fd).filter(|&file| is_state_file(file)) {
             open_file(file).words[SHARED] = 1;
             any = true;
         }
@@ -224,7 +224,7 @@ static TOUCHED: AtomicBool = AtomicBool::new(false);
 
 /// Whether a descriptor is an end of a pipe of our own.
 pub fn is_own(fd: i32) -> bool {
-    file_of(fd).is_some_and(|file| {
+    known_file(fd).is_some_and(|file| {
         let f = open_file(file);
         f.kind == Kind::Pipe && f.peer != 0
     })
@@ -260,7 +260,7 @@ pub fn save_contents() {
     let root = &mut state().root;
     root.pipe_data_len = 0;
     for fd in 0..root.fd_high as i32 {
-        let Some(file) = file_of(fd) else { continue };
+        let Some(file) = known_file(fd) else { continue };
         let f = open_file(file);
         if f.kind != Kind::Pipe || f.peer == 0 || any_fd(file) != Some(fd) {
             continue;
@@ -397,7 +397,7 @@ fn save_one(file: u32, fd: i32) {
 pub fn put_back(warm: bool) {
     for fd in 0..state().root.fd_high as i32 {
         let ours = if warm { is_state(fd) } else { is_own(fd) };
-        let Some(file) = file_of(fd).filter(|_| ours) else {
+        let Some(file) = known_file(fd).filter(|_| ours) else {
             continue;
         };
         if open_file(file).flags as usize & O_ACCMODE != 0 || any_fd(file) != Some(fd) {

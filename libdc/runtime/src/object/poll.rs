@@ -33,6 +33,14 @@ pub fn wait_for(l: &mut Local, fd: i32, events: i16) -> Result<(), isize> {
     if r == -EINTR { Err(r) } else { Ok(()) }
 }
 
+/// For what no poll tells: room at the other end of a datagram socket.
+pub fn wait_a_moment(l: &mut Local) -> Result<(), isize> {
+    let time = [0usize, 1_000_000];
+    let args = [&raw const time as usize, 0, 0, 0, 0, 0];
+    let r = thread::wait_or_signal(l, nr::NANOSLEEP, args);
+    if r == -EINTR { Err(r) } else { Ok(()) }
+}
+
 /// Whether a descriptor is ready at this moment.
 pub fn ready_now(fd: i32, events: i16) -> bool {
     let p = PollFd {

@@ -6,18 +6,77 @@
 #![allow(unsafe_code)]
 
 use super::descriptor::*;
+use super::output;
+use super::record::{self, IoHead};
+use super::undo::place::{AT_FDCWD, O_DIRECTORY, identity, open_path};
 use crate::engine::{engine, state};
+use crate::event;
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
-use crate::machine::user;
-use crate::sys;
-
-const AT_FDCWD: i32 = -100;
+use crate::machine::{nr, user};
+use crate::{fatal, sys};
+use core::sync::atomic::Ordering::*;
+use dc_image::FatalCode;
+use dc_image::boot::high_fd;
 
 /// exit_group(2): the last visible event.
 pub fn exit_group(l: &mut Local, a: [usize; 6]) -> isize {
     core::mem::forget(engine().lock.acquire(l));
     crate::run::end::end(l, crate::run::end::How::Exit(a[0] as u8))
+}
+
+/// A signal to somebody else is output: it is on record, and not sent again. (Only a
+/// death between the call and its record leaves open whether it was sent: no counter
+/// of the kernel tells. Then it is sent again, and said.)
+/// Under the big lock.
+pub fn send_to_others(l: &mut Local, n: usize, a: [usize; 6]) -> isize {
+    let sum = signal_sum(n, &a);
+    let e = engine();
+    if let Some(r) = e.replay.take(l.slot, SIGNAL, sum, 0) {
+        if !e.replay.is_active() {
+            event::caught_up(l);
+        }
+        return r;
+    }
+    event::visible(l);
+    let flight = &e.live().output;
+    let before = e.journal.tail() as u64 | output::MESSAGE_MARK;
+    flight.fd.store(SIGNAL as u32, Relaxed);
+    flight.before.store(before, Relaxed);
+    flight.active.store(1, Release);
+    crate::run::flies();
+    // SAFETY: the program's own call with its own arguments.
+    let r = unsafe { crate::machine::sys::raw6(n, a) };
+    crate::commit::fault_point(dc_image::boot::fault::AFTER_VISIBLE);
+    if !failed(r) && !crate::log::is_kept() {
+        let head = IoHead {
+            fd: SIGNAL,
+            thread: l.slot,
+            mark: record::mark(before),
+            ret: 0,
+            sum,
+        };
+        record::append(record::OUTPUT, &[record::bytes_of(&head)]);
+    }
+    flight.active.store(0, Release);
+    event::non_deterministic(l);
+    r
+}
+
+/// In [`IoHead::fd`]: a signal, which goes through no descriptor.
+pub const SIGNAL: i32 = -2;
+
+/// Tells one signal from another.
+pub fn signal_sum(n: usize, a: &[usize; 6]) -> u64 {
+    let used = match n {
+        nr::KILL | nr::TKILL | nr::RT_SIGQUEUEINFO => 2,
+        _ => 3,
+    };
+    let mut bytes = [0u8; 32];
+    for (to, word) in bytes.chunks_mut(8).zip([n].iter().chain(&a[..used])) {
+        to.copy_from_slice(&(*word as u32 as u64).to_le_bytes());
+    }
+    dc_image::header::checksum(&bytes)
 }
 
 /// The process id that the program knows.
@@ -48,7 +107,15 @@ pub fn chdir(l: &mut Local, a: [usize; 6]) -> isize {
     r
 }
 
+/// Which directory it is, and what it is called.
 pub fn note_cwd() {
+    let root = &mut state().root;
+    let slot = high_fd::CWD;
+    if let Ok(fd) = open_path(AT_FDCWD, c".".as_ptr().cast(), O_DIRECTORY, slot)
+        && let Ok(id) = identity(fd)
+    {
+        root.cwd_is = [id.dev, id.ino];
+    }
     let cwd = &mut state().root.cwd;
     // The kernel cannot write into state that sleeps.
     let at = cwd.as_ptr() as usize;
@@ -163,11 +230,34 @@ fn is_own_exe(path: &[u8]) -> bool {
 
 /// At recovery.
 pub fn restore() {
-    let root = &state().root;
-    let r = sys!(CHDIR, root.cwd.as_ptr());
-    if failed(r) {
-        let cwd = core::str::from_utf8(&root.cwd[..64]).unwrap_or("?");
-        crate::say!("cannot go back to the directory {cwd} (error {})", -r);
+    sys!(UMASK, state().root.umask);
+    if let Err(e) = go_back() {
+        let cwd = &state().root.cwd;
+        let n = cwd.iter().position(|&b| b == 0).unwrap_or(0);
+        let cwd = core::str::from_utf8(&cwd[..n]).unwrap_or("?");
+        fatal::stop(
+            FatalCode::CannotRestore,
+            e,
+            format_args!(
+                "go back to the working directory {cwd}: it is not there any more, or another one \
+                 is (error {}); put it back, then resume",
+                -e
+            ),
+        )
     }
-    sys!(UMASK, root.umask);
+}
+
+/// By its descriptor, which outlives a worker, or by its name.
+fn go_back() -> Result<(), isize> {
+    let root = &state().root;
+    let is_it = |fd: i32| identity(fd).is_ok_and(|id| [id.dev, id.ino] == root.cwd_is);
+    let slot = engine().high_fd(high_fd::CWD);
+    if !is_it(slot) {
+        let fd = open_path(AT_FDCWD, root.cwd.as_ptr(), O_DIRECTORY, high_fd::CWD)?;
+        if !is_it(fd) {
+            return Err(-ENOENT);
+        }
+    }
+    let r = sys!(FCHDIR, slot);
+    if failed(r) { Err(r) } else { Ok(()) }
 }

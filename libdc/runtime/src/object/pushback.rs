@@ -19,7 +19,7 @@ pub fn fed(l: &mut Local, fd: i32, to: &Buffers, peek: bool) -> Option<isize> {
         return None;
     }
     let _guard = engine().lock.acquire(l);
-    let file = descriptor::file_of(fd)?;
+    let file = descriptor::known_file(fd)?;
     if !peek {
         return feed(l, file, fd, to);
     }
@@ -144,7 +144,7 @@ pub fn has(fd: i32) -> bool {
     if root.pushback_len == 0 {
         return false;
     }
-    let Some(file) = descriptor::file_of(fd) else {
+    let Some(file) = descriptor::known_file(fd) else {
         return false;
     };
     first_of(file).is_some()
@@ -188,7 +188,7 @@ pub fn restore(warm: bool, from: usize) {
         };
         // A descriptor that came into being since the commit is not there any
         // more; what it gave cannot be fed.
-        let Some(file) = descriptor::file_of(head.fd) else {
+        let Some(file) = descriptor::known_file(head.fd) else {
             continue;
         };
         if super::pipe::is_state(head.fd) || !warm && super::pipe::is_own(head.fd) {

@@ -21,21 +21,21 @@ pub const INPUT: u32 = 1;
 pub const OUTPUT: u32 = 2;
 /// A descriptor was moved aside: fd i32, limbo i32.
 pub const LIMBO: u32 = 3;
-/// Undo: a file had this size: [`FileHead`] with `at` = size, path.
+/// Undo: a file had this size: [`FileHead`] with `at` = size, path, time.
 pub const FILE_SIZE: u32 = 4;
-/// Undo: bytes of a file: [`FileHead`], path, bytes.
+/// Undo: bytes of a file: see [`super::undo::contents`].
 pub const FILE_BYTES: u32 = 5;
-/// Undo: a name came into being: path (to be removed).
+/// Undo: a name came into being; this and the next four: see [`super::undo::names`].
 pub const CREATED: u32 = 6;
-/// Undo: a directory came into being: path.
+/// Undo: a directory came into being.
 pub const MADE_DIR: u32 = 7;
-/// Undo: a name went away, its file is kept under another: path, kept path.
+/// Undo: a name went away, its file is kept under another.
 pub const UNLINKED: u32 = 8;
-/// Undo: a directory went away: mode in `at`, path.
+/// Undo: a directory went away.
 pub const REMOVED_DIR: u32 = 9;
 /// Undo: renamed: from, to.
 pub const RENAMED: u32 = 10;
-/// Undo: mode, owner or times: [`MetaHead`], path.
+/// Undo: mode, owner or times: see [`super::undo`]'s `attribute`.
 pub const META: u32 = 11;
 /// Undo: terminal settings changed: fd u32, termios (60 bytes).
 pub const TERMIOS: u32 = 12;
@@ -70,13 +70,33 @@ pub const MESSAGE: u32 = 21;
 /// Bit of [`IoHead::thread`]: a message, which no counter counts.
 pub const MESSAGE_FLIGHT: u32 = 1 << 30;
 
-/// Undo: an extended attribute: [`FileHead`] with `at` = length of its value or
-/// `u64::MAX` (there was none), `dev` = 1 if of a link itself; path, name, value.
+/// Undo: an extended attribute: see [`super::undo`]'s `attribute`.
 pub const ATTRIBUTE: u32 = 22;
+/// Undo: a write to a file, with a sum of it: see [`super::undo::written`].
+pub const WROTE: u32 = 23;
+/// The path of a changed file by now: [`FileHead`], path.
+pub const FILE_PATH: u32 = 24;
+/// What stands where a CREATED or MADE_DIR says: its offset u32, pad, device, inode.
+pub const MADE: u32 = 25;
+/// What a META has become.
+pub const LEFT: u32 = 26;
+/// What an ATTRIBUTE has become: its offset u32, pad, sum.
+pub const LEFT_ATTRIBUTE: u32 = 27;
+/// A rollback is about to cut a file: offset of the oldest record that this undoes u32,
+/// pad, size.
+pub const CUTTING: u32 = 28;
+/// A lock was taken that goes with the first close of its file: see [`super::lock`].
+pub const LOCKED: u32 = 29;
 
 /// Whether a record tells how to undo a change of files.
 pub fn is_undo(kind: u32) -> bool {
-    (FILE_SIZE..=META).contains(&kind) || kind == ATTRIBUTE
+    (FILE_SIZE..=META).contains(&kind) || matches!(kind, ATTRIBUTE | WROTE)
+}
+
+/// Whether it must have reached the storage before the deed may. (What a WROTE says is
+/// not needed after a power loss: see [`super::undo`]'s `conflict`.)
+fn is_urgent(kind: u32) -> bool {
+    is_undo(kind) && kind != WROTE
 }
 
 /// Bit of [`IoHead::thread`]: through a pipe of the program's own.
@@ -159,10 +179,13 @@ pub fn append(kind: u32, parts: &[&[u8]]) {
             ),
         );
     }
-    if is_undo(kind) {
+    if is_urgent(kind) {
         make_durable();
     }
     bound();
+    if is_undo(kind) && is_running() {
+        crate::commit::fault_point(dc_image::boot::fault::BEFORE_CHANGE);
+    }
 }
 
 /// Makes a record of this process of the payload that lies in the journal's room already.
@@ -253,8 +276,14 @@ pub fn examine() {
 pub fn bound() {
     const LONG: usize = dc_image::header::JOURNAL_LEN / 4;
     let e = engine();
-    if e.journal.tail() > LONG && !crate::event::is_behind() {
+    if e.journal.tail() > LONG && is_running() && !crate::event::is_behind() {
         crate::event::tell(protocols::Event::CommitRequested, 0);
         crate::machine::entry::local().commit_after = true;
     }
+}
+
+/// A recovery appends records too, and has no call that a commit could follow.
+fn is_running() -> bool {
+    use core::sync::atomic::Ordering::Relaxed;
+    engine().live().status.load(Relaxed) == dc_image::Status::Running as u32
 }

@@ -10,13 +10,14 @@
 
 use super::descriptor::{self, *};
 use super::stat::*;
+use super::undo::contents::Opening;
 use super::{process, undo};
 use crate::engine::{engine, state};
 use crate::event;
 use crate::machine::frame::Local;
 use crate::machine::nr;
 use crate::machine::sys::{errno::*, failed};
-use crate::state::{Kind, MAX_FILES, OpenFile};
+use crate::state::{Kind, MAX_FILES, OWN, OpenFile};
 use crate::sys;
 use crate::thread;
 
@@ -48,13 +49,25 @@ pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
         return r;
     }
     let tmpfile = flags & O_TMPFILE == O_TMPFILE;
-    let changes = (flags & O_CREAT != 0 || (flags & O_TRUNC != 0 && writes))
-        && !tmpfile
-        && undo::before_open(&path[..n], flags);
-    let guard = (changes || tmpfile).then_some(guard);
-    let r = match guard {
-        Some(_) => sys!(OPENAT, dir, path_at, flags, mode),
-        None => thread::wait_or_signal(l, nr::OPENAT, [dir, path_at, flags, mode, 0, 0]),
+    let may_change = flags & O_CREAT != 0 || (flags & O_TRUNC != 0 && writes);
+    let opening = match may_change && !tmpfile {
+        true => undo::before_open(dir, path_at, flags),
+        false => Opening::Plain,
+    };
+    let mut cuts = false;
+    let mut guard = Some(guard);
+    let r = match opening {
+        Opening::Fails(e) => return e,
+        Opening::Makes(place) => make(&place, flags, mode),
+        Opening::Cuts => {
+            cuts = true;
+            sys!(OPENAT, dir, path_at, flags & !O_TRUNC, mode)
+        }
+        Opening::Plain if tmpfile => sys!(OPENAT, dir, path_at, flags, mode),
+        Opening::Plain => {
+            guard = None;
+            thread::wait_or_signal(l, nr::OPENAT, [dir, path_at, flags, mode, 0, 0])
+        }
     };
     if failed(r) {
         return r;
@@ -62,24 +75,51 @@ pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
     let _guard = guard.unwrap_or_else(|| engine().lock.acquire(l));
     let fd = r as i32;
     let r = descriptor::adopt(fd, flags, &path[..n], false);
+    let Some(file) = known_file(fd).filter(|_| !failed(r)) else {
+        return r;
+    };
+    let f = open_file(file);
     if writes {
         super::attributes::file_opened(&path[..n]);
     }
-    if let Some(file) = file_of(fd) {
-        let f = open_file(file);
-        if f.kind == Kind::Pipe {
-            // Others hold its other end.
-            crate::event::outlives(l);
-        }
-        if (changes || tmpfile) && f.kind == Kind::Regular {
-            undo::note_changed(f.dev, f.ino);
+    if f.kind == Kind::Pipe {
+        // Others hold its other end.
+        crate::event::outlives(l);
+    }
+    if cuts && f.kind == Kind::Regular {
+        undo::before_truncate(fd, file, 0);
+        let cut = sys!(FTRUNCATE, fd, 0);
+        crate::commit::fault_point(dc_image::boot::fault::AFTER_CHANGE);
+        undo::written::over(fd, cut);
+        if failed(cut) {
+            descriptor::close_locked(l, fd);
+            return cut;
         }
     }
-    if tmpfile
-        && !failed(r)
-        && let Some(file) = file_of(fd)
-    {
+    if tmpfile {
         undo::nameless::made_without(fd, file);
+        f.words[undo::contents::MADE_NAMELESS] = engine().store.published() + 1;
+    }
+    r
+}
+
+/// Makes a file where there is none, and opens it.
+fn make(place: &undo::place::Place, flags: usize, mode: usize) -> isize {
+    let record = undo::names::before_create(place, false, None);
+    // Nobody else's: what is there now is not ours to take away.
+    let r = sys!(OPENAT, place.dir, place.given(), flags | O_EXCL, mode);
+    if failed(r) {
+        undo::names::not_done(record);
+        if r == -EEXIST && flags & O_EXCL == 0 {
+            // Somebody was faster.
+            return sys!(OPENAT, place.dir, place.given(), flags & !O_TRUNC, mode);
+        }
+        return r;
+    }
+    crate::commit::fault_point(dc_image::boot::fault::AFTER_CHANGE);
+    match Stat::of_fd(r as i32) {
+        Ok(st) => undo::names::made(record, &st),
+        Err(e) => return e,
     }
     r
 }
@@ -92,6 +132,10 @@ pub fn lseek(_l: &mut Local, a: [usize; 6]) -> isize {
     let r = sys!(LSEEK, fd, a[1], a[2]);
     if !failed(r) {
         touch(file);
+        let f = open_file(file);
+        if f.kind == Kind::Regular && f.words[MOVED] == 0 {
+            f.words[MOVED] = 1;
+        }
     }
     r
 }
@@ -102,8 +146,11 @@ pub fn getdents(l: &mut Local, a: [usize; 6]) -> isize {
         return -EBADF;
     };
     // SAFETY: the program's own call with its own arguments.
-    let r = unsafe { crate::machine::sys::raw6(l.frame.nr, a) };
+    let mut r = unsafe { crate::machine::sys::raw6(l.frame.nr, a) };
     touch(file);
+    if r > 0 {
+        r = undo::kept::hide_vaults(l.frame.nr, a, r);
+    }
     r
 }
 
@@ -197,23 +244,6 @@ pub fn save_offset(file: u32) {
     }
 }
 
-/// Before bytes of a file of the program's own change.
-pub fn before_write(_l: &mut Local, fd: i32, file: u32, at: Option<u64>, len: usize) {
-    let f = open_file(file);
-    if f.kind == Kind::MemFd {
-        return;
-    }
-    let at = match at {
-        Some(at) => at,
-        None if f.flags as usize & O_APPEND != 0 => u64::MAX,
-        None => {
-            let r = sys!(LSEEK, fd, 0, 1);
-            if failed(r) { 0 } else { r as u64 }
-        }
-    };
-    undo::before_change(fd, file, at, len as u64);
-}
-
 /// A shared writable mapping of a file changes it behind our back.
 pub fn warn_shared_mapping(file: u32) {
     let f = open_file(file);
@@ -228,20 +258,83 @@ pub fn warn_shared_mapping(file: u32) {
 /// is output, and stays.
 pub fn rewinds(f: &OpenFile) -> bool {
     matches!(f.kind, Kind::Regular | Kind::Directory | Kind::MemFd)
-        && (f.inherited == 0 || f.flags as usize & O_ACCMODE == 0)
+        && (f.inherited == OWN || f.flags as usize & O_ACCMODE == 0)
 }
 
 /// The most that is logged of a file that others may write; what is more is
 /// committed.
 const FOREIGN_MAX: isize = 16 << 10;
 
-/// Whether a replay must not rely on what this file holds: the program only
-/// reads it, so somebody else may write it.
+/// In `OpenFile::words`, of a file that is only read: how far it was read; where the
+/// next read begins, unless the position was set; that it was read to its end; that it
+/// was read again where it was read before.
+const READ_TO: usize = 12;
+const READ_AGAIN: usize = 11;
+const MOVED: usize = 10;
+const ENDED: usize = 9;
+const POSITION: usize = 8;
+
+/// Whether re-execution must not rely on what this file holds: the program only reads
+/// it, so somebody else may write it. Where results are logged that is any such file.
+/// Else it is one that is read where it was read before: who looks once more expects to
+/// see something else. (To open a file is chance, so what was seen first is as well.)
 pub fn is_foreign(f: &OpenFile) -> bool {
     f.kind == Kind::Regular
         && f.flags as usize & O_ACCMODE == 0
-        && engine().machine.protocol().logs()
+        && (f.words[READ_AGAIN] != 0 || engine().machine.protocol().logs())
         && !undo::is_changed(f.dev, f.ino)
+}
+
+fn only_read(f: &OpenFile) -> bool {
+    f.kind == Kind::Regular && f.flags as usize & O_ACCMODE == 0 && f.words[READ_AGAIN] == 0
+}
+
+/// A file is about to be read, at a position of the call or at that of the description.
+pub fn about_to_read(fd: i32, f: &mut OpenFile, at: Option<u64>) {
+    if !only_read(f) {
+        return;
+    }
+    if at.is_none() && f.words[MOVED] != 0 {
+        f.words[MOVED] = 0;
+        f.words[POSITION] = sys!(LSEEK, fd, 0, 1).max(0) as u64;
+    }
+    let at = at.unwrap_or(f.words[POSITION]);
+    if at < f.words[READ_TO] || (at == f.words[READ_TO] && f.words[ENDED] != 0) {
+        f.words[READ_AGAIN] = 1;
+    }
+}
+
+/// And so much came of it.
+pub fn was_read(f: &mut OpenFile, at: Option<u64>, r: isize) {
+    if !only_read(f) || r < 0 {
+        return;
+    }
+    let from = at.unwrap_or(f.words[POSITION]);
+    if r == 0 {
+        f.words[ENDED] = 1;
+        return;
+    }
+    if at.is_none() {
+        f.words[POSITION] = from + r as u64;
+    }
+    f.words[READ_TO] = f.words[READ_TO].max(from + r as u64);
+}
+
+/// A mapping that others may store into, and that no call reads: from now on whatever
+/// becomes visible may depend on it. Files of the system, which only an upgrade
+/// replaces, are none.
+pub fn note_shared_reading(fd: i32, file: u32) {
+    let f = open_file(file);
+    if f.kind != Kind::Regular || f.flags as usize & O_ACCMODE != 0 {
+        return;
+    }
+    let of_system = Stat::of_fd(fd).is_ok_and(|st| st.uid == 0 && st.mode & 0o022 == 0)
+        && [b"/usr/".as_slice(), b"/lib", b"/etc/", b"/var/cache/"]
+            .iter()
+            .any(|d| f.path[..f.path_len as usize].starts_with(d));
+    if !of_system {
+        state().root.reads_shared = 1;
+    }
 }
 
 /// A file that others may write was read.
@@ -288,7 +381,7 @@ pub fn restore_warm(file: u32, fd: i32) {
         sys!(LSEEK, fd, committed_offset(f), 0);
     }
     const F_SETFL: usize = 4;
-    if f.inherited == 0 || f.kind != Kind::Tty {
+    if f.inherited == OWN || f.kind != Kind::Tty {
         sys!(FCNTL, fd, F_SETFL, f.flags);
     }
 }

@@ -13,7 +13,7 @@
 
 use super::output::{Call, contents_sum, goes_on, vector_len};
 use super::record::{self, IoHead};
-use super::{descriptor, pipe, socket};
+use super::{descriptor, pipe, process, socket, transfer};
 use crate::engine::{engine, state};
 use crate::fatal;
 use crate::machine::frame::{Frame, Local};
@@ -132,6 +132,7 @@ impl Replay {
                 continue;
             };
             let slot = (head.thread & !record::OWN_PIPE) as usize;
+            let is_signal = head.fd == process::SIGNAL;
             let Some(&at) = engine().threads.get(slot) else {
                 return;
             };
@@ -140,16 +141,44 @@ impl Replay {
             }
             // SAFETY: a thread's block is never freed, and all threads wait.
             let thread: &mut Local = unsafe { &mut *at };
+            if is_signal {
+                let args = thread.frame.args();
+                if user::read::<[u8; 2]>(thread.frame.rip) != Some(SYSCALL)
+                    || process::signal_sum(thread.frame.rax, &args) != head.sum
+                {
+                    return;
+                }
+                thread.frame.call_answered(0);
+                held::call_begins(thread);
+                thread.moved = true;
+                self.took(&r);
+                continue;
+            }
             let written = &mut state().threads[slot].moved_bytes;
-            let Some(call) = output_next(&thread.frame).filter(|call| is(call, *written, &head))
+            let Some(call) =
+                output_next(slot as u32, &thread.frame).filter(|call| is(call, *written, &head))
             else {
                 return;
             };
-            *written += head.ret as usize;
-            let file = descriptor::file_of(head.fd);
-            let ends =
-                *written >= call.len || !file.is_some_and(|file| goes_on(&call, file, head.fd));
+            if call.counted {
+                if !answer_one_of_several(thread, &head) {
+                    self.took(&r);
+                    continue;
+                }
+                *written = state().threads[slot].messages_sent;
+                state().threads[slot].messages_sent = 0;
+            } else {
+                *written += head.ret as usize;
+            }
+            let file = descriptor::known_file(head.fd);
+            let ends = call.counted
+                || *written >= call.len
+                || call.is_message()
+                || !file.is_some_and(|file| goes_on(&call, file, head.fd));
             if ends {
+                if thread.frame.rax == nr::SENDFILE {
+                    transfer::answered(slot as u32, thread.frame.args(), *written);
+                }
                 thread.frame.call_answered(core::mem::take(written));
                 held::call_begins(thread);
             }
@@ -159,10 +188,21 @@ impl Replay {
     }
 }
 
+/// One message of several is answered; whether it was the last.
+fn answer_one_of_several(thread: &mut Local, head: &IoHead) -> bool {
+    let args = thread.frame.args();
+    let sent = &mut state().threads[thread.slot as usize].messages_sent;
+    let at = args[1] + *sent * socket::MMSGHDR + 56;
+    user::write(at, &(head.ret as u32));
+    *sent += 1;
+    thread.moved = true;
+    *sent >= args[2]
+}
+
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
 /// The output that a thread makes next, if it makes any.
-fn output_next(frame: &Frame) -> Option<Call> {
+fn output_next(slot: u32, frame: &Frame) -> Option<Call> {
     if user::read::<[u8; 2]>(frame.rip) != Some(SYSCALL) {
         return None;
     }
@@ -170,7 +210,15 @@ fn output_next(frame: &Frame) -> Option<Call> {
     let (number, len) = match frame.rax {
         nr::WRITE | nr::PWRITE64 => (frame.rax, args[2]),
         nr::WRITEV | nr::PWRITEV | nr::PWRITEV2 => (frame.rax, vector_len(args).unwrap_or(0)),
-        nr::SENDTO | nr::SENDMSG => return socket::plain_send(frame.rax, &args),
+        nr::SENDTO | nr::SENDMSG => {
+            return socket::plain_send(frame.rax, &args)
+                .or_else(|| socket::message_of(frame.rax, &args));
+        }
+        nr::SENDMMSG => {
+            let sent = state().threads[slot as usize].messages_sent;
+            return socket::nth_of_several(&args, sent);
+        }
+        nr::SENDFILE => return transfer::output_next(slot, args),
         _ => return None,
     };
     Some(Call::new(number, args, len))
@@ -179,7 +227,7 @@ fn output_next(frame: &Frame) -> Option<Call> {
 /// Whether the record is of this call, of which so much was out.
 fn is(call: &Call, written: usize, head: &IoHead) -> bool {
     call.args[0] as i32 == head.fd
-        && descriptor::file_of(head.fd).is_some()
+        && descriptor::known_file(head.fd).is_some()
         && call
             .behind(written)
             .is_some_and(|rest| contents_sum(&rest) == head.sum || head.ret != rest.len as u64)

@@ -42,7 +42,7 @@ pub fn signalfd(l: &mut Local, a: [usize; 6]) -> isize {
 pub fn masks() -> u64 {
     let mut all = 0;
     for fd in 0..state().root.fd_high as i32 {
-        if let Some(file) = file_of(fd)
+        if let Some(file) = known_file(fd)
             && open_file(file).kind == Kind::SignalFd
         {
             all |= open_file(file).words[0];

@@ -90,17 +90,89 @@ pub fn make(l: &mut Local, a: [usize; 6]) -> isize {
 }
 
 /// send(2) and sendmsg(2) without address and control data are write(2), which the
-/// kernel counts, so that nothing is sent twice after a worker that died over it.
+/// kernel counts; any other is a message, which it stores the length of when it has gone.
+/// So nothing is sent twice after a worker that died over it.
 pub fn send(l: &mut Local, a: [usize; 6]) -> isize {
-    if let Some(call) = plain_send(l.frame.nr, &a) {
-        return output::send(l, call);
+    let Some(call) = any_send(l.frame.nr, &a) else {
+        return -EFAULT;
+    };
+    shared_before(l, l.frame.nr, &a);
+    output::send(l, call)
+}
+
+fn any_send(n: usize, a: &[usize; 6]) -> Option<Call> {
+    plain_send(n, a).or_else(|| message_of(n, a))
+}
+
+/// A send as a message.
+pub fn message_of(n: usize, a: &[usize; 6]) -> Option<Call> {
+    let (len, flags) = match n {
+        nr::SENDTO => (a[2], a[3]),
+        _ => {
+            let [_, _, parts, count, ..] = user::read::<[usize; 7]>(a[1])?;
+            let len = match count {
+                0 => 0,
+                _ => output::vector_len([a[0], parts, count, 0, 0, 0]).ok()?,
+            };
+            (len, a[2])
+        }
+    };
+    let mut call = Call::new(n, *a, len);
+    call.at_once = flags & MSG_DONTWAIT != 0;
+    call.quiet = flags & MSG_NOSIGNAL != 0;
+    Some(call)
+}
+
+/// Descriptors go with it: what they mean is no longer the program's alone.
+fn shared_before(l: &mut Local, n: usize, a: &[usize; 6]) {
+    if !carries_descriptors(n, a) {
+        return;
     }
-    if let Some(r) = answered(l) {
-        return r;
+    let _guard = engine().lock.acquire(l);
+    if super::pipe::share_all() {
+        crate::commit::commit(l);
     }
-    let r = send_like(l, a);
-    chance(l);
-    r
+}
+
+/// sendmmsg(2): one message after the other; how many are out is state.
+pub fn send_several(l: &mut Local, a: [usize; 6]) -> isize {
+    const UIO_MAXIOV: usize = 1024;
+    let count = (a[2] & 0xffff_ffff).min(UIO_MAXIOV);
+    let sent = |l: &Local| state().threads[l.slot as usize].messages_sent;
+    let mut last = 0;
+    while sent(l) < count {
+        let nth = sent(l);
+        let Some(call) = nth_of_several(&a, nth) else {
+            last = -EFAULT;
+            break;
+        };
+        shared_before(l, nr::SENDMSG, &call.args);
+        last = output::send(l, call);
+        if failed(last) {
+            break;
+        }
+        if !user::write(a[1] + nth * MMSGHDR + 56, &(last as u32)) || thread::signal_waits(l) {
+            break;
+        }
+    }
+    match core::mem::take(&mut state().threads[l.slot as usize].messages_sent) {
+        0 => last,
+        n => {
+            l.early = false;
+            n as isize
+        }
+    }
+}
+
+/// Bytes of a `struct mmsghdr`.
+pub const MMSGHDR: usize = 64;
+
+/// One message of sendmmsg(2).
+pub fn nth_of_several(a: &[usize; 6], nth: usize) -> Option<Call> {
+    let args = [a[0], a[1] + nth * MMSGHDR, a[3], 0, 0, 0];
+    let mut call = message_of(nr::SENDMSG, &args)?;
+    call.counted = true;
+    Some(call)
 }
 
 /// A send as output, if it can be.
@@ -318,32 +390,33 @@ pub fn send_like(l: &mut Local, a: [usize; 6]) -> isize {
     };
     let r = wait_awake(l, n, a);
     event::count_message(n, r);
-    if !failed(r) && (!logged || (n == nr::RECVMSG && brings_descriptors(a[1]))) {
-        l.commit_after = true;
+    if !failed(r) {
+        let _guard = engine().lock.acquire(l);
+        let brings = match n {
+            nr::RECVMSG => brings_descriptors(a[1]),
+            nr::RECVMMSG => {
+                (0..r as usize).fold(false, |any, i| any | brings_descriptors(a[1] + i * MMSGHDR))
+            }
+            _ => false,
+        };
+        l.commit_after |= !logged || brings;
     }
     r
 }
 
-/// Whether a received `struct msghdr` has control data of SCM_RIGHTS.
+/// Enters the descriptors that a received `struct msghdr` brings; whether there are any.
 fn brings_descriptors(at: usize) -> bool {
-    const SOL_SOCKET_RIGHTS: [i32; 2] = [1, 1];
     let Some([_, _, _, _, control, len, _]) = user::read::<[usize; 7]>(at) else {
         return false;
     };
-    let mut offset = 0;
-    while control != 0 && offset + 16 <= len.min(4096) {
-        let (Some(part), Some(kind)) = (
-            user::read::<usize>(control + offset),
-            user::read::<[i32; 2]>(control + offset + 8),
-        ) else {
-            return false;
-        };
-        if kind == SOL_SOCKET_RIGHTS {
-            return true;
-        }
-        offset += part.max(16).next_multiple_of(8);
+    let mut bytes = [0u8; 4096];
+    let len = len.min(bytes.len());
+    if control == 0 || !user::read_bytes(control, &mut bytes[..len]) {
+        return false;
     }
-    false
+    let mut any = false;
+    message::each_descriptor(&bytes[..len], |fd| any |= file_of(fd).is_some());
+    any
 }
 
 /// Whether a message may give descriptors away (msghdr: the length of the control

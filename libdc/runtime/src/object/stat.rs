@@ -56,13 +56,6 @@ impl Stat {
         if failed(r) { Err(r) } else { Ok(s) }
     }
 
-    /// Of a path that ends in NUL, not following a final link.
-    pub fn of_path(path: *const u8) -> Result<Stat, isize> {
-        let mut s = Stat::ZERO;
-        let r = sys!(LSTAT, path, &raw mut s);
-        if failed(r) { Err(r) } else { Ok(s) }
-    }
-
     pub fn kind(&self) -> u32 {
         self.mode & S_IFMT
     }
@@ -101,7 +94,7 @@ pub fn of_statx(at: usize) -> Option<(u32, u64, u64)> {
 }
 
 /// The kernel's encoding of a device number for user space.
-fn device([major, minor]: [u32; 2]) -> u64 {
+pub fn device([major, minor]: [u32; 2]) -> u64 {
     let (major, minor) = (major as u64, minor as u64);
     (major & 0xfff) << 8 | (minor & 0xff) | (minor & !0xff) << 12 | (major & !0xfff) << 32
 }

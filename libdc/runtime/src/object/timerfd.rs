@@ -70,7 +70,7 @@ pub fn restore(file: u32, fd: i32) {
 
 /// In a replay: it was set at that time, so less of it is left.
 pub fn was_set_at(fd: i32, at_ns: u64) {
-    if let Some(file) = file_of(fd)
+    if let Some(file) = known_file(fd)
         && open_file(file).kind == Kind::TimerFd
     {
         open_file(file).words[6] = at_ns;

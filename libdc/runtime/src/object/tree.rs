@@ -1,187 +1,419 @@
 //! Changes of the file tree: names, modes, owners, sizes. Each is noted in the
-//! journal before it is made, and then made by the kernel as asked.
+//! journal before it is made, and then made by the kernel: on the very directory and
+//! file that were noted, whatever becomes of the path meanwhile.
 #![allow(unsafe_code)]
 
 use super::descriptor::*;
+use super::memfd;
 use super::stat::*;
-use super::{memfd, process, undo};
+use super::undo;
+use super::undo::kept::{Kept, is_empty, keep, keep_directory};
+use super::undo::names;
+use super::undo::place::{O_NOFOLLOW, Place, Unplaced, open_path, stat_at};
+use crate::event;
 use crate::machine::frame::Local;
-use crate::machine::nr;
-use crate::machine::sys::failed;
+use crate::machine::sys::{errno::*, failed};
+use crate::machine::{nr, user};
+use crate::state::Kind;
+use crate::sys;
+use dc_image::boot::fault;
+use dc_image::boot::high_fd::{DIRECTORY, OBJECT, OTHER_DIRECTORY};
 
 const AT_FDCWD: usize = -100isize as usize;
 const AT_REMOVEDIR: usize = 0x200;
+const AT_SYMLINK_NOFOLLOW: usize = 0x100;
+const AT_SYMLINK_FOLLOW: usize = 0x400;
+const AT_EMPTY_PATH: usize = 0x1000;
 
 pub fn change(l: &mut Local, a: [usize; 6]) -> isize {
     let n = l.frame.nr;
-    let refused = match n {
-        nr::FTRUNCATE => memfd::before_growth(a[0] as i32, Some(a[1] as u64), 0),
-        nr::FALLOCATE => memfd::before_growth(a[0] as i32, Some(a[2] as u64), a[3] as u64),
-        _ => 0,
-    };
-    if failed(refused) {
-        return refused;
-    }
-    match n {
-        nr::UNLINK => removed(AT_FDCWD, a[0], false),
-        nr::RMDIR => removed(AT_FDCWD, a[0], true),
-        nr::UNLINKAT => removed(a[0], a[1], a[2] & AT_REMOVEDIR != 0),
-        nr::RENAME => renamed(AT_FDCWD, a[0], AT_FDCWD, a[1], 0),
-        nr::RENAMEAT => renamed(a[0], a[1], a[2], a[3], 0),
-        nr::RENAMEAT2 => renamed(a[0], a[1], a[2], a[3], a[4]),
-        nr::MKDIR => created(AT_FDCWD, a[0], true),
-        nr::MKDIRAT => created(a[0], a[1], true),
-        nr::LINK => created(AT_FDCWD, a[1], false),
-        nr::LINKAT => created(a[2], a[3], false),
-        nr::SYMLINK => created(AT_FDCWD, a[1], false),
-        nr::SYMLINKAT => created(a[1], a[2], false),
-        nr::MKNOD => created(AT_FDCWD, a[0], false),
-        nr::MKNODAT => created(a[0], a[1], false),
-        nr::TRUNCATE => with_path(AT_FDCWD, a[0], |p, z| {
-            undo::before_truncate_path(z, p, a[1] as u64)
-        }),
-        nr::FTRUNCATE => sized(a[0] as i32, a[1] as u64),
-        nr::FALLOCATE => allocated(a[0] as i32, a[1], a[2] as u64),
-        nr::CHMOD | nr::CHOWN | nr::LCHOWN | nr::UTIME | nr::UTIMES => meta(AT_FDCWD, a[0]),
-        nr::FCHMODAT | nr::FCHMODAT2 | nr::FCHOWNAT | nr::UTIMENSAT | nr::FUTIMESAT
-            if a[1] != 0 =>
-        {
-            meta(a[0], a[1])
-        }
-        nr::FCHMOD | nr::FCHOWN | nr::UTIMENSAT | nr::FUTIMESAT => meta_fd(a[0] as i32),
-        nr::SETXATTR | nr::REMOVEXATTR => with_path(AT_FDCWD, a[0], |p, z| {
-            undo::before_attribute(p, z, a[1], false)
-        }),
-        nr::LSETXATTR | nr::LREMOVEXATTR => with_path(AT_FDCWD, a[0], |p, z| {
-            undo::before_attribute(p, z, a[1], true)
-        }),
-        nr::FSETXATTR | nr::FREMOVEXATTR => attribute_fd(a[0] as i32, a[1]),
-        _ => unreachable!("the table sends nothing else here"),
-    }
-    // SAFETY: the program's own call with its own arguments.
-    let r = unsafe { crate::machine::sys::raw6(n, a) };
-    match n {
-        nr::FTRUNCATE if !failed(r) => memfd::resized(a[0] as i32),
-        nr::FALLOCATE if !failed(r) => {
-            memfd::allocated(a[0] as i32, a[1], a[2] as u64, a[3] as u64);
-        }
-        _ => {}
-    }
-    if !failed(r)
-        && matches!(
-            n,
-            nr::UNLINK | nr::UNLINKAT | nr::RENAME | nr::RENAMEAT | nr::RENAMEAT2
-        )
-    {
-        undo::nameless::name_went();
-    }
-    match n {
-        nr::RENAME if !failed(r) => moved(AT_FDCWD, a[0], AT_FDCWD, a[1], 0),
-        nr::RENAMEAT if !failed(r) => moved(a[0], a[1], a[2], a[3], 0),
-        nr::RENAMEAT2 if !failed(r) => moved(a[0], a[1], a[2], a[3], a[4]),
-        _ => {}
+    let r = make(l, n, a);
+    if !failed(r) {
+        crate::commit::fault_point(fault::AFTER_CHANGE);
     }
     r
 }
 
-/// Calls `f(path, path with NUL)` with the absolute path.
-fn with_path(dir: usize, at: usize, f: impl FnOnce(&[u8], &[u8])) {
-    let mut path = [0u8; 4096];
-    if let Ok(n) = process::absolute(dir as i32, at, &mut path) {
-        f(&path[..n], &path);
+fn make(l: &mut Local, n: usize, a: [usize; 6]) -> isize {
+    match n {
+        nr::UNLINK => removed(l, AT_FDCWD, a[0], 0),
+        nr::RMDIR => removed(l, AT_FDCWD, a[0], AT_REMOVEDIR),
+        nr::UNLINKAT => removed(l, a[0], a[1], a[2]),
+        nr::RENAME => renamed(l, AT_FDCWD, a[0], AT_FDCWD, a[1], 0),
+        nr::RENAMEAT => renamed(l, a[0], a[1], a[2], a[3], 0),
+        nr::RENAMEAT2 => renamed(l, a[0], a[1], a[2], a[3], a[4]),
+        nr::MKDIR => made(AT_FDCWD, a[0], true, |p| {
+            sys!(MKDIRAT, p.dir, p.given(), a[1])
+        }),
+        nr::MKDIRAT => made(a[0], a[1], true, |p| sys!(MKDIRAT, p.dir, p.given(), a[2])),
+        nr::SYMLINK => made(AT_FDCWD, a[1], false, |p| {
+            sys!(SYMLINKAT, a[0], p.dir, p.given())
+        }),
+        nr::SYMLINKAT => made(a[1], a[2], false, |p| {
+            sys!(SYMLINKAT, a[0], p.dir, p.given())
+        }),
+        nr::MKNOD => made(AT_FDCWD, a[0], false, |p| {
+            sys!(MKNODAT, p.dir, p.given(), a[1], a[2])
+        }),
+        nr::MKNODAT => made(a[0], a[1], false, |p| {
+            sys!(MKNODAT, p.dir, p.given(), a[2], a[3])
+        }),
+        nr::LINK => linked(l, [AT_FDCWD, a[0], AT_FDCWD, a[1], 0]),
+        nr::LINKAT => linked(l, [a[0], a[1], a[2], a[3], a[4]]),
+        nr::TRUNCATE => truncated(a[0], a[1] as u64),
+        nr::FTRUNCATE | nr::FALLOCATE => resized(n, a),
+        _ => super::change::change(n, a),
     }
 }
 
-fn removed(dir: usize, at: usize, is_dir: bool) {
-    with_path(dir, at, |p, z| match Stat::of_path(z.as_ptr()) {
-        Ok(st) if is_dir && st.kind() == S_IFDIR => undo::before_rmdir(p, st.mode),
-        Ok(st) if !is_dir && st.kind() != S_IFDIR => undo::keep(p, z),
-        _ => {}
-    });
+/// The program's own call with its own arguments.
+pub fn raw(n: usize, a: [usize; 6]) -> isize {
+    // SAFETY: as it says.
+    unsafe { crate::machine::sys::raw6(n, a) }
 }
 
-fn renamed(from_dir: usize, from_at: usize, to_dir: usize, to_at: usize, flags: usize) {
+fn removed(l: &mut Local, dir: usize, at: usize, flags: usize) -> isize {
+    let is_dir = flags & AT_REMOVEDIR != 0;
+    let place = match Place::of(DIRECTORY, dir, at) {
+        Ok(place) => place,
+        // It fails, and the kernel knows why.
+        Err(Unplaced::NoName) => return sys!(UNLINKAT, dir, at, flags),
+        Err(Unplaced::Error(e)) => return e,
+    };
+    let as_asked = |place: &Place| sys!(UNLINKAT, place.dir, place.given(), flags);
+    let st = match place.stat() {
+        Ok(st) => st,
+        Err(e) => return e,
+    };
+    if is_dir != (st.kind() == S_IFDIR) || flags & !AT_REMOVEDIR != 0 {
+        return as_asked(&place);
+    }
+    let r = if is_dir {
+        match remove_directory(&place, &st) {
+            Some(r) => r,
+            None => as_asked(&place),
+        }
+    } else {
+        match keep(&place, &st, true) {
+            Kept::Moved => 0,
+            Kept::Linked(record) => {
+                let r = as_asked(&place);
+                if failed(r) && record != u32::MAX {
+                    names::not_done(record);
+                }
+                r
+            }
+            Kept::Not => {
+                // A rollback could not bring it back.
+                if !event::is_behind() {
+                    event::irrevocable(l);
+                    l.commit_after = true;
+                }
+                as_asked(&place)
+            }
+        }
+    };
+    if !failed(r) {
+        undo::nameless::name_went(&st);
+    }
+    r
+}
+
+/// Removes an empty directory so that a rollback has it back; None if the kernel is to
+/// be asked instead.
+fn remove_directory(place: &Place, st: &Stat) -> Option<isize> {
+    if !is_empty(place.dir, place.name()) {
+        return None;
+    }
+    if let Some(r) = keep_directory(place, st) {
+        return Some(r);
+    }
+    let record = names::before_rmdir_anew(place, st);
+    let r = sys!(UNLINKAT, place.dir, place.given(), AT_REMOVEDIR);
+    if failed(r) {
+        names::not_done(record);
+    }
+    Some(r)
+}
+
+fn renamed(
+    l: &mut Local,
+    from_dir: usize,
+    from_at: usize,
+    to_dir: usize,
+    to_at: usize,
+    flags: usize,
+) -> isize {
+    const NOREPLACE: usize = 1;
     const EXCHANGE: usize = 2;
-    with_path(from_dir, from_at, |from, from_z| {
-        if Stat::of_path(from_z.as_ptr()).is_err() {
+    if flags & !(NOREPLACE | EXCHANGE) != 0 {
+        return -EINVAL;
+    }
+    let kernel_says = || sys!(RENAMEAT2, from_dir, from_at, to_dir, to_at, flags);
+    let from = match Place::of(DIRECTORY, from_dir, from_at) {
+        Ok(place) => place,
+        Err(Unplaced::NoName) => return kernel_says(),
+        Err(Unplaced::Error(e)) => return e,
+    };
+    let to = match Place::of(OTHER_DIRECTORY, to_dir, to_at) {
+        Ok(place) => place,
+        Err(Unplaced::NoName) => return kernel_says(),
+        Err(Unplaced::Error(e)) => return e,
+    };
+    let deed = || sys!(RENAMEAT2, from.dir, from.given(), to.dir, to.given(), flags);
+    if from.mount != to.mount {
+        return deed();
+    }
+    let st = match from.stat() {
+        Ok(st) => st,
+        Err(e) => return e,
+    };
+    let other = to.stat().ok();
+    if other.is_some_and(|o| (o.dev, o.ino) == (st.dev, st.ino))
+        || (other.is_some() && flags & NOREPLACE != 0)
+        || (other.is_none() && flags & EXCHANGE != 0)
+    {
+        // One file by two names, or an error: nothing happens.
+        return deed();
+    }
+    // Who opens it by its new name must see what stays.
+    undo::publish(l, st.dev, st.ino);
+    if let Some(o) = &other {
+        undo::publish(l, o.dev, o.ino);
+    }
+    let mut kept = None;
+    let mut taken = false;
+    if let Some(o) = other.filter(|_| flags & EXCHANGE == 0) {
+        let dirs = (st.kind() == S_IFDIR, o.kind() == S_IFDIR);
+        match dirs {
+            (true, true) if is_empty(to.dir, to.name()) => {
+                taken = remove_directory(&to, &o) == Some(0);
+            }
+            (false, false) => match keep(&to, &o, false) {
+                Kept::Linked(record) => kept = Some(record),
+                _ if !event::is_behind() => {
+                    event::irrevocable(l);
+                    l.commit_after = true;
+                }
+                _ => {}
+            },
+            _ => return deed(),
+        }
+    }
+    let exchanged = other.filter(|_| flags & EXCHANGE != 0);
+    let record = names::before_rename(&from, &to, &st, exchanged.as_ref());
+    let r = deed();
+    if failed(r) {
+        names::not_done(record);
+        if let Some(record) = kept.filter(|&record| record != u32::MAX) {
+            names::not_done(record);
+        }
+        if taken {
+            // Its place was not wanted: it stands there again.
+            let _ = undo::put_directory_back(&to);
+        }
+        return r;
+    }
+    moved(&st, &from, &to);
+    if let Some(o) = exchanged {
+        moved(&o, &to, &from);
+    }
+    if let Some(o) = other.filter(|_| flags & EXCHANGE == 0) {
+        undo::nameless::name_went(&o);
+        if o.kind() == S_IFREG && !event::is_behind() {
+            // Others have the new contents now: they stay.
+            l.commit_after = true;
+        }
+    }
+    r
+}
+
+/// Something has another name: descriptions of it, and of what it holds, know that.
+fn moved(st: &Stat, from: &Place, to: &Place) {
+    undo::nameless::moved(st, from.path(), to.path());
+    let is_dir = st.kind() == S_IFDIR;
+    for fd in 0..crate::engine::state().root.fd_high as i32 {
+        let Some(file) = known_file(fd) else { continue };
+        let f = open_file(file);
+        if !matches!(f.kind, Kind::Regular | Kind::Directory) || any_fd(file) != Some(fd) {
+            continue;
+        }
+        if (f.dev, f.ino) == (st.dev, st.ino) {
+            set_path(f, to.path());
+        } else if is_dir && f.unlinked == 0 {
+            let mut path = [0u8; 3072];
+            let n = super::process::fd_path(fd, &mut path);
+            if n > 0 && n < path.len() {
+                set_path(f, &path[..n]);
+            }
+        }
+    }
+    if is_dir {
+        super::process::note_cwd();
+    }
+}
+
+/// A name that the call makes, if nothing stands there.
+fn made(dir: usize, at: usize, is_dir: bool, deed: impl Fn(&Place) -> isize) -> isize {
+    let place = match Place::of(DIRECTORY, dir, at) {
+        Ok(place) => place,
+        // (It exists.)
+        Err(Unplaced::NoName) => return -EEXIST,
+        Err(Unplaced::Error(e)) => return e,
+    };
+    if place.stat().is_ok() {
+        return deed(&place);
+    }
+    let record = names::before_create(&place, is_dir, None);
+    let r = deed(&place);
+    note_made(&place, record, r);
+    r
+}
+
+fn note_made(place: &Place, record: u32, r: isize) {
+    match place.stat() {
+        Ok(st) if !failed(r) => names::made(record, &st),
+        _ => names::not_done(record),
+    }
+}
+
+/// link(2) and linkat(2): `a` as of the latter.
+fn linked(l: &mut Local, a: [usize; 5]) -> isize {
+    const UNDER_WAY: usize = 14;
+    let [old_dir, old_at, dir, at, flags] = a;
+    let kernel_says = || sys!(LINKAT, old_dir, old_at, dir, at, flags);
+    let follow = match flags & AT_SYMLINK_FOLLOW {
+        0 => AT_SYMLINK_NOFOLLOW,
+        _ => 0,
+    };
+    let empty = flags & AT_EMPTY_PATH;
+    let st = match stat_at(old_dir as i32, old_at as *const u8, follow | empty) {
+        Ok(st) => st,
+        Err(_) => return kernel_says(),
+    };
+    let place = match Place::of(DIRECTORY, dir, at) {
+        Ok(place) => place,
+        Err(Unplaced::NoName) => return kernel_says(),
+        Err(Unplaced::Error(e)) => return e,
+    };
+    let deed = || sys!(LINKAT, old_dir, old_at, place.dir, place.given(), flags);
+    let nameless = open_descriptions(&st).find(|&file| open_file(file).unlinked != 0);
+    let repeated = nameless.is_some_and(|file| {
+        open_file(file).words[UNDER_WAY] == 1
+            && place
+                .stat()
+                .is_ok_and(|there| (there.dev, there.ino) == (st.dev, st.ino))
+    });
+    if (repeated || st.nlink <= undo::second_names(st.dev, st.ino))
+        && let Some(file) = nameless
+    {
+        // A file that had no name yet (O_TMPFILE) gets one only once: a rollback could
+        // not make it again. So that is committed before and after; the mark tells the
+        // repeated call.
+        let f = open_file(file);
+        f.words[UNDER_WAY] = 1;
+        if !event::is_behind() {
+            event::irrevocable(l);
+        }
+        let r = if repeated { 0 } else { deed() };
+        f.words[UNDER_WAY] = 0;
+        if !failed(r) {
+            for file in open_descriptions(&st) {
+                let f = open_file(file);
+                if let Some(path) = undo::nameless::path_of_ours(f) {
+                    undo::close_name(path);
+                }
+                f.unlinked = 0;
+                set_path(f, place.path());
+            }
+            l.commit_after = true;
+        }
+        return r;
+    }
+    if place.stat().is_ok() {
+        return deed();
+    }
+    let record = names::before_create(&place, false, Some(&st));
+    let r = deed();
+    note_made(&place, record, r);
+    r
+}
+
+fn open_descriptions(st: &Stat) -> impl Iterator<Item = u32> + use<> {
+    let (dev, ino) = (st.dev, st.ino);
+    (0..crate::engine::state().root.fd_high as i32)
+        .filter_map(known_file)
+        .filter(move |&file| (open_file(file).dev, open_file(file).ino) == (dev, ino))
+}
+
+/// truncate(2): what it needs of the file is what open(2) for writing needs.
+fn truncated(at: usize, size: u64) -> isize {
+    let kernel_says = || sys!(TRUNCATE, at, size);
+    let st = match stat_at(AT_FDCWD as i32, at as *const u8, 0) {
+        Ok(st) => st,
+        Err(e) => return e,
+    };
+    if st.kind() != S_IFREG || size as i64 <= -1 {
+        return kernel_says();
+    }
+    let mut r = 0;
+    super::lock::beside(super::lock::holds_posix(st.dev, st.ino), || {
+        let fd = sys!(OPEN, at, O_CLOEXEC | 1);
+        r = fd;
+        if failed(fd) {
             return;
         }
-        with_path(to_dir, to_at, |to, to_z| {
-            if flags & EXCHANGE == 0 {
-                match Stat::of_path(to_z.as_ptr()) {
-                    Ok(st) if st.kind() == S_IFDIR => undo::before_rmdir(to, st.mode),
-                    Ok(_) => undo::keep(to, to_z),
-                    Err(_) => {}
-                }
+        if let (Some(file), Ok(st)) = (new_file(Kind::Regular), Stat::of_fd(fd as i32)) {
+            let f = open_file(file);
+            (f.dev, f.ino, f.flags) = (st.dev, st.ino, 1);
+            undo::before_truncate(fd as i32, file, size);
+            release(file);
+        }
+        r = sys!(FTRUNCATE, fd, size);
+        undo::written::over(fd as i32, r);
+        sys!(CLOSE, fd);
+    });
+    r
+}
+
+/// ftruncate(2) and fallocate(2).
+fn resized(n: usize, a: [usize; 6]) -> isize {
+    let fd = a[0] as i32;
+    let Some(file) = file_of(fd) else {
+        return -EBADF;
+    };
+    let f = open_file(file);
+    let refused = match n {
+        nr::FTRUNCATE => memfd::before_growth(fd, Some(a[1] as u64), 0),
+        _ => memfd::before_growth(fd, Some(a[2] as u64), a[3] as u64),
+    };
+    if failed(refused) {
+        return refused;
+    }
+    let ours = f.kind == Kind::Regular && super::regular::rewinds(f);
+    if ours && f.flags as usize & O_ACCMODE != 0 {
+        match n {
+            nr::FTRUNCATE if a[1] as i64 >= 0 => undo::before_truncate(fd, file, a[1] as u64),
+            nr::FALLOCATE if a[2] as i64 >= 0 && a[3] as i64 > 0 => {
+                undo::contents::before_allocate(fd, file, a[1], a[2] as u64, a[3] as u64)
             }
-            undo::before_rename(from, to);
-        });
-    });
-}
-
-/// What was renamed is found under its new name.
-fn moved(from_dir: usize, from_at: usize, to_dir: usize, to_at: usize, flags: usize) {
-    const EXCHANGE: usize = 2;
-    with_path(from_dir, from_at, |from, from_z| {
-        with_path(to_dir, to_at, |to, to_z| {
-            undo::nameless::moved(from, to, to_z);
-            if flags & EXCHANGE != 0 {
-                undo::nameless::moved(to, from, from_z);
-            }
-        });
-    });
-}
-
-fn created(dir: usize, at: usize, is_dir: bool) {
-    with_path(dir, at, |p, z| {
-        if Stat::of_path(z.as_ptr()).is_err() {
-            undo::before_create(p, is_dir);
-        }
-    });
-}
-
-fn sized(fd: i32, size: u64) {
-    if let Some(file) = file_of(fd)
-        && open_file(file).kind == crate::state::Kind::Regular
-    {
-        undo::before_truncate(fd, file, size);
-    }
-}
-
-fn allocated(fd: i32, mode: usize, at: u64) {
-    if let Some(file) = file_of(fd) {
-        if mode & !1 == 0 {
-            undo::before_change(fd, file, u64::MAX, 0);
-        } else {
-            // Punching and collapsing change bytes up to the end of the file.
-            undo::before_change(fd, file, at, u64::MAX - at);
+            _ => {}
         }
     }
-}
-
-fn meta(dir: usize, at: usize) {
-    with_path(dir, at, |p, z| {
-        if let Ok(st) = Stat::of_path(z.as_ptr()) {
-            undo::before_meta(p, &st);
-        }
-    });
-}
-
-fn attribute_fd(fd: i32, name_at: usize) {
-    if let Some(file) = file_of(fd) {
-        let f = open_file(file);
-        let mut path = [0u8; 4096];
-        let n = f.path_len as usize;
-        path[..n].copy_from_slice(&f.path[..n]);
-        undo::before_attribute(&path[..n], &path, name_at, false);
+    let r = raw(n, a);
+    undo::written::over(fd, r);
+    match n {
+        _ if failed(r) => {}
+        nr::FTRUNCATE => memfd::resized(fd),
+        _ => memfd::allocated(fd, a[1], a[2] as u64, a[3] as u64),
     }
+    r
 }
 
-fn meta_fd(fd: i32) {
-    if let Some(file) = file_of(fd) {
-        let f = open_file(file);
-        if let Ok(st) = Stat::of_fd(fd) {
-            undo::before_meta(&f.path[..f.path_len as usize], &st);
-        }
-    }
+/// An O_PATH descriptor of what a path leads to.
+pub fn object(dir: usize, at: usize, follow: bool) -> Result<i32, isize> {
+    let mut text = [0u8; 4096];
+    user::read_cstr(at, &mut text)?;
+    let flags = if follow { 0 } else { O_NOFOLLOW };
+    open_path(dir as i32, text.as_ptr(), flags, OBJECT)
 }

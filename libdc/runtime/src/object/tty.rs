@@ -85,6 +85,12 @@ pub fn ioctl(l: &mut Local, a: [usize; 6]) -> isize {
             let r = match replay::answer(l) {
                 Some(r) => r,
                 None => {
+                    let commands = super::device::is_consumed(open_file(file));
+                    if commands && !event::is_behind() {
+                        // What a device is told, it has been told.
+                        event::irrevocable(l);
+                        l.commit_after = true;
+                    }
                     let r = sys!(IOCTL, fd, cmd, arg);
                     event::non_deterministic(l);
                     r
@@ -155,7 +161,7 @@ fn foreground(l: &mut Local, fd: i32, arg: usize) -> isize {
 pub fn notice_size(main: &mut Local) {
     const SIGWINCH: i32 = 28;
     for fd in 0..state().root.fd_high as i32 {
-        let Some(file) = file_of(fd) else { continue };
+        let Some(file) = known_file(fd) else { continue };
         let f = open_file(file);
         if f.kind != Kind::Tty || f.words[1] == 0 || any_fd(file) != Some(fd) {
             continue;
@@ -233,7 +239,7 @@ fn note_settings(f: &mut OpenFile, fd: i32, a: &[usize; 6]) {
 /// At the end of a replay: the terminals as the program believes them to be.
 pub fn settle() {
     for fd in 0..state().root.fd_high as i32 {
-        let Some(file) = file_of(fd) else { continue };
+        let Some(file) = known_file(fd) else { continue };
         if open_file(file).kind == Kind::Tty && any_fd(file) == Some(fd) {
             restore(file, fd);
         }
@@ -257,7 +263,7 @@ pub fn roll_back() {
             let Some(fd) = record::value_of::<i32>(r.payload) else {
                 continue;
             };
-            let Some(file) = file_of(fd) else { continue };
+            let Some(file) = known_file(fd) else { continue };
             if open_file(file).termios_set == 0 {
                 apply(fd, r.payload[8..].as_ptr());
             }

@@ -12,6 +12,13 @@
 //! from a copy in the journal's room, moves an offset that lies in Rio. Whatever
 //! moment the kill chooses, effect and offset are both there or neither is.
 //!
+//! A message is sent by sendmmsg(2), which stores its length behind it, likewise in the
+//! journal's room: whoever finds it there knows that the message has gone.
+//!
+//! ```text
+//! room:  IoHead | mmsghdr (56 bytes of msghdr, length u32, pad) | iovec
+//! ```
+//!
 //! Pipes are left out: there `sendfile` hands over the pages themselves, which
 //! the next record overwrites, and a pipe holds 16 of them however small. A
 //! socket dies with the keeper anyway. Their last output may come twice.
@@ -37,7 +44,10 @@ pub fn prepare(fd: i32, c: &Call) -> bool {
     let e = engine();
     let flight = &e.live().output;
     flight.from.store(0, Relaxed);
-    if !descriptor::file_of(fd).is_some_and(is_witnessed) {
+    if c.is_message() {
+        return prepare_message(c);
+    }
+    if !descriptor::known_file(fd).is_some_and(is_witnessed) {
         return false;
     }
     let (room, len) = e.journal.room();
@@ -59,9 +69,77 @@ pub fn prepare(fd: i32, c: &Call) -> bool {
     true
 }
 
+/// In `Inflight::from`: what lies there is a message's header.
+const MESSAGE: u64 = 1 << 63;
+/// A length that no message has.
+const NOT_SENT: u32 = u32::MAX;
+const LENGTH_AT: usize = 56;
+const PART_AT: usize = 64;
+
+fn prepare_message(c: &Call) -> bool {
+    let e = engine();
+    let (room, room_len) = e.journal.room();
+    let at = room as usize + size_of::<IoHead>();
+    if room_len < size_of::<IoHead>() + PART_AT + 16 {
+        return false;
+    }
+    let header: [usize; 7] = match c.nr {
+        nr::SENDTO => [c.args[4], c.args[5] & 0xffff_ffff, at + PART_AT, 1, 0, 0, 0],
+        _ => match user::read(c.args[1]) {
+            Some(header) => header,
+            None => return false,
+        },
+    };
+    // SAFETY: the journal has room for the head, the header and one part.
+    unsafe {
+        (at as *mut [usize; 7]).write_unaligned(header);
+        ((at + LENGTH_AT) as *mut u32).write_unaligned(NOT_SENT);
+        ((at + PART_AT) as *mut [usize; 2]).write_unaligned([c.args[1], c.args[2]]);
+    }
+    flight_of_message(at);
+    true
+}
+
+fn flight_of_message(at: usize) {
+    let flight = &engine().live().output;
+    flight.from.store((at - RIO_BASE) as u64 | MESSAGE, Relaxed);
+}
+
+/// Where the header of the message under way lies, if it is one.
+fn message_at() -> Option<usize> {
+    let from = engine().live().output.from.load(Acquire);
+    (from & MESSAGE != 0).then_some(RIO_BASE + (from & !MESSAGE) as usize)
+}
+
+/// So much of the message under way is stored as sent.
+fn message_sent() -> Option<u64> {
+    let at = message_at()?;
+    // SAFETY: in the image, where the header was written.
+    let len = unsafe { ((at + LENGTH_AT) as *const u32).read_volatile() };
+    (len != NOT_SENT).then_some(len as u64)
+}
+
+/// Sends the message that was prepared.
+fn send(fd: i32, c: &Call) -> isize {
+    let Some(at) = message_at() else {
+        return -EFAULT;
+    };
+    let args = [fd as usize, at, 1, c.args[c.flags_at()], 0, 0];
+    // SAFETY: the header lies in the image; what it names is the program's.
+    let r = unsafe { entry::interruptible(nr::SENDMMSG, &args) };
+    match r {
+        1 => message_sent().map_or(0, |n| n as isize),
+        r => r,
+    }
+}
+
 /// Makes the output that was prepared. None if the kernel does not want it made
 /// this way.
-pub fn write(fd: i32, len: usize) -> Option<isize> {
+pub fn write(fd: i32, c: &Call) -> Option<isize> {
+    if c.is_message() {
+        return Some(send(fd, c));
+    }
+    let len = c.len;
     let e = engine();
     let flight = &e.live().output;
     let done = flight.done.as_ptr() as usize;
@@ -86,12 +164,19 @@ pub fn write(fd: i32, len: usize) -> Option<isize> {
     Some(r)
 }
 
-/// How much of the call under way at the crash was done, if the kernel says so.
-pub fn told() -> Option<u64> {
+/// How much of the call under way at the crash was done, if the kernel says so: None
+/// inside is nothing at all.
+pub fn told() -> Option<Option<u64>> {
+    if message_at().is_some() {
+        return Some(message_sent());
+    }
     let flight = &engine().live().output;
     match flight.from.load(Acquire) {
         0 => None,
-        from => Some(flight.done.load(Relaxed).saturating_sub(from)),
+        from => {
+            let done = flight.done.load(Relaxed).saturating_sub(from);
+            Some((done > 0).then_some(done))
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::object::descriptor::{self, any_fd, open_file};
 use crate::object::*;
 use crate::run::together::{self, Step};
 use crate::run::{self, me};
-use crate::state::Kind;
+use crate::state::{Kind, OWN, RECEIVED};
 use crate::{fatal, sys, uffd};
 use core::sync::atomic::Ordering::*;
 use dc_image::FatalCode;
@@ -44,12 +44,10 @@ pub fn undo_limbo(warm: bool) {
 }
 
 pub fn restore(warm: bool) {
-    let e = engine();
     let mut held = Held::new();
     if warm {
         close_others();
-        let first = e.high_fd(high_fd::LIMBO);
-        sys!(CLOSE_RANGE, first, first + high_fd::LIMBO_COUNT - 1, 0);
+        descriptor::empty_limbo();
     } else {
         held.take_given();
         held.make_shared();
@@ -324,7 +322,7 @@ fn close_others() {
 /// Makes the description of a file again.
 fn remake(file: u32, fd: i32) {
     let f = open_file(file);
-    if f.inherited != 0 && f.kind != Kind::Regular {
+    if !matches!(f.inherited, OWN | RECEIVED) && f.kind != Kind::Regular {
         // A terminal or pipe that this dcrun was not given: the nearest is
         // what it was given instead.
         if let Some(other) = (0..3).find(|&o| o != fd && is_open(o)) {

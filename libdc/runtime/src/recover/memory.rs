@@ -5,7 +5,7 @@ use crate::engine::{engine, state};
 use crate::machine::sys::failed;
 use crate::object::descriptor::O_RDWR;
 use crate::object::stat::Stat;
-use crate::object::{descriptor, memfd, regular, undo};
+use crate::object::{descriptor, lock, memfd, regular, undo};
 use crate::space::{
     self, APART, MAP_ANONYMOUS, MAP_FIXED, MAP_GROWSDOWN, MAP_POPULATE, PROT_WRITE, shared,
 };
@@ -17,10 +17,14 @@ use dc_image::window;
 pub fn restore() {
     let e = engine();
     let mut fill = Fill::new();
-    let mut last = LastFile { file: 0, fd: -1 };
+    let mut last = LastFile {
+        file: 0,
+        fd: -1,
+        is_its_own: false,
+    };
     for i in 0..state().root.vma_count as usize {
-        map(&mut state().vmas[i], &mut last);
-        let v = state().vmas[i];
+        map(&mut space::areas()[i], &mut last);
+        let v = space::areas()[i];
         fill.area(&v);
         if v.tracked != 0 && !uffd::track(v.start as usize, v.end as usize) {
             cannot(&v, 0);
@@ -44,11 +48,13 @@ struct LastFile {
     /// As [`Vma::file`]; 0 is none.
     file: u32,
     fd: isize,
+    /// It is a descriptor of the program, which must not be closed here.
+    is_its_own: bool,
 }
 
 impl LastFile {
     fn close(&mut self) {
-        if self.file != 0 {
+        if self.file != 0 && !self.is_its_own {
             sys!(CLOSE, self.fd);
         }
         self.file = 0;
@@ -75,7 +81,7 @@ fn map(v: &mut Vma, last: &mut LastFile) {
     let private = v.flags & 3 == space::MAP_PRIVATE;
     if !private || last.file != v.file {
         last.close();
-        last.fd = open(v, private);
+        (last.fd, last.is_its_own) = open(v, private);
         last.file = v.file;
     }
     let flags = flags & !MAP_ANONYMOUS;
@@ -89,13 +95,35 @@ fn map(v: &mut Vma, last: &mut LastFile) {
     }
 }
 
-/// Opens the file of an area.
-fn open(v: &Vma, private: bool) -> isize {
+/// A descriptor of the file of an area, and whether it is one of the program's own: to
+/// open the file and close it again would give away what the program has locked of it.
+fn open(v: &Vma, private: bool) -> (isize, bool) {
     if memfd::is(v.file) {
-        return memfd::for_mapping(v.file);
+        return (memfd::for_mapping(v.file), false);
     }
     let f = descriptor::open_file(v.file);
     let shared_write = !private && v.prot & PROT_WRITE != 0;
+    if lock::holds_posix(f.dev, f.ino)
+        && let Some(fd) = open_already(v, shared_write)
+    {
+        return (fd as isize, true);
+    }
+    (open_anew(v, private, shared_write), false)
+}
+
+fn open_already(v: &Vma, writes: bool) -> Option<i32> {
+    let of = descriptor::open_file(v.file);
+    (0..state().root.fd_high as i32).find(|&fd| {
+        descriptor::known_file(fd).is_some_and(|file| {
+            let f = descriptor::open_file(file);
+            let mode = f.flags as usize & descriptor::O_ACCMODE;
+            (f.dev, f.ino) == (of.dev, of.ino) && (mode == 2 || (mode == 0 && !writes))
+        })
+    })
+}
+
+fn open_anew(v: &Vma, private: bool, shared_write: bool) -> isize {
+    let f = descriptor::open_file(v.file);
     let fd = undo::nameless::open_named(f, if shared_write { O_RDWR } else { 0 });
     let must_be_unchanged = private && !own_work(v);
     let is_it = |fd: i32| match must_be_unchanged {
@@ -126,7 +154,7 @@ fn own_work(v: &Vma) -> bool {
         (o.dev, o.ino) == (f.dev, f.ino)
     };
     let opened = (0..state().root.fd_high as i32)
-        .filter_map(descriptor::file_of)
+        .filter_map(descriptor::known_file)
         .any(|file| {
             same(file) && descriptor::open_file(file).flags as usize & descriptor::O_ACCMODE != 0
         });

@@ -21,7 +21,7 @@ pub mod threads;
 
 use crate::commit::now_ns;
 use crate::engine::{engine, state};
-use crate::object::{group, identity, input, output, process, pushback, timers, tty, undo};
+use crate::object::{group, identity, input, lock, output, process, pushback, timers, tty, undo};
 use crate::run::together::{self, Step};
 use crate::run::{self, unit};
 use crate::state::State;
@@ -59,7 +59,7 @@ pub fn recover(warm: bool) -> ! {
     undo::restore();
     if elder {
         live.generation.store(generation + 1, SeqCst);
-        undo::roll_back();
+        lock::beside(warm && lock::any_posix(), undo::roll_back);
     }
     if e.slot == 0 {
         crate::object::record::append(crate::object::record::RECOVERED, &[]);
@@ -70,6 +70,7 @@ pub fn recover(warm: bool) -> ! {
     if e.slot != 0 {
         run::image::renew();
     }
+    lock::restore(warm);
     group::restore(warm);
     // A log tells what the terminals are to be; until then they stay.
     if !crate::log::replay::is_due() {

@@ -243,6 +243,7 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     e.fold.never();
     e.undo.leave();
     e.limbo.leave();
+    object::lock::leave();
     crate::log::leave();
     object::counts::take();
     event::company(true);

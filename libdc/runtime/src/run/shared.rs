@@ -108,6 +108,15 @@ fn pipe_with(ino: u64) -> Option<usize> {
     })
 }
 
+/// Whether some process of the run may have a file with this inode open by a description
+/// that was inherited.
+pub fn has_file(ino: u64) -> bool {
+    (0..run().shared_high.load(Relaxed) as usize).any(|at| {
+        let s = entry(at);
+        s.users.load(Relaxed) != 0 && s.ino.load(Relaxed) == ino
+    })
+}
+
 fn free() -> Option<usize> {
     let published = published();
     let at = (0..SHARED_MAX).find(|&at| {

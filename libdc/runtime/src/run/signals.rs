@@ -88,8 +88,7 @@ pub fn send(l: &mut Local, mut a: [usize; 6]) -> isize {
         return to_group(l, target, signo);
     }
     if signo != 0 {
-        event::visible(l);
-        event::non_deterministic(l);
+        return crate::object::process::send_to_others(l, n, a);
     }
     // SAFETY: as above.
     unsafe { crate::machine::sys::raw6(n, a) }

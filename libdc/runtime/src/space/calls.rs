@@ -21,6 +21,9 @@ pub fn mmap(a: [usize; 6]) -> isize {
     if len == 0 || offset % PAGE != 0 || len > isize::MAX as usize - huge::PAGE_LEN {
         return -EINVAL;
     }
+    if is_full() {
+        return -ENOMEM;
+    }
     if flags & MAP_ANONYMOUS == 0 && untrackable::is_zeros(fd as i32) {
         (flags, fd) = (flags | MAP_ANONYMOUS, usize::MAX);
     }
@@ -77,6 +80,9 @@ pub fn mmap(a: [usize; 6]) -> isize {
     if file != 0 {
         descriptor::hold(file);
         crate::object::regular::note_mapped(file, fd as i32);
+        if is_shared && prot & PROT_EXEC == 0 {
+            crate::object::regular::note_shared_reading(fd as i32, file);
+        }
         if is_shared && prot & PROT_WRITE != 0 && !shared::is_guarded(&v) {
             crate::object::regular::warn_shared_mapping(file);
         }
@@ -152,6 +158,9 @@ pub fn munmap(a: [usize; 6]) -> isize {
     if addr % PAGE != 0 || len == 0 || !allowed(addr, up(len)) {
         return -EINVAL;
     }
+    if is_full() {
+        return -ENOMEM;
+    }
     memfd::before_unmap(addr, addr + up(len));
     let r = sys!(MUNMAP, addr, up(len));
     if !failed(r) {
@@ -176,6 +185,9 @@ pub fn mprotect(a: [usize; 6]) -> isize {
     }
     if len == 0 {
         return 0;
+    }
+    if is_full() {
+        return -ENOMEM;
     }
     // The image may lie where nothing may be executed.
     if prot & PROT_EXEC != 0 && failed(gather::in_call(addr, addr + len)) {
@@ -219,6 +231,9 @@ pub fn mremap(a: [usize; 6]) -> isize {
     let Some(&mut v) = find(old as u64) else {
         return -EFAULT;
     };
+    if is_full() {
+        return -ENOMEM;
+    }
     if flags & (FIXED | DONTUNMAP) == 0 && new_len <= old_len {
         if new_len < old_len {
             let r = munmap([old + new_len, old_len - new_len, 0, 0, 0, 0]);

@@ -362,6 +362,6 @@ pub fn zero(from: usize, to: usize) {
 pub fn areas_in(from: usize, to: usize) -> impl Iterator<Item = Vma> {
     let first = space::first_above(from as u64);
     (first..state().root.vma_count as usize)
-        .map(|i| state().vmas[i])
+        .map(|i| areas()[i])
         .take_while(move |v| v.start < to as u64)
 }

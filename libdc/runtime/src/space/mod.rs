@@ -41,7 +41,8 @@ pub const APART: u32 = 1 << 31;
 pub fn areas() -> &'static mut [Vma] {
     let s = state();
     let n = s.root.vma_count as usize;
-    &mut s.vmas[..n]
+    let first = s.root.vma_first as usize;
+    &mut s.vmas[first..first + n]
 }
 
 /// Index of the first area that ends above `addr`.
@@ -56,6 +57,12 @@ pub fn find(addr: u64) -> Option<&'static mut Vma> {
     (v.start <= addr).then_some(v)
 }
 
+/// Whether the table may have no room for what one call makes of it: two cuts and an
+/// area. The kernel answers ENOMEM at its own limit (max_map_count, proc_sys_vm(5)).
+fn is_full() -> bool {
+    state().root.vma_count as usize + 4 > MAX_VMAS
+}
+
 fn insert_at(i: usize, v: Vma) {
     engine().pieces.stale = true;
     let s = state();
@@ -63,8 +70,21 @@ fn insert_at(i: usize, v: Vma) {
     if n == MAX_VMAS {
         panic!("more than {MAX_VMAS} memory areas");
     }
-    s.vmas.copy_within(i..n, i + 1);
-    s.vmas[i] = v;
+    let first = &mut s.root.vma_first;
+    if n == 0 {
+        // They come from the top down.
+        *first = (MAX_VMAS / 8 * 7) as u32;
+    }
+    let at = *first as usize;
+    // Whichever side is shorter moves, if it has room.
+    if at > 0 && (i < n / 2 || at + n == MAX_VMAS) {
+        s.vmas.copy_within(at..at + i, at - 1);
+        *first -= 1;
+        s.vmas[at - 1 + i] = v;
+    } else {
+        s.vmas.copy_within(at + i..at + n, at + i + 1);
+        s.vmas[at + i] = v;
+    }
     s.root.vma_count += 1;
 }
 
@@ -72,7 +92,13 @@ fn remove_at(i: usize, count: usize) {
     engine().pieces.stale = true;
     let s = state();
     let n = s.root.vma_count as usize;
-    s.vmas.copy_within(i + count..n, i);
+    let at = s.root.vma_first as usize;
+    if i < n / 2 {
+        s.vmas.copy_within(at..at + i, at + count);
+        s.root.vma_first += count as u32;
+    } else {
+        s.vmas.copy_within(at + i + count..at + n, at + i);
+    }
     s.root.vma_count -= count as u32;
 }
 

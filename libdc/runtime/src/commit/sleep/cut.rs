@@ -19,7 +19,7 @@ impl Pieces {
             len: 0,
         };
         let mut old = 0;
-        let state_area = (STATE_BASE, STATE_BASE + size_of::<State>(), 3u32);
+        let state_area = (STATE_BASE, STATE_BASE + State::in_use(), 3u32);
         let program = space::areas()
             .iter()
             .filter(|v| v.tracked != 0 && v.prot & PROT_WRITE != 0)

@@ -1,8 +1,11 @@
 //! What the program itself has changed since the commit, and may have been told of.
 
 use crate::engine::engine;
+use crate::event;
+use crate::machine::frame::Local;
 use crate::machine::{nr, user};
 use crate::object::stat::{self, S_IFDIR, S_IFMT, S_IFREG, Stat};
+use crate::state::OpenFile;
 
 /// The program changes a file itself.
 pub fn note_changed(dev: u64, ino: u64) {
@@ -47,4 +50,33 @@ pub fn shows_in(number: usize, args: &[usize; 6], ret: isize) -> bool {
 pub fn is_changed(dev: u64, ino: u64) -> bool {
     let p = &engine().undo;
     p.changed_many || p.changed[..p.changed_len].contains(&(dev, ino))
+}
+
+/// Whether nobody else can come to a file: it has no name.
+pub fn is_private(f: &OpenFile) -> bool {
+    f.unlinked != 0
+}
+
+/// Something is about to happen by which others learn that they may read a file, or
+/// write it: an unlock, a close, an fsync, a rename. If the program has changed it since
+/// the commit it is committed before, so that what they see does not go back, and
+/// what they write is not undone. Under the big lock.
+pub fn publish(l: &mut Local, dev: u64, ino: u64) {
+    if is_changed(dev, ino) {
+        commit_for_others(l);
+    }
+}
+
+/// The same for whatever was changed.
+pub fn publish_all(l: &mut Local) {
+    let p = &engine().undo;
+    if p.changed_len > 0 || p.changed_many {
+        commit_for_others(l);
+    }
+}
+
+fn commit_for_others(l: &mut Local) {
+    if !event::is_behind() {
+        event::irrevocable(l);
+    }
 }

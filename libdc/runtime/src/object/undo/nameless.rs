@@ -2,49 +2,54 @@
 //!
 //! A recovery finds a file by its path. A rename moves that along; when the last name
 //! of a file that is open or mapped goes, the second name that it got for the rollback
-//! ([`super::kept`]) stays, and is where a recovery looks, until the last descriptor
-//! and mapping of it are gone.
-//!
-//! | `OpenFile::unlinked` | where the file is found |
-//! |---|---|
-//! | 0 | at its path |
-//! | 1 ([`IN_RUN`]) | in the run's directory, by its inode |
-//! | 2 ([`BY_IMAGE`]) | at its path, which is a name of ours beside an image ([`beside`]) |
+//! ([`super::kept`]) stays, and is its path (`OpenFile::unlinked` is set), until the last
+//! descriptor and mapping of it are gone.
 #![allow(unsafe_code)]
 
+use super::kept::{PATH_ROOM, kept_name, only_name};
 use super::*;
-use crate::state::{Kind, MAX_FILES, OpenFile};
-
-pub const IN_RUN: u32 = 1;
-pub const BY_IMAGE: u32 = 2;
+use crate::fatal::Text;
+use crate::state::{Kind, OpenFile};
+use core::fmt::Write;
 
 /// Open files that have descriptors or mappings and are regular ones.
 fn in_use() -> impl Iterator<Item = &'static mut OpenFile> {
-    (0..MAX_FILES)
+    (0..state().root.file_high as usize)
         .filter(|&i| state().file_refs[i] != 0)
         .map(|i| &mut state().files[i])
         .filter(|f| f.kind == Kind::Regular)
 }
 
 /// A name of a file went, by unlink or by a rename over it.
-pub fn name_went() {
-    let (dev, ino) = core::mem::take(&mut engine().undo.victim);
-    if ino == 0 {
+pub fn name_went(st: &Stat) {
+    let mut open = in_use()
+        .filter(|f| (f.dev, f.ino) == (st.dev, st.ino) && f.unlinked == 0)
+        .peekable();
+    if open.peek().is_none() {
         return;
     }
-    for f in in_use().filter(|f| (f.dev, f.ino) == (dev, ino) && f.unlinked == 0) {
-        if leads_to(f) {
-            continue;
-        }
-        let p = &engine().undo;
-        f.unlinked = IN_RUN;
-        for name in (0..PLACES).filter_map(|place| beside(ino, place)) {
-            if p.beside[..p.beside_len].contains(&name) {
-                f.unlinked = BY_IMAGE;
-                set_path(f, text(&name));
-            }
+    let mut path = [0u8; PATH_ROOM];
+    let only = only_name(st.dev, st.ino, &mut path);
+    for f in open {
+        if let Some(n) = only {
+            f.unlinked = 1;
+            set_path(f, &path[..n]);
+        } else if st.nlink == 1 && second_names(st.dev, st.ino) == 0 {
+            // It could not be kept.
+            f.unlinked = 1;
         }
     }
+}
+
+/// The path of a file that no name of the program's leads to, if it is a name of ours.
+pub fn path_of_ours(f: &OpenFile) -> Option<&[u8]> {
+    let path = &f.path[..f.path_len as usize];
+    let ours = f.unlinked != 0
+        && path
+            .rsplit(|&b| b == b'/')
+            .next()
+            .is_some_and(|name| name.starts_with(b"kept-"));
+    ours.then_some(path)
 }
 
 /// A file was made that never had a name (O_TMPFILE). Where the program does not allow
@@ -53,24 +58,35 @@ pub fn made_without(fd: i32, file: u32) {
     const AT_FDCWD: isize = -100;
     const AT_SYMLINK_FOLLOW: usize = 0x400;
     let f = open_file(file);
-    f.unlinked = IN_RUN;
+    f.unlinked = 1;
     // (O_TMPFILE itself, and O_DIRECTORY.)
     f.flags &= !0o20200000;
     engine().undo.open_names = true;
-    let mut link = crate::fatal::Text::<40>::new();
-    let _ = core::fmt::Write::write_fmt(&mut link, format_args!("/proc/self/fd/{fd}\0"));
+    let mut link = Text::<40>::new();
+    let _ = write!(link, "/proc/self/fd/{fd}\0");
     let link = link.as_bytes().as_ptr();
     let dir = engine().high_fd(high_fd::RUN_DIR);
     let name = kept_name(f.ino);
-    if sys!(
+    let r = sys!(
         LINKAT,
         AT_FDCWD,
         link,
         dir,
         name.as_ptr(),
         AT_SYMLINK_FOLLOW
-    ) != -EXDEV
-    {
+    );
+    if !failed(r) {
+        let mut path = [0u8; PATH_ROOM];
+        let n = crate::object::process::fd_path(dir, &mut path);
+        let name = &name[..25];
+        if n > 0 && n + 26 < PATH_ROOM {
+            path[n] = b'/';
+            path[n + 1..n + 26].copy_from_slice(name);
+            set_path(f, &path[..n + 26]);
+        }
+        return;
+    }
+    if r != -EXDEV {
         return;
     }
     for name in (0..PLACES).filter_map(|place| beside(f.ino, place)) {
@@ -83,73 +99,81 @@ pub fn made_without(fd: i32, file: u32) {
             AT_SYMLINK_FOLLOW
         );
         if !failed(r) {
-            f.unlinked = BY_IMAGE;
             set_path(f, text(&name));
             return;
         }
     }
 }
 
-/// After a rename: what is open or mapped is found under the new name.
-pub fn moved(from: &[u8], to: &[u8], to_z: &[u8]) {
-    let Ok(st) = Stat::of_path(to_z.as_ptr()) else {
-        return;
-    };
-    if st.kind() == S_IFDIR {
-        // Whatever lies below it.
-        for i in (0..MAX_FILES).filter(|&i| state().file_refs[i] != 0) {
-            let f = &mut state().files[i];
-            let path = &f.path[..f.path_len as usize];
-            let below = path.starts_with(from) && matches!(path.get(from.len()), None | Some(b'/'));
-            let rest = f.path_len as usize - from.len().min(f.path_len as usize);
-            if below && f.unlinked == 0 && to.len() + rest < f.path.len() {
-                let mut path = [0u8; 4096];
-                path[..to.len()].copy_from_slice(to);
-                path[to.len()..to.len() + rest]
-                    .copy_from_slice(&f.path[from.len()..from.len() + rest]);
-                set_path(f, &path[..to.len() + rest]);
-            }
+/// After a rename: what is only mapped is found under the new name. (What has descriptors
+/// is seen to by them.)
+pub fn moved(st: &Stat, from: &[u8], to: &[u8]) {
+    let is_dir = st.kind() == S_IFDIR;
+    for file in 1..=state().root.file_high {
+        if state().file_refs[file as usize - 1] == 0 || any_fd(file).is_some() {
+            continue;
         }
-        return;
-    }
-    for f in in_use().filter(|f| (f.dev, f.ino) == (st.dev, st.ino) && f.unlinked == 0) {
-        if !leads_to(f) {
+        let f = open_file(file);
+        if f.kind != Kind::Regular || f.unlinked != 0 {
+            continue;
+        }
+        let len = f.path_len as usize;
+        if (f.dev, f.ino) == (st.dev, st.ino) {
             set_path(f, to);
+        } else if is_dir
+            && f.path[..len].starts_with(from)
+            && f.path.get(from.len()) == Some(&b'/')
+            && to.len() + len - from.len() < f.path.len()
+        {
+            let mut path = [0u8; 4096];
+            let rest = len - from.len();
+            path[..to.len()].copy_from_slice(to);
+            path[to.len()..to.len() + rest].copy_from_slice(&f.path[from.len()..len]);
+            set_path(f, &path[..to.len() + rest]);
         }
     }
 }
 
-/// Whether a file is what its path says.
-fn leads_to(f: &OpenFile) -> bool {
-    let mut st = Stat::ZERO;
-    !failed(sys!(STAT, f.path.as_ptr(), &raw mut st)) && (st.dev, st.ino) == (f.dev, f.ino)
-}
-
-/// A name of ours for a file that is on another file system than the run's directory:
-/// in the directory of the image, or in that of images in memory (POSIX semaphores and
-/// shared memory are files of /dev/shm). It tells the image, for the keeper removes with
-/// the image what is left.
-pub fn beside(ino: u64, place: usize) -> Option<[u8; 256]> {
-    use crate::object::process::fd_path;
-    let mut image = [0u8; 256];
-    let n = fd_path(engine().high_fd(high_fd::RIO), &mut image);
-    let image = &image[..n];
-    let mut name = crate::fatal::Text::<255>::new();
+/// A directory of images, in which files of its file system may have names of ours: that of
+/// the image, or that of images in memory.
+pub fn directory(place: usize) -> Option<[u8; 256]> {
+    let mut path = [0u8; 256];
     match place {
-        0 => name.append(&image[..image.iter().rposition(|&b| b == b'/')?]),
+        0 => {
+            let n = crate::object::process::fd_path(engine().high_fd(high_fd::RIO), &mut path);
+            let end = path[..n].iter().rposition(|&b| b == b'/')?;
+            path[end..].fill(0);
+            (n < 200).then_some(path)
+        }
         _ => {
             let user = sys!(GETEUID);
-            let _ = core::fmt::Write::write_fmt(&mut name, format_args!("/dev/shm/dcrun-{user}"));
-            if !is_private(name.as_bytes(), user as u32) {
-                return None;
-            }
+            let mut name = Text::<255>::new();
+            let _ = write!(name, "/dev/shm/dcrun-{user}");
+            path[..name.as_bytes().len()].copy_from_slice(name.as_bytes());
+            is_private(name.as_bytes(), user as u32).then_some(path)
         }
     }
-    let tag = dc_image::header::checksum(image);
-    let _ = core::fmt::Write::write_fmt(&mut name, format_args!("/kept-{tag:016x}-{ino:020}"));
-    let mut text = [0u8; 256];
-    text[..name.as_bytes().len()].copy_from_slice(name.as_bytes());
-    (n < 200).then_some(text)
+}
+
+/// A name of ours there. It tells the image, for the keeper removes with the image what is
+/// left.
+pub fn name_beside(ino: u64) -> Text<63> {
+    let mut image = [0u8; 256];
+    let n = crate::object::process::fd_path(engine().high_fd(high_fd::RIO), &mut image);
+    let tag = dc_image::header::checksum(&image[..n]);
+    let mut name = Text::<63>::new();
+    let _ = write!(name, "kept-{tag:016x}-{ino:020}");
+    name
+}
+
+fn beside(ino: u64, place: usize) -> Option<[u8; 256]> {
+    let mut path = directory(place)?;
+    let n = text(&path).len();
+    let name = name_beside(ino);
+    let name = name.as_bytes();
+    path[n] = b'/';
+    path[n + 1..n + 1 + name.len()].copy_from_slice(name);
+    Some(path)
 }
 
 pub const PLACES: usize = 2;
@@ -159,41 +183,52 @@ fn is_private(path: &[u8], user: u32) -> bool {
     let mut z = [0u8; 64];
     z[..path.len()].copy_from_slice(path);
     sys!(MKDIR, z.as_ptr(), 0o700);
-    Stat::of_path(z.as_ptr())
+    place::stat_at(place::AT_FDCWD, z.as_ptr(), 0)
         .is_ok_and(|st| st.kind() == S_IFDIR && st.uid == user && st.mode & 0o777 == 0o700)
 }
 
-pub fn text(name: &[u8; 256]) -> &[u8] {
-    &name[..name.iter().position(|&b| b == 0).unwrap_or(0)]
+/// Without what follows its end.
+pub fn text(name: &[u8]) -> &[u8] {
+    &name[..name.iter().position(|&b| b == 0).unwrap_or(name.len())]
 }
 
 /// Whether some descriptor or mapping is of a file that is found by this name of ours.
-pub fn is_needed(name: &[u8; 256]) -> bool {
-    in_use().any(|f| f.unlinked == BY_IMAGE && f.path[..f.path_len as usize] == *text(name))
+pub fn is_needed(name: &[u8]) -> bool {
+    in_use().any(|f| f.unlinked != 0 && f.path[..f.path_len as usize] == *text(name))
 }
 
-/// What an open file is now: by a descriptor of it, else by its name.
-pub fn stat_of(file: u32) -> Option<Stat> {
-    let f = open_file(file);
-    if let Some(fd) = any_fd(file) {
-        return Stat::of_fd(fd).ok();
-    }
-    let fd = open_named(f, O_CLOEXEC);
-    if failed(fd) {
-        return None;
-    }
-    let st = Stat::of_fd(fd as i32).ok();
-    sys!(CLOSE, fd);
-    st.filter(|st| (st.dev, st.ino) == (f.dev, f.ino))
-}
-
-/// Opens a file where its record says that it is found.
+/// Opens a file where its record says that it is found. If another process of the run has
+/// taken its last name away, that is where the second name was left for those who have the
+/// file open.
 pub fn open_named(f: &OpenFile, flags: usize) -> isize {
-    match f.unlinked {
-        IN_RUN => {
-            let dir = engine().high_fd(high_fd::RUN_DIR);
-            sys!(OPENAT, dir, kept_name(f.ino).as_ptr(), flags | O_NOCTTY, 0)
-        }
-        _ => sys!(OPEN, f.path.as_ptr(), flags | O_NOCTTY, 0),
+    let flags = flags | O_NOCTTY;
+    let is_it =
+        |fd: isize| Stat::of_fd(fd as i32).is_ok_and(|st| (st.dev, st.ino) == (f.dev, f.ino));
+    let r = sys!(OPEN, f.path.as_ptr(), flags, 0);
+    if f.kind != Kind::Regular || !failed(r) && is_it(r) {
+        return r;
     }
+    let dir = engine().high_fd(high_fd::RUN_DIR);
+    let mut kept = sys!(OPENAT, dir, kept_name(f.ino).as_ptr(), flags, 0);
+    for name in (0..PLACES).filter_map(|place| beside(f.ino, place)) {
+        if !failed(kept) {
+            break;
+        }
+        kept = sys!(OPEN, name.as_ptr(), flags, 0);
+    }
+    if !failed(kept) && is_it(kept) {
+        if !failed(r) {
+            sys!(CLOSE, r);
+        }
+        return kept;
+    }
+    if !failed(kept) {
+        sys!(CLOSE, kept);
+    }
+    if f.unlinked != 0 && !failed(r) {
+        // What stands under its old name is another file.
+        sys!(CLOSE, r);
+        return -ENOENT;
+    }
+    r
 }

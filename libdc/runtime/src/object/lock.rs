@@ -1,0 +1,565 @@
+//! Locks of files: flock(2), those of fcntl(2) by process and by open file description,
+//! and leases.
+//!
+//! state:     every lock that the program holds, by description or by file
+//! intercept: flock, fcntl with F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW, F_SETLEASE;
+//!            closes, which release
+//! restore:   warm: they live on with the table, those taken since the commit are given
+//!            back, those given back since are taken again; cold: all are taken again.
+//!            Where somebody else holds one by then, the recovery stops
+//! survives:  warm and cold
+//!
+//! To release a lock is to let others see and change what it guards. So whatever the
+//! program has changed is committed before; and if the lock was held at the commit, it
+//! is committed after, too: a rollback would want it back from whoever took it.
+//!
+//! A POSIX lock goes with the first close of any descriptor of its file. The runtime's
+//! own opening and closing of such a file is done in another table ([`beside`]).
+
+use super::descriptor::*;
+use super::record;
+use super::stat::Stat;
+use super::undo;
+use crate::engine::{engine, state};
+use crate::event;
+use crate::fatal;
+use crate::machine::frame::Local;
+use crate::machine::sys::{errno::*, failed};
+use crate::machine::{nr, own_table, user};
+use crate::state::Kind;
+use crate::sys;
+use crate::thread;
+use dc_image::FatalCode;
+
+pub const MAX_LOCKS: usize = 4096;
+const ENOLCK: isize = 37;
+
+/// One lock that the program holds.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Held {
+    /// [`NONE`], [`FLOCK`], [`POSIX`], [`DESCRIPTION`] or [`LEASE`].
+    pub kind: u32,
+    /// F_RDLCK or F_WRLCK; of flock LOCK_SH or LOCK_EX.
+    pub mode: u32,
+    /// The description that it belongs to; of POSIX locks 0.
+    pub file: u32,
+    pub _pad: u32,
+    pub dev: u64,
+    pub ino: u64,
+    pub start: u64,
+    /// Exclusive; `i64::MAX` as unsigned is the end of every file.
+    pub end: u64,
+    /// The interval in which it was taken.
+    pub since: u64,
+}
+
+const NONE: u32 = 0;
+const FLOCK: u32 = 1;
+const POSIX: u32 = 2;
+const DESCRIPTION: u32 = 3;
+const LEASE: u32 = 4;
+
+const F_GETLK: usize = 5;
+const F_SETLK: usize = 6;
+const F_SETLKW: usize = 7;
+const F_OFD_GETLK: usize = 36;
+const F_OFD_SETLK: usize = 37;
+const F_OFD_SETLKW: usize = 38;
+const F_SETLEASE: usize = 1024;
+const F_RDLCK: u32 = 0;
+const F_UNLCK: u32 = 2;
+const LOCK_SH: u32 = 1;
+const LOCK_EX: u32 = 2;
+const LOCK_NB: u32 = 4;
+const LOCK_UN: u32 = 8;
+const TO_THE_END: u64 = i64::MAX as u64;
+
+/// `struct flock`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Flock {
+    mode: i16,
+    whence: i16,
+    _pad: i32,
+    start: i64,
+    len: i64,
+    pid: i32,
+    _pad2: i32,
+}
+
+fn held() -> &'static mut [Held] {
+    let s = state();
+    let n = s.root.lock_high as usize;
+    &mut s.locks[..n]
+}
+
+fn interval() -> u64 {
+    engine().store.published() + 1
+}
+
+/// Whether the program holds a lock of a file that goes with any close of it.
+pub fn holds_posix(dev: u64, ino: u64) -> bool {
+    held()
+        .iter()
+        .any(|h| h.kind == POSIX && (h.dev, h.ino) == (dev, ino))
+}
+
+/// Runs `f`, which opens and closes files; where that would give locks away, in another
+/// table.
+pub fn beside(needed: bool, mut f: impl FnMut()) {
+    if !needed {
+        return f();
+    }
+    if !own_table::run(f) {
+        let live = engine().live();
+        if live.fatal.load(core::sync::atomic::Ordering::Acquire) != 0 {
+            fatal::die();
+        }
+        fatal::stop(
+            FatalCode::Internal,
+            0,
+            format_args!("open a file that the program has locked: the helper died"),
+        );
+    }
+}
+
+/// In a child: locks by process are its parent's.
+pub fn leave() {
+    for h in held().iter_mut().filter(|h| h.kind == POSIX) {
+        h.kind = NONE;
+    }
+}
+
+/// flock(2).
+pub fn flock(l: &mut Local, a: [usize; 6]) -> isize {
+    let fd = a[0] as i32;
+    let op = a[1] as u32 & !LOCK_NB;
+    let Some(file) = entered(l, fd) else {
+        return -EBADF;
+    };
+    let was = {
+        let _guard = engine().lock.acquire(l);
+        let was = find(FLOCK, file);
+        if was.is_some_and(|i| held()[i].mode == LOCK_EX || op == LOCK_UN) && op != LOCK_EX {
+            undo::publish_all(l);
+        }
+        was
+    };
+    let r = thread::wait_or_signal(l, nr::FLOCK, a);
+    if failed(r) {
+        return r;
+    }
+    let _guard = engine().lock.acquire(l);
+    if file_of(fd) != Some(file) {
+        return r;
+    }
+    match op {
+        LOCK_UN => {
+            if let Some(i) = was {
+                released(l, i);
+            }
+        }
+        LOCK_SH | LOCK_EX => {
+            let f = open_file(file);
+            let lock = Held {
+                kind: FLOCK,
+                mode: op,
+                file,
+                _pad: 0,
+                dev: f.dev,
+                ino: f.ino,
+                start: 0,
+                end: TO_THE_END,
+                since: interval(),
+            };
+            if let Some(i) = find(FLOCK, file) {
+                held()[i].mode = op;
+            } else if !enter_lock(lock) {
+                sys!(FLOCK, fd, LOCK_UN);
+                return -ENOLCK;
+            }
+            record::append(record::LOCKED, &[&fd.to_le_bytes(), &[0; 4]]);
+        }
+        _ => {}
+    }
+    r
+}
+
+fn entered(l: &mut Local, fd: i32) -> Option<u32> {
+    let _guard = engine().lock.acquire(l);
+    file_of(fd)
+}
+
+fn find(kind: u32, file: u32) -> Option<usize> {
+    held().iter().position(|h| h.kind == kind && h.file == file)
+}
+
+fn enter_lock(lock: Held) -> bool {
+    let s = state();
+    let n = s.root.lock_high as usize;
+    let i = match s.locks[..n].iter().position(|h| h.kind == NONE) {
+        Some(i) => i,
+        None if n < MAX_LOCKS => {
+            s.root.lock_high += 1;
+            n
+        }
+        None => return false,
+    };
+    s.locks[i] = lock;
+    true
+}
+
+/// One is given back: others may take it now.
+fn released(l: &mut Local, i: usize) {
+    if held()[i].since < interval() && !event::is_behind() {
+        l.commit_after = true;
+    }
+    held()[i].kind = NONE;
+}
+
+/// Whether a command of fcntl(2) is about locks.
+pub fn is_command(command: usize) -> bool {
+    matches!(
+        command,
+        F_GETLK..=F_SETLKW | F_OFD_GETLK..=F_OFD_SETLKW | F_SETLEASE
+    )
+}
+
+/// fcntl(2) with such a command.
+pub fn control(l: &mut Local, a: [usize; 6]) -> isize {
+    let (fd, command) = (a[0] as i32, a[1]);
+    let Some(file) = entered(l, fd) else {
+        return -EBADF;
+    };
+    let r = match command {
+        F_GETLK | F_OFD_GETLK => super::tree::raw(nr::FCNTL, a),
+        F_SETLEASE => return lease(l, fd, file, a),
+        _ => return set(l, fd, file, a),
+    };
+    let _guard = engine().lock.acquire(l);
+    event::non_deterministic(l);
+    r
+}
+
+fn lease(l: &mut Local, fd: i32, file: u32, a: [usize; 6]) -> isize {
+    let _guard = engine().lock.acquire(l);
+    if a[2] as u32 == F_UNLCK {
+        undo::publish_all(l);
+    }
+    let r = super::tree::raw(nr::FCNTL, a);
+    event::non_deterministic(l);
+    if failed(r) {
+        return r;
+    }
+    let known = find(LEASE, file);
+    match (a[2] as u32, known) {
+        (F_UNLCK, Some(i)) => released(l, i),
+        (F_UNLCK, None) => {}
+        (mode, Some(i)) => held()[i].mode = mode,
+        (mode, None) => {
+            let f = open_file(file);
+            enter_lock(Held {
+                kind: LEASE,
+                mode,
+                file,
+                _pad: 0,
+                dev: f.dev,
+                ino: f.ino,
+                start: 0,
+                end: TO_THE_END,
+                since: interval(),
+            });
+            record::append(record::LOCKED, &[&fd.to_le_bytes(), &[0; 4]]);
+        }
+    }
+    r
+}
+
+/// A lock of a part of a file is set or given back.
+fn set(l: &mut Local, fd: i32, file: u32, a: [usize; 6]) -> isize {
+    let command = a[1];
+    let Some(want) = user::read::<Flock>(a[2]) else {
+        return -EFAULT;
+    };
+    let kind = match command {
+        F_SETLK | F_SETLKW => POSIX,
+        _ => DESCRIPTION,
+    };
+    let releases = want.mode as u32 != 1;
+    if releases {
+        let _guard = engine().lock.acquire(l);
+        let f = open_file(file);
+        if held().iter().any(|h| is_of(h, kind, file, f.dev, f.ino)) {
+            undo::publish_all(l);
+        }
+    }
+    let r = match command {
+        F_SETLKW | F_OFD_SETLKW => thread::wait_or_signal(l, nr::FCNTL, a),
+        _ => super::tree::raw(nr::FCNTL, a),
+    };
+    let _guard = engine().lock.acquire(l);
+    event::non_deterministic(l);
+    if failed(r) || file_of(fd) != Some(file) {
+        return r;
+    }
+    let Some((start, end)) = range(fd, &want) else {
+        return r;
+    };
+    let f = open_file(file);
+    let (dev, ino) = (f.dev, f.ino);
+    let of = if kind == POSIX { 0 } else { file };
+    let mut since = interval();
+    let mut i = 0;
+    while i < held().len() {
+        let h = held()[i];
+        if !is_of(&h, kind, file, dev, ino) || h.end <= start || h.start >= end {
+            i += 1;
+            continue;
+        }
+        if want.mode as u32 == F_UNLCK || (want.mode as u32 == F_RDLCK && h.mode != F_RDLCK) {
+            released(l, i);
+        } else {
+            since = since.min(h.since);
+        }
+        held()[i].kind = NONE;
+        // What of it lies outside stays.
+        for (a, b) in [(h.start, start), (end, h.end)] {
+            if a < b
+                && !enter_lock(Held {
+                    start: a,
+                    end: b,
+                    ..h
+                })
+            {
+                return no_room(fd, start, end, kind);
+            }
+        }
+        i += 1;
+    }
+    if want.mode as u32 != F_UNLCK {
+        let lock = Held {
+            kind,
+            mode: want.mode as u32,
+            file: of,
+            _pad: 0,
+            dev,
+            ino,
+            start,
+            end,
+            since,
+        };
+        if !enter_lock(lock) {
+            return no_room(fd, start, end, kind);
+        }
+        record::append(record::LOCKED, &[&fd.to_le_bytes(), &[0; 4]]);
+    }
+    r
+}
+
+/// The table is full, as the kernel's may be.
+fn no_room(fd: i32, start: u64, end: u64, kind: u32) -> isize {
+    let command = if kind == POSIX { F_SETLK } else { F_OFD_SETLK };
+    apply(fd, command, F_UNLCK, start, end);
+    -ENOLCK
+}
+
+fn is_of(h: &Held, kind: u32, file: u32, dev: u64, ino: u64) -> bool {
+    h.kind == kind
+        && match kind {
+            POSIX => (h.dev, h.ino) == (dev, ino),
+            _ => h.file == file,
+        }
+}
+
+/// What of a file is meant: from, to.
+fn range(fd: i32, want: &Flock) -> Option<(u64, u64)> {
+    let base = match want.whence {
+        0 => 0,
+        1 => sys!(LSEEK, fd, 0, 1) as i64,
+        _ => Stat::of_fd(fd).ok()?.size as i64,
+    };
+    let at = base.checked_add(want.start)?;
+    let (from, to) = match want.len {
+        0 => (at, i64::MAX),
+        n if n > 0 => (at, at.saturating_add(n)),
+        n => (at + n, at),
+    };
+    (from >= 0).then_some((from as u64, to as u64))
+}
+
+fn apply(fd: i32, command: usize, mode: u32, start: u64, end: u64) -> isize {
+    let lock = Flock {
+        mode: mode as i16,
+        whence: 0,
+        _pad: 0,
+        start: start as i64,
+        len: if end >= TO_THE_END {
+            0
+        } else {
+            (end - start) as i64
+        },
+        pid: 0,
+        _pad2: 0,
+    };
+    sys!(FCNTL, fd, command, &raw const lock)
+}
+
+/// Before a descriptor is closed: whether that releases a lock. What is guarded is
+/// committed before.
+pub fn before_close(l: &mut Local, fd: i32, file: u32) {
+    if state().root.lock_high == 0 {
+        return;
+    }
+    let f = open_file(file);
+    let last = state().file_refs[file as usize - 1] == 1 && !shared_with_others(f);
+    let goes = |h: &Held| {
+        (h.kind == POSIX && (h.dev, h.ino) == (f.dev, f.ino))
+            || (last && h.kind != NONE && h.file == file)
+    };
+    if !held().iter().any(goes) {
+        return;
+    }
+    undo::publish_all(l);
+    for i in 0..held().len() {
+        let h = held()[i];
+        if !goes(&h) {
+            continue;
+        }
+        // The description may live on until the commit; its locks may not.
+        match h.kind {
+            FLOCK => sys!(FLOCK, fd, LOCK_UN),
+            DESCRIPTION => apply(fd, F_OFD_SETLK, F_UNLCK, 0, TO_THE_END),
+            LEASE => sys!(FCNTL, fd, F_SETLEASE, F_UNLCK),
+            _ => 0,
+        };
+        released(l, i);
+    }
+}
+
+/// Whether a recovery must take care of POSIX locks.
+pub fn any_posix() -> bool {
+    held().iter().any(|h| h.kind == POSIX) || taken_since()
+}
+
+fn taken_since() -> bool {
+    record::own(0).any(|r| r.kind == record::LOCKED)
+}
+
+/// At recovery, when descriptors are in place: the program holds what it held.
+pub fn restore(warm: bool) {
+    let since = warm && taken_since();
+    if state().root.lock_high == 0 && !since {
+        return;
+    }
+    for i in 0..held().len() {
+        let h = held()[i];
+        if h.kind != NONE {
+            take_again(&h);
+        }
+    }
+    if !since {
+        return;
+    }
+    for fd in 0..state().root.fd_high as i32 {
+        let Some(file) = known_file(fd) else { continue };
+        let f = open_file(file);
+        if any_fd(file) != Some(fd) || !matches!(f.kind, Kind::Regular | Kind::Directory) {
+            continue;
+        }
+        if shared_with_others(f) {
+            // Another process may hold what this one does not.
+            give_back_gaps(fd, POSIX, file, f.dev, f.ino);
+            continue;
+        }
+        if find(FLOCK, file).is_none() {
+            sys!(FLOCK, fd, LOCK_UN);
+        }
+        if f.kind == Kind::Regular {
+            give_back_gaps(fd, POSIX, file, f.dev, f.ino);
+            give_back_gaps(fd, DESCRIPTION, file, f.dev, f.ino);
+        }
+    }
+}
+
+/// What is not in the table is not held.
+fn give_back_gaps(fd: i32, kind: u32, file: u32, dev: u64, ino: u64) {
+    let command = if kind == POSIX { F_SETLK } else { F_OFD_SETLK };
+    let mut at = 0;
+    loop {
+        let next = held()
+            .iter()
+            .filter(|h| is_of(h, kind, file, dev, ino) && h.start >= at)
+            .min_by_key(|h| h.start);
+        let end = next.map_or(TO_THE_END, |h| h.start);
+        if end > at {
+            apply(fd, command, F_UNLCK, at, end);
+        }
+        match next {
+            Some(h) => at = h.end,
+            None => return,
+        }
+    }
+}
+
+/// So long is waited for somebody who tries a lock and gives it back, in steps of 20 ms.
+const PATIENCE: usize = 100;
+
+fn take_again(h: &Held) {
+    let fd = match h.kind {
+        POSIX => (0..state().root.fd_high as i32).find(|&fd| {
+            known_file(fd).is_some_and(|file| {
+                let f = open_file(file);
+                let mode = f.flags as usize & O_ACCMODE;
+                let fits = mode == O_RDWR || (mode == 1) == (h.mode != F_RDLCK);
+                (f.dev, f.ino) == (h.dev, h.ino) && fits
+            })
+        }),
+        _ => any_fd(h.file),
+    };
+    let Some(fd) = fd else {
+        return cannot(h, -EBADF, -1);
+    };
+    let mut r = 0;
+    for _ in 0..PATIENCE {
+        r = match h.kind {
+            FLOCK => sys!(FLOCK, fd, h.mode | LOCK_NB),
+            POSIX => apply(fd, F_SETLK, h.mode, h.start, h.end),
+            DESCRIPTION => apply(fd, F_OFD_SETLK, h.mode, h.start, h.end),
+            _ => sys!(FCNTL, fd, F_SETLEASE, h.mode),
+        };
+        if r != -EAGAIN && r != -EACCES {
+            break;
+        }
+        let pause = [0usize, 20_000_000];
+        sys!(NANOSLEEP, &raw const pause, 0);
+    }
+    if failed(r) {
+        cannot(h, r, fd);
+    }
+}
+
+fn cannot(h: &Held, r: isize, fd: i32) {
+    let path = match known_file(fd) {
+        Some(file) => {
+            let f = open_file(file);
+            core::str::from_utf8(&f.path[..f.path_len as usize]).unwrap_or("?")
+        }
+        None => "a file that is closed",
+    };
+    let kind = match h.kind {
+        FLOCK => "flock",
+        POSIX => "fcntl",
+        DESCRIPTION => "open file description",
+        _ => "lease",
+    };
+    fatal::stop(
+        FatalCode::CannotRestore,
+        r,
+        format_args!(
+            "take the {kind} lock on {path} again, which the program held: error {}: somebody \
+             else holds it now; resume when it is free",
+            -r
+        ),
+    )
+}
