@@ -264,7 +264,13 @@ impl Keeper {
             match process::peek_any_death() {
                 Some((dead, death)) => {
                     match tree::entry_of(&self.live, dead) {
-                        Some(slot) if !self.is_no_failure(slot) => return (dead, death),
+                        // (An entry that is another process's by now was an ended one's.)
+                        Some(slot)
+                            if !self.is_no_failure(slot)
+                                && tree::entry_of(&self.live, dead) == Some(slot) =>
+                        {
+                            return (dead, death);
+                        }
                         Some(slot) => {
                             let entry = &self.live.processes()[slot];
                             let _ = entry.real.compare_exchange(dead, 0, Release, Relaxed);

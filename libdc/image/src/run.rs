@@ -326,6 +326,8 @@ impl Process {
 
     /// The entry is free.
     pub fn clear(&self) {
+        // First: whoever finds an end of it gone finds this gone as well.
+        self.real.store(0, SeqCst);
         for number in [&self.born, &self.ended, &self.reaped, &self.told] {
             number.store(0, Relaxed);
         }
@@ -353,7 +355,6 @@ impl Process {
         }
         self.companion.store(0, Relaxed);
         self.child_event.store(0, Relaxed);
-        self.real.store(0, Relaxed);
         self.worker.store(0, Relaxed);
         self.id.store(0, Release);
     }
