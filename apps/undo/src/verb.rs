@@ -30,6 +30,11 @@ pub trait Verb: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'st
     fn timing(&self) -> Timing;
     /// What the verb does to the state.
     fn access(&self) -> Access<Self>;
+    /// Whether its user may hear of its success only when it is on stable storage. What does not
+    /// wait is there within [`crate::Settings::sync_shown_ms`].
+    fn is_durable(&self) -> bool {
+        !matches!(self.access(), Access::Reads)
+    }
     /// What an operator can search for, and see in a list.
     fn about(&self) -> About;
     /// The part of this verb that concerns `scope` (one user, one folder), for a cycle that is

@@ -78,11 +78,18 @@ impl Files {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
                 _ => Ok(Shown::Nothing),
             },
-            Act::Post { id, line, .. } => self.post(verb, &path, *id, line),
+            Act::Post { id, line, .. } => self.post(verb, &path, *id, line, settle),
         }
     }
 
-    fn post(&self, verb: &Verb, path: &Path, id: u64, line: &str) -> io::Result<Shown> {
+    fn post(
+        &self,
+        verb: &Verb,
+        path: &Path,
+        id: u64,
+        line: &str,
+        settle: bool,
+    ) -> io::Result<Shown> {
         if let Some(users) = read(&self.root.join("users"))?
             && !users.lines().any(|user| user == verb.user)
         {
@@ -90,10 +97,12 @@ impl Files {
         }
         // One file a post: two of them at once need not know of each other.
         let place = path.with_extension("posts").join(format!("{id:016}"));
-        if read(&place)?.is_none() {
-            self.write(&place, line)?;
+        match read(&place)? {
+            Some(_) if settle => Ok(Shown::Nothing),
+            // Whoever posts twice is seen to have done so.
+            Some(old) => self.write(&place, &format!("{old}\n{line}")),
+            None => self.write(&place, line),
         }
-        Ok(Shown::Nothing)
     }
 
     /// A value as users see it: without the LSNs, and with its posts behind.

@@ -1,7 +1,7 @@
 //! Asynchronous verbs: accepted at once, executed when the service is there, tried again while
 //! their window is open, and only then reported as failed (paper, sections 3.2.2 and 4.1.2).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ struct Waiting {
     ready: VecDeque<Ready>,
     /// Arrivals whose attempts have failed so far, with the time of the next one.
     failed: BTreeMap<u64, u64>,
-    executing: usize,
+    executing: BTreeSet<u64>,
     phase: Phase,
     cycle: Option<Cycle>,
     undoable: Vec<Cycle>,
@@ -40,7 +40,7 @@ impl Queue {
             waiting: Mutex::new(Waiting {
                 ready: VecDeque::new(),
                 failed: BTreeMap::new(),
-                executing: 0,
+                executing: BTreeSet::new(),
                 phase: ledger.phase,
                 cycle: ledger.current.clone(),
                 undoable: ledger.undoable.clone(),
@@ -59,7 +59,7 @@ impl Queue {
     pub fn load(&self) -> (usize, usize) {
         let waiting = self.lock();
         (
-            waiting.ready.len() + waiting.executing,
+            waiting.ready.len() + waiting.executing.len(),
             waiting.failed.len(),
         )
     }
@@ -94,20 +94,33 @@ impl<S: Service> Manager<S> {
     /// Takes over an asynchronous verb. It is on stable storage when this returns, and will be
     /// executed once: its user need not keep it. Never waits for a cycle.
     pub fn accept(&self, verb: &S::Verb) -> Result<u64> {
-        let arrival = self.timeline.number_arrival();
-        let body = Body {
-            verb: encode(verb)?,
-            tag: Vec::new(),
-        };
-        let time_us = when::now_us();
-        self.timeline
-            .append_synced(&Head::Accepted { arrival, time_us }, &body)?;
-        self.queue.lock().ready.push_back(Ready {
+        Ok(self.accept_all(std::slice::from_ref(verb))?[0])
+    }
+
+    /// Takes over several asynchronous verbs with one sync.
+    pub fn accept_all(&self, verbs: &[S::Verb]) -> Result<Vec<u64>> {
+        let mut arrivals = Vec::new();
+        let mut until = 0;
+        for verb in verbs {
+            let arrival = self.timeline.number_arrival();
+            let body = Body {
+                verb: encode(verb)?,
+                tag: Vec::new(),
+            };
+            let time_us = when::now_us();
+            until = self
+                .timeline
+                .append(&Head::Accepted { arrival, time_us }, &body)?;
+            arrivals.push(arrival);
+        }
+        self.timeline.sync(until)?;
+        let ready = arrivals.iter().map(|&arrival| Ready {
             arrival,
             unsettled: false,
         });
+        self.queue.lock().ready.extend(ready);
         self.queue.changed.notify_all();
-        Ok(arrival)
+        Ok(arrivals)
     }
 
     pub fn arrival_state(&self, arrival: u64) -> Option<ArrivalState> {
@@ -120,12 +133,15 @@ impl<S: Service> Manager<S> {
         let open = self.timeline.open_arrivals(&ledger.view);
         let mut waiting = self.queue.lock();
         waiting.failed.clear();
-        let queued: Vec<u64> = waiting.ready.iter().map(|r| r.arrival).collect();
+        // One that an executor has in its hands already must not get into another one's.
+        let mut queued: BTreeSet<u64> = waiting.ready.iter().map(|r| r.arrival).collect();
+        queued.extend(&waiting.executing);
         for (arrival, known) in open {
+            if queued.contains(&arrival) {
+                continue;
+            }
             if known.attempts.is_empty() {
-                if !queued.contains(&arrival) {
-                    waiting.ready.push_back(Ready { arrival, unsettled });
-                }
+                waiting.ready.push_back(Ready { arrival, unsettled });
             } else {
                 waiting.failed.insert(arrival, 0);
             }
@@ -144,7 +160,7 @@ impl<S: Service> Manager<S> {
         while let Some(ready) = self.next_arrival() {
             let done = self.attempt(ready);
             let mut waiting = self.queue.lock();
-            waiting.executing -= 1;
+            waiting.executing.remove(&ready.arrival);
             match done {
                 Ok(Attempted::Settled) => {
                     waiting.failed.remove(&ready.arrival);
@@ -177,7 +193,7 @@ impl<S: Service> Manager<S> {
             if waiting.phase == Phase::Running
                 && let Some(ready) = waiting.ready.pop_front()
             {
-                waiting.executing += 1;
+                waiting.executing.insert(ready.arrival);
                 return Some(ready);
             }
             waiting = self

@@ -34,6 +34,13 @@ impl fmt::Display for Refused {
 pub type Executed<S> = (Lsn, Outcome<<S as Service>::Tag>, <S as Service>::Answer);
 
 impl<S: Service> Manager<S> {
+    /// Does something with the service that is no verb, while its state stays where it is. `work`
+    /// is told which phase the cycle is in.
+    pub fn look<T>(&self, work: impl FnOnce(Phase) -> T) -> T {
+        let ledger = self.shared();
+        work(ledger.phase)
+    }
+
     /// Executes a synchronous verb and records it. It is on stable storage, if it changed state,
     /// when this returns. While a cycle is under way only its reading form is executed.
     pub fn submit(&self, verb: S::Verb) -> Result<Executed<S>, Refused> {
@@ -45,7 +52,7 @@ impl<S: Service> Manager<S> {
             (_, Access::ReadsAs(reading)) => (reading, Mode::ReadOnly),
             (phase, Access::Writes) => return Err(Refused::Cycle(phase)),
         };
-        let changes = mode == Mode::Normal && !matches!(verb.access(), Access::Reads);
+        let changes = mode == Mode::Normal && verb.is_durable();
         let verb = Arc::new(verb);
         let encoded = encode(&*verb).map_err(Refused::Broken)?;
         let ticket = self.board.enter(verb.clone());
