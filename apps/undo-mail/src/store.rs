@@ -385,11 +385,11 @@ impl MailStore {
         let patience = Duration::from_secs_f64(self.settings.imap.arrival_patience_s);
         let deadline = Instant::now() + patience;
         loop {
-            let mut found = self
-                .pool
-                .within(user, &name, read_only, |session, listing| {
-                    fetch_messages(session, listing, messages, items)
-                })?;
+            let mut found =
+                self.pool
+                    .within_naming(user, &name, read_only, messages, |session, listing| {
+                        fetch_messages(session, listing, messages, items)
+                    })?;
             let replays = matches!(call.mode, Mode::Replay(_));
             if replays && found.len() < messages.len() && Instant::now() < deadline {
                 // The real server has accepted a message, and has not stored it yet.
@@ -426,22 +426,23 @@ impl MailStore {
         command: impl Fn(&str) -> Vec<u8>,
     ) -> Done {
         let user = &call.verb.user;
-        self.pool.within(user, name, false, |session, listing| {
-            let (uids, there) = uids_of(listing, messages);
-            if uids.is_empty() && !messages.is_empty() && !some {
-                return Err(Trouble::Refused(
-                    "the messages are not there any more".into(),
-                ));
-            }
-            if !uids.is_empty() {
-                good(session.ask(&command(&token::show_set(&uids)))?)?;
-            }
-            let shown = messages
-                .iter()
-                .map(|m| u64::from(there.contains(m)))
-                .collect();
-            Ok((Shown::Messages(shown), Answer::default()))
-        })
+        self.pool
+            .within_naming(user, name, false, messages, |session, listing| {
+                let (uids, there) = uids_of(listing, messages);
+                if uids.is_empty() && !messages.is_empty() && !some {
+                    return Err(Trouble::Refused(
+                        "the messages are not there any more".into(),
+                    ));
+                }
+                if !uids.is_empty() {
+                    good(session.ask(&command(&token::show_set(&uids)))?)?;
+                }
+                let shown = messages
+                    .iter()
+                    .map(|m| u64::from(there.contains(m)))
+                    .collect();
+                Ok((Shown::Messages(shown), Answer::default()))
+            })
     }
 
     fn copy(

@@ -281,7 +281,12 @@ fn touches_commute(a: &Touch<'_>, b: &Touch<'_>) -> bool {
         _ if a.folder != b.folder => true,
         (Open, _) | (_, Open) => true,
         (Show(_) | Count, Show(_) | Count) => true,
-        (Add(_) | AddAll(_), Add(_) | AddAll(_)) => true,
+        // Two copies of one message are told apart by the order in which they came.
+        (AddAll(x), AddAll(y)) => !share(x, y),
+        (Add(id), AddAll(m)) | (AddAll(m), Add(id)) => {
+            id.is_none_or(|id| m.iter().all(|m| m.id != id))
+        }
+        (Add(_), Add(_)) => true,
         (Count, _) | (_, Count) => false,
         (Add(id), Show(m) | Mark(m)) | (Show(m) | Mark(m), Add(id)) => {
             id.is_none_or(|id| m.iter().all(|m| m.id != id))
@@ -630,11 +635,11 @@ mod tests {
             "unless it names this very message"
         );
         assert!(
-            both(&deliver(), &fetch("ann", "x", &[1])),
+            both(&deliver(), &fetch("ann", "x", &[2])),
             "a fetch elsewhere"
         );
         assert!(
-            !both(&deliver(), &fetch("ann", "INBOX", &[1])),
+            !both(&deliver(), &fetch("ann", "INBOX", &[2])),
             "unless it is a fetch of an inbox"
         );
         assert!(
@@ -664,6 +669,14 @@ mod tests {
         );
         assert!(!both(&delete, &append("x", 1)));
         assert!(!both(&copy("x", &[1], "y"), &expunge("y", &[1])));
+        assert!(
+            !both(&copy("x", &[1], "y"), &copy("z", &[1], "y")),
+            "which copy is the first"
+        );
+        assert!(
+            !both(&deliver(), &store("INBOX", &[1])),
+            "a verb that names what is delivered"
+        );
     }
 
     impl Verb {

@@ -4,7 +4,7 @@
 //! keeps its folder selected, so that the next verb for it costs one exchange: a replay that
 //! connects anew for each verb is three times slower.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -131,6 +131,19 @@ impl Pool {
         read_only: bool,
         work: impl FnOnce(&mut Session, &Listing) -> Tried<T>,
     ) -> Tried<T> {
+        self.within_naming(user, folder, read_only, &[], work)
+    }
+
+    /// The same, for work on these messages. If one of them is not listed, the server is asked to
+    /// look again: Dovecot's NOOP need not see what another of its processes has just put there.
+    pub fn within_naming<T>(
+        &self,
+        user: &str,
+        folder: &str,
+        read_only: bool,
+        messages: &[Message],
+        work: impl FnOnce(&mut Session, &Listing) -> Tried<T>,
+    ) -> Tried<T> {
         let kept = self.take(user, Some(folder));
         let was_kept = kept.is_some();
         let mut session = match kept {
@@ -147,7 +160,12 @@ impl Pool {
             self.give_back(user, session);
             return Err(Trouble::Refused(refused));
         }
-        let listing = self.listing(user, &mut session)?;
+        let mut listing = self.listing(user, &mut session)?;
+        let listed: HashSet<Message> = listing.iter().map(|(_, m)| *m).collect();
+        if messages.iter().any(|m| !listed.contains(m)) {
+            session.ask(b"CHECK")?;
+            listing = self.listing(user, &mut session)?;
+        }
         let result = work(&mut session, &listing);
         if !matches!(result, Err(Trouble::Gone(_))) {
             self.give_back(user, session);

@@ -60,6 +60,8 @@ pub enum Request {
     Histogram {
         buckets: usize,
     },
+    /// The last LSN that began no later than this.
+    At { time_us: u64 },
     /// Where the live state is and how the repair shell gets there.
     Place,
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Request;
-use crate::manager::{Manager, Search};
+use crate::manager::Manager;
 use crate::verb::Service;
 use crate::when::{self, When};
 use crate::{Context, Error, Result};
@@ -78,6 +78,7 @@ fn handle<S: Service>(manager: &Arc<Manager<S>>, request: Request) -> Result<Val
         Request::Insert { after, verb } => value(manager.insert_verb(after, verb)?),
         Request::Unedit { lsn } => value(manager.unedit(lsn)?),
         Request::Histogram { buckets } => histogram(manager, buckets),
+        Request::At { time_us } => value(manager.timeline().lsn_at(time_us)),
         Request::Place => Ok(json!({ "live": manager.live_folder() })),
     }
 }
@@ -102,12 +103,4 @@ fn histogram<S: Service>(manager: &Arc<Manager<S>>, buckets: usize) -> Result<Va
     }
     let snapshots = manager.snapshots();
     Ok(json!({ "first_us": first, "now_us": now, "counts": counts, "snapshots": snapshots }))
-}
-
-impl Default for Request {
-    fn default() -> Self {
-        Request::Timeline {
-            search: Search::default(),
-        }
-    }
 }
