@@ -289,7 +289,7 @@ impl MailStore {
                 // A session that has it selected would keep it alive.
                 self.pool.forget_folder(user, &name);
                 let result = self.simple(user, "DELETE", &[&name]);
-                if !(settle && !self.exists(user, &name)?) {
+                if !settle || self.exists(user, &name)? {
                     result?;
                 }
                 self.factory.remove(user, folder)?;

@@ -64,7 +64,7 @@ fn session(house: &House, user: &str, verbs: usize, seed: u64) {
             _ => {}
         }
         let noop = client.ask("NOOP");
-        let exists = noop.lines().filter(|l| l.ends_with("EXISTS")).next_back();
+        let exists = noop.lines().rfind(|l| l.ends_with("EXISTS"));
         if let Some(number) = exists
             .and_then(|l| l.split(' ').nth(1))
             .and_then(|n| n.parse().ok())
@@ -88,7 +88,7 @@ fn replay_without_a_repair(storage: &str) {
     let verbs = std::env::var("VERBS")
         .ok()
         .and_then(|n| n.parse().ok())
-        .unwrap_or(40);
+        .unwrap_or(25);
     let Some(house) = House::new(storage, |_| ()) else {
         return;
     };

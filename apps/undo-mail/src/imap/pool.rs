@@ -31,8 +31,11 @@ pub struct Pool {
     login: Login,
     idle: Mutex<HashMap<String, Vec<Session>>>,
     /// UIDs of the real server, by user and folder.
-    known: Mutex<HashMap<(String, String), Arc<Mutex<Known>>>>,
+    known: Mutex<HashMap<UserFolder, Arc<Mutex<Known>>>>,
 }
+
+/// A user, and the name of a folder.
+type UserFolder = (String, String);
 
 /// What a folder of the real server holds, as far as anybody has asked.
 #[derive(Default)]

@@ -34,10 +34,13 @@ pub struct Numbers {
     by_message: HashMap<Message, u32>,
 }
 
+/// A user, and the UndoID of a folder.
+type UserFolder = (String, u64);
+
 /// The UIDs of all folders.
 pub struct Uids {
     folder: PathBuf,
-    open: Mutex<HashMap<(String, u64), Arc<Mutex<Numbers>>>>,
+    open: Mutex<HashMap<UserFolder, Arc<Mutex<Numbers>>>>,
 }
 
 impl Uids {

@@ -265,6 +265,7 @@ impl House {
                             part[start..]
                                 .trim_end()
                                 .replace("\r\n", "|")
+                                .replace(" \\Recent", "")
                                 .replace("\\Recent ", "")
                                 .replace("\\Recent", ""),
                         );

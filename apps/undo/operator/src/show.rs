@@ -78,8 +78,8 @@ pub fn bar(progress: &Value) -> String {
         progress["total"].as_u64().unwrap_or(0),
     );
     let mut line = text(&progress["doing"]);
-    if total > 0 {
-        let filled = (done * 30 / total).min(30) as usize;
+    if let Some(filled) = (done * 30).checked_div(total) {
+        let filled = filled.min(30) as usize;
         line += &format!(
             " [{}{}] {done}/{total}",
             "#".repeat(filled),

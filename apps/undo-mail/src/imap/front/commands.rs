@@ -16,6 +16,9 @@ use crate::verbs::{Act, Verb, split_items};
 /// How often an idling client's folder is looked at.
 const IDLE_TICK: Duration = Duration::from_millis(500);
 
+/// Names and values of what a FETCH has shown of a message.
+type Items = Vec<(String, Token)>;
+
 impl Client {
     pub(super) fn dispatch(&mut self, word: &str, arguments: &[Token]) -> io::Result<Reply> {
         match word {
@@ -599,7 +602,7 @@ impl Client {
         } else {
             // Flags, sizes and dates are not part of what must be consistent.
             let store = self.manager.service();
-            let found = self.manager.look(|_| {
+            self.manager.look(|_| {
                 let name = store
                     .factory
                     .name(user, &folder)
@@ -612,15 +615,14 @@ impl Client {
                         store::fetch_messages(s, l, &messages, &line)
                     })
                     .map_err(|e| e.to_string())
-            });
-            found
+            })
         };
         let fetched = match fetched {
             Ok(fetched) => fetched,
             Err(why) => return Ok(Err(why)),
         };
         let places = self.sequence_of();
-        let mut lines: Vec<(u32, u32, Vec<(String, Token)>)> = fetched
+        let mut lines: Vec<(u32, u32, Items)> = fetched
             .into_iter()
             .filter_map(|(m, items)| {
                 places
@@ -753,9 +755,7 @@ impl Client {
             self.refresh()?;
             return ok("done");
         }
-        ok(&format!("{} done", code.unwrap_or_default())
-            .trim_start()
-            .to_owned())
+        ok(format!("{} done", code.unwrap_or_default()).trim_start())
     }
 
     fn expunge(&mut self, user: &str, arguments: &[Token], by_uid: bool) -> io::Result<Reply> {
