@@ -57,13 +57,12 @@ impl Drop for Ground {
     }
 }
 
+/// By name: mode and kind, owner, group, time, links, content.
+type Tree = BTreeMap<PathBuf, (u32, u32, u32, i64, u64, Vec<u8>)>;
+
 /// Name, kind, mode, owner, modification time, links, and content or target of all there is.
-fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, u32, u32, i64, u64, Vec<u8>)> {
-    fn walk(
-        root: &Path,
-        at: &Path,
-        found: &mut BTreeMap<PathBuf, (u32, u32, u32, i64, u64, Vec<u8>)>,
-    ) {
+fn tree(root: &Path) -> Tree {
+    fn walk(root: &Path, at: &Path, found: &mut Tree) {
         for entry in std::fs::read_dir(at).unwrap() {
             let path = entry.unwrap().path();
             let meta = path.symlink_metadata().unwrap();

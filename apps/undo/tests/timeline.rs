@@ -30,7 +30,10 @@ fn end(timeline: &Timeline, lsn: u64, tag: &[u8]) {
     timeline.append(&Head::Ended { lsn }, &body).unwrap();
 }
 
-fn all(timeline: &Timeline, view: &View) -> Vec<(u64, Vec<u8>, Option<(Status, Vec<u8>)>)> {
+/// LSN, verb, and outcome with its tag.
+type Shown = (u64, Vec<u8>, Option<(Status, Vec<u8>)>);
+
+fn all(timeline: &Timeline, view: &View) -> Vec<Shown> {
     let (from, to) = (
         Place {
             lsn: 0,

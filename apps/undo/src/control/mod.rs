@@ -61,7 +61,9 @@ pub enum Request {
         buckets: usize,
     },
     /// The last LSN that began no later than this.
-    At { time_us: u64 },
+    At {
+        time_us: u64,
+    },
     /// Where the live state is and how the repair shell gets there.
     Place,
 }
