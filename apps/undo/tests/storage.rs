@@ -210,6 +210,19 @@ fn many_snapshots_of_overlay_are_folded_into_one_layer() {
 }
 
 #[test]
+fn a_folder_has_one_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = storage::open("copies", folder.path()).unwrap();
+    let error = storage::open("copies", folder.path()).err().unwrap();
+    assert!(
+        error.to_string().contains("another undo manager"),
+        "{error}"
+    );
+    drop(first);
+    storage::open("copies", folder.path()).unwrap();
+}
+
+#[test]
 fn an_unknown_kind_is_refused_with_the_known_ones() {
     let folder = tempfile::tempdir().unwrap();
     let error = storage::open("zfs", folder.path())

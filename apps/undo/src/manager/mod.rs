@@ -83,8 +83,6 @@ pub struct Manager<S: Service> {
     /// Asks a replay to stop.
     abort: AtomicBool,
     closing: AtomicBool,
-    /// Held by one manager of a folder at a time.
-    _lock: std::fs::File,
 }
 
 /// How far a rewind or a replay is.

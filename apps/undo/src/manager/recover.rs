@@ -1,11 +1,8 @@
 //! Opening a manager: what a death has left under way is finished or taken back.
 
-use std::fs::File;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
-
-use rustix::fs::FlockOperation;
 
 use super::arrivals::Queue;
 use super::{Manager, Progress, Running, Settings, decode, encode};
@@ -15,7 +12,7 @@ use crate::snapshots::Catalogue;
 use crate::storage::Storage;
 use crate::timeline::{Body, Head, Place, Timeline};
 use crate::verb::{Call, Mode, Service};
-use crate::{Context, Error, Result};
+use crate::{Context, Result};
 
 impl<S: Service> Manager<S> {
     /// Opens the manager of the folder `settings.home`. The service must be running, on the live
@@ -23,15 +20,6 @@ impl<S: Service> Manager<S> {
     pub fn open(settings: Settings, storage: Box<dyn Storage>, service: S) -> Result<Running<S>> {
         let home = &settings.home;
         std::fs::create_dir_all(home).context(home.display(), "create")?;
-        let lock = File::create(home.join("manager.lock")).context(home.display(), "lock")?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-            Error::new(
-                home.display(),
-                "open",
-                "another undo manager works on this folder",
-            )
-            .advise("stop that one, or use another folder")
-        })?;
         let ledger = Ledger::open(&home.join("cycle.json"))?;
         let manager = Arc::new(Manager {
             timeline: Timeline::open(&home.join("timeline"))?,
@@ -46,7 +34,6 @@ impl<S: Service> Manager<S> {
             abort: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             settings,
-            _lock: lock,
         });
         manager.reconcile_snapshots()?;
         manager.settle_unfinished()?;

@@ -94,21 +94,39 @@ fn sync_file_system(path: &Path) -> Result<()> {
 /// A program outlives us if we are killed while it works, and would go on writing to what the next
 /// start removes. So each inherits a lock (as its stdin), and a start waits for it.
 struct Tools {
-    lock: File,
+    lock: PathBuf,
+    /// Held by one process at a time, for as long as its storage is open.
+    _owner: File,
 }
 
 impl Tools {
+    /// Makes sure that nobody else works here, and waits for the programs of an earlier run.
     fn open(home: &Path) -> Result<Tools> {
-        let path = home.join("tools.lock");
-        let lock = File::create(&path).context(path.display(), "create")?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive)
-            .context(path.display(), "wait for the programs of an earlier run")?;
-        Ok(Tools { lock })
+        std::fs::create_dir_all(home).context(home.display(), "create")?;
+        let owner = File::create(home.join("manager.lock")).context(home.display(), "lock")?;
+        rustix::fs::flock(&owner, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            Error::new(
+                home.display(),
+                "open",
+                "another undo manager works on this folder",
+            )
+            .advise("stop that one, or use another folder")
+        })?;
+        let lock = home.join("tools.lock");
+        let file = File::create(&lock).context(lock.display(), "create")?;
+        rustix::fs::flock(&file, FlockOperation::LockExclusive)
+            .context(lock.display(), "wait for the programs of an earlier run")?;
+        Ok(Tools {
+            lock,
+            _owner: owner,
+        })
     }
 
     /// Runs a program; an error has what it said on stderr.
     fn run(&self, object: &Path, action: &str, command: &mut Command) -> Result<()> {
-        let lock = self.lock.try_clone().context(object.display(), action)?;
+        let lock = File::open(&self.lock).context(self.lock.display(), "open")?;
+        rustix::fs::flock(&lock, FlockOperation::LockShared)
+            .context(self.lock.display(), "lock")?;
         let output = command.stdin(lock).output().map_err(|cause| {
             let name = command.get_program().to_string_lossy().into_owned();
             Error::new(object.display(), action, format!("{name}: {cause}"))
