@@ -7,6 +7,9 @@
 //! sees afterwards is messages that come and go.
 
 mod commands;
+mod folders;
+mod messages;
+mod search;
 
 use std::collections::HashMap;
 use std::io::{self, BufReader, BufWriter, Write};
