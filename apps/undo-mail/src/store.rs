@@ -273,9 +273,12 @@ impl MailStore {
             Act::Rename { folder, to } => {
                 let name = self.name(user, folder)?;
                 if !(settle && name == *to) {
+                    let was_there =
+                        settle || (self.exists(user, &name)? && !self.exists(user, to)?);
                     let result = self.simple(user, "RENAME", &[&name, to]);
-                    let renamed = settle && self.exists(user, to)? && !self.exists(user, &name)?;
-                    if !renamed {
+                    let has_moved =
+                        || Ok(self.exists(user, to)? && !self.exists(user, &name)?) as Tried<bool>;
+                    if result.is_err() && !(was_there && has_moved()?) {
                         result?;
                     }
                 }
@@ -288,8 +291,10 @@ impl MailStore {
                 let name = self.name(user, folder)?;
                 // A session that has it selected would keep it alive.
                 self.pool.forget_folder(user, &name);
+                let was_there = settle || self.exists(user, &name)?;
                 let result = self.simple(user, "DELETE", &[&name]);
-                if !settle || self.exists(user, &name)? {
+                // A server may say NO to what it has done. What has happened must be history.
+                if result.is_err() && (!was_there || self.exists(user, &name)?) {
                     result?;
                 }
                 self.factory.remove(user, folder)?;

@@ -193,6 +193,10 @@ impl Verb {
                 effect: Add(None),
             }],
             Act::Append { folder, id, .. } => one(folder, Add(Some(*id))),
+            // A copy takes the flags along, so it matters whether it comes before.
+            Act::Fetch {
+                folder, messages, ..
+            } if self.sets_seen() => one(folder, Mark(messages)),
             Act::Fetch {
                 folder, messages, ..
             } => one(folder, Show(messages)),

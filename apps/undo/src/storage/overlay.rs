@@ -12,6 +12,7 @@
 //! may have a file open there. A stack that has grown to [`TALLEST`] layers is copied into one.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, UnmountFlags};
 
@@ -21,6 +22,9 @@ use crate::{Context, Error, Result};
 /// More layers are not stacked: the options of mount(2) are one page, and each lookup of a name
 /// that is not there asks all of them.
 const TALLEST: usize = 24;
+
+/// How long an unmount waits for those who are about to close their files.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 pub struct Overlay {
     home: PathBuf,
@@ -155,11 +159,20 @@ impl Overlay {
     }
 
     fn unmount(&self) -> Result<()> {
-        // Not detached: files that are still open would be written to behind our back.
-        match rustix::mount::unmount(&self.live, UnmountFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(()),
-            Err(cause) => Err(Error::new(self.live.display(), "unmount", cause)
-                .advise("stop whatever has files open there")),
+        // Not detached: files that are still open would be written to behind our back. A process
+        // that has just been told to let go may need a moment.
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match rustix::mount::unmount(&self.live, UnmountFlags::empty()) {
+                Ok(()) | Err(rustix::io::Errno::INVAL) => return Ok(()),
+                Err(rustix::io::Errno::BUSY) if Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(cause) => {
+                    return Err(Error::new(self.live.display(), "unmount", cause)
+                        .advise("stop whatever has files open there"));
+                }
+            }
         }
     }
 
