@@ -38,7 +38,7 @@ pub fn before_attribute(path: &[u8], z: &[u8], name_at: usize, of_link: bool) {
         }
         lead + n.max(0) as usize
     };
-    let _ = engine().journal.append_in_place(record::ATTRIBUTE, len);
+    let _ = record::append_in_place(record::ATTRIBUTE, len);
     record::make_durable();
 }
 
