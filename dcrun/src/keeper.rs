@@ -261,24 +261,27 @@ impl Keeper {
                 tree::note_stop(&self.live, child, change);
                 continue;
             }
-            match process::peek_any_death() {
-                Some((dead, death)) => {
-                    match tree::entry_of(&self.live, dead) {
-                        Some(slot) if !self.is_no_failure(slot) => return (dead, death),
-                        Some(slot) => {
-                            let entry = &self.live.processes()[slot];
-                            let _ = entry.real.compare_exchange(dead, 0, Release, Relaxed);
-                            if dead == pid {
-                                pid = 0;
-                            }
-                        }
-                        None => {}
+            if let Some((dead, death)) = process::peek_any_death() {
+                match tree::entry_of(&self.live, dead) {
+                    // (An entry that is another process's by now was an ended one's.)
+                    Some(slot)
+                        if !self.is_no_failure(slot)
+                            && tree::entry_of(&self.live, dead) == Some(slot) =>
+                    {
+                        return (dead, death);
                     }
-                    process::reap(dead);
-                    self.remains.reaped(dead);
-                    continue;
+                    Some(slot) => {
+                        let entry = &self.live.processes()[slot];
+                        let _ = entry.real.compare_exchange(dead, 0, Release, Relaxed);
+                        if dead == pid {
+                            pid = 0;
+                        }
+                    }
+                    None => {}
                 }
-                None => {}
+                process::reap(dead);
+                self.remains.reaped(dead);
+                continue;
             }
             let arrived = match copies.any() {
                 false => Some(signals::wait()),

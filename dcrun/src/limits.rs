@@ -2,14 +2,13 @@
 //!
 //! A worker inherits the limits that dcrun was called with, for they are the
 //! program's. But the kernel counts against them what the runtime needs as well:
-//! its address space, its private memory, and the length of the image. With too
-//! little of these the runtime dies before it can say why, so they are looked at
-//! before it is started; and when it is dead, whether it had come to one.
+//! the length of the image. With too little of it the runtime dies before it can say
+//! why, so it is looked at before it is started; and when it is dead, whether it had
+//! come to one.
 
 use std::fs::File;
 
-use dc_image::header::{FRAMES_OFFSET, IMAGE_MAX};
-use dc_image::window::{ARENA_LEN, STATE_LEN};
+use dc_image::header::FRAMES_OFFSET;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
 use crate::machine::process;
@@ -26,26 +25,14 @@ struct Need {
     bytes: usize,
 }
 
-const NEEDS: [Need; 3] = [
-    Need {
-        resource: Resource::RLIMIT_AS,
-        name: "address space",
-        option: "-v",
-        bytes: IMAGE_MAX + ARENA_LEN + STATE_LEN + PROGRAM_BYTES,
-    },
-    Need {
-        resource: Resource::RLIMIT_DATA,
-        name: "private memory",
-        option: "-d",
-        bytes: ARENA_LEN + STATE_LEN + PROGRAM_BYTES,
-    },
-    Need {
-        resource: Resource::RLIMIT_FSIZE,
-        name: "file size",
-        option: "-f",
-        bytes: FRAMES_OFFSET + PROGRAM_BYTES / 2,
-    },
-];
+/// (Address space and private memory are raised for the runtime, and the program is held to
+/// its own: `memory_limits`.)
+const NEEDS: [Need; 1] = [Need {
+    resource: Resource::RLIMIT_FSIZE,
+    name: "file size",
+    option: "-f",
+    bytes: FRAMES_OFFSET + PROGRAM_BYTES / 2,
+}];
 
 /// An error that names the limit, if no program can run under one.
 pub fn check() -> Outcome<()> {

@@ -26,13 +26,8 @@ fn limited(command: &Command, limits: &str) -> Command {
 fn limits_that_leave_no_room_are_refused_by_name() {
     let state = State::new("no-room");
     for (limits, word) in [
-        ("ulimit -v 4000000", "address space"),
-        ("ulimit -v 140000000", "address space"),
-        ("ulimit -Sv 140000000", "address space"),
-        ("ulimit -d 1000000", "private memory"),
-        ("ulimit -d 16800000", "private memory"),
         ("ulimit -f 100", "file size"),
-        ("ulimit -f 850000", "file size"),
+        ("ulimit -f 1100000", "file size"),
     ] {
         let (status, _, said) = finish(limited(&state.script("", "commit exit:3"), limits));
         assert_eq!(status, 125, "{limits}: {said}");
@@ -60,9 +55,9 @@ fn limits_that_leave_no_room_are_refused_by_name() {
 /// Once the limit is raised, the run goes on from where it was.
 #[test]
 fn an_image_that_cannot_grow_stops_the_run() {
-    const LIMIT: &str = "ulimit -f 1100000";
+    const LIMIT: &str = "ulimit -f 1362592";
     let state = State::new("image-at-limit");
-    let script = state.script("", "commit grow:1040 grow:4000 exit:6");
+    let script = state.script("", "commit grow:1296 grow:4000 exit:6");
     let (status, _, said) = finish(limited(&script, LIMIT));
     assert_eq!(status, 125, "{said}");
     assert!(
@@ -100,7 +95,7 @@ for i in range(110):
         let words = ["/usr/bin/python3", "-c", &program];
         let native = Command::new(words[0]).args(&words[1..]).output().unwrap();
         let line = [&["--protocol", "cpvs", "--name", "t"] as &[&str], &words].concat();
-        let mut first = limited(&place.dcrun(&line), "ulimit -f 980000");
+        let mut first = limited(&place.dcrun(&line), "ulimit -f 1242592");
         let first = first.current_dir(&place.0).output().unwrap();
         let said = String::from_utf8_lossy(&first.stderr);
         assert_eq!(first.status.code(), Some(125), "{name}: {said}");

@@ -251,6 +251,7 @@ fn a_live_run_is_left_alone() {
 /// The image names a process that is none of the run's: `kill` must not believe it.
 #[test]
 fn killing_ends_only_the_runs_own_worker() {
+    use dc_image::run::{PROCESSES_OFFSET, RUN_OFFSET};
     use std::os::unix::fs::FileExt;
     let state = State::new("kill-other");
     let (mut child, run) = sleeping(&state);
@@ -261,14 +262,13 @@ fn killing_ends_only_the_runs_own_worker() {
         .open(state.path.join("r/image"));
     let image = image.unwrap();
     let worker = run["worker_pid"].as_u64().unwrap() as u32;
-    let mut live = [0u8; 4096];
-    image.read_exact_at(&mut live, 4096).unwrap();
-    let at = live
-        .chunks(4)
-        .position(|word| word == worker.to_ne_bytes())
-        .unwrap();
+    // The first entry of the table of processes: its own number, and its worker's.
+    let table = (RUN_OFFSET + PROCESSES_OFFSET) as u64;
+    let mut entry = [0u8; 8];
+    image.read_exact_at(&mut entry, table).unwrap();
+    assert_eq!(entry[4..], worker.to_ne_bytes());
     image
-        .write_all_at(&other.id().to_ne_bytes(), 4096 + at as u64 * 4)
+        .write_all_at(&other.id().to_ne_bytes(), table + 4)
         .unwrap();
     // The lock's file lies about the keeper as well.
     fs::write(state.path.join("r/keeper.pid"), format!("{}\n", other.id())).unwrap();

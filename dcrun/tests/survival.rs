@@ -218,13 +218,11 @@ fn trees_survive_the_death_of_all() {
         kills: 5,
         ..options()
     };
-    play(
-        "trees, all killed",
-        named(TREES),
-        Mode::KillAll,
-        &options,
-        12,
-    );
+    // What one process removes while another has it open is lost with the keeper, as the
+    // README says; git does that.
+    let mut trees = named(TREES);
+    trees.retain(|tree| tree.name != "tree-git");
+    play("trees, all killed", trees, Mode::KillAll, &options, 12);
 }
 
 /// A crash at each commit of short sessions, before and after it is published,

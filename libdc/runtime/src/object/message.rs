@@ -361,7 +361,7 @@ pub fn settle() -> Option<usize> {
                     (&raw mut (*head).ret).write_unaligned(header.len as u64);
                 }
                 e.live().journal_bytes.fetch_add(n as u64, Relaxed);
-                if e.journal.append_in_place(record::MESSAGE, n).is_err() {
+                if record::append_in_place(record::MESSAGE, n).is_err() {
                     unreachable!("the length was limited to the room");
                 }
                 size = Some(n);

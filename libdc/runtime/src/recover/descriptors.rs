@@ -144,8 +144,9 @@ impl Held {
     }
 
     fn put(&mut self, fd: isize) -> i32 {
-        let to = engine().high_fd(high_fd::LIMBO) + self.len;
-        if self.len + 1 < high_fd::LIMBO_COUNT {
+        // From the end of the range: at its beginning memfds are held.
+        let to = engine().high_fd(high_fd::LIMBO) + high_fd::LIMBO_COUNT - 1 - self.len;
+        if self.len < high_fd::LIMBO_COUNT / 2 {
             self.len += 1;
         }
         sys!(DUP3, fd, to, O_CLOEXEC);
@@ -233,8 +234,8 @@ impl Held {
 
     fn close(self) {
         if self.len > 0 {
-            let first = engine().high_fd(high_fd::LIMBO);
-            sys!(CLOSE_RANGE, first, first + self.len - 1, 0);
+            let last = engine().high_fd(high_fd::LIMBO) + high_fd::LIMBO_COUNT - 1;
+            sys!(CLOSE_RANGE, last + 1 - self.len, last, 0);
         }
     }
 }

@@ -160,6 +160,9 @@ fn load_state() {
 }
 
 fn restore_dispositions() {
+    if state().root.tree != 0 {
+        run::signals::install_all();
+    }
     for sig in 1..=64 {
         let act = state().root.actions[sig as usize];
         if signal::RESERVED & signal::bit(sig) == 0 && act.handler != signal::SIG_DFL {

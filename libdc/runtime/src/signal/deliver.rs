@@ -116,6 +116,7 @@ fn deliver(l: &mut Local, info: &SigInfo) {
     event::unloggable(l);
     let restarts = act.flags & SA_RESTART != 0 && crate::table::row(l.frame.nr).restarts;
     end_call(l, restarts || l.early);
+    end_wait_with_mask(l);
     let record = &mut state().threads[l.slot as usize];
     let old_mask = if record.has_saved_mask != 0 {
         record.saved_mask
@@ -142,6 +143,17 @@ fn deliver(l: &mut Local, info: &SigInfo) {
         if RESERVED & bit(sig) == 0 {
             sys!(RT_SIGACTION, sig, &raw const dfl, 0, 8);
         }
+    }
+}
+
+/// A recovery has put the thread before a call that waits with another mask (sigsuspend,
+/// ppoll and the like), and the mask is in force. To the program the signal came in that
+/// call, which ends with it: made again behind the handler it might wait for ever.
+fn end_wait_with_mask(l: &mut Local) {
+    const SYSCALL: [u8; 2] = [0x0f, 0x05];
+    let waits = state().threads[l.slot as usize].has_saved_mask != 0;
+    if waits && l.frame.rax == l.frame.nr && user::read(l.frame.rip) == Some(SYSCALL) {
+        l.frame.call_answered(EINTR.wrapping_neg() as usize);
     }
 }
 

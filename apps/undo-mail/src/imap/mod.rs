@@ -1,0 +1,7 @@
+//! IMAP on both sides: `front` serves clients, `session` and `pool` speak to the real server.
+
+pub mod front;
+pub mod pool;
+pub mod session;
+pub mod token;
+pub mod view;

@@ -1,0 +1,361 @@
+//! Kept connections to the real IMAP server, and what is known of its folders.
+//!
+//! Verbs of users and of replays take their sessions from here. A session stays logged in and
+//! keeps its folder selected, so that the next verb for it costs one exchange: a replay that
+//! connects anew for each verb is three times slower.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use super::session::{Kind, Session};
+use super::token::{self, Token};
+use crate::names::{self, Message};
+
+/// How the pool logs in.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// HOST:PORT of the real server.
+    pub address: String,
+    /// The name that logs in as any user, with `{user}` in it: `{user}*proxy` for Dovecot.
+    pub name: String,
+    pub password: String,
+    pub patience: Duration,
+}
+
+/// More idle sessions are not kept.
+const MOST_IDLE: usize = 400;
+
+pub struct Pool {
+    login: Login,
+    idle: Mutex<HashMap<String, Vec<Session>>>,
+    /// UIDs of the real server, by user and folder.
+    known: Mutex<HashMap<UserFolder, Arc<Mutex<Known>>>>,
+}
+
+/// A user, and the name of a folder.
+type UserFolder = (String, String);
+
+/// What a folder of the real server holds, as far as anybody has asked.
+#[derive(Default)]
+struct Known {
+    uid_validity: u32,
+    ids: HashMap<u32, u64>,
+}
+
+/// The messages of a folder, in the order of the real server.
+pub type Listing = Vec<(u32, Message)>;
+
+/// Why something could not be done with the real server.
+#[derive(Debug)]
+pub enum Trouble {
+    /// It answered NO or BAD, and said this.
+    Refused(String),
+    /// It did not answer.
+    Gone(io::Error),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Trouble::Gone(error)
+    }
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Trouble::Refused(text) => f.write_str(text),
+            Trouble::Gone(error) => write!(f, "the mail server does not answer: {error}"),
+        }
+    }
+}
+
+pub type Tried<T> = Result<T, Trouble>;
+
+impl Pool {
+    pub fn new(login: Login) -> Pool {
+        Pool {
+            login,
+            idle: Mutex::default(),
+            known: Mutex::default(),
+        }
+    }
+
+    /// Logs in with a user's own password, to see whether it is right.
+    pub fn check_password(&self, user: &str, password: &str) -> io::Result<bool> {
+        match Session::open(&self.login.address, user, password, self.login.patience) {
+            Ok(session) => {
+                session.log_out();
+                Ok(true)
+            }
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn connect(&self, user: &str) -> io::Result<Session> {
+        let name = self.login.name.replace("{user}", user);
+        Session::open(
+            &self.login.address,
+            &name,
+            &self.login.password,
+            self.login.patience,
+        )
+    }
+
+    /// Whether the server answers at all.
+    pub fn ready(&self) -> io::Result<()> {
+        std::net::TcpStream::connect(&self.login.address).map(drop)
+    }
+
+    /// Does something in a session of this user.
+    pub fn with<T>(&self, user: &str, work: impl FnOnce(&mut Session) -> Tried<T>) -> Tried<T> {
+        // (A server ends sessions that are idle for long.)
+        let kept = self
+            .take(user, None)
+            .and_then(|mut s| s.ask(b"NOOP").is_ok().then_some(s));
+        let mut session = match kept {
+            Some(session) => session,
+            None => self.connect(user)?,
+        };
+        let result = work(&mut session);
+        if !matches!(result, Err(Trouble::Gone(_))) {
+            self.give_back(user, session);
+        }
+        result
+    }
+
+    /// Does something in a session that has this folder selected, with a list of its messages.
+    pub fn within<T>(
+        &self,
+        user: &str,
+        folder: &str,
+        read_only: bool,
+        work: impl FnOnce(&mut Session, &Listing) -> Tried<T>,
+    ) -> Tried<T> {
+        self.within_naming(user, folder, read_only, &[], work)
+    }
+
+    /// The same, for work on these messages. If one of them is not listed, the server is asked to
+    /// look again: Dovecot's NOOP need not see what another of its processes has just put there.
+    pub fn within_naming<T>(
+        &self,
+        user: &str,
+        folder: &str,
+        read_only: bool,
+        messages: &[Message],
+        work: impl FnOnce(&mut Session, &Listing) -> Tried<T>,
+    ) -> Tried<T> {
+        let kept = self.take(user, Some(folder));
+        let was_kept = kept.is_some();
+        let mut session = match kept {
+            Some(session) => session,
+            None => self.connect(user)?,
+        };
+        let mut selected = session.select(folder, read_only);
+        if selected.is_err() && was_kept {
+            // The server has ended a session that was idle.
+            session = self.connect(user)?;
+            selected = session.select(folder, read_only);
+        }
+        if let Err(refused) = selected? {
+            self.give_back(user, session);
+            return Err(Trouble::Refused(refused));
+        }
+        let mut listing = self.listing(user, &mut session)?;
+        let listed: HashSet<Message> = listing.iter().map(|(_, m)| *m).collect();
+        if messages.iter().any(|m| !listed.contains(m)) {
+            session.ask(b"CHECK")?;
+            listing = self.listing(user, &mut session)?;
+        }
+        let result = work(&mut session, &listing);
+        if !matches!(result, Err(Trouble::Gone(_))) {
+            self.give_back(user, session);
+        }
+        result
+    }
+
+    /// The messages of the selected folder. Asks for the UndoIDs of those that are new only.
+    pub fn listing(&self, user: &str, session: &mut Session) -> Tried<Listing> {
+        let Some(selected) = session.selected.clone() else {
+            return Ok(Vec::new());
+        };
+        let key = (user.to_owned(), selected.folder.clone());
+        let known = lock(&self.known).entry(key).or_default().clone();
+        let mut known = lock(&known);
+        if known.uid_validity != selected.uid_validity {
+            *known = Known {
+                uid_validity: selected.uid_validity,
+                ids: HashMap::new(),
+            };
+        }
+        let mut uids = selected.uids;
+        if uids.len() != selected.exists {
+            uids = self.all_uids(session)?;
+            let unknown: Vec<u32> = uids
+                .iter()
+                .copied()
+                .filter(|uid| !known.ids.contains_key(uid))
+                .collect();
+            for some in unknown.chunks(2000) {
+                for (uid, id) in fetch_ids(session, some)? {
+                    known.ids.insert(uid, id);
+                }
+            }
+            if let Some(selected) = session.selected.as_mut() {
+                selected.uids = uids.clone();
+                selected.exists = uids.len();
+            }
+        }
+        let mut counts: HashMap<u64, u16> = HashMap::new();
+        let mut listing = Listing::with_capacity(uids.len());
+        for uid in uids {
+            // (Expunged between the list and the fetch.)
+            let Some(&id) = known.ids.get(&uid) else {
+                continue;
+            };
+            let nth = counts.entry(id).and_modify(|n| *n += 1).or_insert(1);
+            listing.push((uid, Message { id, nth: *nth }));
+        }
+        Ok(listing)
+    }
+
+    fn all_uids(&self, session: &mut Session) -> Tried<Vec<u32>> {
+        let answer = session.ask(b"UID SEARCH ALL")?;
+        if answer.kind != Kind::Ok {
+            return Err(Trouble::Refused(answer.text));
+        }
+        let mut uids: Vec<u32> = answer
+            .untagged
+            .iter()
+            .filter(|r| r.first().and_then(Token::word).as_deref() == Some("SEARCH"))
+            .flat_map(|r| r[1..].iter().filter_map(Token::number))
+            .collect();
+        uids.sort_unstable();
+        Ok(uids)
+    }
+
+    fn take(&self, user: &str, folder: Option<&str>) -> Option<Session> {
+        let mut idle = lock(&self.idle);
+        let sessions = idle.get_mut(user)?;
+        let matching = |s: &Session| {
+            folder.is_some_and(|f| {
+                s.selected
+                    .as_ref()
+                    .is_some_and(|selected| selected.folder == f)
+            })
+        };
+        match sessions.iter().position(matching) {
+            Some(at) => Some(sessions.swap_remove(at)),
+            None => sessions.pop(),
+        }
+    }
+
+    fn give_back(&self, user: &str, session: Session) {
+        let mut idle = lock(&self.idle);
+        let count: usize = idle.values().map(Vec::len).sum();
+        if count >= MOST_IDLE {
+            // Some user's session has to go; whose is all the same.
+            let key = idle
+                .iter()
+                .find(|(_, s)| !s.is_empty())
+                .map(|(user, _)| user.clone());
+            let dropped = key.and_then(|user| idle.get_mut(&user)?.pop());
+            drop(idle);
+            if let Some(dropped) = dropped {
+                dropped.log_out();
+            }
+            idle = lock(&self.idle);
+        }
+        idle.entry(user.to_owned()).or_default().push(session);
+    }
+
+    /// Forgets everything: the state below is about to become another one.
+    pub fn forget(&self) {
+        let sessions: Vec<Session> = lock(&self.idle).drain().flat_map(|(_, s)| s).collect();
+        // Side by side: each waits for the end of a process of the server.
+        std::thread::scope(|scope| {
+            for session in sessions {
+                scope.spawn(|| session.log_out());
+            }
+        });
+        lock(&self.known).clear();
+    }
+
+    /// Forgets what is known of a folder that was renamed or deleted.
+    pub fn forget_folder(&self, user: &str, folder: &str) {
+        lock(&self.known).retain(|(u, f), _| u != user || !f.starts_with(folder));
+        let sessions = lock(&self.idle).remove(user).unwrap_or_default();
+        sessions.into_iter().for_each(Session::log_out);
+    }
+}
+
+/// The UndoIDs of some messages.
+fn fetch_ids(session: &mut Session, uids: &[u32]) -> Tried<Vec<(u32, u64)>> {
+    let set = token::show_set(uids);
+    let field = names::FIELD.to_uppercase();
+    let command = format!("UID FETCH {set} (UID BODY.PEEK[HEADER.FIELDS ({field})])");
+    let answer = session.ask(command.as_bytes())?;
+    let mut found = Vec::new();
+    let mut foreign = Vec::new();
+    for (uid, items) in fetched(&answer.untagged) {
+        let header = items
+            .iter()
+            .find(|(name, _)| name.starts_with("BODY"))
+            .and_then(|(_, v)| v.bytes());
+        match header.and_then(|h| names::field(h, names::FIELD)) {
+            Some(value) => match u64::from_str_radix(value.trim(), 16) {
+                Ok(id) => found.push((uid, id)),
+                Err(_) => foreign.push(uid),
+            },
+            None => foreign.push(uid),
+        }
+    }
+    if !foreign.is_empty() {
+        // They did not come through us. Their header is their name.
+        let set = token::show_set(&foreign);
+        let answer = session.ask(format!("UID FETCH {set} (UID BODY.PEEK[HEADER])").as_bytes())?;
+        for (uid, items) in fetched(&answer.untagged) {
+            let header = items
+                .iter()
+                .find(|(name, _)| name.starts_with("BODY"))
+                .and_then(|(_, v)| v.bytes());
+            if let Some(header) = header {
+                found.push((uid, names::id_of(header)));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The FETCH responses that have a UID: the UID, and names and values of the items.
+pub fn fetched(untagged: &[Vec<Token>]) -> Vec<(u32, Vec<(String, Token)>)> {
+    let mut found = Vec::new();
+    for response in untagged {
+        if response.get(1).and_then(Token::word).as_deref() != Some("FETCH") {
+            continue;
+        }
+        let Some(list) = response.get(2).and_then(Token::list) else {
+            continue;
+        };
+        let items: Vec<(String, Token)> = list
+            .chunks_exact(2)
+            .map(|pair| (pair[0].word().unwrap_or_default(), pair[1].clone()))
+            .collect();
+        if let Some(uid) = items
+            .iter()
+            .find(|(name, _)| name == "UID")
+            .and_then(|(_, v)| v.number())
+        {
+            found.push((uid, items));
+        }
+    }
+    found
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}

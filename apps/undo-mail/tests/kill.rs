@@ -1,0 +1,233 @@
+//! `kill -9` of the proxy with its manager, while it runs, rewinds, replays and cancels.
+//!
+//! Every mail that was answered with 250 is there exactly once, and so is every message that was
+//! appended with OK. `KILLS=100` makes it a soak.
+
+mod house;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use house::{Dovecot, Imap, USERS, free_port};
+use undo::control::{Client, Request};
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+}
+
+fn start(settings: &Path) -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_undo-mail"))
+        .arg(settings)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert!(
+        line.starts_with("undo-mail: SMTP on"),
+        "it starts again after any death"
+    );
+    child
+}
+
+/// Sends a mail. `None`: the connection ended before the answer.
+fn send(port: u16, to: &str, subject: &str) -> Option<String> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .ok()?;
+    let mut reader = BufReader::new(stream);
+    let mut reply = |line: Option<String>| {
+        if let Some(line) = line {
+            write!(reader.get_mut(), "{line}\r\n").ok()?;
+        }
+        let mut answer = String::new();
+        reader.read_line(&mut answer).ok().filter(|n| *n > 0)?;
+        Some(answer)
+    };
+    reply(None)?;
+    reply(Some("HELO test".into()))?;
+    reply(Some("MAIL FROM:<>".into()))?;
+    reply(Some(format!("RCPT TO:<{to}@here.test>")))?;
+    reply(Some("DATA".into()))?;
+    reply(Some(format!("Subject: {subject}\r\n\r\ntext\r\n.")))
+}
+
+fn phase(home: &Path) -> Option<String> {
+    let status = Client::connect(home).ok()?.ask(&Request::Status).ok()?;
+    status["phase"].as_str().map(str::to_owned)
+}
+
+fn end_cycle(home: &Path, random: &mut Random) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        assert!(
+            Instant::now() < deadline,
+            "the cycle does not end: {:?}",
+            phase(home)
+        );
+        match phase(home).as_deref() {
+            Some("running") => return,
+            Some("repairing") => {
+                let request = match random.below(2) {
+                    0 => Request::Replay { dry_run: false },
+                    _ => Request::Cancel,
+                };
+                if let Ok(mut client) = Client::connect(home) {
+                    let _ = client.ask(&request);
+                }
+            }
+            _ => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+/// How often each subject is in the mailboxes, as the real server tells it.
+fn subjects(dovecot: &Dovecot) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    for user in USERS {
+        let mut client = Imap::login(dovecot.imap, user);
+        if client.examine("INBOX") > 0 {
+            for subject in client.subjects() {
+                *found.entry(subject).or_insert(0) += 1;
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn mail_that_was_taken_is_there_exactly_once() {
+    if !Dovecot::is_there() {
+        println!("skipped: this test needs root and Debian's dovecot-imapd and dovecot-lmtpd");
+        return;
+    }
+    let kills: u64 = std::env::var("KILLS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(8);
+    let mut random = Random(
+        std::env::var("SEED")
+            .ok()
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(1),
+    );
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let home = folder.path().join("home");
+    let live = home.join("live");
+    std::fs::create_dir_all(&live).unwrap();
+    let dovecot = Dovecot::start(&folder.path().join("dovecot"), &live, &USERS);
+    let (smtp, imap) = (free_port(), free_port());
+    let settings = folder.path().join("settings.toml");
+    let text = format!(
+        "home = {home:?}\nstorage = \"copies\"\nretry_every_s = 0.2\ngranularities = []\n\
+         [smtp]\nlisten = \"127.0.0.1:{smtp}\"\nserver = \"127.0.0.1:{}\"\nlmtp = true\ndomains = [\"here.test\"]\n\
+         [imap]\nlisten = \"127.0.0.1:{imap}\"\nserver = \"127.0.0.1:{}\"\nmaster_name = \"{{user}}*proxy\"\nmaster_password = \"secret\"\n",
+        dovecot.lmtp, dovecot.imap
+    );
+    std::fs::write(&settings, text).unwrap();
+
+    let mut acknowledged: Vec<String> = Vec::new();
+    let mut perhaps: Vec<String> = Vec::new();
+    let mut number = 0u64;
+    let mut child = start(&settings);
+    for round in 0..=kills {
+        end_cycle(&home, &mut random);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let found = subjects(&dovecot);
+            for (subject, count) in &found {
+                assert_eq!(*count, 1, "{subject} is there {count} times");
+                assert!(
+                    acknowledged.contains(subject) || perhaps.contains(subject),
+                    "{subject}?"
+                );
+            }
+            let missing: Vec<&String> = acknowledged
+                .iter()
+                .filter(|s| !found.contains_key(*s))
+                .collect();
+            if missing.is_empty() {
+                break;
+            }
+            assert!(Instant::now() < deadline, "taken, and lost: {missing:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        if round == kills {
+            break;
+        }
+        for _ in 0..5 + random.below(10) {
+            number += 1;
+            let user = USERS[random.below(5) as usize];
+            let subject = format!("m{number}");
+            if random.below(3) == 0 {
+                let mut client = Imap::login(imap, user);
+                let body = format!("Subject: {subject}\r\n\r\nx\r\n");
+                client.must(&format!("APPEND INBOX {{{}+}}\r\n{body}", body.len()));
+                acknowledged.push(subject);
+            } else if send(smtp, user, &subject).is_some_and(|reply| reply.starts_with("250")) {
+                acknowledged.push(subject);
+            } else {
+                perhaps.push(subject);
+            }
+        }
+        let last = Client::connect(&home)
+            .unwrap()
+            .ask(&Request::Status)
+            .unwrap()["last_lsn"]
+            .as_u64()
+            .unwrap();
+        let to = last.saturating_sub(random.below(30)).to_string();
+        let requests = match random.below(4) {
+            0 => vec![],
+            1 => vec![Request::Rewind { to, scope: None }],
+            2 => vec![
+                Request::Rewind { to, scope: None },
+                Request::Replay { dry_run: false },
+            ],
+            _ => vec![Request::Rewind { to, scope: None }, Request::Cancel],
+        };
+        let place = home.clone();
+        std::thread::spawn(move || {
+            for request in requests {
+                let _ = Client::connect(&place).and_then(|mut client| client.ask(&request));
+            }
+        });
+        let sender = {
+            number += 1;
+            let subject = format!("m{number}");
+            perhaps.push(subject.clone());
+            std::thread::spawn(move || (send(smtp, "ann", &subject), subject))
+        };
+        std::thread::sleep(Duration::from_millis(random.below(400)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let (reply, subject) = sender.join().unwrap();
+        if reply.is_some_and(|reply| reply.starts_with("250")) {
+            acknowledged.push(subject);
+        }
+        child = start(&settings);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let timeline = undo::timeline::Timeline::open(&home.join("timeline")).unwrap();
+    assert!(timeline.gaps().is_empty());
+    println!("{kills} kills, {} mails", acknowledged.len());
+    assert!(acknowledged.len() as u64 > kills * 5);
+}

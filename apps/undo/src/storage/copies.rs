@@ -1,0 +1,100 @@
+//! Snapshots as copies: works everywhere, for every user. Where the file system has reflinks
+//! (btrfs, XFS) the contents of files are shared, and only names and inodes are made anew.
+
+use std::path::{Path, PathBuf};
+
+use super::{Storage, Tools, exchange, finished, remove_tree, sync_file_system, sync_folder};
+use crate::{Context, Error, Result};
+
+pub struct Copies {
+    live: PathBuf,
+    snapshots: PathBuf,
+    tools: Tools,
+}
+
+impl Copies {
+    /// Opens the storage in `home`, and removes what a death has left half done.
+    pub fn open(home: &Path) -> Result<Copies> {
+        let (live, snapshots) = (home.join("live"), home.join("snapshots"));
+        let copies = Copies {
+            live,
+            snapshots,
+            tools: Tools::open(home)?,
+        };
+        for folder in [&copies.live, &copies.snapshots] {
+            std::fs::create_dir_all(folder).context(folder.display(), "create")?;
+        }
+        remove_tree(&home.join("live.new"))?;
+        finished(&copies.snapshots, remove_tree)?;
+        Ok(copies)
+    }
+}
+
+impl Storage for Copies {
+    fn live(&self) -> &Path {
+        &self.live
+    }
+
+    fn snapshot(&self, name: &str) -> Result<()> {
+        let fresh = self.snapshots.join(format!("{name}.new"));
+        remove_tree(&fresh)?;
+        self.tools.copy_tree(&self.live, &fresh)?;
+        sync_file_system(&self.snapshots)?;
+        let place = self.snapshots.join(name);
+        std::fs::rename(&fresh, &place).context(place.display(), "name a snapshot")?;
+        sync_folder(&self.snapshots)
+    }
+
+    fn restore(&self, name: &str) -> Result<()> {
+        let source = existing(&self.snapshots, name)?;
+        let fresh = self.live.with_extension("new");
+        remove_tree(&fresh)?;
+        self.tools.copy_tree(&source, &fresh)?;
+        sync_file_system(&self.snapshots)?;
+        exchange(&self.live, &fresh)?;
+        remove_tree(&fresh)
+    }
+
+    fn restore_paths(&self, name: &str, paths: &[PathBuf]) -> Result<()> {
+        self.tools
+            .replace_paths(&self.live, &existing(&self.snapshots, name)?, paths)
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        let place = self.snapshots.join(name);
+        if place.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        let old = self.snapshots.join(format!("{name}.old"));
+        remove_tree(&old)?;
+        std::fs::rename(&place, &old).context(place.display(), "remove")?;
+        remove_tree(&old)
+    }
+
+    fn list(&self) -> Result<Vec<String>> {
+        finished(&self.snapshots, remove_tree)
+    }
+
+    fn is_constant_time(&self) -> bool {
+        false
+    }
+
+    fn wants_files_closed(&self) -> bool {
+        false
+    }
+
+    fn kind(&self) -> &'static str {
+        "copies"
+    }
+}
+
+pub(super) fn existing(snapshots: &Path, name: &str) -> Result<PathBuf> {
+    let place = snapshots.join(name);
+    if place.symlink_metadata().is_ok() {
+        return Ok(place);
+    }
+    Err(
+        Error::new(format!("snapshot {name}"), "restore", "it is not there")
+            .advise("choose another one: `undo snapshots` lists them"),
+    )
+}
