@@ -134,6 +134,11 @@ pub fn roll_back(live: &SharedLive, cold: bool) -> (Vec<usize>, bool) {
                 p.companion.store(0, Relaxed);
             }
         }
+        if slot == 0 {
+            // Its stop was nobody's state: the parent that was told of it is outside, and
+            // whoever kills a stopped worker wants it to go on.
+            p.stopped.store(0, Relaxed);
+        }
         p.real.store(0, Relaxed);
         match p.roll_back(published) {
             Life::Lives if slot != 0 => others.push(slot),
