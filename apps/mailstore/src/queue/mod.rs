@@ -91,20 +91,18 @@ impl Queue {
         Ok(())
     }
 
-    /// What is to be tried now, and when the next is.
-    pub(super) fn due(&self, now: u64) -> (Vec<(String, Envelope)>, Option<u64>) {
-        let entries = self.entries();
-        let due = entries
+    /// What is to be tried now.
+    pub(super) fn due(&self, now: u64) -> Vec<(String, Envelope)> {
+        self.entries()
             .iter()
             .filter(|(_, envelope)| envelope.next_try <= now)
             .map(|(id, envelope)| (id.clone(), envelope.clone()))
-            .collect();
-        let next = entries
-            .values()
-            .map(|e| e.next_try)
-            .filter(|next| *next > now)
-            .min();
-        (due, next)
+            .collect()
+    }
+
+    /// When something is to be tried next.
+    pub(super) fn next_try(&self) -> Option<u64> {
+        self.entries().values().map(|e| e.next_try).min()
     }
 
     pub(super) fn message(&self, id: &str) -> Result<Vec<u8>> {

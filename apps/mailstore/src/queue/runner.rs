@@ -25,7 +25,7 @@ enum Way {
 pub async fn run(server: Arc<Server>) {
     let mut stop = server.stop.clone();
     loop {
-        let (due, next) = server.queue.due(now_seconds());
+        let due = server.queue.due(now_seconds());
         let mut rest = due.into_iter();
         loop {
             let mut tries = tokio::task::JoinSet::new();
@@ -41,9 +41,13 @@ pub async fn run(server: Arc<Server>) {
                 return;
             }
         }
-        let wait = next.map_or(Duration::from_secs(3600), |next| {
-            Duration::from_secs(next.saturating_sub(now_seconds()).max(1))
-        });
+        // Asked for now: what was tried in vain has a new time.
+        let wait = server
+            .queue
+            .next_try()
+            .map_or(Duration::from_secs(3600), |next| {
+                Duration::from_secs(next.saturating_sub(now_seconds()).max(1))
+            });
         tokio::select! {
             () = server.queue.wake.notified() => {}
             () = tokio::time::sleep(wait) => {}
