@@ -85,7 +85,8 @@ fn last_written() -> Option<u64> {
     let fd = engine().high_fd(high_fd::TRACE);
     let end = sys!(LSEEK, fd, 0, 2);
     if end <= 0 {
-        return None;
+        // Not even the first line was written.
+        return (end == 0).then_some(0);
     }
     let mut text = [0u8; 512];
     let from = (end - text.len() as isize).max(0);
