@@ -190,6 +190,7 @@ const TREES: &[&str] = &[
     "tree-make",
     "tree-git",
     "tree-python",
+    "probe-tree-file-removed",
 ];
 
 #[test]
@@ -218,11 +219,13 @@ fn trees_survive_the_death_of_all() {
         kills: 5,
         ..options()
     };
-    // What one process removes while another has it open is lost with the keeper, as the
-    // README says; git does that.
-    let mut trees = named(TREES);
-    trees.retain(|tree| tree.name != "tree-git");
-    play("trees, all killed", trees, Mode::KillAll, &options, 12);
+    play(
+        "trees, all killed",
+        named(TREES),
+        Mode::KillAll,
+        &options,
+        15,
+    );
 }
 
 /// A crash at each commit of short sessions, before and after it is published,

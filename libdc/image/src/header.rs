@@ -225,6 +225,9 @@ pub struct Live {
     pub renames: AtomicU64,
     /// The interval in which a process of the run has last stored into a mapped file.
     pub stored_in: AtomicU64,
+    /// Files of processes of the run that have a second name of ours, or more than these
+    /// (after a death nobody counts anew): while there are none, nobody looks for them.
+    pub second_names: AtomicU64,
 }
 
 /// In `Live::dead_rchar` and `dead_wchar`: all died at once, and nobody has counted.

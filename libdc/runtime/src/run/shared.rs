@@ -109,11 +109,13 @@ fn pipe_with(ino: u64) -> Option<usize> {
 }
 
 /// Whether some process of the run may have a file with this inode open by a description
-/// that was inherited.
+/// that was inherited, now or in the state of the last commit.
 pub fn has_file(ino: u64) -> bool {
+    let published = published();
     (0..run().shared_high.load(Relaxed) as usize).any(|at| {
         let s = entry(at);
-        s.users.load(Relaxed) != 0 && s.ino.load(Relaxed) == ino
+        let in_use = s.users.load(Acquire) != 0 || s.free_from.load(Relaxed) > published;
+        in_use && s.ino.load(Relaxed) == ino
     })
 }
 

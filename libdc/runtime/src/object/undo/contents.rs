@@ -79,9 +79,21 @@ pub fn entry(fd: i32, file: u32) -> Option<Entry> {
     Some(remember(fd, f, &st))
 }
 
+/// A descriptor, for the moment, of a file that is only mapped.
+fn open_mapped(f: &OpenFile) -> Option<i32> {
+    let slot = high_fd::OBJECT;
+    let fd = place::open_path(place::AT_FDCWD, f.path.as_ptr(), 0, slot).ok()?;
+    Stat::of_fd(fd)
+        .is_ok_and(|st| (st.dev, st.ino) == (f.dev, f.ino))
+        .then_some(fd)
+}
+
 /// The path of an open file, as the kernel has it now.
-fn path_now<'a>(fd: i32, f: &OpenFile, room: &'a mut [u8; 4096]) -> &'a [u8] {
+fn path_now<'a>(fd: i32, f: &mut OpenFile, room: &'a mut [u8; 4096]) -> &'a [u8] {
     let mut n = process::fd_path(fd, &mut room[..4095]);
+    if room[..n].ends_with(b" (deleted)") {
+        nameless::adopt(f);
+    }
     if nameless::path_of_ours(f).is_some() || n == 0 || room[0] != b'/' {
         n = f.path_len as usize;
         room[..n].copy_from_slice(&f.path[..n]);
@@ -90,7 +102,7 @@ fn path_now<'a>(fd: i32, f: &OpenFile, room: &'a mut [u8; 4096]) -> &'a [u8] {
     &room[..n]
 }
 
-fn note_path(fd: i32, f: &OpenFile) -> u32 {
+fn note_path(fd: i32, f: &mut OpenFile) -> u32 {
     let mut room = [0u8; 4096];
     let path = path_now(fd, f, &mut room);
     let head = FileHead {
@@ -105,7 +117,7 @@ fn note_path(fd: i32, f: &OpenFile) -> u32 {
     at
 }
 
-fn remember(fd: i32, f: &OpenFile, st: &Stat) -> Entry {
+fn remember(fd: i32, f: &mut OpenFile, st: &Stat) -> Entry {
     let mut room = [0u8; 4096];
     let path = path_now(fd, f, &mut room);
     let head = FileHead {
@@ -274,11 +286,7 @@ pub fn before_store(file: u32, at: u64, from: usize, len: usize) {
     engine().live().stored_in.store(interval(), Relaxed);
     let fd = any_fd(file).or_else(|| {
         // Its descriptor may be closed long since.
-        let slot = high_fd::OBJECT;
-        let fd = place::open_path(place::AT_FDCWD, f.path.as_ptr(), 0, slot).ok()?;
-        Stat::of_fd(fd)
-            .is_ok_and(|st| (st.dev, st.ino) == (f.dev, f.ino))
-            .then_some(fd)
+        open_mapped(f).or_else(|| nameless::adopt(f).then(|| open_mapped(f))?)
     });
     let Some((fd, e)) = fd.and_then(|fd| Some((fd, entry(fd, file)?))) else {
         if !is_new_and_nameless(f) {

@@ -9,10 +9,12 @@
 //! which holds the vault. (Beside the removed file it would keep its directory from
 //! being empty.)
 
+use super::held;
 use super::place::{AT_FDCWD, O_DIRECTORY, O_NOFOLLOW, Place, identity, open_path};
 use super::*;
 use crate::fatal::Text;
 use core::fmt::Write;
+use core::sync::atomic::Ordering::Relaxed;
 
 /// So many file systems have a vault at once; the next one commits.
 const MAX_VAULTS: usize = 8;
@@ -142,9 +144,7 @@ pub fn name_in(vault: &[u8], ino: u64) -> [u8; 64] {
 fn make_vault(place: &Place) -> Option<Vault> {
     let whole = place.path();
     let directory = whole.iter().rposition(|&b| b == b'/')?;
-    let mut name = Text::<40>::new();
-    name.append(VAULT_NAME);
-    let _ = write!(name, "{}", state().root.pid);
+    let name = own_vault_name();
     let ends = (1..=directory.max(1)).filter(|&i| i == 1 || i == directory || whole[i] == b'/');
     for end in ends {
         // (A name of one letter below the root ends where the root's path does.)
@@ -156,6 +156,35 @@ fn make_vault(place: &Place) -> Option<Vault> {
         }
     }
     None
+}
+
+/// One name for all processes of the run, so that each finds what another one keeps.
+fn own_vault_name() -> Text<40> {
+    let first = crate::run::process(0).id.load(Relaxed);
+    let mut name = Text::<40>::new();
+    name.append(VAULT_NAME);
+    let _ = write!(name, "{first}");
+    name
+}
+
+/// Opens a file that lies in a vault made for nothing else, somewhere above this path.
+pub fn open_above(path: &[u8], ino: u64, flags: usize) -> isize {
+    let vault = own_vault_name();
+    let kept = kept_name(ino);
+    let ends = path.iter().enumerate().filter(|&(_, &b)| b == b'/');
+    for (end, _) in ends.take_while(|&(end, _)| end + 80 < PATH_ROOM) {
+        let mut name = Text::<PATH_ROOM>::new();
+        name.append(&path[..=end]);
+        name.append(vault.as_bytes());
+        name.append(b"/");
+        name.append(&kept[..25]);
+        name.append(b"\0");
+        let fd = sys!(OPEN, name.as_bytes().as_ptr(), flags, 0);
+        if !failed(fd) {
+            return fd;
+        }
+    }
+    -ENOENT
 }
 
 fn make_vault_in(directory: &[u8], name: &[u8], mount: u64) -> Option<Vault> {
@@ -386,8 +415,10 @@ fn note_kept(st: &Stat, vault: &Vault) {
             known.map_or(0, |i| i as u32 + 1)
         },
         is_dir: st.kind() == S_IFDIR,
+        elsewhere: held::elsewhere(st, vault),
     };
     p.kept += 1;
+    engine().live().second_names.fetch_add(1, Relaxed);
     // What is open of it may be found under another name now.
     names::renames_go_on();
 }
@@ -413,7 +444,7 @@ pub fn only_name(dev: u64, ino: u64, room: &mut [u8; PATH_ROOM]) -> Option<usize
     path_in(dir, &name, room)
 }
 
-fn path_in(dir: i32, name: &[u8; 64], path: &mut [u8; PATH_ROOM]) -> Option<usize> {
+pub(super) fn path_in(dir: i32, name: &[u8; 64], path: &mut [u8; PATH_ROOM]) -> Option<usize> {
     let n = super::super::process::fd_path(dir, path);
     let name_len = name.iter().position(|&b| b == 0).unwrap_or(0);
     if n == 0 || n + 2 + name_len > PATH_ROOM {
@@ -433,12 +464,16 @@ pub struct KeptFile {
     /// 0 is the run's directory.
     pub vault: u32,
     pub is_dir: bool,
+    /// Another process of the run may have it open.
+    pub elsewhere: bool,
 }
 
 /// After a commit: what lies in the vaults goes, unless it is a file that is still open
 /// and has no other name: then a cold recovery needs it for as long as that lasts.
 pub fn forget_kept() {
     let p = &mut engine().undo;
+    p.held.remove_one();
+    let mut gone = 0;
     for i in 0..p.kept {
         let kept = p.files[i];
         let vault = match kept.vault {
@@ -449,12 +484,16 @@ pub fn forget_kept() {
         let name = name_in(vault.path(), kept.ino);
         if open_without_name(kept.dev, kept.ino).is_some() {
             p.open_names = true;
-        } else if !crate::run::shared::has_file(kept.ino) {
+        } else if kept.elsewhere || crate::run::shared::has_file(kept.ino) {
+            p.held.add(dir, &name);
+        } else {
             const AT_REMOVEDIR: usize = 0x200;
             let flags = if kept.is_dir { AT_REMOVEDIR } else { 0 };
             sys!(UNLINKAT, dir, name.as_ptr(), flags);
+            gone += 1;
         }
     }
+    engine().live().second_names.fetch_sub(gone, Relaxed);
     p.kept = 0;
     for v in &p.vaults[..p.vaults_len] {
         // It goes if nothing is left in it.
@@ -465,7 +504,11 @@ pub fn forget_kept() {
     p.vaults_len = 0;
     for path in &p.closed[..p.closed_len] {
         if !nameless::is_needed(path) {
-            remove_name(path);
+            match crate::run::has_company() {
+                // Others may have it open.
+                true => p.held.add_path(nameless::text(path)),
+                false => remove_name(path),
+            }
         }
     }
     p.closed_len = 0;
@@ -497,8 +540,10 @@ pub fn close_name(path: &[u8]) {
 }
 
 /// A kept name, and its vault if it was the last one there.
-fn remove_name(path: &[u8]) {
-    sys!(UNLINK, path.as_ptr());
+pub(super) fn remove_name(path: &[u8]) {
+    if !failed(sys!(UNLINK, path.as_ptr())) {
+        engine().live().second_names.fetch_sub(1, Relaxed);
+    }
     let len = path.iter().position(|&b| b == 0).unwrap_or(0);
     let Some(slash) = path[..len].iter().rposition(|&b| b == b'/') else {
         return;

@@ -23,6 +23,7 @@ mod attribute;
 mod changed;
 mod conflict;
 pub mod contents;
+mod held;
 pub mod kept;
 pub mod nameless;
 pub mod names;
@@ -83,6 +84,7 @@ pub struct Pending {
     /// Names of ours that go with the next commit.
     closed: [[u8; kept::CLOSED_ROOM]; 64],
     closed_len: usize,
+    held: held::Held,
     /// Files whose contents or attributes this interval has changed: device,
     /// inode; and whether there were more.
     changed: [(u64, u64); MAX_SIZES],
@@ -109,6 +111,7 @@ impl Pending {
                 ino: 0,
                 vault: 0,
                 is_dir: false,
+                elsewhere: false,
             }; MAX_KEPT],
             kept: 0,
             vaults: kept::NO_VAULTS,
@@ -117,6 +120,7 @@ impl Pending {
             open_names: false,
             closed: [[0; kept::CLOSED_ROOM]; 64],
             closed_len: 0,
+            held: held::Held::NONE,
             changed: [(0, 0); MAX_SIZES],
             changed_len: 0,
             changed_many: false,
@@ -129,6 +133,7 @@ impl Pending {
     /// In a child: what its parent keeps is the parent's.
     pub fn leave(&mut self) {
         (self.kept, self.vaults_len, self.closed_len) = (0, 0, 0);
+        self.held = held::Held::NONE;
     }
 }
 
@@ -136,7 +141,7 @@ impl Pending {
 pub fn forget() {
     let p = &mut engine().undo;
     p.len = 0;
-    if p.kept + p.vaults_len + p.closed_len > 0 {
+    if p.kept + p.vaults_len + p.closed_len > 0 || !p.held.is_empty() {
         kept::forget_kept();
     }
     p.changed_len = 0;
@@ -166,13 +171,14 @@ pub fn second_names(dev: u64, ino: u64) -> u64 {
     (p.files[..p.kept]
         .iter()
         .any(|kept| (kept.dev, kept.ino) == (dev, ino))
-        || open_without_name(dev, ino).is_some()) as u64
+        || open_without_name(dev, ino).is_some()
+        || held::others_keep() && nameless::has_kept_name(dev, ino)) as u64
 }
 
 /// Whether any file has a second name.
 pub fn any_second_names() -> bool {
     let p = &engine().undo;
-    p.kept != 0 || p.open_names
+    p.kept != 0 || p.open_names || held::others_keep()
 }
 
 /// At recovery: whether files have names of ours is not remembered elsewhere.

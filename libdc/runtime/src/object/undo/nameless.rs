@@ -7,13 +7,14 @@
 #![allow(unsafe_code)]
 
 use super::kept::{PATH_ROOM, kept_name, only_name};
+use super::place::O_NOFOLLOW;
 use super::*;
 use crate::fatal::Text;
 use crate::state::{Kind, OpenFile};
 use core::fmt::Write;
 
 /// Open files that have descriptors or mappings and are regular ones.
-fn in_use() -> impl Iterator<Item = &'static mut OpenFile> {
+pub(super) fn in_use() -> impl Iterator<Item = &'static mut OpenFile> {
     (0..state().root.file_high as usize)
         .filter(|&i| state().file_refs[i] != 0)
         .map(|i| &mut state().files[i])
@@ -208,14 +209,7 @@ pub fn open_named(f: &OpenFile, flags: usize) -> isize {
     if f.kind != Kind::Regular || !failed(r) && is_it(r) {
         return r;
     }
-    let dir = engine().high_fd(high_fd::RUN_DIR);
-    let mut kept = sys!(OPENAT, dir, kept_name(f.ino).as_ptr(), flags, 0);
-    for name in (0..PLACES).filter_map(|place| beside(f.ino, place)) {
-        if !failed(kept) {
-            break;
-        }
-        kept = sys!(OPEN, name.as_ptr(), flags, 0);
-    }
+    let kept = open_kept(f.ino, &f.path[..f.path_len as usize], flags);
     if !failed(kept) && is_it(kept) {
         if !failed(r) {
             sys!(CLOSE, r);
@@ -231,4 +225,55 @@ pub fn open_named(f: &OpenFile, flags: usize) -> isize {
         return -ENOENT;
     }
     r
+}
+
+/// Opens the second name of a file, in whichever vault it is.
+fn open_kept(ino: u64, path: &[u8], flags: usize) -> isize {
+    let dir = engine().high_fd(high_fd::RUN_DIR);
+    let mut fd = sys!(OPENAT, dir, kept_name(ino).as_ptr(), flags, 0);
+    for name in (0..PLACES).filter_map(|place| beside(ino, place)) {
+        if !failed(fd) {
+            return fd;
+        }
+        fd = sys!(OPEN, name.as_ptr(), flags, 0);
+    }
+    if failed(fd) {
+        fd = super::kept::open_above(path, ino, flags);
+    }
+    fd
+}
+
+/// Whether one of a file's names is ours, given by another process of the run to a file that
+/// this one has open.
+pub(super) fn has_kept_name(dev: u64, ino: u64) -> bool {
+    in_use().any(|f| (f.dev, f.ino) == (dev, ino) && kept_path(f, &mut [0; PATH_ROOM]).is_some())
+}
+
+/// The last name of an open file went by another process of the run, which has left it a
+/// second one: that is its path from now on.
+pub(super) fn adopt(f: &mut OpenFile) -> bool {
+    let mut path = [0u8; PATH_ROOM];
+    let found = match f.unlinked {
+        0 if crate::run::is_tree() => kept_path(f, &mut path),
+        _ => None,
+    };
+    if let Some(n) = found {
+        f.unlinked = 1;
+        set_path(f, &path[..n]);
+        engine().undo.open_names = true;
+    }
+    found.is_some()
+}
+
+fn kept_path(f: &OpenFile, path: &mut [u8; PATH_ROOM]) -> Option<usize> {
+    const O_PATH: usize = 0o10000000;
+    let flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
+    let fd = open_kept(f.ino, &f.path[..f.path_len as usize], flags);
+    if failed(fd) {
+        return None;
+    }
+    let is_it = Stat::of_fd(fd as i32).is_ok_and(|st| (st.dev, st.ino) == (f.dev, f.ino));
+    let n = crate::object::process::fd_path(fd as i32, path);
+    sys!(CLOSE, fd);
+    (is_it && n > 0).then_some(n)
 }

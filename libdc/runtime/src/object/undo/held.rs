@@ -1,0 +1,108 @@
+//! Files whose last name one process of the run has taken while another has them open.
+//!
+//! They keep their second name ([`super::kept`]) for a cold recovery of that other process.
+//! It goes when nobody has the file open any more, and a commit has been published since:
+//! before, the state of the last commit may have it open.
+#![allow(unsafe_code)]
+
+use super::kept::{PATH_ROOM, Vault, name_in, path_in, remove_name};
+use super::place::{AT_FDCWD, O_NOFOLLOW};
+use super::*;
+use core::sync::atomic::Ordering::Relaxed;
+
+const O_NONBLOCK: usize = 0o4000;
+
+/// Second names that stay for others. What finds no room here stays until the image goes.
+pub struct Held {
+    paths: [[u8; kept::CLOSED_ROOM]; 32],
+    len: usize,
+    /// The one that is looked at next; and whether nobody had it open in this interval.
+    next: usize,
+    is_free: bool,
+}
+
+impl Held {
+    pub const NONE: Held = Held {
+        paths: [[0; kept::CLOSED_ROOM]; 32],
+        len: 0,
+        next: 0,
+        is_free: false,
+    };
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The file with this name in a vault stays.
+    pub fn add(&mut self, vault: i32, name: &[u8; 64]) {
+        let mut path = [0u8; PATH_ROOM];
+        if let Some(n) = path_in(vault, name, &mut path) {
+            self.add_path(&path[..n]);
+        }
+    }
+
+    /// The same by its path.
+    pub fn add_path(&mut self, path: &[u8]) {
+        if path.len() < kept::CLOSED_ROOM && self.len < self.paths.len() {
+            let room = &mut self.paths[self.len];
+            room[..path.len()].copy_from_slice(path);
+            room[path.len()] = 0;
+            self.len += 1;
+        }
+    }
+
+    /// After a commit: looks at one of them, so that a commit stays short. What nobody had
+    /// open before the commit goes.
+    pub fn remove_one(&mut self) {
+        if self.len == 0 {
+            return;
+        }
+        let path = &self.paths[self.next];
+        if self.is_free {
+            remove_name(path);
+            self.len -= 1;
+            self.paths[self.next] = self.paths[self.len];
+            self.next = 0;
+            self.is_free = false;
+            return;
+        }
+        self.is_free = !is_open(AT_FDCWD as isize, path.as_ptr());
+        if !self.is_free {
+            self.next = (self.next + 1) % self.len;
+        }
+    }
+}
+
+/// Whether another process of the run may have given second names to files.
+pub fn others_keep() -> bool {
+    crate::run::is_tree() && engine().live().second_names.load(Relaxed) != 0
+}
+
+/// Whether a file whose name goes may be open in another process of the run.
+pub fn elsewhere(st: &Stat, vault: &Vault) -> bool {
+    let own = || nameless::in_use().any(|f| (f.dev, f.ino) == (st.dev, st.ino));
+    if !crate::run::has_company() || st.kind() != S_IFREG || st.nlink != 1 || own() {
+        return false;
+    }
+    match vault.open() {
+        Ok(dir) => is_open(dir as isize, name_in(vault.path(), st.ino).as_ptr()),
+        Err(_) => true,
+    }
+}
+
+/// Whether somebody has a file open that this process has not. The kernel grants a lease for
+/// writing only if nobody else has (fcntl(2), F_SETLEASE); where it grants none for another
+/// reason, descriptions that were inherited are known all the same ([`crate::run::shared`]).
+fn is_open(dir: isize, name: *const u8) -> bool {
+    const F_SETLEASE: usize = 1024;
+    const F_WRLCK: usize = 1;
+    const EAGAIN: isize = 11;
+    let flags = O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+    let fd = sys!(OPENAT, dir, name, flags, 0);
+    if failed(fd) {
+        return fd != -ENOENT;
+    }
+    let r = sys!(FCNTL, fd, F_SETLEASE, F_WRLCK);
+    sys!(CLOSE, fd);
+    r == -EAGAIN
+}
