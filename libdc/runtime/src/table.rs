@@ -420,7 +420,7 @@ static ROWS: &[Row] = &[
     r(251, "ioprio_set", Locked(object::schedule::set_priority), D, false, "kept, warm and cold"),
     r(252, "ioprio_get", Locked(object::schedule::get_priority), D, false, ""),
     r(253, "inotify_init", Locked(object::inotify::init), N, false, ""),
-    r(254, "inotify_add_watch", Pass, N, false, "watches survive warm only"),
+    r(254, "inotify_add_watch", Free(object::inotify::add_watch), N, false, "watches survive warm only"),
     r(255, "inotify_rm_watch", Pass, N, false, "watches survive warm only"),
     r(256, "migrate_pages", Unknown, N, false, ""),
     r(257, "openat", Free(object::regular::openat), N, true, ""),

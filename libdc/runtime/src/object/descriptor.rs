@@ -37,6 +37,8 @@ pub struct Limbo {
     /// lock away, so it stays where it is. (Even a dup2 over it counts as a close.)
     parked: [(u64, u64); high_fd::LIMBO_COUNT as usize],
     any_parked: bool,
+    /// Others may notice that one of them is not closed yet.
+    is_noticed: bool,
     fresh: [u64; MAX_FDS / 64],
     any_fresh: bool,
 }
@@ -47,6 +49,7 @@ impl Limbo {
             len: 0,
             parked: [(0, 0); high_fd::LIMBO_COUNT as usize],
             any_parked: false,
+            is_noticed: false,
             fresh: [0; MAX_FDS / 64],
             any_fresh: false,
         }
@@ -61,6 +64,7 @@ impl Limbo {
     /// In a child: nothing of its parent's was put aside by it.
     pub fn leave(&mut self) {
         self.len = 0;
+        self.is_noticed = false;
         self.parked = [(0, 0); high_fd::LIMBO_COUNT as usize];
         self.any_parked = false;
     }
@@ -232,8 +236,17 @@ pub fn adopt(fd: i32, flags: usize, path: &[u8], inherited: bool) -> isize {
     let Ok(st) = Stat::of_fd(fd) else {
         return -EBADF;
     };
+    let in_proc = path.starts_with(b"/proc/") || path.starts_with(b"/sys/");
     let kind = match st.kind() {
-        _ if path.starts_with(b"/proc/") || path.starts_with(b"/sys/") => Kind::Other,
+        S_IFREG | S_IFDIR if in_proc => Kind::Other,
+        S_IFIFO
+            if in_proc
+                && let Some(file) = end_of_pipe(&st, flags) =>
+        {
+            hold(file);
+            enter(fd, file, flags & O_CLOEXEC != 0);
+            return fd as isize;
+        }
         S_IFREG => Kind::Regular,
         S_IFDIR => Kind::Directory,
         S_IFIFO => Kind::Pipe,
@@ -262,6 +275,22 @@ pub fn adopt(fd: i32, flags: usize, path: &[u8], inherited: bool) -> isize {
     super::memfd::adopt(file, &st, flags);
     enter(fd, file, flags & O_CLOEXEC != 0);
     fd as isize
+}
+
+/// The end of a pipe within the run that was opened once more (by /proc/self/fd).
+fn end_of_pipe(st: &Stat, flags: usize) -> Option<u32> {
+    const O_ACCMODE: usize = 3;
+    (0..state().root.fd_high as i32)
+        .filter_map(known_file)
+        .find(|&file| {
+            let f = open_file(file);
+            f.kind == Kind::Pipe
+                && f.peer != 0
+                && any_fd(file)
+                    .and_then(|fd| Stat::of_fd(fd).ok())
+                    .is_some_and(|s| (s.dev, s.ino) == (st.dev, st.ino))
+                && f.flags as usize & O_ACCMODE == flags & O_ACCMODE
+        })
 }
 
 pub fn set_path(f: &mut OpenFile, path: &[u8]) {
@@ -338,11 +367,30 @@ fn put_aside(l: &mut Local, fd: i32) {
         let to = e.high_fd(high_fd::LIMBO) + e.limbo.len;
         record::append(record::LIMBO, &[&fd.to_le_bytes(), &to.to_le_bytes()]);
         e.limbo.len += 1;
+        e.limbo.is_noticed |= may_be_noticed(open_file(file));
         sys!(DUP3, fd, to, O_CLOEXEC);
         sys!(CLOSE, fd);
     }
     state().fds[fd as usize] = Descriptor::default();
     release(file);
+}
+
+/// Whether anybody can tell a late close from one in time: who watches a file that was open
+/// for writing (inotify(7)), or has the other end of something.
+fn may_be_noticed(f: &OpenFile) -> bool {
+    match f.kind {
+        Kind::Regular | Kind::Directory | Kind::Device => f.flags & 3 != 0,
+        _ => true,
+    }
+}
+
+/// Before a thread waits, perhaps for what a close brings about: closes become final.
+#[inline]
+pub fn close_before_wait(l: &mut Local) {
+    if engine().limbo.is_noticed && !crate::event::is_behind() {
+        let _guard = engine().lock.acquire(l);
+        crate::event::commit_and_move(l);
+    }
 }
 
 /// After a commit: closes are final.
@@ -356,6 +404,7 @@ pub fn close_limbo() {
         sys!(CLOSE_RANGE, first, first + limbo.len - 1, 0);
     }
     limbo.len = 0;
+    limbo.is_noticed = false;
     if limbo.any_fresh {
         limbo.fresh = [0; MAX_FDS / 64];
         limbo.any_fresh = false;

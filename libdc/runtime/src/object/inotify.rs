@@ -28,6 +28,12 @@ pub fn init(l: &mut Local, a: [usize; 6]) -> isize {
     r
 }
 
+/// What was closed before is no event of the watch.
+pub fn add_watch(l: &mut Local, a: [usize; 6]) -> isize {
+    close_before_wait(l);
+    sys!(INOTIFY_ADD_WATCH, a[0], a[1], a[2])
+}
+
 /// At cold recovery.
 pub fn remake(file: u32) -> isize {
     crate::say!("file watches (inotify) are not made again");

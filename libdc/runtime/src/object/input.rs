@@ -88,8 +88,11 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
                 None => stream(l, fd, &to, false),
             }
         }
-        _ => {
+        kind => {
             drop(guard);
+            if kind == Kind::Inotify {
+                descriptor::close_before_wait(l);
+            }
             stream(l, fd, &to, false)
         }
     }

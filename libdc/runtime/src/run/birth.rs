@@ -65,13 +65,44 @@ impl Wanted {
     }
 }
 
+/// What of clone's flags is not kept. None is passed over: a child that thinks itself in a
+/// sandbox, or sees what its parent closes, must not be wrong about it.
+fn unsupported(flags: usize) -> Option<(&'static str, isize)> {
+    const CLONE_FS: usize = 0x200;
+    const CLONE_FILES: usize = 0x400;
+    const CLONE_SIGHAND: usize = 0x800;
+    const CLONE_PIDFD: usize = 0x1000;
+    // Of mounts, control groups, host names, System V objects, users, processes, networks.
+    const CLONE_NEW: usize = 0x7e02_0000;
+    if flags & CLONE_NEW != 0 {
+        Some(("lives in namespaces of its own", EPERM))
+    } else if flags & CLONE_VM != 0 && flags & CLONE_VFORK == 0 {
+        Some((
+            "shares memory with its parent, without being its thread,",
+            ENOSYS,
+        ))
+    } else if flags & (CLONE_FS | CLONE_FILES) != 0 {
+        Some((
+            "shares descriptors or the working directory with its parent",
+            EINVAL,
+        ))
+    } else if flags & CLONE_SIGHAND != 0 {
+        Some((
+            "shares its parent's handlers of signals, but no memory,",
+            EINVAL,
+        ))
+    } else if flags & CLONE_PIDFD != 0 {
+        Some(("is told by a descriptor", EINVAL))
+    } else {
+        None
+    }
+}
+
 pub fn fork(l: &mut Local, w: Wanted) -> isize {
     let guard = engine().lock.acquire(l);
-    if w.flags & CLONE_VM != 0 && w.flags & CLONE_VFORK == 0 {
-        crate::say!(
-            "a process that shares memory with another one, without being its thread, is not supported"
-        );
-        return -ENOSYS;
+    if let Some((what, errno)) = unsupported(w.flags) {
+        crate::say!("a child that {what} is not supported: clone is refused");
+        return -errno;
     }
     let Some(slot) = free_entry() else {
         return -EAGAIN;

@@ -85,8 +85,9 @@ fn by_clone3(l: &mut Local, args: &[u64; 11]) -> isize {
     const CLONE_PIDFD: u64 = 0x1000;
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+    const CLONE_NEWTIME: u64 = 0x80;
     let flags = args[0];
-    let beyond = CLONE_PIDFD | CLONE_INTO_CGROUP | CLONE_CLEAR_SIGHAND;
+    let beyond = CLONE_PIDFD | CLONE_INTO_CGROUP | CLONE_CLEAR_SIGHAND | CLONE_NEWTIME;
     if flags & beyond != 0 || args[9] != 0 {
         return -ENOSYS;
     }
@@ -104,7 +105,17 @@ fn by_clone3(l: &mut Local, args: &[u64; 11]) -> isize {
 }
 
 fn birth(l: &mut Local, b: Birth) -> isize {
+    const CLONE_FS: usize = 0x200;
+    const CLONE_FILES: usize = 0x400;
+    const CLONE_SIGHAND: usize = 0x800;
+    const SHARED: usize = CLONE_FS | CLONE_FILES | CLONE_SIGHAND;
     if b.flags & CLONE_VM == 0 || b.stack == 0 {
+        return -EINVAL;
+    }
+    if b.flags & SHARED != SHARED {
+        crate::say!(
+            "a thread with descriptors or a working directory of its own is not supported: clone is refused"
+        );
         return -EINVAL;
     }
     let _guard = engine().lock.acquire(l);
