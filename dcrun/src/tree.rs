@@ -4,7 +4,7 @@
 //! so. One that dies otherwise has failed, and with it the run: all others are killed, the
 //! table goes back to the last commit, and all that live in it are started again.
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use dc_image::run::{Life, Process};
 
@@ -89,8 +89,10 @@ pub fn note_stop(live: &SharedLive, pid: i32, change: Change) {
     let Some(parent) = p.parent_at(u64::MAX) else {
         return;
     };
-    let parent = &live.processes()[parent];
-    parent.ran.store(1, Release);
+    let slot = parent;
+    let parent = &live.processes()[slot];
+    parent.ran.store(1, SeqCst);
+    live.run().stir(slot);
     parent.child_event.fetch_add(1, Release);
     process::wake(&parent.child_event);
     let real = parent.real.load(Acquire);

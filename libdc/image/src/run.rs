@@ -87,6 +87,20 @@ pub struct Run {
     /// Name of the image file in its directory, ended by NUL: images of processes and
     /// shared memory have it with a suffix.
     pub image_name: [u8; 256],
+    /// A bit for each entry whose process may have done something since it staged last, or
+    /// has been given something to do: a commit looks at these only.
+    pub stirred: [AtomicU64; PROCESS_MAX / 64],
+}
+
+impl Run {
+    /// The next commit is to look at a process.
+    #[inline(always)]
+    pub fn stir(&self, slot: usize) {
+        let (word, bit) = (&self.stirred[slot / 64], 1 << (slot % 64));
+        if word.load(SeqCst) & bit == 0 {
+            word.fetch_or(bit, SeqCst);
+        }
+    }
 }
 
 /// What a process is asked to do by one that commits, in [`Process::request`].

@@ -205,6 +205,7 @@ fn prepare(l: &Local, slot: usize, w: &Wanted, waits: bool) {
     p.session.store(own.session.load(Relaxed), Relaxed);
     p.active.store(1, Relaxed);
     p.ran.store(1, Relaxed);
+    run().stir(slot);
     p.holds_parent.store(u32::from(waits), Relaxed);
     p.born.store(engine().store.published() + 1, Relaxed);
     run().living.fetch_add(1, SeqCst);

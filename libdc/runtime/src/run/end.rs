@@ -139,8 +139,8 @@ pub fn tell_parent(slot: usize) {
         child.reaped.store(engine().store.published() + 1, SeqCst);
         return;
     };
+    unit::look_at(parent);
     let parent = process(parent);
-    parent.ran.store(1, SeqCst);
     parent.child_event.fetch_add(1, SeqCst);
     futex::wake_all(&parent.child_event);
     if child.exit_signal.load(Relaxed) != 0 {

@@ -113,7 +113,7 @@ fn to_process(
         return end::kill_other(l, slot);
     }
     // It may lie in the kernel when the next commit is made.
-    p.ran.store(1, SeqCst);
+    unit::look_at(slot);
     let real = p.real.load(Relaxed);
     if by_thread && a[0] == a[1] {
         a[1] = real as usize;
@@ -145,8 +145,8 @@ fn to_group(l: &mut Local, target: i32, signo: i32) -> isize {
         return 0;
     }
     if signo != 0 {
-        for (_, p) in all().filter(|(_, p)| is_in(p)) {
-            p.ran.store(1, SeqCst);
+        for (slot, _) in all().filter(|(_, p)| is_in(p)) {
+            unit::look_at(slot);
         }
         event::visible(l);
         event::non_deterministic(l);

@@ -16,14 +16,14 @@
 //! If one dies in the middle the keeper kills all of them, so nobody waits for ever.
 #![allow(unsafe_code)]
 
-use super::{has_company, me, others, run};
+use super::{has_company, me, process, run};
 use crate::commit;
 use crate::engine::engine;
 use crate::machine::frame::{ATTENTION_STAGE, Local, STOPPED};
 use crate::machine::{entry, futex};
 use crate::{signal, sys, thread};
 use core::sync::atomic::{AtomicU32, Ordering::*};
-use dc_image::run::{Process, request::*};
+use dc_image::run::{Life, Process, request::*};
 
 /// Looks at a word so often before waiting in the kernel.
 const SPINS: u32 = 200;
@@ -38,18 +38,48 @@ pub fn stop_all() -> bool {
     }
     let number = (engine().store.published() as u32).wrapping_add(1) | 1 << 31;
     run().stopping.store(number, SeqCst);
-    for (_, p) in others() {
-        // What is left of the commit before: it has yet to go on.
-        while p.request.load(SeqCst) == STAGED {
-            core::hint::spin_loop();
-        }
-        if p.active.load(SeqCst) == 0 && p.ran.load(SeqCst) == 0 {
+    for (slot, p) in stirred() {
+        // One that has yet to go on after the commit before is as it was then. It finds
+        // `stopping` before it does anything.
+        if p.request.load(SeqCst) == STAGED || lies_still(slot, p) {
             continue;
         }
         p.request.store(STAGE, SeqCst);
         poke(p);
     }
     true
+}
+
+/// The other processes that may have done something.
+fn stirred() -> impl Iterator<Item = (usize, &'static Process)> {
+    let own = engine().slot;
+    let words = (run().high.load(Acquire) as usize).div_ceil(64);
+    (0..words).flat_map(move |word| {
+        let mut bits = run().stirred[word].load(SeqCst);
+        core::iter::from_fn(move || {
+            let bit = bits.trailing_zeros() as usize;
+            bits &= bits.wrapping_sub(1);
+            (bit < 64).then(|| (word * 64 + bit, process(word * 64 + bit)))
+        })
+        .filter(move |&(slot, _)| slot != own)
+    })
+}
+
+/// Whether a process needs no look, at this commit and until it stirs again.
+fn lies_still(slot: usize, p: &Process) -> bool {
+    let is_quiet = || p.active.load(SeqCst) == 0 && p.ran.load(SeqCst) == 0;
+    let ended = p.life() != Life::Lives;
+    if !is_quiet() {
+        // (What has ended answers no more.)
+        return ended;
+    }
+    run().stirred[slot / 64].fetch_and(!(1 << (slot % 64)), SeqCst);
+    // It may have stirred before it could see that its bit went.
+    if is_quiet() {
+        return true;
+    }
+    run().stir(slot);
+    ended
 }
 
 /// Interrupts a process, so that it looks what is asked of it.
@@ -59,7 +89,7 @@ pub fn poke(p: &Process) {
 
 /// Waits until all that were asked have staged.
 pub fn await_staged() {
-    for (_, p) in others() {
+    for (_, p) in stirred() {
         let mut spins = 0;
         loop {
             let now = p.request.load(SeqCst);
@@ -149,6 +179,13 @@ pub fn runs() {
     if ran.load(Relaxed) == 0 {
         ran.store(1, SeqCst);
     }
+    run().stir(engine().slot);
+}
+
+/// A process has been given something that its next commit must have.
+pub fn look_at(slot: usize) {
+    process(slot).ran.store(1, SeqCst);
+    run().stir(slot);
 }
 
 /// A thread of this process stops, or goes on.
@@ -170,6 +207,7 @@ pub fn goes() {
     } else {
         active.fetch_add(1, SeqCst);
     }
+    run().stir(engine().slot);
 }
 
 /// Waits for the run's lock, whose word is `lock`; takes part in commits meanwhile.
