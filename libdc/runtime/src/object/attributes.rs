@@ -124,6 +124,7 @@ pub fn prctl(l: &mut Local, a: [usize; 6]) -> isize {
             }
         }
         PR_SET_DUMPABLE => {
+            identity::open_before(l);
             let r = raw();
             if !failed(r) {
                 attributes().dumpable = a[1] as u32 + 1;

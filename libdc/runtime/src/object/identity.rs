@@ -141,12 +141,21 @@ pub fn inherit(from: u32, to: u32) {
 
 /// setuid(2) and all others that change what a thread may do.
 pub fn change(l: &mut Local, a: [usize; 6]) -> isize {
+    open_before(l);
     // SAFETY: the program's own call with its own arguments.
     let r = unsafe { crate::machine::sys::raw6(l.frame.nr, a) };
     if !failed(r) {
         changed(l);
     }
     r
+}
+
+/// A process that has not been committed yet opens what that needs (its image, its page map)
+/// while it may.
+pub fn open_before(l: &mut Local) {
+    if !engine().tracking && !event::is_behind() {
+        event::commit_and_move(l);
+    }
 }
 
 /// The calling thread may do other things than before.
