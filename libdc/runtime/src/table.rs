@@ -488,7 +488,7 @@ static ROWS: &[Row] = &[
     r(319, "memfd_create", Locked(object::memfd::create), D, false, ""),
     r(320, "kexec_file_load", Unknown, N, false, ""),
     r(321, "bpf", Unknown, N, false, ""),
-    r(322, "execveat", Refuse(38, "only execve is done in place"), D, false, ""),
+    r(322, "execveat", Free(object::exec::execveat), D, false, ""),
     r(323, "userfaultfd", Refuse(1, "the runtime tracks memory by it"), D, false, ""),
     r(324, "membarrier", Locked(object::attributes::membarrier), D, false, "registrations are kept"),
     r(325, "mlock2", Locked(space::calls::lock_memory), D, false, "placement, not contents; lost in cold recovery"),

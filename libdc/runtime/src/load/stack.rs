@@ -10,6 +10,7 @@
 //! AT_SYSINFO_EHDR shows a vDSO of ours (see [`super::vdso`]).
 #![allow(unsafe_code)]
 
+use super::Image;
 use super::elf::Loaded;
 use crate::engine::engine;
 use crate::sys;
@@ -55,7 +56,11 @@ impl Stack {
     }
 }
 
-pub fn build(main: &Loaded, interp_base: usize) -> Result<usize, (i32, &'static str)> {
+pub fn build(
+    image: &Image,
+    main: &Loaded,
+    interp_base: usize,
+) -> Result<usize, (i32, &'static str)> {
     let boot = engine().boot;
     let len = (boot.stack_limit as usize).clamp(256 << 10, 64 << 20) & !(PAGE - 1);
     let r = crate::space::map_anonymous(
@@ -75,13 +80,14 @@ pub fn build(main: &Loaded, interp_base: usize) -> Result<usize, (i32, &'static 
         // SAFETY: arrays of the boot block in the arena.
         unsafe { core::slice::from_raw_parts(slice.addr as *const u64, slice.len as usize) }
     };
-    let (argv, envp, auxv) = (list(boot.argv), list(boot.envp), {
+    let (argv, envp, auxv) = (list(image.argv), list(image.envp), {
         // SAFETY: as above, pairs.
         unsafe {
             core::slice::from_raw_parts(boot.auxv.addr as *const [u64; 2], boot.auxv.len as usize)
         }
     });
-    let execfn = s.string(boot.program.addr as usize);
+    s.bytes(b"\0");
+    let execfn = s.bytes(image.name);
     // Addresses of the copied strings, kept in the arena for a moment.
     let e = engine();
     let table = e
