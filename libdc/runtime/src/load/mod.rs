@@ -6,6 +6,7 @@ pub mod stack;
 pub mod vdso;
 
 use crate::engine::{engine, state};
+use crate::object::about::{self, Ranges};
 use dc_image::boot::Slice;
 use dc_image::window;
 
@@ -44,6 +45,7 @@ pub fn program(image: &Image) -> Result<(usize, usize), (i32, &'static str)> {
     let root = &mut state().root;
     root.exe = [0; 4096];
     root.exe[..path.len()].copy_from_slice(path);
+    about::tell_file();
     let main = elf::load(path, window::PIE_BASE)?;
     let mut entry = main.entry;
     let mut base = 0;
@@ -56,6 +58,16 @@ pub fn program(image: &Image) -> Result<(usize, usize), (i32, &'static str)> {
     }
     root.brk_start = main.end.next_multiple_of(window::PAGE) as u64;
     root.brk_now = root.brk_start;
-    let sp = stack::build(image, &main, base)?;
+    let (sp, strings) = stack::build(image, &main, base)?;
+    let root = &mut state().root;
+    root.ranges = Ranges {
+        code: [main.base.max(window::USER_MIN) as u64, main.end as u64],
+        data: [main.end as u64; 2],
+        // So the kernel knows the heap when there is one.
+        heap: [root.brk_start, root.brk_start + 1],
+        stack: sp as u64,
+        ..strings
+    };
+    about::tell_ranges();
     Ok((entry, sp))
 }

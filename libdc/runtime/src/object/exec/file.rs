@@ -7,6 +7,7 @@ use crate::fatal::Text;
 use crate::load::elf;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::user;
+use crate::object::about;
 use crate::object::descriptor::O_CLOEXEC;
 use crate::object::process::fd_path;
 use crate::object::stat::{S_IFMT, S_IFREG, Stat};
@@ -131,6 +132,12 @@ impl Program {
         &self.name[..self.name_len]
     }
 
+    fn refused(&self, what: &str, why: &str) -> Result<(), isize> {
+        let name = core::str::from_utf8(self.name()).unwrap_or("?");
+        crate::say!("execve of {name} is refused: {what}, and {why}");
+        Err(-EACCES)
+    }
+
     /// Follows the name to the program; scripts change the arguments.
     pub fn find(
         &mut self,
@@ -169,6 +176,15 @@ impl Program {
             file = open(AT_FDCWD, &path, 0)?;
         }
         elf::examine(file.fd)?;
+        if let Some(what) = gives_rights(file.fd) {
+            let why = "only the kernel's own execve gives a program such rights; run it outside \
+                       of dcrun, or a copy without them";
+            return self.refused(what, why);
+        }
+        if Stat::of_fd(file.fd).is_ok_and(|st| st.nlink == 0) {
+            let why = "a recovery could not load it again; give it a name";
+            return self.refused("its file has no name", why);
+        }
         self.len = fd_path(file.fd, &mut self.path[..4095]);
         if self.len == 0 {
             return Err(-ENOENT);
@@ -190,7 +206,8 @@ fn open(dir: i32, path: &[u8; 4096], flags: usize) -> Result<File, isize> {
             0 => 0,
             _ => O_NOFOLLOW,
         };
-        sys!(OPENAT, dir, path.as_ptr(), O_PATH | O_CLOEXEC | follow, 0)
+        let path = about::Path::copied(dir, path);
+        sys!(OPENAT, dir, path.address(), O_PATH | O_CLOEXEC | follow, 0)
     };
     if failed(seen) {
         return Err(seen);
@@ -226,6 +243,33 @@ fn open(dir: i32, path: &[u8; 4096], flags: usize) -> Result<File, isize> {
     }
     file.got = n as usize;
     Ok(file)
+}
+
+/// Whether the kernel would give the new program rights that the old one does not have, and
+/// by what.
+fn gives_rights(fd: i32) -> Option<&'static str> {
+    const PR_GET_NO_NEW_PRIVS: usize = 39;
+    const S_ISUID: u32 = 0o4000;
+    const S_ISGID_AND_GROUP_EXECUTES: u32 = 0o2010;
+    const ST_NOSUID: u64 = 2;
+    let st = Stat::of_fd(fd).ok()?;
+    // `struct statfs`: f_flags is the eleventh word.
+    let mut about = [0u64; 15];
+    let by_mount = failed(sys!(FSTATFS, fd, about.as_mut_ptr())) || about[10] & ST_NOSUID == 0;
+    if !by_mount || sys!(PRCTL, PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 {
+        return None;
+    }
+    let [ruid, euid] = [sys!(GETUID), sys!(GETEUID)].map(|id| id as u32);
+    let [rgid, egid] = [sys!(GETGID), sys!(GETEGID)].map(|id| id as u32);
+    if st.mode & S_ISUID != 0 && [ruid, euid] != [st.uid; 2] {
+        return Some("it is set-uid");
+    }
+    let set_gid = st.mode & S_ISGID_AND_GROUP_EXECUTES == S_ISGID_AND_GROUP_EXECUTES;
+    if set_gid && [rgid, egid] != [st.gid; 2] {
+        return Some("it is set-gid");
+    }
+    let capabilities = sys!(FGETXATTR, fd, c"security.capability".as_ptr(), 0, 0);
+    (capabilities > 0 && [ruid, euid] != [0; 2]).then_some("it has capabilities of its own")
 }
 
 /// Permission, a file system that forbids it, somebody who writes into it: the kernel says,

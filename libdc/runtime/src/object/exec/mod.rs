@@ -109,6 +109,7 @@ fn replace(l: &mut Local, wanted: &Wanted) -> isize {
     crate::run::birth::leave_memory();
     reset_thread(l);
     reset_signals();
+    super::identity::executed(l);
     super::timers::delete_all();
     for fd in 0..state().root.fd_high as i32 {
         if descriptor::known_file(fd).is_some() && state().fds[fd as usize].cloexec != 0 {
