@@ -267,7 +267,7 @@ static ROWS: &[Row] = &[
     r(98, "getrusage", Free(object::cpu_time::getrusage), N, false, "processor time never goes back"),
     r(99, "sysinfo", Pass, N, false, "time, chance and load"),
     r(100, "times", Free(object::cpu_time::times), N, false, "processor time never goes back"),
-    r(101, "ptrace", Unknown, N, false, ""),
+    r(101, "ptrace", Refuse(1, "to the kernel all processes of a run are the keeper's children, so a tracer would not hear of its tracee; trace outside of dcrun"), D, false, ""),
     r(102, "getuid", Pass, D, false, ""),
     r(103, "syslog", Unknown, N, false, ""),
     r(104, "getgid", Pass, D, false, ""),

@@ -85,6 +85,7 @@ pub mod errno {
     pub const EINVAL: isize = 22;
     pub const ENFILE: isize = 23;
     pub const EMFILE: isize = 24;
+    pub const ETXTBSY: isize = 26;
     pub const ENOSPC: isize = 28;
     pub const ESPIPE: isize = 29;
     pub const EPIPE: isize = 32;

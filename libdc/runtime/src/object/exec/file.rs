@@ -3,12 +3,13 @@
 #![allow(unsafe_code)]
 
 use super::strings::{Room, Strings};
+use crate::engine::state;
 use crate::fatal::Text;
 use crate::load::elf;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::user;
 use crate::object::about;
-use crate::object::descriptor::O_CLOEXEC;
+use crate::object::descriptor::{self, O_CLOEXEC};
 use crate::object::process::fd_path;
 use crate::object::stat::{S_IFMT, S_IFREG, Stat};
 use crate::object::undo::place::AT_FDCWD;
@@ -105,8 +106,9 @@ impl Named {
     /// Whether the new program could not open what it is named: a script that is read
     /// from a descriptor which the exec closes.
     fn is_out_of_reach(&self) -> bool {
-        const F_GETFD: usize = 1;
-        !self.absolute() && sys!(FCNTL, self.dir, F_GETFD, 0) & 1 != 0
+        !self.absolute()
+            && descriptor::known_file(self.dir).is_some()
+            && state().fds[self.dir as usize].cloexec != 0
     }
 }
 
@@ -132,10 +134,10 @@ impl Program {
         &self.name[..self.name_len]
     }
 
-    fn refused(&self, what: &str, why: &str) -> Result<(), isize> {
+    fn refused(&self, what: &str, why: &str, errno: isize) -> Result<(), isize> {
         let name = core::str::from_utf8(self.name()).unwrap_or("?");
         crate::say!("execve of {name} is refused: {what}, and {why}");
-        Err(-EACCES)
+        Err(-errno)
     }
 
     /// Follows the name to the program; scripts change the arguments.
@@ -175,15 +177,20 @@ impl Program {
             called[..called_len].copy_from_slice(&path[..called_len]);
             file = open(AT_FDCWD, &path, 0)?;
         }
+        let foreign = file.head[4] != 2 || file.head[18..20] != [62, 0];
+        if file.head.starts_with(b"\x7fELF") && foreign {
+            let why = "only such a program can be hosted; run it outside of dcrun";
+            return self.refused("it is no x86-64 program", why, ENOEXEC);
+        }
         elf::examine(file.fd)?;
         if let Some(what) = gives_rights(file.fd) {
             let why = "only the kernel's own execve gives a program such rights; run it outside \
                        of dcrun, or a copy without them";
-            return self.refused(what, why);
+            return self.refused(what, why, EACCES);
         }
         if Stat::of_fd(file.fd).is_ok_and(|st| st.nlink == 0) {
             let why = "a recovery could not load it again; give it a name";
-            return self.refused("its file has no name", why);
+            return self.refused("its file has no name", why, EACCES);
         }
         self.len = fd_path(file.fd, &mut self.path[..4095]);
         if self.len == 0 {
@@ -229,6 +236,12 @@ fn open(dir: i32, path: &[u8; 4096], flags: usize) -> Result<File, isize> {
     let _ = write!(link, "/proc/self/fd/{}\0", seen.fd);
     let fd = sys!(OPEN, link.as_bytes().as_ptr(), O_CLOEXEC);
     if failed(fd) {
+        if fd == -EACCES {
+            crate::say!(
+                "an execve is refused: its file may be executed and not be read, and dcrun loads \
+                 programs itself; run it outside of dcrun"
+            );
+        }
         return Err(fd);
     }
     let mut file = File {
@@ -272,15 +285,16 @@ fn gives_rights(fd: i32) -> Option<&'static str> {
     (capabilities > 0 && [ruid, euid] != [0; 2]).then_some("it has capabilities of its own")
 }
 
-/// Permission, a file system that forbids it, somebody who writes into it: the kernel says,
-/// where it can be asked (Linux 6.14).
+/// Permission, a file system that forbids it: the kernel says, where it can be asked (Linux 6.14).
 fn may_execute(fd: i32) -> Result<(), isize> {
     const X_OK: usize = 1;
     const AT_EACCESS: usize = 0x200;
     let flags = AT_EMPTY_PATH | AT_EXECVE_CHECK;
     let empty = c"".as_ptr();
     let mut r = sys!(EXECVEAT, fd, empty, 0, 0, flags);
-    if r == -EINVAL || r == -ENOSYS {
+    // (A descriptor that the program has closed may be put aside until the next commit, so
+    // that somebody writes into the file is not to be relied upon.)
+    if r == -EINVAL || r == -ENOSYS || r == -ETXTBSY {
         r = sys!(FACCESSAT2, fd, empty, X_OK, AT_EMPTY_PATH | AT_EACCESS);
     }
     match failed(r) {
