@@ -222,10 +222,10 @@ impl Path {
     }
 
     /// Of the runtime's own copy of a path, ending in NUL.
-    pub fn copied(dir: i32, path: &[u8; 4096]) -> Path {
+    pub fn copied(dir: i32, path: &[u8; 4096], follows: bool) -> Path {
         let n = path.iter().position(|&b| b == 0).unwrap_or(0);
         let short = if n < 128 { &path[..n] } else { &[] };
-        let meant = meant_by(dir, short, ANOTHER.load(Relaxed));
+        let meant = meant_by(dir, short, follows && ANOTHER.load(Relaxed));
         Path::of(path.as_ptr() as usize, meant)
     }
 
@@ -253,7 +253,7 @@ impl Path {
 
     /// Of a call about the link itself.
     pub fn not_followed(dir: i32, at: usize) -> Path {
-        let text = match meant(dir, at) {
+        let text = match meant_if(dir, at, false) {
             Some(Meant::Path(text)) => text,
             _ => Text::new(),
         };

@@ -213,7 +213,7 @@ fn open(dir: i32, path: &[u8; 4096], flags: usize) -> Result<File, isize> {
             0 => 0,
             _ => O_NOFOLLOW,
         };
-        let path = about::Path::copied(dir, path);
+        let path = about::Path::copied(dir, path, follow == 0);
         sys!(OPENAT, dir, path.address(), O_PATH | O_CLOEXEC | follow, 0)
     };
     if failed(seen) {
