@@ -193,7 +193,7 @@ fn fresh() -> ! {
     crate::object::identity::begin(l);
     crate::object::limits::begin();
     crate::object::descriptor::adopt_inherited();
-    match load::program() {
+    match load::first_program() {
         Ok((rip, sp)) => {
             l.frame.rip = rip;
             l.frame.rsp = sp;
@@ -207,7 +207,9 @@ fn fresh() -> ! {
             );
         }
     }
-    set_name();
+    let exe = state().root.exe;
+    let end = exe.iter().position(|&b| b == 0).unwrap_or(0);
+    set_name(&exe[..end]);
     signal::set_mask(l, mask);
     initial_vectors(l);
     {
@@ -265,17 +267,13 @@ fn read_dispositions() {
     }
 }
 
-/// The name that ps(1) shows: the program's, as execve sets it.
-pub fn set_name() {
-    let exe = &state().root.exe;
-    let end = exe.iter().position(|&b| b == 0).unwrap_or(0);
-    let start = exe[..end]
-        .iter()
-        .rposition(|&b| b == b'/')
-        .map_or(0, |i| i + 1);
+/// The name that ps(1) shows: the last part of that which the program was called by, as
+/// execve sets it.
+pub fn set_name(called: &[u8]) {
+    let last = called.rsplit(|&b| b == b'/').next().unwrap_or(called);
     let mut name = [0u8; 16];
-    let n = (end - start).min(15);
-    name[..n].copy_from_slice(&exe[start..start + n]);
+    let n = last.len().min(15);
+    name[..n].copy_from_slice(&last[..n]);
     const PR_SET_NAME: usize = 15;
     sys!(PRCTL, PR_SET_NAME, name.as_ptr());
     state().root.comm = name;

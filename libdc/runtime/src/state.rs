@@ -133,6 +133,8 @@ pub struct Root {
     pub cwd_is: [u64; 2],
     /// Absolute path of the program file, for /proc/self/exe.
     pub exe: [u8; 4096],
+    /// What else /proc tells of the program: see object::about.
+    pub ranges: crate::object::about::Ranges,
 }
 
 impl ITimer {

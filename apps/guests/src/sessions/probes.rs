@@ -198,6 +198,9 @@ pub fn all() -> Vec<Session> {
         probe!("exe-link", "no-pie", "the same, not position-independent", NO_PIE),
         probe!("exe-link", "static", "the same, static", STATIC),
         probe!("exe-link", "static-pie", "the same, static and position-independent", STATIC_PIE),
+        probe!("exec-threads", "exec from several threads: what is kept, and what ends"),
+        probe!("exec-files", "which files an exec takes, with which arguments and errors"),
+        probe!("proc-self", "what /proc says of the process itself, by every call"),
         probe!("heap-churn", "malloc and free of all sizes, with checksums"),
         Session::new("probe-script", "a #! script", Program::InWorkDir("count"))
             .file("count", || {

@@ -1,6 +1,7 @@
 //! ELF: mapping the segments of a program or a dynamic loader.
 #![allow(unsafe_code)]
 
+use crate::machine::sys::errno::{ELIBBAD, ENOEXEC};
 use crate::machine::sys::failed;
 use crate::object::descriptor;
 use crate::object::stat::Stat;
@@ -64,7 +65,16 @@ fn u64_at(b: &[u8], i: usize) -> u64 {
     u64::from_le_bytes(b[i..i + 8].try_into().unwrap_or([0; 8]))
 }
 
-fn load_fd(fd: i32, path: &[u8], at: usize) -> Result<Loaded, Failure> {
+/// An ELF file's header and program headers.
+struct Headers {
+    kind: usize,
+    entry: usize,
+    phoff: u64,
+    phdrs: [Phdr; MAX_PHDRS],
+    phnum: usize,
+}
+
+fn headers(fd: i32) -> Result<Headers, Failure> {
     let mut head = [0u8; 64];
     if !read_at(fd, &mut head, 0) || head[..4] != *b"\x7fELF" {
         return Err((126, "is not an ELF file"));
@@ -85,7 +95,52 @@ fn load_fd(fd: i32, path: &[u8], at: usize) -> Result<Loaded, Failure> {
     if !read_at(fd, bytes, phoff) {
         return Err((126, "is cut off"));
     }
-    let phdrs = &phdrs[..phnum];
+    Ok(Headers {
+        kind,
+        entry: u64_at(&head, 24) as usize,
+        phoff,
+        phdrs,
+        phnum,
+    })
+}
+
+/// Whether an exec of this file can be expected to succeed; else the error of execve(2).
+pub fn examine(fd: i32) -> Result<(), isize> {
+    let head = headers(fd).map_err(|_| -ENOEXEC)?;
+    let phdrs = &head.phdrs[..head.phnum];
+    if !phdrs.iter().any(|p| p.kind == PT_LOAD && p.memsz > 0) {
+        return Err(-ENOEXEC);
+    }
+    let Some(p) = phdrs.iter().find(|p| p.kind == PT_INTERP) else {
+        return Ok(());
+    };
+    let mut path = [0u8; 256];
+    let n = p.filesz as usize;
+    if n < 2 || n > path.len() || !read_at(fd, &mut path[..n], p.offset) || path[n - 1] != 0 {
+        return Err(-ENOEXEC);
+    }
+    const X_OK: usize = 1;
+    const O_CLOEXEC: usize = 0o2000000;
+    let r = sys!(ACCESS, path.as_ptr(), X_OK);
+    if failed(r) {
+        return Err(r);
+    }
+    let interp = sys!(OPEN, path.as_ptr(), O_CLOEXEC);
+    if failed(interp) {
+        return Err(interp);
+    }
+    let fits = headers(interp as i32).is_ok();
+    sys!(CLOSE, interp);
+    match fits {
+        true => Ok(()),
+        false => Err(-ELIBBAD),
+    }
+}
+
+fn load_fd(fd: i32, path: &[u8], at: usize) -> Result<Loaded, Failure> {
+    let head = headers(fd)?;
+    let (kind, phoff, phnum) = (head.kind, head.phoff, head.phnum);
+    let phdrs = &head.phdrs[..phnum];
     let loads = || phdrs.iter().filter(|p| p.kind == PT_LOAD && p.memsz > 0);
     let low = loads()
         .map(|p| p.vaddr)
@@ -107,7 +162,7 @@ fn load_fd(fd: i32, path: &[u8], at: usize) -> Result<Loaded, Failure> {
         return Err((126, "wants addresses that a program cannot have"));
     }
     let mut out = Loaded {
-        entry: base + u64_at(&head, 24) as usize,
+        entry: base + head.entry,
         base,
         end: base + high,
         phdr: 0,

@@ -6,10 +6,23 @@ pub mod stack;
 pub mod vdso;
 
 use crate::engine::{engine, state};
+use crate::object::about::{self, Ranges};
+use dc_image::boot::Slice;
 use dc_image::window;
 
+/// A program and what it is given.
+pub struct Image<'a> {
+    /// The file, absolute, ending in NUL.
+    pub path: &'a [u8],
+    /// The name that it was called by.
+    pub name: &'a [u8],
+    /// Addresses of C strings.
+    pub argv: Slice,
+    pub envp: Slice,
+}
+
 /// Loads the program of the boot block; returns its entry and stack pointer.
-pub fn program() -> Result<(usize, usize), (i32, &'static str)> {
+pub fn first_program() -> Result<(usize, usize), (i32, &'static str)> {
     let boot = engine().boot;
     // SAFETY: the boot block lies in the arena and ends in NUL.
     let path = unsafe {
@@ -18,8 +31,21 @@ pub fn program() -> Result<(usize, usize), (i32, &'static str)> {
             boot.program.len as usize + 1,
         )
     };
+    program(&Image {
+        path,
+        name: &path[..path.len() - 1],
+        argv: boot.argv,
+        envp: boot.envp,
+    })
+}
+
+/// Loads a program; returns its entry and stack pointer.
+pub fn program(image: &Image) -> Result<(usize, usize), (i32, &'static str)> {
+    let path = image.path;
     let root = &mut state().root;
+    root.exe = [0; 4096];
     root.exe[..path.len()].copy_from_slice(path);
+    about::tell_file();
     let main = elf::load(path, window::PIE_BASE)?;
     let mut entry = main.entry;
     let mut base = 0;
@@ -32,6 +58,16 @@ pub fn program() -> Result<(usize, usize), (i32, &'static str)> {
     }
     root.brk_start = main.end.next_multiple_of(window::PAGE) as u64;
     root.brk_now = root.brk_start;
-    let sp = stack::build(&main, base)?;
+    let (sp, strings) = stack::build(image, &main, base)?;
+    let root = &mut state().root;
+    root.ranges = Ranges {
+        code: [main.base.max(window::USER_MIN) as u64, main.end as u64],
+        data: [main.end as u64; 2],
+        // So the kernel knows the heap when there is one.
+        heap: [root.brk_start, root.brk_start + 1],
+        stack: sp as u64,
+        ..strings
+    };
+    about::tell_ranges();
     Ok((entry, sp))
 }

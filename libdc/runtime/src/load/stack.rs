@@ -10,8 +10,10 @@
 //! AT_SYSINFO_EHDR shows a vDSO of ours (see [`super::vdso`]).
 #![allow(unsafe_code)]
 
+use super::Image;
 use super::elf::Loaded;
 use crate::engine::engine;
+use crate::object::about::Ranges;
 use crate::sys;
 use dc_image::window::{PAGE, STACK_TOP};
 
@@ -55,7 +57,11 @@ impl Stack {
     }
 }
 
-pub fn build(main: &Loaded, interp_base: usize) -> Result<usize, (i32, &'static str)> {
+pub fn build(
+    image: &Image,
+    main: &Loaded,
+    interp_base: usize,
+) -> Result<(usize, Ranges), (i32, &'static str)> {
     let boot = engine().boot;
     let len = (boot.stack_limit as usize).clamp(256 << 10, 64 << 20) & !(PAGE - 1);
     let r = crate::space::map_anonymous(
@@ -75,13 +81,14 @@ pub fn build(main: &Loaded, interp_base: usize) -> Result<usize, (i32, &'static 
         // SAFETY: arrays of the boot block in the arena.
         unsafe { core::slice::from_raw_parts(slice.addr as *const u64, slice.len as usize) }
     };
-    let (argv, envp, auxv) = (list(boot.argv), list(boot.envp), {
+    let (argv, envp, auxv) = (list(image.argv), list(image.envp), {
         // SAFETY: as above, pairs.
         unsafe {
             core::slice::from_raw_parts(boot.auxv.addr as *const [u64; 2], boot.auxv.len as usize)
         }
     });
-    let execfn = s.string(boot.program.addr as usize);
+    s.bytes(b"\0");
+    let execfn = s.bytes(image.name);
     // Addresses of the copied strings, kept in the arena for a moment.
     let e = engine();
     let table = e
@@ -152,9 +159,38 @@ pub fn build(main: &Loaded, interp_base: usize) -> Result<usize, (i32, &'static 
     if !(s.sp - below * 8).is_multiple_of(16) {
         // One more harmless pair would shift by 16; a pad word by 8 must not
         // stand inside the vector, so everything above moves instead.
-        return Ok(shift(s, argv.len(), envp.len(), table));
+        let sp = shift(s, argv.len(), envp.len(), table);
+        return Ok((sp, ranges(sp, argv.len(), envp.len(), execfn)));
     }
-    Ok(finish(s, argv.len(), envp.len(), table))
+    let sp = finish(s, argv.len(), envp.len(), table);
+    Ok((sp, ranges(sp, argv.len(), envp.len(), execfn)))
+}
+
+/// Where arguments, environment and the auxiliary vector lie.
+fn ranges(sp: usize, argc: usize, envc: usize, execfn: usize) -> Ranges {
+    // SAFETY: words of the stack just built.
+    let word = |i: usize| unsafe { ((sp + i * 8) as *const u64).read() };
+    let first_env = if envc > 0 {
+        word(argc + 2)
+    } else {
+        execfn as u64
+    };
+    let first_argument = if argc > 0 { word(1) } else { first_env };
+    let vector = argc + envc + 3;
+    let pairs = (0..).position(|i| word(vector + i * 2) == AT_NULL);
+    // What the kernel has room for.
+    const MOST: usize = 20 + 2;
+    let pairs = pairs.map_or(0, |n| n + 1);
+    Ranges {
+        code: [0; 2],
+        data: [0; 2],
+        heap: [0; 2],
+        stack: sp as u64,
+        arguments: [first_argument, first_env],
+        environment: [first_env, execfn as u64],
+        auxv: (sp + vector * 8) as u64,
+        auxv_len: if pairs <= MOST { pairs as u32 * 16 } else { 0 },
+    }
 }
 
 fn finish(mut s: Stack, argc: usize, envc: usize, table: *const usize) -> usize {

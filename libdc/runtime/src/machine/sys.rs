@@ -71,6 +71,7 @@ pub mod errno {
     pub const ESRCH: isize = 3;
     pub const EINTR: isize = 4;
     pub const EIO: isize = 5;
+    pub const E2BIG: isize = 7;
     pub const ENOEXEC: isize = 8;
     pub const EBADF: isize = 9;
     pub const ECHILD: isize = 10;
@@ -84,12 +85,15 @@ pub mod errno {
     pub const EINVAL: isize = 22;
     pub const ENFILE: isize = 23;
     pub const EMFILE: isize = 24;
+    pub const ETXTBSY: isize = 26;
     pub const ENOSPC: isize = 28;
     pub const ESPIPE: isize = 29;
     pub const EPIPE: isize = 32;
     pub const ERANGE: isize = 34;
     pub const ENAMETOOLONG: isize = 36;
     pub const ENOSYS: isize = 38;
+    pub const ELOOP: isize = 40;
+    pub const ELIBBAD: isize = 80;
     pub const EOPNOTSUPP: isize = 95;
     pub const EISCONN: isize = 106;
     pub const ETIMEDOUT: isize = 110;

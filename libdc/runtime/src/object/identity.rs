@@ -172,6 +172,25 @@ pub fn changed(l: &mut Local) {
     }
 }
 
+/// An exec: saved ids become the effective ones, and who is not root has of his capabilities
+/// the ambient ones only.
+pub fn executed(l: &mut Local) {
+    const KEEP: u32 = u32::MAX;
+    let have = state().threads[l.slot as usize].credentials;
+    let ([ur, ue, us, _], [_, ge, gs, _]) = (have.uids, have.gids);
+    let [effective, permitted, inheritable, _, ambient] = have.capabilities;
+    let too_many = ur != 0 && ue != 0 && effective | permitted != ambient;
+    if ue == us && ge == gs && !too_many {
+        return;
+    }
+    sys!(SETRESGID, KEEP, KEEP, ge);
+    sys!(SETRESUID, KEEP, KEEP, ue);
+    if too_many {
+        capset([ambient, ambient, inheritable]);
+    }
+    changed(l);
+}
+
 /// A change of credentials takes this away: a worker never outlives its keeper.
 fn die_with_keeper() {
     let keeper = engine().live().keeper_pid.load(Relaxed) as isize;

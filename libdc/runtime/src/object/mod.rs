@@ -13,6 +13,7 @@
 //! | signalfd, inotify | lives | made again |
 //! | socket | lives | lost: the program sees a closed peer |
 
+pub mod about;
 pub mod api;
 pub mod attributes;
 pub mod buffers;

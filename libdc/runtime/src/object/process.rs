@@ -5,7 +5,6 @@
 //! survives: warm and cold
 #![allow(unsafe_code)]
 
-use super::descriptor::*;
 use super::output;
 use super::record::{self, IoHead};
 use super::undo::place::{AT_FDCWD, O_DIRECTORY, identity, open_path};
@@ -184,48 +183,6 @@ pub fn fd_path(fd: i32, out: &mut [u8]) -> usize {
     link[head.len()..head.len() + 10 - k].copy_from_slice(&digits[k..]);
     let r = sys!(READLINK, link.as_ptr(), out.as_mut_ptr(), out.len());
     if failed(r) { 0 } else { r as usize }
-}
-
-/// Files that tell the program about itself: the kernel would tell it about
-/// the runtime. An answer, or None for an ordinary file.
-pub fn open_special(path: &[u8], flags: usize) -> Option<isize> {
-    if path != b"/proc/self/exe" {
-        return None;
-    }
-    let exe = &state().root.exe;
-    let n = exe.iter().position(|&c| c == 0).unwrap_or(0);
-    let r = sys!(OPEN, exe.as_ptr(), flags);
-    if failed(r) {
-        return Some(r);
-    }
-    let mut own = [0u8; 4096];
-    own[..n].copy_from_slice(&exe[..n]);
-    Some(adopt(r as i32, flags, &own[..n], false))
-}
-
-pub fn readlink(_l: &mut Local, a: [usize; 6]) -> isize {
-    let mut path = [0u8; 32];
-    if let Ok(n) = user::read_cstr(a[0], &mut path)
-        && is_own_exe(&path[..n])
-    {
-        let exe = &state().root.exe;
-        let n = exe.iter().position(|&c| c == 0).unwrap_or(0).min(a[2]);
-        return if user::write_bytes(a[1], &exe[..n]) {
-            n as isize
-        } else {
-            -EFAULT
-        };
-    }
-    sys!(READLINK, a[0], a[1], a[2])
-}
-
-fn is_own_exe(path: &[u8]) -> bool {
-    if path == b"/proc/self/exe" {
-        return true;
-    }
-    let mut own = crate::fatal::Text::<32>::new();
-    let _ = core::fmt::Write::write_fmt(&mut own, format_args!("/proc/{}/exe", state().root.pid));
-    own.as_bytes() == path
 }
 
 /// At recovery.

@@ -11,7 +11,8 @@
 use super::descriptor::{self, *};
 use super::stat::*;
 use super::undo::contents::Opening;
-use super::{process, undo};
+use super::undo::place::O_NOFOLLOW;
+use super::{about, process, undo};
 use crate::engine::{engine, state};
 use crate::event;
 use crate::machine::frame::Local;
@@ -39,15 +40,24 @@ pub fn creat(l: &mut Local, a: [usize; 6]) -> isize {
 pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
     let [dir, path_at, flags, mode, ..] = a;
     let guard = engine().lock.acquire(l);
-    let mut path = [0u8; 4096];
-    let n = match process::absolute(dir as i32, path_at, &mut path) {
-        Ok(n) => n,
-        Err(e) => return e,
+    let only_opens = flags & (O_CREAT | O_TRUNC) == 0;
+    let named = match only_opens {
+        true => about::Path::opened(dir as i32, path_at, flags & O_NOFOLLOW == 0),
+        false => about::Path::given(path_at),
     };
+    let mut path = [0u8; 4096];
+    let n = match named.own(path_at) {
+        Some(own) => {
+            path[..own.len()].copy_from_slice(own);
+            own.len() - 1
+        }
+        None => match process::absolute(dir as i32, path_at, &mut path) {
+            Ok(n) => n,
+            Err(e) => return e,
+        },
+    };
+    let path_at = named.address();
     let writes = flags & O_ACCMODE != 0;
-    if let Some(r) = process::open_special(&path[..n], flags) {
-        return r;
-    }
     let tmpfile = flags & O_TMPFILE == O_TMPFILE;
     let may_change = flags & O_CREAT != 0 || (flags & O_TRUNC != 0 && writes);
     let opening = match may_change && !tmpfile {

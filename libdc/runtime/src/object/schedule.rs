@@ -26,7 +26,7 @@ const AFFINITY: u32 = 2;
 const IO: u32 = 4;
 const SLACK: u32 = 8;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 #[repr(C)]
 pub struct Schedule {
     /// What of it the program has set.
@@ -39,7 +39,7 @@ pub struct Schedule {
     pub affinity: [u64; 128],
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 #[repr(C)]
 pub struct Attributes {
     size: u32,

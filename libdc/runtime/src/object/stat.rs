@@ -62,8 +62,27 @@ impl Stat {
 }
 
 /// stat and its relatives: the names that we keep do not count.
-pub fn call(l: &mut crate::machine::frame::Local, a: [usize; 6]) -> isize {
+pub fn call(l: &mut crate::machine::frame::Local, mut a: [usize; 6]) -> isize {
+    use super::about::Path;
+    use super::undo::place::AT_FDCWD;
     use crate::machine::{nr, user};
+    const AT_SYMLINK_NOFOLLOW: usize = 0x100;
+    let path;
+    let (i, flags) = match l.frame.nr {
+        nr::STAT => (0, 0),
+        nr::LSTAT => (0, AT_SYMLINK_NOFOLLOW),
+        nr::NEWFSTATAT => (1, a[3]),
+        nr::STATX => (1, a[2]),
+        _ => (usize::MAX, 0),
+    };
+    if i < 2 {
+        let dir = if i == 0 { AT_FDCWD } else { a[0] as i32 };
+        path = match flags & AT_SYMLINK_NOFOLLOW {
+            0 => Path::followed(dir, a[i]),
+            _ => Path::not_followed(dir, a[i]),
+        };
+        a[i] = path.address();
+    }
     // SAFETY: the program's own call with its own arguments.
     let r = unsafe { crate::machine::sys::raw6(l.frame.nr, a) };
     if failed(r) || !super::undo::any_second_names() {

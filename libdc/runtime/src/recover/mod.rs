@@ -21,7 +21,9 @@ pub mod threads;
 
 use crate::commit::now_ns;
 use crate::engine::{engine, state};
-use crate::object::{group, identity, input, lock, output, process, pushback, timers, tty, undo};
+use crate::object::{
+    about, group, identity, input, lock, output, process, pushback, timers, tty, undo,
+};
 use crate::run::together::{self, Step};
 use crate::run::{self, unit};
 use crate::state::State;
@@ -81,7 +83,9 @@ pub fn recover(warm: bool) -> ! {
         let _guard = e.lock.acquire(main);
         crate::object::record::append(crate::object::record::RECOVERED, &[]);
     }
+    about::tell_file();
     memory::restore();
+    about::tell_ranges();
     process::restore();
     restore_dispositions();
     crate::object::epoll::forget_fed();

@@ -229,6 +229,7 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     }
     e.thread_count.store(1, SeqCst);
     e.stopping.store(0, SeqCst);
+    thread::last::leave(l);
     e.slot = slot;
     e.pid = sys!(GETPID) as i32;
     let p = me();
@@ -327,6 +328,7 @@ fn wait_for_exec(l: &mut Local, slot: usize) {
     thread::enter_stopped(l);
     let holds = &process(slot).holds_parent;
     while holds.load(SeqCst) != 0 {
+        thread::last::look(l);
         if unit::is_stopping() {
             unit::take_part(l);
         }

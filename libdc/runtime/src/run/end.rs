@@ -67,6 +67,7 @@ pub fn end(l: &mut Local, how: How) -> ! {
     }
     tell_parent(e.slot);
     run().ends.fetch_add(1, SeqCst);
+    crate::thread::last::nobody_goes_on(l);
     e.lock.give_up();
     p.left.store(1, SeqCst);
     leave(how)

@@ -222,7 +222,7 @@ pub fn translate_sender(info: &mut signal::queue::SigInfo) {
     const SI_USER: i32 = 0;
     const SI_QUEUE: i32 = -1;
     const SI_TKILL: i32 = -6;
-    if !matches!(info.code, SI_USER | SI_QUEUE | SI_TKILL) || !super::is_tree() {
+    if !matches!(info.code, SI_USER | SI_QUEUE | SI_TKILL) {
         return;
     }
     let real = i32::from_le_bytes([info.rest[4], info.rest[5], info.rest[6], info.rest[7]]);

@@ -161,6 +161,14 @@ pub fn take_part(l: &mut Local) {
     }
 }
 
+/// Waits until this process has done with the last commit that it had a part in. The
+/// caller has the lock, so no other one is under way.
+pub fn await_own_end() {
+    while me().request.load(SeqCst) == STAGED {
+        core::hint::spin_loop();
+    }
+}
+
 /// The runtime's own signal has come: if this process is asked to stage, the thread is to
 /// look.
 pub fn signalled(l: &mut Local) {

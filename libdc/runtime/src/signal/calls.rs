@@ -204,6 +204,9 @@ pub fn sigtimedwait(l: &mut Local, a: [usize; 6]) -> isize {
             continue;
         }
         if r != -EINTR {
+            if r > 0 {
+                crate::run::signals::translate_sender(&mut info);
+            }
             break r;
         }
         l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);

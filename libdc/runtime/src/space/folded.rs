@@ -217,6 +217,14 @@ pub fn may_fold(v: &Vma) -> bool {
         && v.flags & 3 == MAP_PRIVATE
         && v.flags & SPECIAL == 0
         && v.prot & PROT_EXEC == 0
+        && !has_arguments(v)
+}
+
+/// Whether the arguments of the program lie there, which the kernel shows to others
+/// (/proc/PID/cmdline, environ) from anonymous memory only.
+fn has_arguments(v: &Vma) -> bool {
+    let [start, end] = crate::engine::state().root.ranges.arguments;
+    start < v.end && v.start < end.max(start + 1)
 }
 
 /// At recovery, in ascending order: maps frames that follow one another at

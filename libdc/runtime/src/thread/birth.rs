@@ -240,6 +240,11 @@ pub fn exit(l: &mut Local, a: [usize; 6]) -> isize {
     }
     let all = signal::ALL_BUT_FAULTS;
     sys!(RT_SIGPROCMASK, 2, &raw const all, 0, 8);
+    let is_first = l.tid == e.pid;
+    if is_first {
+        // Its block is not for others.
+        l.gone.store(1, SeqCst);
+    }
     e.threads[l.slot as usize] = core::ptr::null_mut();
     let left = e.thread_count.fetch_sub(1, SeqCst) - 1;
     run::me().active.fetch_sub(1, SeqCst);
@@ -249,13 +254,16 @@ pub fn exit(l: &mut Local, a: [usize; 6]) -> isize {
         crate::event::mark();
     }
     drop(guard);
+    if is_first {
+        last::wait_as_first(l);
+    }
     entry::exit_thread(a[0])
 }
 
 /// Marks the robust mutexes that a dying thread still holds, as the kernel
 /// does it: a commit must not fall between its death and their release.
 /// (`struct robust_list_head`: next, offset of the futex word, pending.)
-fn release_robust(head: usize, tid: i32) {
+pub fn release_robust(head: usize, tid: i32) {
     const WAITERS: u32 = 0x8000_0000;
     const OWNER_DIED: u32 = 0x4000_0000;
     const TID_MASK: u32 = 0x3fff_ffff;

@@ -11,6 +11,7 @@
 
 mod birth;
 pub mod deadline;
+pub mod last;
 pub mod moment;
 
 pub use birth::*;
@@ -77,8 +78,15 @@ impl Lock {
         }
         enter_stopped(l);
         while self.word().swap(WAITED_FOR, Acquire) != FREE {
+            last::look(l);
             unit::wait_for_lock(l, self.word(), WAITED_FOR);
         }
+        if last::is_to_end(l) {
+            self.release();
+            last::look(l);
+        }
+        // Another thread of this process may have yet to end its part in a commit.
+        unit::await_own_end();
         // The holder of the lock is never in a commit when it gives it away.
         unit::goes();
         l.state.store(RUNTIME, SeqCst);
@@ -121,6 +129,7 @@ pub fn enter_stopped(l: &mut Local) {
 /// part.
 pub fn leave_stopped(l: &mut Local) {
     loop {
+        last::look(l);
         unit::goes();
         l.state.store(RUNTIME, SeqCst);
         let stopping = engine().stopping.load(SeqCst);

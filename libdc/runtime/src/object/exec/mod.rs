@@ -1,0 +1,202 @@
+//! execve: another program in the same process.
+//!
+//! The kernel's execve would take the runtime away with the old program, so it
+//! is done here: the program's half is unmapped, what does not outlive an exec
+//! is reset (handlers, timers, descriptors marked close-on-exec), and the new
+//! program is loaded as the first one was. `#!` scripts are followed as the
+//! kernel follows them ([`file`]); arguments have the kernel's limits ([`strings`]).
+//! Of several threads one is left, which has the number of the process
+//! ([`crate::thread::last`]).
+//!
+//! survives: like everything else; a commit follows at once
+#![allow(unsafe_code)]
+
+mod file;
+mod strings;
+
+use self::file::{Named, Program};
+use self::strings::Strings;
+use super::descriptor;
+use super::undo::place::AT_FDCWD;
+use crate::engine::{engine, state};
+use crate::load::Image;
+use crate::machine::entry;
+use crate::machine::frame::{Frame, Local};
+use crate::thread::last;
+use crate::{boot, event, fatal, load, signal, space, sys, thread};
+use core::sync::atomic::Ordering::*;
+use dc_image::FatalCode;
+
+/// What is to be loaded, complete before the old program is touched.
+struct Wanted {
+    program: Program,
+    arguments: Strings,
+    environment: Strings,
+}
+
+/// What the caller leaves to the thread that goes on.
+static mut LEFT: Option<Wanted> = None;
+
+pub fn execve(l: &mut Local, a: [usize; 6]) -> isize {
+    call(l, AT_FDCWD, a[0], a[1], a[2], 0)
+}
+
+pub fn execveat(l: &mut Local, a: [usize; 6]) -> isize {
+    if a[4] & file::AT_EXECVE_CHECK != 0 {
+        // It asks only.
+        return sys!(EXECVEAT, a[0], a[1], a[2], a[3], a[4]);
+    }
+    call(l, a[0] as i32, a[1], a[2], a[3], a[4])
+}
+
+fn call(l: &mut Local, dir: i32, path: usize, argv: usize, envp: usize, flags: usize) -> isize {
+    let guard = engine().lock.acquire(l);
+    let wanted = match prepare(dir, path, argv, envp, flags) {
+        Ok(wanted) => wanted,
+        Err(e) => {
+            strings::release();
+            return e;
+        }
+    };
+    if engine().thread_count.load(Relaxed) > 1 {
+        last::end_others(l);
+    }
+    if last::first_takes_over(l) {
+        // SAFETY: under the big lock, which goes to the other thread.
+        unsafe { LEFT = Some(wanted) };
+        core::mem::forget(guard);
+        last::hand_over(l);
+    }
+    replace(l, &wanted)
+}
+
+/// The kernel's first thread takes the place of the one that has called exec, and has the
+/// lock from it.
+pub fn go_on(l: &mut Local) -> ! {
+    // SAFETY: under the big lock.
+    let wanted = unsafe { (*(&raw mut LEFT)).take() };
+    let Some(wanted) = wanted else {
+        unreachable!("left by the caller")
+    };
+    replace(l, &wanted);
+    l.frame.rax = 0;
+    let mask = signal::mask_of(l);
+    signal::set_mask(l, mask);
+    if core::mem::take(&mut l.commit_after) {
+        event::commit_and_move(l);
+    }
+    engine().lock.give_up();
+    // SAFETY: the frame is complete; gs is set.
+    unsafe { entry::leave() }
+}
+
+/// Everything that can fail while the old program is still there.
+fn prepare(dir: i32, path: usize, argv: usize, envp: usize, flags: usize) -> Result<Wanted, isize> {
+    let named = Named::new(dir, path, flags)?;
+    let mut program = Program::named(&named);
+    named.exists()?;
+    let (mut arguments, environment, mut room) = strings::read(argv, envp, program.name())?;
+    program.find(&named, &mut arguments, &mut room)?;
+    Ok(Wanted {
+        program,
+        arguments,
+        environment,
+    })
+}
+
+/// The point of no return.
+fn replace(l: &mut Local, wanted: &Wanted) -> isize {
+    crate::run::birth::leave_memory();
+    reset_thread(l);
+    reset_signals();
+    super::identity::executed(l);
+    super::timers::delete_all();
+    for fd in 0..state().root.fd_high as i32 {
+        if descriptor::known_file(fd).is_some() && state().fds[fd as usize].cloexec != 0 {
+            descriptor::close_locked(l, fd);
+        }
+    }
+    while state().root.vma_count > 0 {
+        let v = crate::space::areas()[0];
+        super::memfd::before_unmap(v.start as usize, v.end as usize);
+        sys!(MUNMAP, v.start, v.end - v.start);
+        space::remove(v.start, v.end);
+    }
+    let e = engine();
+    e.stubs = crate::patch::StubPools::new();
+    let root = &mut state().root;
+    root.at_recovery = [0; 2];
+    root.recovery_return = 0;
+    const RLIMIT_STACK: usize = 3;
+    if let Ok([soft, _]) = super::limits::value(RLIMIT_STACK) {
+        e.boot.stack_limit = soft;
+    }
+    let program = &wanted.program;
+    match load::program(&Image {
+        path: program.path(),
+        name: program.name(),
+        argv: wanted.arguments.slice(),
+        envp: wanted.environment.slice(),
+    }) {
+        Ok((rip, sp)) => {
+            l.frame = Frame::ZERO;
+            l.frame.rip = rip;
+            l.frame.rsp = sp;
+            l.frame.nr = usize::MAX;
+        }
+        Err((_, why)) => fatal::stop(
+            FatalCode::CannotLoad,
+            0,
+            format_args!("execve: the program file {why}"),
+        ),
+    }
+    strings::release();
+    boot::set_name(program.name());
+    boot::initial_vectors(l);
+    const ARCH_SET_FS: usize = 0x1002;
+    sys!(ARCH_PRCTL, ARCH_SET_FS, 0);
+    crate::run::birth::release_parent();
+    crate::event::non_deterministic(l);
+    // In a run of several, what it has been is of no use to anybody: the next commit
+    // begins with what it is.
+    l.commit_after = !crate::run::is_tree();
+    0
+}
+
+/// What the kernel knows of this thread's memory.
+fn reset_thread(l: &mut Local) {
+    let pid = state().root.pid;
+    let record = &mut state().threads[l.slot as usize];
+    let rseq = record.rseq;
+    if rseq[0] != 0 {
+        sys!(RSEQ, rseq[0], rseq[1], 1, rseq[2]);
+    }
+    sys!(SET_ROBUST_LIST, 0, 24);
+    let (head, tid) = (record.robust_list[0], record.tid);
+    if head != 0 {
+        thread::release_robust(head, tid);
+    }
+    record.rseq = [0; 3];
+    record.robust_list = [0; 2];
+    record.clear_tid = 0;
+    record.altstack = [0, 2, 0];
+    record.has_saved_mask = 0;
+    record.name = [0; 16];
+    record.tid = pid;
+}
+
+/// Handlers go, what is ignored stays ignored.
+fn reset_signals() {
+    for sig in 1..=64 {
+        let act = &mut state().root.actions[sig as usize];
+        let ignored = act.handler == signal::SIG_IGN;
+        *act = crate::state::SigAction::default();
+        if ignored {
+            act.handler = signal::SIG_IGN;
+        }
+        let act = *act;
+        if signal::RESERVED & signal::bit(sig) == 0 && !ignored {
+            signal::calls::install_for(sig, &act);
+        }
+    }
+}
