@@ -7,6 +7,8 @@
 //!            + 0x0040_1000   table of what they share: 128 bytes each
 //!            + 0x0060_0000   contents of pipes: two buffers for each shared object
 //!            + 0x0d00_0000   stacks of parents whose children run on a copy (vfork)
+//!            + 0x0f00_0000   System V objects: what is changed there has a before-image in
+//!                            the journal, as files have
 //! ```
 //!
 //! None of it is rolled back by copying. What belongs to a state carries the number of
@@ -36,7 +38,7 @@ pub const CONTENTS_OFFSET: usize = 0x60_0000;
 pub const CONTENTS_LEN: usize = 64 << 10;
 const _: () = assert!(SHARED_OFFSET + SHARED_MAX * size_of::<Shared>() <= CONTENTS_OFFSET);
 const _: () = assert!(CONTENTS_OFFSET + SHARED_MAX * 2 * CONTENTS_LEN <= SPARE_OFFSET);
-const _: () = assert!(SPARE_OFFSET + SPARE_MAX * SPARE_LEN <= RUN_LEN);
+const _: () = assert!(SPARE_OFFSET + SPARE_MAX * SPARE_LEN <= SYSV_OFFSET);
 const _: () = assert!(size_of::<Process>() == 1024);
 const _: () = assert!(size_of::<Run>() <= PROCESSES_OFFSET);
 
@@ -45,6 +47,10 @@ const _: () = assert!(size_of::<Run>() <= PROCESSES_OFFSET);
 pub const SPARE_OFFSET: usize = 0xd00_0000;
 pub const SPARE_LEN: usize = 64 << 10;
 pub const SPARE_MAX: usize = 512;
+
+/// The objects of System V that the run has: tables, semaphores, queued messages.
+pub const SYSV_OFFSET: usize = 0xf00_0000;
+pub const SYSV_LEN: usize = RUN_LEN - SYSV_OFFSET;
 
 /// So many threads of a process have their calls counted ([`Process::begun`]).
 pub const BEGUN: usize = 64;

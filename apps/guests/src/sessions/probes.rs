@@ -113,6 +113,9 @@ pub fn all() -> Vec<Session> {
         probe!("memory-memfd", "memory behind a descriptor without a name"),
         probe!("pipe-self", "a pipe from a program to itself, with bytes in it"),
         probe!("pipe-threads", "threads that talk over pipes of their own"),
+        probe!("sysv-memory", "a System V segment of several processes, attached, inherited and removed"),
+        probe!("sysv-semaphores", "System V semaphores between processes: turns, SEM_UNDO, timeouts"),
+        probe!("sysv-messages", "System V message queues between processes"),
         probe!("stdin-lines", "lines read from a pipe while they are typed")
             .send("first\nsecond\n")
             .expect("second")

@@ -227,6 +227,7 @@ fn replace(l: &mut Local, path: &[u8; 4096], argv: &Strings, envp: &Strings) -> 
             descriptor::close_locked(l, fd);
         }
     }
+    crate::sysv::leave_memory();
     while state().root.vma_count > 0 {
         let v = crate::space::areas()[0];
         super::memfd::before_unmap(v.start as usize, v.end as usize);

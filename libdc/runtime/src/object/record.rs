@@ -88,9 +88,12 @@ pub const CUTTING: u32 = 28;
 /// A lock was taken that goes with the first close of its file: see [`super::lock`].
 pub const LOCKED: u32 = 29;
 
+/// Undo: a change of a System V object: see [`crate::sysv::room`].
+pub const SYSTEM_V: u32 = 30;
+
 /// Whether a record tells how to undo a change of files.
 pub fn is_undo(kind: u32) -> bool {
-    (FILE_SIZE..=META).contains(&kind) || matches!(kind, ATTRIBUTE | WROTE)
+    (FILE_SIZE..=META).contains(&kind) || matches!(kind, ATTRIBUTE | WROTE | SYSTEM_V)
 }
 
 /// Whether it must have reached the storage before the deed may. (What a WROTE says is

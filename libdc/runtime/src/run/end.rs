@@ -11,7 +11,7 @@ use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::futex;
 use crate::machine::sys::failed;
-use crate::{commit, event, signal, sys};
+use crate::{commit, event, signal, sys, sysv};
 use core::sync::atomic::Ordering::*;
 use dc_image::Status;
 use dc_image::boot::high_fd;
@@ -45,6 +45,7 @@ pub fn end(l: &mut Local, how: How) -> ! {
     note_usage(p);
     p.status.store(how.status(), Relaxed);
     leave_children();
+    sysv::ends(e.slot);
     p.ended.store(e.store.published() + 1, SeqCst);
     if e.slot == 0 {
         note_status(how);
@@ -156,6 +157,7 @@ pub fn kill_other(l: &mut Local, slot: usize) -> isize {
         return 0;
     }
     event::leaves(l);
+    sysv::ends(slot);
     p.status.store(signal::SIGKILL as u32, Relaxed);
     p.ended.store(engine().store.published() + 1, SeqCst);
     for (_, child) in all() {

@@ -107,7 +107,7 @@ pub fn mmap(a: [usize; 6]) -> isize {
 }
 
 /// Where an area of this length goes.
-fn place(addr: usize, len: usize, flags: u32) -> Result<usize, isize> {
+pub fn place(addr: usize, len: usize, flags: u32) -> Result<usize, isize> {
     if flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0 {
         if !addr.is_multiple_of(PAGE) {
             return Err(EINVAL);
@@ -165,6 +165,7 @@ pub fn munmap(a: [usize; 6]) -> isize {
     let r = sys!(MUNMAP, addr, up(len));
     if !failed(r) {
         remove(addr as u64, (addr + up(len)) as u64);
+        crate::sysv::memory::unmapped(addr, addr + up(len));
     }
     r
 }
