@@ -33,7 +33,7 @@ int main(void)
             CHECK(attached(id) == 2);
             volatile uint32_t *other = attach(id, 0);
             CHECK(other != cells && attached(id) == 3);
-            for (uint32_t i = r % 7; i < CELLS; i += 7)
+            for (uint32_t i = r % 7; i < CELLS - 1; i += 7)
                 other[i] = other[i] * 3 + r;
             CHECK(shmdt((void *)other) == 0 && shmdt((void *)other) == -1 && errno == EINVAL);
             cells[0] += 1;
