@@ -146,8 +146,9 @@ pub struct Process {
     pub ran: AtomicU32,
     /// Raised when one of its children has changed; a futex.
     pub child_event: AtomicU32,
-    /// Nonzero when it has done all that it does at its end.
-    pub left: AtomicU32,
+    /// Its own number when it has done all that it does at its end. (A number, because its
+    /// entry may be another process's by then.)
+    pub left: AtomicI32,
     /// Nonzero while its parent waits for it to exec or to end (vfork); a futex.
     pub holds_parent: AtomicU32,
     /// Nonzero once it has pages in an image of its own.
@@ -248,7 +249,7 @@ impl Process {
             active: AtomicU32::new(0),
             ran: AtomicU32::new(0),
             child_event: AtomicU32::new(0),
-            left: AtomicU32::new(0),
+            left: AtomicI32::new(0),
             holds_parent: AtomicU32::new(0),
             has_image: AtomicU32::new(0),
             stopped: AtomicU32::new(0),
@@ -350,7 +351,7 @@ impl Process {
         let words = [&self.request, &self.active, &self.ran, &self.has_image];
         for word in words
             .into_iter()
-            .chain([&self.holds_parent, &self.left, &self.stopped])
+            .chain([&self.holds_parent, &self.stopped])
         {
             word.store(0, Relaxed);
         }
@@ -360,6 +361,7 @@ impl Process {
         for word in [&self.changed, &self.change_untold, &self.thawed] {
             word.store(0, Relaxed);
         }
+        self.left.store(0, Relaxed);
         self.companion.store(0, Relaxed);
         self.child_event.store(0, Relaxed);
         self.worker.store(0, Relaxed);

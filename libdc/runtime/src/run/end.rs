@@ -40,6 +40,7 @@ pub fn end(l: &mut Local, how: How) -> ! {
         end_run(l, how);
     }
     let (e, p) = (engine(), me());
+    let id = p.id.load(Relaxed);
     birth::leave_memory();
     event::leaves(l);
     note_usage(p);
@@ -69,7 +70,10 @@ pub fn end(l: &mut Local, how: How) -> ! {
     tell_parent(e.slot);
     run().ends.fetch_add(1, SeqCst);
     e.lock.give_up();
-    p.left.store(1, SeqCst);
+    // From here on the parent may give the entry to its next child.
+    if p.id.load(SeqCst) == id {
+        p.left.store(id, SeqCst);
+    }
     leave(how)
 }
 
@@ -170,7 +174,7 @@ pub fn kill_other(l: &mut Local, slot: usize) -> isize {
         note_status(How::Signal(signal::SIGKILL));
     }
     let real = p.real.load(Relaxed);
-    p.left.store(1, SeqCst);
+    p.left.store(p.id.load(Relaxed), SeqCst);
     sys!(KILL, real, signal::SIGKILL);
     let companion = p.companion.swap(0, SeqCst);
     if companion != 0 {
