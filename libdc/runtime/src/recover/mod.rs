@@ -60,7 +60,6 @@ pub fn recover(warm: bool) -> ! {
     if elder {
         live.generation.store(generation + 1, SeqCst);
         lock::beside(warm && lock::any_posix(), undo::roll_back);
-        crate::sysv::room::forget_waiters();
     }
     if e.slot == 0 {
         crate::object::record::append(crate::object::record::RECOVERED, &[]);

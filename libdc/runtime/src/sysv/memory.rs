@@ -8,8 +8,8 @@
 use super::room::*;
 use super::*;
 use crate::fatal;
-use crate::object::{descriptor, process as program};
 use crate::object::stat::Stat;
+use crate::object::{descriptor, process as program};
 use crate::run::{image, run};
 use crate::space::{self, MAP_FIXED, PROT_READ, PROT_WRITE};
 use crate::state::{Kind, Vma};
@@ -288,10 +288,18 @@ pub fn forked(child: u32) {
             continue;
         }
         let Some(free) = room().attachments.iter_mut().find(|a| a.process == 0) else {
-            crate::say!("more than {ATTACHMENTS} System V segments are attached: nattch is too small");
+            crate::say!(
+                "more than {ATTACHMENTS} System V segments are attached: nattch is too small"
+            );
             return;
         };
-        change(free, Attachment { process: child, ..a });
+        change(
+            free,
+            Attachment {
+                process: child,
+                ..a
+            },
+        );
     }
 }
 
@@ -303,7 +311,10 @@ pub fn leave(of: u32) {
 
 pub fn control(l: &mut Local, a: [usize; 6]) -> isize {
     let (command, at) = (a[1], a[2]);
-    if !matches!(command, IPC_RMID | IPC_SET | IPC_STAT | SHM_LOCK | SHM_UNLOCK) {
+    if !matches!(
+        command,
+        IPC_RMID | IPC_SET | IPC_STAT | SHM_LOCK | SHM_UNLOCK
+    ) {
         return -EINVAL;
     }
     let o = match find(Family::Memory, a[0]) {

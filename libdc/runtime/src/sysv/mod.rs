@@ -20,7 +20,7 @@ pub mod queue;
 pub mod room;
 pub mod semaphore;
 
-use self::room::{MADE, OBJECTS, Object, change, room};
+use self::room::{MADE, OBJECTS, Object, Waiter, change, room};
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::nr;
@@ -138,9 +138,7 @@ fn get(
         if flags & IPC_CREAT == 0 {
             return -ENOENT;
         }
-        crate::say!(
-            "System V objects with a key are known within this run only, and end with it"
-        );
+        crate::say!("System V objects with a key are known within this run only, and end with it");
     }
     if let Err(e) = room::begin() {
         return e;
@@ -264,49 +262,107 @@ fn set_permission(o: &mut Object, at: usize) -> isize {
 /// What an attempt under the lock has come to.
 pub enum Attempt {
     Done(isize),
-    /// It has had no effect: wait until the object changes. The futex, and its value.
-    Blocked(*const u32, u32),
+    /// It has had no effect: wait until the object changes.
+    Blocked(Blocked),
+}
+
+pub struct Blocked {
+    pub family: Family,
+    pub number: u16,
+    pub for_zero: bool,
+    index: u16,
+    /// The object's futex, and its value.
+    word: *const u32,
+    seen: u32,
+}
+
+impl Blocked {
+    pub fn on(family: Family, o: &mut Object) -> Blocked {
+        let word = o.event();
+        Blocked {
+            family,
+            number: 0,
+            for_zero: false,
+            index: index_of(family, o) as u16,
+            word: word.as_ptr(),
+            seen: word.load(SeqCst),
+        }
+    }
 }
 
 /// Makes attempts until one is done, and waits in between without the lock; no longer than
-/// until a point of the monotonic clock. `over` is called under the lock after each wait.
+/// until a point of the monotonic clock. An attempt is told whether it has waited before.
 pub fn until_done(
     l: &mut Local,
     end: Option<u64>,
-    mut attempt: impl FnMut() -> Attempt,
-    over: impl Fn(),
+    mut attempt: impl FnMut(bool) -> Attempt,
 ) -> isize {
     const FUTEX_WAIT_BITSET: usize = 9;
+    let until = end.map(|ns| [ns / 1_000_000_000, ns % 1_000_000_000]);
+    let time = until.as_ref().map_or(0, |t| t.as_ptr() as usize);
     loop {
         let guard = engine().lock.acquire(l);
-        let (word, seen) = match attempt() {
+        let blocked = match attempt(waits(l.slot).is_some()) {
             Attempt::Done(r) => {
+                waits_no_more(l.slot);
                 event::non_deterministic(l);
                 return r;
             }
-            Attempt::Blocked(word, seen) => (word, seen),
+            Attempt::Blocked(blocked) => blocked,
         };
+        begin_wait(l.slot, &blocked);
         drop(guard);
-        let until = end.map(|ns| [ns / 1_000_000_000, ns % 1_000_000_000]);
-        let time = until.as_ref().map_or(0, |t| t.as_ptr() as usize);
         let args = [
-            word as usize,
+            blocked.word as usize,
             FUTEX_WAIT_BITSET,
-            seen as usize,
+            blocked.seen as usize,
             time,
             0,
             u32::MAX as usize,
         ];
         let r = thread::wait_or_signal(l, nr::FUTEX, args);
-        let _guard = engine().lock.acquire(l);
-        over();
-        if r == -EINTR {
-            return r;
-        }
-        if r == -ETIMEDOUT {
+        if r == -EINTR || r == -ETIMEDOUT {
+            let _guard = engine().lock.acquire(l);
+            waits_no_more(l.slot);
             event::non_deterministic(l);
-            return -EAGAIN;
+            return if r == -EINTR { r } else { -EAGAIN };
         }
+    }
+}
+
+fn waits(thread: u32) -> Option<&'static mut Waiter> {
+    let own = process();
+    let mut all = room().waiters.iter_mut();
+    all.find(|w| w.process == own && w.thread == thread)
+}
+
+fn begin_wait(thread: u32, blocked: &Blocked) {
+    let new = Waiter {
+        process: process(),
+        thread,
+        family: blocked.family as u16,
+        index: blocked.index,
+        number: blocked.number,
+        for_zero: blocked.for_zero.into(),
+    };
+    let place = waits(thread).or_else(|| room().waiters.iter_mut().find(|w| w.process == 0));
+    if let Some(place) = place
+        && *place != new
+    {
+        change(place, new);
+    }
+}
+
+fn waits_no_more(thread: u32) {
+    if let Some(w) = waits(thread) {
+        change(&mut w.process, 0);
+    }
+}
+
+/// None of a process's threads waits any more.
+fn forget_waits(of: u32) {
+    for w in room().waiters.iter_mut().filter(|w| w.process == of) {
+        change(&mut w.process, 0);
     }
 }
 
@@ -321,6 +377,7 @@ pub fn forked(child: usize) {
 pub fn leave_memory() {
     if room::any() {
         memory::leave(process());
+        forget_waits(process());
     }
 }
 
@@ -328,6 +385,7 @@ pub fn leave_memory() {
 pub fn ends(slot: usize) {
     if room::any() {
         memory::leave(slot as u32 + 1);
+        forget_waits(slot as u32 + 1);
         semaphore::ends(slot as u32 + 1);
     }
 }

@@ -65,12 +65,18 @@ fn messages(o: &Object) -> impl Iterator<Item = (u32, Head)> {
 }
 
 pub fn get(l: &mut Local, a: [usize; 6]) -> isize {
-    let r = super::get(Family::Queues, a[0] as i32, a[1], |_| 0, |o| {
-        o.size = QUEUE_MOST;
-        o.unit = take_units(UNITS_FIRST).ok_or(-ENOSPC)?;
-        o.units = UNITS_FIRST as u32;
-        Ok(())
-    });
+    let r = super::get(
+        Family::Queues,
+        a[0] as i32,
+        a[1],
+        |_| 0,
+        |o| {
+            o.size = QUEUE_MOST;
+            o.unit = take_units(UNITS_FIRST).ok_or(-ENOSPC)?;
+            o.units = UNITS_FIRST as u32;
+            Ok(())
+        },
+    );
     event::non_deterministic(l);
     r
 }
@@ -88,33 +94,25 @@ pub fn send(l: &mut Local, a: [usize; 6]) -> isize {
         return -EFAULT;
     }
     let bytes = &bytes[..len];
-    let mut waited = false;
-    until_done(
-        l,
-        None,
-        || {
-            let o = match find(Family::Queues, id) {
-                Ok(o) => o,
-                Err(_) if waited => return Attempt::Done(-EIDRM),
-                Err(e) => return Attempt::Done(e),
-            };
-            if !permits(o, WRITE) {
-                return Attempt::Done(-EACCES);
-            }
-            let fits = o.bytes as u64 + len as u64 <= o.size && u64::from(o.count) < o.size;
-            if fits && make_room(o, span(len)) {
-                put(o, kind, bytes);
-                return Attempt::Done(0);
-            }
-            if flags & IPC_NOWAIT != 0 {
-                return Attempt::Done(-EAGAIN);
-            }
-            waited = true;
-            let word = o.event();
-            Attempt::Blocked(word.as_ptr(), word.load(SeqCst))
-        },
-        || {},
-    )
+    until_done(l, None, |waited| {
+        let o = match find(Family::Queues, id) {
+            Ok(o) => o,
+            Err(_) if waited => return Attempt::Done(-EIDRM),
+            Err(e) => return Attempt::Done(e),
+        };
+        if !permits(o, WRITE) {
+            return Attempt::Done(-EACCES);
+        }
+        let fits = o.bytes as u64 + len as u64 <= o.size && u64::from(o.count) < o.size;
+        if fits && make_room(o, span(len)) {
+            put(o, kind, bytes);
+            return Attempt::Done(0);
+        }
+        if flags & IPC_NOWAIT != 0 {
+            return Attempt::Done(-EAGAIN);
+        }
+        Attempt::Blocked(Blocked::on(Family::Queues, o))
+    })
 }
 
 fn put(o: &mut Object, kind: i64, bytes: &[u8]) {
@@ -200,34 +198,26 @@ pub fn receive(l: &mut Local, a: [usize; 6]) -> isize {
     if flags & MSG_COPY != 0 {
         return -ENOSYS;
     }
-    let mut waited = false;
-    until_done(
-        l,
-        None,
-        || {
-            let o = match find(Family::Queues, id) {
-                Ok(o) => o,
-                Err(_) if waited => return Attempt::Done(-EIDRM),
-                Err(e) => return Attempt::Done(e),
-            };
-            if !permits(o, READ) {
-                return Attempt::Done(-EACCES);
+    until_done(l, None, |waited| {
+        let o = match find(Family::Queues, id) {
+            Ok(o) => o,
+            Err(_) if waited => return Attempt::Done(-EIDRM),
+            Err(e) => return Attempt::Done(e),
+        };
+        if !permits(o, READ) {
+            return Attempt::Done(-EACCES);
+        }
+        if let Some((place, head)) = wanted(o, kind as i64, flags) {
+            if head.len as usize > room_for && flags & MSG_NOERROR == 0 {
+                return Attempt::Done(-E2BIG);
             }
-            if let Some((place, head)) = wanted(o, kind as i64, flags) {
-                if head.len as usize > room_for && flags & MSG_NOERROR == 0 {
-                    return Attempt::Done(-E2BIG);
-                }
-                return Attempt::Done(take(o, place, head, at, room_for));
-            }
-            if flags & IPC_NOWAIT != 0 {
-                return Attempt::Done(-ENOMSG);
-            }
-            waited = true;
-            let word = o.event();
-            Attempt::Blocked(word.as_ptr(), word.load(SeqCst))
-        },
-        || {},
-    )
+            return Attempt::Done(take(o, place, head, at, room_for));
+        }
+        if flags & IPC_NOWAIT != 0 {
+            return Attempt::Done(-ENOMSG);
+        }
+        Attempt::Blocked(Blocked::on(Family::Queues, o))
+    })
 }
 
 fn take(o: &mut Object, place: u32, head: Head, to: usize, room_for: usize) -> isize {

@@ -3,7 +3,7 @@
 //! A part of the run's image that all processes map. What is changed in it goes into the
 //! journal first, as the bytes of a file do, and a rollback plays that back with the rest:
 //! so what one process did to a semaphore is undone together with what another one has
-//! read because of it. Only who waits at the moment is no state.
+//! read because of it.
 //!
 //! ```text
 //! tables of objects | attachments | SEM_UNDO | who waits | units of 4 KiB: values, messages
@@ -41,7 +41,6 @@ pub struct Room {
     pub objects: [[Object; OBJECTS]; 3],
     pub attachments: [Attachment; ATTACHMENTS],
     pub undos: [Undo; UNDOS],
-    /// No state: whoever waits asks again after a recovery.
     pub waiters: [Waiter; WAITERS],
     units: [u64; UNITS / 64],
 }
@@ -147,15 +146,20 @@ pub struct Undo {
     pub adjust: i32,
 }
 
-#[derive(Clone, Copy)]
+/// A thread that waits. It does so in the state as well: one that makes its call again
+/// after a recovery has waited before, and is told if its object has gone since.
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Waiter {
     /// Entry of the process + 1; 0 is none.
     pub process: u32,
-    pub set: u16,
+    pub thread: u32,
+    /// As [`super::Family`].
+    pub family: u16,
+    pub index: u16,
+    /// Of a semaphore: which, and whether for zero, not for more.
     pub number: u16,
-    /// For zero, not for more.
-    pub for_zero: u32,
+    pub for_zero: u16,
 }
 
 /// The room. Under the big lock.
@@ -216,15 +220,6 @@ pub fn put_back(payload: &[u8]) -> bool {
     // SAFETY: a part of the room, which nobody uses during a rollback.
     unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), (BASE + from) as *mut u8, len) };
     true
-}
-
-/// At a recovery, before anybody waits again.
-pub fn forget_waiters() {
-    if any() {
-        for w in room().waiters.iter_mut().filter(|w| w.process != 0) {
-            w.process = 0;
-        }
-    }
 }
 
 /// Takes so many units that follow one another.

@@ -104,29 +104,13 @@ pub fn timed(l: &mut Local, a: [usize; 6]) -> isize {
             None => return -EFAULT,
         },
     };
-    let mut waited = false;
-    let waits_at = core::cell::Cell::new(None::<usize>);
-    until_done(
-        l,
-        end,
-        || attempt(id, ops, &mut waited, &waits_at),
-        || {
-            if let Some(i) = waits_at.take() {
-                room().waiters[i].process = 0;
-            }
-        },
-    )
+    until_done(l, end, |waited| attempt(id, ops, waited))
 }
 
-fn attempt(
-    id: usize,
-    ops: &[Op],
-    waited: &mut bool,
-    waits_at: &core::cell::Cell<Option<usize>>,
-) -> Attempt {
+fn attempt(id: usize, ops: &[Op], waited: bool) -> Attempt {
     let o = match find(Family::Semaphores, id) {
         Ok(o) => o,
-        Err(_) if *waited => return Attempt::Done(-EIDRM),
+        Err(_) if waited => return Attempt::Done(-EIDRM),
         Err(e) => return Attempt::Done(e),
     };
     if ops.iter().any(|op| op.number as u64 >= o.size) {
@@ -140,20 +124,10 @@ fn attempt(
         Err(r) => Attempt::Done(r),
         Ok(Some(blocked)) if blocked.flags & NOWAIT != 0 => Attempt::Done(-EAGAIN),
         Ok(Some(blocked)) => {
-            *waited = true;
-            let set = index_of(Family::Semaphores, o) as u16;
-            let free = room().waiters.iter().position(|w| w.process == 0);
-            if let Some(i) = free {
-                room().waiters[i] = Waiter {
-                    process: process(),
-                    set,
-                    number: blocked.number,
-                    for_zero: (blocked.amount == 0) as u32,
-                };
-                waits_at.set(Some(i));
-            }
-            let word = o.event();
-            Attempt::Blocked(word.as_ptr(), word.load(SeqCst))
+            let mut wait = Blocked::on(Family::Semaphores, o);
+            wait.number = blocked.number;
+            wait.for_zero = blocked.amount == 0;
+            Attempt::Blocked(wait)
         }
         Ok(None) => Attempt::Done(apply(o, ops)),
     }
@@ -256,9 +230,6 @@ fn undo_entry(o: &Object, number: u16, make: bool) -> Option<&'static mut Undo> 
 
 /// A process ends: its operations with SEM_UNDO are taken back.
 pub fn ends(of: u32) {
-    for w in room().waiters.iter_mut().filter(|w| w.process == of) {
-        w.process = 0;
-    }
     for u in room().undos.iter_mut().filter(|u| u.process == of) {
         let o = &mut room().objects[Family::Semaphores as usize][u.set as usize];
         if o.used == MADE && (u.number as u64) < o.size && u.adjust != 0 {
@@ -287,10 +258,7 @@ fn forget_undo(o: &Object, number: Option<u16>) {
 
 pub fn control(l: &mut Local, a: [usize; 6]) -> isize {
     let (number, command, argument) = (a[1], a[2], a[3]);
-    let of_one = matches!(
-        command,
-        GETPID | GETVAL | GETNCNT | GETZCNT | SETVAL
-    );
+    let of_one = matches!(command, GETPID | GETVAL | GETNCNT | GETZCNT | SETVAL);
     if !of_one && !matches!(command, IPC_RMID | IPC_SET | IPC_STAT | GETALL | SETALL) {
         return -EINVAL;
     }
@@ -374,7 +342,11 @@ fn written(all: bool) -> isize {
 fn waiting(o: &Object, number: u16, for_zero: bool) -> isize {
     let set = index_of(Family::Semaphores, o) as u16;
     let of = |w: &&Waiter| {
-        w.process != 0 && w.set == set && w.number == number && (w.for_zero != 0) == for_zero
+        w.process != 0
+            && w.family == Family::Semaphores as u16
+            && w.index == set
+            && w.number == number
+            && (w.for_zero != 0) == for_zero
     };
     room().waiters.iter().filter(of).count() as isize
 }
