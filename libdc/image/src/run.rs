@@ -349,10 +349,7 @@ impl Process {
             word.store(0, Relaxed);
         }
         let words = [&self.request, &self.active, &self.ran, &self.has_image];
-        for word in words
-            .into_iter()
-            .chain([&self.holds_parent, &self.stopped])
-        {
+        for word in words.into_iter().chain([&self.holds_parent, &self.stopped]) {
             word.store(0, Relaxed);
         }
         for counter in self.signals_taken.iter().chain(&self.begun) {

@@ -143,6 +143,7 @@ pub fn all() -> Vec<Session> {
         probe!("futex-cold", "a shared futex in memory that was left alone for long")
             .env("DCRUN_FOLD_MS", "5"),
         probe!("epoll-event", "epoll over eventfds and a pipe"),
+        probe!("epoll-edges", "edges and single shots, of which each must come"),
         probe!("clock-spin", "the time asked for by threads and a handler without pause"),
         probe!("chance", "chance from the kernel, shown and chained").stream(Stream::Chained),
         probe!("credentials", "ids, groups and capabilities given up step by step, by two threads"),

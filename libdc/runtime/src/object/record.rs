@@ -42,8 +42,6 @@ pub const TERMIOS: u32 = 12;
 
 /// Undo: an entry of an epoll set changes: the old entry, whether there was one.
 pub const EPOLL_CHANGED: u32 = 13;
-/// An edge or single shot was reported: open file u32, fd i32.
-pub const EPOLL_REPORTED: u32 = 14;
 
 /// A signal from outside was delivered: thread u32, place u32 (see
 /// [`crate::signal::held`]), siginfo.

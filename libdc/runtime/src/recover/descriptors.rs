@@ -104,7 +104,7 @@ pub fn restore(warm: bool) {
     pipe::put_back(warm);
     if warm {
         epoll::roll_back();
-        epoll::arm_reported();
+        epoll::arm();
     }
     together::come_to(Step::Taken);
     held.close();
