@@ -61,13 +61,29 @@ pub fn before_fork(_l: &mut Local) -> Result<(), isize> {
             Kind::EventFd => true,
             _ => false,
         };
-        // A file that is only mapped has no offset.
-        if !wanted || f.shared != 0 || any_fd(file).is_none() {
-            continue;
+        // What is only mapped has no offset, but a name that may have to be kept.
+        let is_used = any_fd(file).is_some() || is_mapped(file);
+        if wanted && f.shared == 0 && is_used {
+            enter(file, f)?;
         }
-        enter(file, f)?;
     }
     Ok(())
+}
+
+/// Whether stores into an open file's mapping are seen by others.
+fn is_mapped(file: u32) -> bool {
+    let shared = |v: &crate::state::Vma| v.file == file && v.flags & 3 != MAP_PRIVATE;
+    open_file(file).kind == Kind::Regular && space::areas().iter().any(shared)
+}
+
+/// A process of several has mapped a file: whoever takes its last name away is to know that
+/// somebody needs it. (Before a fork nobody else can.)
+pub fn mapped(file: u32) {
+    let f = open_file(file);
+    if super::is_tree() && f.shared == 0 && f.kind == Kind::Regular && regular::rewinds(f) {
+        // Without an entry it is as before: found as long as it has a name.
+        let _ = enter(file, f);
+    }
 }
 
 fn enter(file: u32, f: &mut OpenFile) -> Result<(), isize> {

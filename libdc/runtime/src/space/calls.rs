@@ -80,6 +80,9 @@ pub fn mmap(a: [usize; 6]) -> isize {
     if file != 0 {
         descriptor::hold(file);
         crate::object::regular::note_mapped(file, fd as i32);
+        if is_shared {
+            crate::run::shared::mapped(file);
+        }
         if is_shared && prot & PROT_EXEC == 0 {
             crate::object::regular::note_shared_reading(fd as i32, file);
         }

@@ -274,11 +274,7 @@ pub fn before_store(file: u32, at: u64, from: usize, len: usize) {
     engine().live().stored_in.store(interval(), Relaxed);
     let fd = any_fd(file).or_else(|| {
         // Its descriptor may be closed long since.
-        let slot = high_fd::OBJECT;
-        let fd = place::open_path(place::AT_FDCWD, f.path.as_ptr(), 0, slot).ok()?;
-        Stat::of_fd(fd)
-            .is_ok_and(|st| (st.dev, st.ino) == (f.dev, f.ino))
-            .then_some(fd)
+        nameless::find(f)
     });
     let Some((fd, e)) = fd.and_then(|fd| Some((fd, entry(fd, file)?))) else {
         if !is_new_and_nameless(f) {

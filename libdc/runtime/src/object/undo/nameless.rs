@@ -197,6 +197,32 @@ pub fn is_needed(name: &[u8]) -> bool {
     in_use().any(|f| f.unlinked != 0 && f.path[..f.path_len as usize] == *text(name))
 }
 
+/// A descriptor of a file that is only mapped (O_PATH, high). If another process of the run
+/// has taken its last name away, the record says from now on where it is.
+pub fn find(f: &mut OpenFile) -> Option<i32> {
+    const O_PATH: usize = 0o10000000;
+    let fd = open_named(f, O_PATH | O_CLOEXEC);
+    if failed(fd) {
+        return None;
+    }
+    let fd = crate::uffd::move_high(fd, high_fd::OBJECT);
+    let st = Stat::of_fd(fd).ok()?;
+    if (st.dev, st.ino) != (f.dev, f.ino) {
+        return None;
+    }
+    let mut path = [0u8; PATH_ROOM];
+    let n = crate::object::process::fd_path(fd, &mut path);
+    let is_ours = path[..n]
+        .rsplit(|&b| b == b'/')
+        .next()
+        .is_some_and(|name| name.starts_with(b"kept-"));
+    if is_ours && f.unlinked == 0 {
+        f.unlinked = 1;
+        set_path(f, &path[..n]);
+    }
+    Some(fd)
+}
+
 /// Opens a file where its record says that it is found. If another process of the run has
 /// taken its last name away, that is where the second name was left for those who have the
 /// file open.
