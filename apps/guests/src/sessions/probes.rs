@@ -117,6 +117,7 @@ pub fn all() -> Vec<Session> {
         probe!("sysv-semaphores", "System V semaphores between processes: turns, SEM_UNDO, timeouts"),
         probe!("sysv-messages", "System V message queues between processes"),
         probe!("shared-posix", "memory and a semaphore with names, of two processes; robust mutexes"),
+        probe!("memfd-shared", "memory behind a descriptor without a name, of several processes"),
         probe!("stdin-lines", "lines read from a pipe while they are typed")
             .send("first\nsecond\n")
             .expect("second")

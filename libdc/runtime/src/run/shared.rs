@@ -50,6 +50,7 @@ fn published() -> u64 {
 /// Before a fork: every description whose state is more than its flags gets an entry.
 pub fn before_fork(_l: &mut Local) -> Result<(), isize> {
     share_memory()?;
+    crate::object::inherited_memory::become_files()?;
     for file in 1..=state().root.file_high {
         if state().file_refs[file as usize - 1] == 0 {
             continue;
