@@ -63,6 +63,12 @@ pub fn ctl(_l: &mut Local, a: [usize; 6]) -> isize {
     if known.is_none() && a[1] == CTL_ADD && !has_room() {
         return -ENOSPC;
     }
+    if crate::run::shared::is_changed_by_several(open_file(epoll)) {
+        crate::say!(
+            "an epoll set that several processes change comes back warm only; after the death of all \
+             each has one of its own, with what it has entered itself"
+        );
+    }
     note_change(epoll, fd, known.map(|i| list[i]));
     let r = sys!(EPOLL_CTL, a[0], a[1], a[2], a[3]);
     if failed(r) {

@@ -59,7 +59,7 @@ pub fn before_fork(_l: &mut Local) -> Result<(), isize> {
         let wanted = match f.kind {
             Kind::Regular | Kind::Directory => regular::rewinds(f),
             Kind::Pipe => f.peer != 0,
-            Kind::EventFd => true,
+            Kind::EventFd | Kind::Epoll => true,
             _ => false,
         };
         // What is only mapped has no offset, but a name that may have to be kept.
@@ -110,10 +110,13 @@ fn enter(file: u32, f: &mut OpenFile) -> Result<(), isize> {
     f.shared = at as u32 + 1;
     match f.kind {
         Kind::Pipe => pipe::touched(),
+        Kind::Epoll => s.made[1].store(0, Relaxed),
         // The state of the last commit, until the next one.
         _ => f.touched = 0,
     }
-    regular::touch(file);
+    if f.kind != Kind::Epoll {
+        regular::touch(file);
+    }
     Ok(())
 }
 
@@ -297,6 +300,16 @@ pub fn fetch(pid: i32, fd: i32) -> isize {
     let r = sys!(PIDFD_GETFD, pidfd, fd, 0);
     sys!(CLOSE, pidfd);
     r
+}
+
+/// This process changes something of which each has a table of its own (an epoll set). True
+/// if another one has done so as well.
+pub fn is_changed_by_several(f: &OpenFile) -> bool {
+    let own = engine().slot as i32 + 1;
+    of(f).is_some_and(|(_, s)| {
+        let last = s.made[1].swap(own, Relaxed);
+        s.users.load(Relaxed) > 1 && last != 0 && last != own
+    })
 }
 
 /// Whether this process is the one that makes an entry again.
