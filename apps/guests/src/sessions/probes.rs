@@ -82,6 +82,18 @@ fn interrupts() -> Session {
         .interrupt("ok")
 }
 
+fn edges() -> Session {
+    let session = probe!(
+        "epoll-edges",
+        "edges and single shots of lines from outside, of which each must come"
+    );
+    (1..=16).fold(session.expect("ready"), |session, number| {
+        session
+            .send(format!("of {number}\n"))
+            .expect(format!("line {number}: of {number}\\b"))
+    })
+}
+
 fn job_control() -> Session {
     let session = probe!(
         "job-control",
@@ -145,7 +157,7 @@ pub fn all() -> Vec<Session> {
         probe!("futex-cold", "a shared futex in memory that was left alone for long")
             .env("DCRUN_FOLD_MS", "5"),
         probe!("epoll-event", "epoll over eventfds and a pipe"),
-        probe!("epoll-edges", "edges and single shots, of which each must come"),
+        edges(),
         probe!("clock-spin", "the time asked for by threads and a handler without pause"),
         probe!("chance", "chance from the kernel, shown and chained").stream(Stream::Chained),
         probe!("credentials", "ids, groups and capabilities given up step by step, by two threads"),
