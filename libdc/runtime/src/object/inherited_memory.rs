@@ -10,7 +10,6 @@
 //! Seals cannot be added to such a file (EPERM, as with F_SEAL_SEAL). What was sent to
 //! somebody else by a message stays a memfd as well, because he would not get the file; that
 //! is said when another process of the run could write it.
-#![allow(unsafe_code)]
 
 use super::descriptor::*;
 use super::memfd;

@@ -3,7 +3,6 @@
 //! A segment is a file beside the image, and is mapped as other shared files are: its
 //! stores are found by page, and undone. It goes when nobody has it attached any more and
 //! it was removed; its file goes after the commit that says so.
-#![allow(unsafe_code)]
 
 use super::room::*;
 use super::*;

@@ -13,7 +13,6 @@
 //! the kernel has none of them. What has a key is known by it to the processes of this run
 //! only, and ends with the run, which is said; a key that somebody outside of the run uses
 //! already is refused, because those two would not meet.
-#![allow(unsafe_code)]
 
 pub mod memory;
 pub mod queue;

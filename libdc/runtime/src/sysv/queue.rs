@@ -8,7 +8,6 @@
 //! head                                            tail
 //!   | type, length | bytes, in eights | type 0, .. | ..
 //! ```
-#![allow(unsafe_code)]
 
 use super::room::*;
 use super::*;
@@ -43,9 +42,7 @@ fn span(len: usize) -> usize {
 }
 
 fn head_at(o: &Object, at: u32) -> &'static mut Head {
-    // SAFETY: offsets of messages are those of heads in the units of the queue; under the
-    // big lock.
-    unsafe { &mut *((o.at() + at as usize) as *mut Head) }
+    &mut values::<Head>(o, at as usize, 1)[0]
 }
 
 /// Where its messages lie.
@@ -123,11 +120,7 @@ fn put(o: &mut Object, kind: i64, bytes: &[u8]) {
         len: bytes.len() as u32,
         _pad: 0,
     };
-    // SAFETY: there is room behind the head.
-    unsafe {
-        let to = (o.at() + at as usize + HEAD) as *mut u8;
-        core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
-    }
+    values(o, at as usize + HEAD, bytes.len()).copy_from_slice(bytes);
     let mut new = *o;
     new.tail = at + span(bytes.len()) as u32;
     new.count += 1;
@@ -160,11 +153,8 @@ fn make_room(o: &mut Object, len: usize) -> bool {
     let mut to = 0;
     for (at, head) in messages(o) {
         let len = span(head.len as usize);
-        // SAFETY: each moves to the front, or to other units, which have room for all.
-        unsafe {
-            let from = (o.at() + at as usize) as *const u8;
-            core::ptr::copy(from, (new.at() + to) as *mut u8, len);
-        }
+        // Each to the front, or to other units, which have room for all.
+        move_bytes(o.at() + at as usize, new.at() + to, len);
         to += len;
     }
     if new.unit != o.unit {
@@ -222,11 +212,7 @@ pub fn receive(l: &mut Local, a: [usize; 6]) -> isize {
 
 fn take(o: &mut Object, place: u32, head: Head, to: usize, room_for: usize) -> isize {
     let len = (head.len as usize).min(room_for);
-    // SAFETY: the bytes of a message of the queue.
-    let bytes = unsafe {
-        let from = (o.at() + place as usize + HEAD) as *const u8;
-        core::slice::from_raw_parts(from, len)
-    };
+    let bytes = values(o, place as usize + HEAD, len);
     // First the program has it: what cannot be given stays.
     if !user::write(to, &head.kind) || !user::write_bytes(to + 8, bytes) {
         return -EFAULT;

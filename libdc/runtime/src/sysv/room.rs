@@ -222,6 +222,25 @@ pub fn put_back(payload: &[u8]) -> bool {
     true
 }
 
+/// Values of an object in its units, from an offset on; none outside of them.
+pub fn values<T>(o: &Object, from: usize, count: usize) -> &'static mut [T] {
+    let room = o.units as usize * UNIT;
+    let fits = count
+        .checked_mul(size_of::<T>())
+        .and_then(|len| len.checked_add(from))
+        .is_some_and(|end| end <= room);
+    let count = if fits { count } else { 0 };
+    // SAFETY: a part of the object's units, which are mapped and aligned to pages; what lies
+    // there is plain, and the lock of the run is held.
+    unsafe { core::slice::from_raw_parts_mut((o.at() + from) as *mut T, count) }
+}
+
+/// Moves bytes within the room; the places may overlap.
+pub fn move_bytes(from: usize, to: usize, len: usize) {
+    // SAFETY: the callers name parts of units that are theirs; under the lock of the run.
+    unsafe { core::ptr::copy(from as *const u8, to as *mut u8, len) };
+}
+
 /// Takes so many units that follow one another.
 pub fn take_units(count: usize) -> Option<u32> {
     let mut run = 0;

@@ -3,7 +3,6 @@
 //! An operation is tried under the run's lock: all of it or nothing. Where it would wait,
 //! the thread sleeps on the set's futex without the lock, and tries again when the set has
 //! changed.
-#![allow(unsafe_code)]
 
 use super::room::*;
 use super::*;
@@ -41,8 +40,7 @@ struct Op {
 }
 
 fn semaphores(o: &Object) -> &'static mut [Semaphore] {
-    // SAFETY: the units of the set, which have room for as many; under the big lock.
-    unsafe { core::slice::from_raw_parts_mut(o.at() as *mut Semaphore, o.size as usize) }
+    values(o, 0, o.size as usize)
 }
 
 pub fn get(l: &mut Local, a: [usize; 6]) -> isize {
