@@ -15,7 +15,8 @@ use crate::machine::signals;
 /// Whether the end of a process is committed, and all of it done.
 pub fn has_ended(p: &Process, published: u64) -> bool {
     let ended = p.ended.load(Acquire);
-    ended != 0 && ended <= published && p.left.load(Acquire) != 0
+    let left = p.left.load(Acquire);
+    ended != 0 && ended <= published && left != 0 && left == p.id.load(Acquire)
 }
 
 /// The entry of the process whose worker has this number.

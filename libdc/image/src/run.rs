@@ -7,6 +7,8 @@
 //!            + 0x0040_1000   table of what they share: 128 bytes each
 //!            + 0x0060_0000   contents of pipes: two buffers for each shared object
 //!            + 0x0d00_0000   stacks of parents whose children run on a copy (vfork)
+//!            + 0x0f00_0000   System V objects: what is changed there has a before-image in
+//!                            the journal, as files have
 //! ```
 //!
 //! None of it is rolled back by copying. What belongs to a state carries the number of
@@ -36,7 +38,7 @@ pub const CONTENTS_OFFSET: usize = 0x60_0000;
 pub const CONTENTS_LEN: usize = 64 << 10;
 const _: () = assert!(SHARED_OFFSET + SHARED_MAX * size_of::<Shared>() <= CONTENTS_OFFSET);
 const _: () = assert!(CONTENTS_OFFSET + SHARED_MAX * 2 * CONTENTS_LEN <= SPARE_OFFSET);
-const _: () = assert!(SPARE_OFFSET + SPARE_MAX * SPARE_LEN <= RUN_LEN);
+const _: () = assert!(SPARE_OFFSET + SPARE_MAX * SPARE_LEN <= SYSV_OFFSET);
 const _: () = assert!(size_of::<Process>() == 1024);
 const _: () = assert!(size_of::<Run>() <= PROCESSES_OFFSET);
 
@@ -45,6 +47,10 @@ const _: () = assert!(size_of::<Run>() <= PROCESSES_OFFSET);
 pub const SPARE_OFFSET: usize = 0xd00_0000;
 pub const SPARE_LEN: usize = 64 << 10;
 pub const SPARE_MAX: usize = 512;
+
+/// The objects of System V that the run has: tables, semaphores, queued messages.
+pub const SYSV_OFFSET: usize = 0xf00_0000;
+pub const SYSV_LEN: usize = RUN_LEN - SYSV_OFFSET;
 
 /// So many threads of a process have their calls counted ([`Process::begun`]).
 pub const BEGUN: usize = 64;
@@ -154,8 +160,9 @@ pub struct Process {
     pub ran: AtomicU32,
     /// Raised when one of its children has changed; a futex.
     pub child_event: AtomicU32,
-    /// Nonzero when it has done all that it does at its end.
-    pub left: AtomicU32,
+    /// Its own number when it has done all that it does at its end. (A number, because its
+    /// entry may be another process's by then.)
+    pub left: AtomicI32,
     /// Nonzero while its parent waits for it to exec or to end (vfork); a futex.
     pub holds_parent: AtomicU32,
     /// Nonzero once it has pages in an image of its own.
@@ -256,7 +263,7 @@ impl Process {
             active: AtomicU32::new(0),
             ran: AtomicU32::new(0),
             child_event: AtomicU32::new(0),
-            left: AtomicU32::new(0),
+            left: AtomicI32::new(0),
             holds_parent: AtomicU32::new(0),
             has_image: AtomicU32::new(0),
             stopped: AtomicU32::new(0),
@@ -356,10 +363,7 @@ impl Process {
             word.store(0, Relaxed);
         }
         let words = [&self.request, &self.active, &self.ran, &self.has_image];
-        for word in words
-            .into_iter()
-            .chain([&self.holds_parent, &self.left, &self.stopped])
-        {
+        for word in words.into_iter().chain([&self.holds_parent, &self.stopped]) {
             word.store(0, Relaxed);
         }
         for counter in self.signals_taken.iter().chain(&self.begun) {
@@ -368,6 +372,7 @@ impl Process {
         for word in [&self.changed, &self.change_untold, &self.thawed] {
             word.store(0, Relaxed);
         }
+        self.left.store(0, Relaxed);
         self.companion.store(0, Relaxed);
         self.child_event.store(0, Relaxed);
         self.worker.store(0, Relaxed);

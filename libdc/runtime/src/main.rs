@@ -40,6 +40,7 @@ mod run;
 mod signal;
 mod space;
 mod state;
+mod sysv;
 mod table;
 mod thread;
 mod trace;

@@ -11,7 +11,7 @@ use crate::engine::engine;
 use crate::log::shapes::{self, Shape};
 use crate::machine::frame::Local;
 use crate::machine::sys::failed;
-use crate::{event, object, run, signal, space, thread};
+use crate::{event, object, run, signal, space, sysv, thread};
 use core::sync::atomic::{AtomicU64, Ordering::*};
 
 /// What a call is to the theory of consistent recovery. What depends on the
@@ -195,9 +195,9 @@ static ROWS: &[Row] = &[
     r(26, "msync", Free(object::sync::call), D, false, "as fsync"),
     r(27, "mincore", Pass, D, false, ""),
     r(28, "madvise", Locked(|_, a| space::calls::madvise(a)), D, false, ""),
-    r(29, "shmget", Refuse(38, "System V shared memory is not kept yet"), D, false, ""),
-    r(30, "shmat", Refuse(38, "System V shared memory is not kept yet"), D, false, ""),
-    r(31, "shmctl", Refuse(38, "System V shared memory is not kept yet"), D, false, ""),
+    r(29, "shmget", Locked(sysv::memory::get), D, false, "within the run; keys that others use are refused"),
+    r(30, "shmat", Locked(sysv::memory::attach), D, false, "kept, warm and cold"),
+    r(31, "shmctl", Locked(sysv::memory::control), D, false, "kept, warm and cold"),
     r(32, "dup", Locked(object::descriptor::dup), D, false, ""),
     r(33, "dup2", Free(object::descriptor::dup2), D, false, ""),
     r(34, "pause", Wait, N, false, ""),
@@ -230,14 +230,14 @@ static ROWS: &[Row] = &[
     r(61, "wait4", Free(run::wait::wait4), D, true, "from the run's table of processes"),
     r(62, "kill", Free(run::signals::send), D, false, "within the run: its own; to others: a send"),
     r(63, "uname", Pass, D, false, ""),
-    r(64, "semget", Unknown, N, false, ""),
-    r(65, "semop", Unknown, N, false, ""),
-    r(66, "semctl", Unknown, N, false, ""),
-    r(67, "shmdt", Refuse(38, "System V shared memory is not kept yet"), D, false, ""),
-    r(68, "msgget", Unknown, N, false, ""),
-    r(69, "msgsnd", Unknown, N, false, ""),
-    r(70, "msgrcv", Unknown, N, false, ""),
-    r(71, "msgctl", Unknown, N, false, ""),
+    r(64, "semget", Locked(sysv::semaphore::get), D, false, "as shmget"),
+    r(65, "semop", Free(sysv::semaphore::operate), D, false, "kept, warm and cold"),
+    r(66, "semctl", Locked(sysv::semaphore::control), D, false, "kept, warm and cold"),
+    r(67, "shmdt", Locked(sysv::memory::detach), D, false, "kept, warm and cold"),
+    r(68, "msgget", Locked(sysv::queue::get), D, false, "as shmget"),
+    r(69, "msgsnd", Free(sysv::queue::send), D, false, "kept, warm and cold"),
+    r(70, "msgrcv", Free(sysv::queue::receive), D, false, "kept, warm and cold"),
+    r(71, "msgctl", Locked(sysv::queue::control), D, false, "kept, warm and cold"),
     r(72, "fcntl", Free(object::descriptor::fcntl), D, false, ""),
     r(73, "flock", Free(object::lock::flock), N, true, "taken again cold; to release it commits what was changed"),
     r(74, "fsync", Free(object::sync::call), D, false, "what was changed is committed before"),
@@ -386,7 +386,7 @@ static ROWS: &[Row] = &[
     r(217, "getdents64", Locked(object::regular::getdents), N, false, ""),
     r(218, "set_tid_address", Locked(thread::set_tid_address), D, false, ""),
     r(219, "restart_syscall", Pass, D, false, ""),
-    r(220, "semtimedop", Unknown, N, false, ""),
+    r(220, "semtimedop", Free(sysv::semaphore::timed), D, false, "as semop"),
     r(221, "fadvise64", Pass, D, false, "nothing that a rollback must undo"),
     r(222, "timer_create", Locked(object::timers::create), D, false, ""),
     r(223, "timer_settime", Locked(object::timers::settime), N, false, ""),

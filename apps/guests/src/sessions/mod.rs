@@ -32,7 +32,7 @@ pub fn sessions() -> Vec<Session> {
     all.extend([batch::go(), batch::static_musl(), batch::static_glibc()]);
     all.extend([batch::xz(), batch::cc1()]);
     all.extend([trees::pipelines(), trees::jobs(), trees::make()]);
-    all.extend([trees::git(), trees::python()]);
+    all.extend([trees::git(), trees::python(), trees::python_shared()]);
     all.extend(probes::all());
     all
 }

@@ -82,6 +82,18 @@ fn interrupts() -> Session {
         .interrupt("ok")
 }
 
+fn edges() -> Session {
+    let session = probe!(
+        "epoll-edges",
+        "edges and single shots of lines from outside, of which each must come"
+    );
+    (1..=16).fold(session.expect("ready"), |session, number| {
+        session
+            .send(format!("of {number}\n"))
+            .expect(format!("line {number}: of {number}\\b"))
+    })
+}
+
 fn job_control() -> Session {
     let session = probe!(
         "job-control",
@@ -114,6 +126,11 @@ pub fn all() -> Vec<Session> {
         probe!("memory-memfd", "memory behind a descriptor without a name"),
         probe!("pipe-self", "a pipe from a program to itself, with bytes in it"),
         probe!("pipe-threads", "threads that talk over pipes of their own"),
+        probe!("sysv-memory", "a System V segment of several processes, attached, inherited and removed"),
+        probe!("sysv-semaphores", "System V semaphores between processes: turns, SEM_UNDO, timeouts"),
+        probe!("sysv-messages", "System V message queues between processes"),
+        probe!("shared-posix", "memory and a semaphore with names, of two processes; robust mutexes"),
+        probe!("memfd-shared", "memory behind a descriptor without a name, of several processes"),
         probe!("stdin-lines", "lines read from a pipe while they are typed")
             .send("first\nsecond\n")
             .expect("second")
@@ -141,6 +158,7 @@ pub fn all() -> Vec<Session> {
         probe!("futex-cold", "a shared futex in memory that was left alone for long")
             .env("DCRUN_FOLD_MS", "5"),
         probe!("epoll-event", "epoll over eventfds and a pipe"),
+        edges(),
         probe!("clock-spin", "the time asked for by threads and a handler without pause"),
         probe!("chance", "chance from the kernel, shown and chained").stream(Stream::Chained),
         probe!("credentials", "ids, groups and capabilities given up step by step, by two threads"),

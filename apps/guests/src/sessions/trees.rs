@@ -190,3 +190,74 @@ if __name__ == "__main__":
     .stream(Stream::Exact)
     .patience_s(60)
 }
+
+pub fn python_shared() -> Session {
+    Session::new(
+        "tree-python-shared",
+        "python3: processes with locks, values and memory in common, events, queues, a pool of futures",
+        Program::Installed("/usr/bin/python3"),
+    )
+    .env("PYTHONHASHSEED", "0")
+    .env("PYTHONDONTWRITEBYTECODE", "1")
+    .file("share.py", || {
+        br#"import multiprocessing as mp, os, subprocess
+from multiprocessing import shared_memory
+from concurrent.futures import ProcessPoolExecutor
+
+def say(text):
+    os.write(1, (text + "\n").encode())
+
+def adds(lock, total, array, n):
+    for i in range(20):
+        with lock:
+            total.value += i * n
+            array[n] += i
+
+def square(x):
+    return x * x
+
+def fills(name, n):
+    m = shared_memory.SharedMemory(name=name)
+    for i in range(n, m.size, 4):
+        m.buf[i] = (i * 7 + n) % 251
+    m.close()
+
+def waits(event, queue, n):
+    event.wait()
+    queue.put(n * 10)
+
+def main():
+    mp.set_start_method("fork")
+    for r in range(4):
+        lock, total, array = mp.Lock(), mp.Value("i", 0, lock=False), mp.Array("i", 4, lock=False)
+        workers = [mp.Process(target=adds, args=(lock, total, array, n)) for n in range(4)]
+        for w in workers: w.start()
+        for w in workers: w.join()
+        say(f"locked {r}: {total.value} {list(array)}")
+        subprocess.run(["/bin/true"])
+        m = shared_memory.SharedMemory(create=True, size=40000)
+        workers = [mp.Process(target=fills, args=(m.name, n)) for n in range(4)]
+        for w in workers: w.start()
+        for w in workers: w.join()
+        say(f"filled {r}: {sum(m.buf)}")
+        m.close(); m.unlink()
+        event, queue = mp.Event(), mp.Queue()
+        workers = [mp.Process(target=waits, args=(event, queue, n)) for n in range(3)]
+        for w in workers: w.start()
+        event.set()
+        say(f"waited {r}: {sorted(queue.get() for _ in workers)}")
+        for w in workers: w.join()
+        with ProcessPoolExecutor(2) as pool:
+            say(f"pool {r}: {sum(pool.map(square, range(100)))}")
+    say("ok")
+
+if __name__ == "__main__":
+    main()
+"#
+        .to_vec()
+    })
+    .args(["share.py"])
+    .channel(Channel::Pipe)
+    .stream(Stream::Exact)
+    .patience_s(60)
+}

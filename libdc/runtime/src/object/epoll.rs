@@ -1,9 +1,11 @@
 //! epoll: the interest list is kept in the state and made again at recovery.
 //!
 //! state:    entries of (epoll file, fd, events, data)
-//! restore:  warm: the instance lives; changes since the commit are taken back,
-//!           edges reported since are armed again. Cold: a new instance with
-//!           every entry of the commit, in which an edge may be reported twice
+//! restore:  warm: the instance lives; changes since the commit are taken back, and
+//!           every edge and single shot is armed again, because a worker that
+//!           died in the call has taken some that no record tells of. Cold: a
+//!           new instance with every entry of the commit. So an edge may be
+//!           reported twice, but never not at all
 //! survives: warm and cold
 #![allow(unsafe_code)]
 
@@ -60,6 +62,12 @@ pub fn ctl(_l: &mut Local, a: [usize; 6]) -> isize {
         .position(|e| e.epoll == epoll && e.fd == fd && e.target == target);
     if known.is_none() && a[1] == CTL_ADD && !has_room() {
         return -ENOSPC;
+    }
+    if crate::run::shared::is_changed_by_several(open_file(epoll)) {
+        crate::say!(
+            "an epoll set that several processes change comes back warm only; after the death of all \
+             each has one of its own, with what it has entered itself"
+        );
     }
     note_change(epoll, fd, known.map(|i| list[i]));
     let r = sys!(EPOLL_CTL, a[0], a[1], a[2], a[3]);
@@ -182,9 +190,7 @@ pub fn wait(l: &mut Local, a: [usize; 6]) -> isize {
     r
 }
 
-/// An edge or a single shot is reported once. Should the program be rolled
-/// back to before it, the entry must be armed again; once committed, a single
-/// shot is over.
+/// A single shot that was reported is over, once that is committed.
 fn note_reported(l: &mut Local, a: &[usize; 6], n: usize) {
     let _guard = engine().lock.acquire(l);
     let Some(epoll) = known_file(a[0] as i32) else {
@@ -194,17 +200,11 @@ fn note_reported(l: &mut Local, a: &[usize; 6], n: usize) {
         let Some((_, data)) = event_at(a[1] + i * 12) else {
             return;
         };
-        let found = entries().iter_mut().find(|e| {
-            e.epoll == epoll && e.data == data && e.events & (EPOLLET | EPOLLONESHOT) != 0
-        });
+        let found = entries()
+            .iter_mut()
+            .find(|e| e.epoll == epoll && e.data == data && e.events & EPOLLONESHOT != 0);
         if let Some(e) = found {
-            record::append(
-                record::EPOLL_REPORTED,
-                &[&epoll.to_le_bytes(), &e.fd.to_le_bytes()],
-            );
-            if e.events & EPOLLONESHOT != 0 {
-                e.events &= PRIVATE;
-            }
+            e.events &= PRIVATE;
         }
     }
 }
@@ -367,20 +367,15 @@ fn control(epfd: i32, op: usize, e: &EpollEntry) -> isize {
     sys!(EPOLL_CTL, epfd, op, fd, b.as_ptr())
 }
 
-/// At warm recovery: what was reported since the commit may be reported again.
-pub fn arm_reported() {
-    for r in crate::object::record::own(0) {
-        if r.kind != record::EPOLL_REPORTED {
-            continue;
-        }
-        let (Some(epoll), Some(fd)) = (
-            record::value_of::<u32>(r.payload),
-            record::value_of::<i32>(&r.payload[4..]),
-        ) else {
-            continue;
-        };
-        let Some(epfd) = any_fd(epoll) else { continue };
-        if let Some(e) = entries().iter().find(|e| e.epoll == epoll && e.fd == fd) {
+/// At warm recovery: what was reported since the commit is reported again. What that was
+/// is known to nobody: a worker may have died in the call, when the kernel had given it
+/// its edges. So all are armed.
+pub fn arm() {
+    for e in entries() {
+        if e.epoll != 0
+            && e.events & (EPOLLET | EPOLLONESHOT) != 0
+            && let Some(epfd) = any_fd(e.epoll)
+        {
             control(epfd, CTL_MOD, e);
         }
     }

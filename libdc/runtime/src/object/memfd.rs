@@ -72,6 +72,8 @@ pub struct MemoryObject {
     pub room: u64,
     /// Bytes in it, as fstat tells.
     pub size: u64,
+    /// Nonzero: a descriptor of it was sent by a message.
+    pub sent: u64,
     /// Ended by NUL.
     pub name: [u8; 256],
 }
@@ -187,6 +189,7 @@ pub fn create(_l: &mut Local, a: [usize; 6]) -> isize {
         base,
         room: UNIT,
         size: 0,
+        sent: 0,
         name,
     };
     if failed(map_window(object, fd)) {
@@ -242,6 +245,40 @@ pub fn closed(file: u32) {
         let (from, to) = (object.base as usize, (object.base + object.room) as usize);
         sys!(MUNMAP, from, to - from);
         space::discard(from, to);
+    }
+}
+
+/// Whether a description is one of this object.
+pub fn is_of(file: u32, i: usize) -> bool {
+    let f = open_file(file);
+    f.kind == Kind::MemFd && f.words[OBJECT] as usize == i + 1
+}
+
+/// Another description of an object, to read from, if it has a descriptor.
+pub fn opened_anew(i: usize) -> isize {
+    let fd = (0..state().root.fd_high as i32)
+        .find(|&fd| known_file(fd).is_some_and(|file| is_of(file, i)));
+    match fd {
+        Some(fd) => reopened(fd, O_CLOEXEC),
+        None => -EBADF,
+    }
+}
+
+/// The object is a file by now.
+pub fn left(i: usize) {
+    let o = &mut state().memory_objects[i];
+    o.used = 0;
+    let (from, to) = (o.base as usize, (o.base + o.room) as usize);
+    sys!(MUNMAP, from, to - from);
+    space::discard(from, to);
+}
+
+/// A descriptor of it goes to another process by a message.
+pub fn sent(fd: i32) {
+    if let Some(o) = object_of_fd(fd)
+        && o.sent == 0
+    {
+        o.sent = 1;
     }
 }
 

@@ -27,6 +27,7 @@ pub mod eventfd;
 pub mod exec;
 pub mod group;
 pub mod identity;
+pub mod inherited_memory;
 pub mod inotify;
 pub mod input;
 pub mod limits;

@@ -201,6 +201,9 @@ fn perform(l: &mut Local, c: Call, at: Option<u64>) -> isize {
 /// without the lock, for it may be one of them who makes the room. How much is out
 /// is state: a rollback into the middle goes on from there.
 fn stream(l: &mut Local, fd: i32, c: &Call) -> isize {
+    const PIPE_BUF: usize = 4096;
+    // A pipe that poll(2) calls full may have room in its last page.
+    let mut has_rest = c.len <= PIPE_BUF && matches!(c.nr, nr::WRITE | nr::WRITEV);
     let last = loop {
         let done = state().threads[l.slot as usize].moved_bytes;
         let Some(mut part) = c.behind(done) else {
@@ -228,7 +231,9 @@ fn stream(l: &mut Local, fd: i32, c: &Call) -> isize {
             continue;
         }
         if !alone && waits_for_room(file, fd) {
-            if !poll::ready_now(fd, poll::POLLOUT) {
+            let is_pipe = descriptor::open_file(file).kind == Kind::Pipe;
+            let tries = core::mem::replace(&mut has_rest, false) && is_pipe;
+            if !tries && !poll::ready_now(fd, poll::POLLOUT) {
                 drop(guard);
                 match poll::wait_for(l, fd, poll::POLLOUT) {
                     Ok(()) => continue,

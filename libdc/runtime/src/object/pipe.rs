@@ -190,6 +190,11 @@ fn transfer(
         let threads = !crate::run::is_alone();
         let blocks = f.flags as usize & O_NONBLOCK == 0;
         if threads && blocks && !poll::ready_now(fd, ready) {
+            if let Some(r) = write_into_rest(nr, &a) {
+                TOUCHED.store(true, Relaxed);
+                note(l, r);
+                return Some(r);
+            }
             drop(guard);
             match poll::wait_for(l, fd, ready) {
                 Ok(()) => continue,
@@ -217,6 +222,21 @@ fn transfer(
             }
         }
     }
+}
+
+/// A pipe without a free page counts as full for poll(2), and may have room in its last one
+/// all the same, in which a write need not wait. (Where a user has many pipes, a new one
+/// has a single page: pipe(7).) None if it would wait.
+fn write_into_rest(nr: usize, a: &[usize; 6]) -> Option<isize> {
+    const RWF_NOWAIT: usize = 8;
+    const AT_POSITION: isize = -1;
+    let one = [a[1], a[2]];
+    let r = match nr {
+        nr::WRITE => sys!(PWRITEV2, a[0], one.as_ptr(), 1, AT_POSITION, 0, RWF_NOWAIT),
+        nr::WRITEV => sys!(PWRITEV2, a[0], a[1], a[2], AT_POSITION, 0, RWF_NOWAIT),
+        _ => return None,
+    };
+    (r != -EAGAIN && r != -EINTR).then_some(r)
 }
 
 /// Whether a pipe of our own was written to, read from or closed since the commit.

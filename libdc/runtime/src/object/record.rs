@@ -42,8 +42,6 @@ pub const TERMIOS: u32 = 12;
 
 /// Undo: an entry of an epoll set changes: the old entry, whether there was one.
 pub const EPOLL_CHANGED: u32 = 13;
-/// An edge or single shot was reported: open file u32, fd i32.
-pub const EPOLL_REPORTED: u32 = 14;
 
 /// A signal from outside was delivered: thread u32, place u32 (see
 /// [`crate::signal::held`]), siginfo.
@@ -88,9 +86,12 @@ pub const CUTTING: u32 = 28;
 /// A lock was taken that goes with the first close of its file: see [`super::lock`].
 pub const LOCKED: u32 = 29;
 
+/// Undo: a change of a System V object: see [`crate::sysv::room`].
+pub const SYSTEM_V: u32 = 30;
+
 /// Whether a record tells how to undo a change of files.
 pub fn is_undo(kind: u32) -> bool {
-    (FILE_SIZE..=META).contains(&kind) || matches!(kind, ATTRIBUTE | WROTE)
+    (FILE_SIZE..=META).contains(&kind) || matches!(kind, ATTRIBUTE | WROTE | SYSTEM_V)
 }
 
 /// Whether it must have reached the storage before the deed may. (What a WROTE says is

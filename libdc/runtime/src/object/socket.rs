@@ -415,7 +415,10 @@ fn brings_descriptors(at: usize) -> bool {
         return false;
     }
     let mut any = false;
-    message::each_descriptor(&bytes[..len], |fd| any |= file_of(fd).is_some());
+    message::each_descriptor(&bytes[..len], |fd| {
+        any |= file_of(fd).is_some();
+        super::memfd::sent(fd);
+    });
     any
 }
 

@@ -104,7 +104,7 @@ pub fn restore(warm: bool) {
     pipe::put_back(warm);
     if warm {
         epoll::roll_back();
-        epoll::arm_reported();
+        epoll::arm();
     }
     together::come_to(Step::Taken);
     held.close();
@@ -189,7 +189,7 @@ impl Held {
             let Some((at, shared)) = run::shared::of(f) else {
                 continue;
             };
-            if any_fd(file).is_none() || !run::shared::claim(shared) {
+            if f.kind == Kind::Epoll || any_fd(file).is_none() || !run::shared::claim(shared) {
                 continue;
             }
             let made = match f.kind {

@@ -18,7 +18,7 @@ use crate::machine::sys::{errno::*, failed};
 use crate::machine::{futex, user};
 use crate::object::cpu_time::CpuTime;
 use crate::space::{self, gather};
-use crate::{event, fatal, object, signal, sys, thread};
+use crate::{event, fatal, object, signal, sys, sysv, thread};
 use core::sync::atomic::Ordering::*;
 use dc_image::boot::high_fd;
 use dc_image::run::{Life, PROCESS_MAX, SPARE_LEN, SPARE_MAX, SPARE_OFFSET};
@@ -148,6 +148,7 @@ pub fn fork(l: &mut Local, w: Wanted) -> isize {
     child.real.store(r as i32, Relaxed);
     child.id.store(r as i32, SeqCst);
     shared::forked();
+    sysv::forked(slot);
     if w.flags & CLONE_PARENT_SETTID != 0 {
         user::write(w.parent_tid, &(r as i32));
     }

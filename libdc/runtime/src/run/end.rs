@@ -11,7 +11,7 @@ use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::futex;
 use crate::machine::sys::failed;
-use crate::{commit, event, signal, sys};
+use crate::{commit, event, signal, sys, sysv};
 use core::sync::atomic::Ordering::*;
 use dc_image::Status;
 use dc_image::boot::high_fd;
@@ -40,11 +40,13 @@ pub fn end(l: &mut Local, how: How) -> ! {
         end_run(l, how);
     }
     let (e, p) = (engine(), me());
+    let id = p.id.load(Relaxed);
     birth::leave_memory();
     event::leaves(l);
     note_usage(p);
     p.status.store(how.status(), Relaxed);
     leave_children();
+    sysv::ends(e.slot);
     p.ended.store(e.store.published() + 1, SeqCst);
     if e.slot == 0 {
         note_status(how);
@@ -69,7 +71,10 @@ pub fn end(l: &mut Local, how: How) -> ! {
     run().ends.fetch_add(1, SeqCst);
     crate::thread::last::nobody_goes_on(l);
     e.lock.give_up();
-    p.left.store(1, SeqCst);
+    // From here on the parent may give the entry to its next child.
+    if p.id.load(SeqCst) == id {
+        p.left.store(id, SeqCst);
+    }
     leave(how)
 }
 
@@ -157,6 +162,7 @@ pub fn kill_other(l: &mut Local, slot: usize) -> isize {
         return 0;
     }
     event::leaves(l);
+    sysv::ends(slot);
     p.status.store(signal::SIGKILL as u32, Relaxed);
     p.ended.store(engine().store.published() + 1, SeqCst);
     for (_, child) in all() {
@@ -169,7 +175,7 @@ pub fn kill_other(l: &mut Local, slot: usize) -> isize {
         note_status(How::Signal(signal::SIGKILL));
     }
     let real = p.real.load(Relaxed);
-    p.left.store(1, SeqCst);
+    p.left.store(p.id.load(Relaxed), SeqCst);
     sys!(KILL, real, signal::SIGKILL);
     let companion = p.companion.swap(0, SeqCst);
     if companion != 0 {

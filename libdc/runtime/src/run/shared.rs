@@ -50,6 +50,7 @@ fn published() -> u64 {
 /// Before a fork: every description whose state is more than its flags gets an entry.
 pub fn before_fork(_l: &mut Local) -> Result<(), isize> {
     share_memory()?;
+    crate::object::inherited_memory::become_files()?;
     for file in 1..=state().root.file_high {
         if state().file_refs[file as usize - 1] == 0 {
             continue;
@@ -58,16 +59,32 @@ pub fn before_fork(_l: &mut Local) -> Result<(), isize> {
         let wanted = match f.kind {
             Kind::Regular | Kind::Directory => regular::rewinds(f),
             Kind::Pipe => f.peer != 0,
-            Kind::EventFd => true,
+            Kind::EventFd | Kind::Epoll => true,
             _ => false,
         };
-        // A file that is only mapped has no offset.
-        if !wanted || f.shared != 0 || any_fd(file).is_none() {
-            continue;
+        // What is only mapped has no offset, but a name that may have to be kept.
+        let is_used = any_fd(file).is_some() || is_mapped(file);
+        if wanted && f.shared == 0 && is_used {
+            enter(file, f)?;
         }
-        enter(file, f)?;
     }
     Ok(())
+}
+
+/// Whether stores into an open file's mapping are seen by others.
+fn is_mapped(file: u32) -> bool {
+    let shared = |v: &crate::state::Vma| v.file == file && v.flags & 3 != MAP_PRIVATE;
+    open_file(file).kind == Kind::Regular && space::areas().iter().any(shared)
+}
+
+/// A process of several has mapped a file: whoever takes its last name away is to know that
+/// somebody needs it. (Before a fork nobody else can.)
+pub fn mapped(file: u32) {
+    let f = open_file(file);
+    if super::is_tree() && f.shared == 0 && f.kind == Kind::Regular && regular::rewinds(f) {
+        // Without an entry it is as before: found as long as it has a name.
+        let _ = enter(file, f);
+    }
 }
 
 fn enter(file: u32, f: &mut OpenFile) -> Result<(), isize> {
@@ -93,10 +110,13 @@ fn enter(file: u32, f: &mut OpenFile) -> Result<(), isize> {
     f.shared = at as u32 + 1;
     match f.kind {
         Kind::Pipe => pipe::touched(),
+        Kind::Epoll => s.made[1].store(0, Relaxed),
         // The state of the last commit, until the next one.
         _ => f.touched = 0,
     }
-    regular::touch(file);
+    if f.kind != Kind::Epoll {
+        regular::touch(file);
+    }
     Ok(())
 }
 
@@ -282,6 +302,16 @@ pub fn fetch(pid: i32, fd: i32) -> isize {
     let r = sys!(PIDFD_GETFD, pidfd, fd, 0);
     sys!(CLOSE, pidfd);
     r
+}
+
+/// This process changes something of which each has a table of its own (an epoll set). True
+/// if another one has done so as well.
+pub fn is_changed_by_several(f: &OpenFile) -> bool {
+    let own = engine().slot as i32 + 1;
+    of(f).is_some_and(|(_, s)| {
+        let last = s.made[1].swap(own, Relaxed);
+        s.users.load(Relaxed) > 1 && last != 0 && last != own
+    })
 }
 
 /// Whether this process is the one that makes an entry again.

@@ -80,6 +80,9 @@ pub fn mmap(a: [usize; 6]) -> isize {
     if file != 0 {
         descriptor::hold(file);
         crate::object::regular::note_mapped(file, fd as i32);
+        if is_shared {
+            crate::run::shared::mapped(file);
+        }
         if is_shared && prot & PROT_EXEC == 0 {
             crate::object::regular::note_shared_reading(fd as i32, file);
         }
@@ -107,7 +110,7 @@ pub fn mmap(a: [usize; 6]) -> isize {
 }
 
 /// Where an area of this length goes.
-fn place(addr: usize, len: usize, flags: u32) -> Result<usize, isize> {
+pub fn place(addr: usize, len: usize, flags: u32) -> Result<usize, isize> {
     if flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0 {
         if !addr.is_multiple_of(PAGE) {
             return Err(EINVAL);
@@ -165,6 +168,7 @@ pub fn munmap(a: [usize; 6]) -> isize {
     let r = sys!(MUNMAP, addr, up(len));
     if !failed(r) {
         remove(addr as u64, (addr + up(len)) as u64);
+        crate::sysv::memory::unmapped(addr, addr + up(len));
     }
     r
 }

@@ -75,10 +75,18 @@ impl Shared {
             return;
         }
         if self.len == MAX {
-            guard_again();
+            self.guard_all();
         }
         self.open[self.len] = (from, to);
         self.len += 1;
+    }
+
+    /// Guards whatever is open.
+    fn guard_all(&mut self) {
+        let n = core::mem::take(&mut self.len);
+        for (from, to) in self.open.into_iter().take(n) {
+            guard(from, to);
+        }
     }
 
     /// A range is gone, replaced, or guarded again.
@@ -191,12 +199,7 @@ fn open_part(v: &Vma, from: usize, to: usize) {
 
 /// Guards whatever is open: behind a commit, while the other threads are stopped.
 pub fn guard_again() {
-    let s = &mut engine().shared;
-    let n = core::mem::take(&mut s.len);
-    for i in 0..n {
-        let (from, to) = s.open[i];
-        guard(from, to);
-    }
+    engine().shared.guard_all();
 }
 
 fn guard(from: usize, to: usize) {

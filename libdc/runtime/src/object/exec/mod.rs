@@ -116,6 +116,7 @@ fn replace(l: &mut Local, wanted: &Wanted) -> isize {
             descriptor::close_locked(l, fd);
         }
     }
+    crate::sysv::leave_memory();
     while state().root.vma_count > 0 {
         let v = crate::space::areas()[0];
         super::memfd::before_unmap(v.start as usize, v.end as usize);

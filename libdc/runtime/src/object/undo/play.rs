@@ -143,6 +143,10 @@ fn undo_one(r: &Record<'static>, open: &mut Open) -> Step {
             attribute::put_back_attribute(&h, path, rest, left)
         }
         record::FILE_SIZE | record::FILE_BYTES | record::WROTE => undo_contents(r, open),
+        record::SYSTEM_V => match crate::sysv::room::put_back(r.payload) {
+            true => Ok(()),
+            false => Err(Trouble::Failed("read its record", -EIO)),
+        },
         _ => {
             let (h, path, other) = parts::<NameHead>(r, |h| h.path_len)?;
             match r.kind {
@@ -182,6 +186,7 @@ fn path_of(r: &Record<'static>) -> &'static [u8] {
         record::META => parts::<MetaHead>(r, |h| h.path_len).map(|p| p.1),
         record::ATTRIBUTE => parts::<AttributeHead>(r, |h| h.path_len).map(|p| p.1),
         record::FILE_SIZE => parts::<FileHead>(r, |h| h.path_len).map(|p| p.1),
+        record::SYSTEM_V => Ok(b"a System V object\0".as_slice()),
         record::FILE_BYTES => {
             Ok(value_of::<BytesHead>(r.payload).map_or(b"".as_slice(), |h| path_at(h.path_at)))
         }
