@@ -37,7 +37,8 @@ const IMAGE_NAME_AT: usize = RUN_OFFSET + offset_of!(Run, image_name);
 const IMAGE_NAME_LEN: usize = 256;
 const HEADER_LEN: usize = size_of::<Header>();
 const CHECKED: usize = offset_of!(Header, checksum);
-const _: () = assert!(CHECKED == 24 && HEADER_LEN == 32);
+const ID_AT: usize = offset_of!(Header, id);
+const _: () = assert!(CHECKED == 32 && HEADER_LEN == 40);
 
 /// Where a new image of this run goes. In memory its name is unique, so that
 /// runs of the same name in two state directories do not meet.
@@ -331,6 +332,13 @@ pub fn size(path: &Path) -> Option<(u64, u64)> {
     Some((about.blocks() * 512, about.len()))
 }
 
+/// The number that no other image has.
+pub fn id(file: &File) -> io::Result<u64> {
+    let mut id = [0u8; 8];
+    file.read_exact_at(&mut id, ID_AT as u64)?;
+    Ok(u64::from_ne_bytes(id))
+}
+
 fn header(protocol: Protocol) -> [u8; HEADER_LEN] {
     let mut bytes = [0u8; HEADER_LEN];
     bytes[..8].copy_from_slice(&MAGIC);
@@ -338,6 +346,10 @@ fn header(protocol: Protocol) -> [u8; HEADER_LEN] {
     put(offset_of!(Header, version), VERSION);
     put(offset_of!(Header, owner_uid), process::uid());
     put(offset_of!(Header, protocol), protocol as u32);
+    let random = process::random();
+    bytes[ID_AT..ID_AT + 8].copy_from_slice(&random[..8]);
+    // 0 is what a record has that knows of none.
+    bytes[ID_AT] |= 1;
     let sum = checksum(&bytes[..CHECKED]);
     bytes[CHECKED..].copy_from_slice(&sum.to_ne_bytes());
     bytes

@@ -11,6 +11,8 @@
 pub mod boot;
 pub mod header;
 pub mod run;
+pub mod seal;
+pub mod state_head;
 pub mod window;
 
 pub use boot::{BootInfo, Mode};

@@ -91,8 +91,7 @@ fn note_status(how: How) {
         How::Exit(code) => (code, 0),
         How::Signal(signo) => (0, signo),
     };
-    live.exit_code.store(u32::from(code), Relaxed);
-    live.exit_signal.store(signo as u32, Relaxed);
+    live.seal_end(super::seal::image_id(), code.into(), signo as u32);
 }
 
 /// Really ends.

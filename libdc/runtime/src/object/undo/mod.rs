@@ -21,7 +21,7 @@
 
 mod attribute;
 mod changed;
-mod conflict;
+pub mod conflict;
 pub mod contents;
 pub mod kept;
 pub mod nameless;
