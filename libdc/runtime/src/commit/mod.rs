@@ -15,7 +15,7 @@ pub mod hot;
 pub mod sleep;
 pub mod stream;
 
-use crate::engine::{engine, state, store_and_supply};
+use crate::engine::{add, engine, state, store_and_supply};
 use crate::machine::frame::Local;
 use crate::machine::{clock, sys::failed, user, vector};
 use crate::run::{has_company, image, me, seal, unit};
@@ -40,8 +40,7 @@ pub fn commit(local: &mut Local) {
     thread::resume_others();
     let (store, mut supply) = store_and_supply();
     store.give_back(&mut supply, now_ns);
-    let live = engine().live();
-    live.commit_ns.fetch_add(now_ns() - begin, Relaxed);
+    add(&engine().live().commit_ns, now_ns() - begin);
 }
 
 /// Before something is consumed or made that only this process can tell of again: a child
@@ -122,8 +121,8 @@ fn publish(company: bool, copied: u64) {
     }
     trace::committed();
     let live = e.live();
-    live.commits.fetch_add(1, Relaxed);
-    live.pages_copied.fetch_add(copied, Relaxed);
+    add(&live.commits, 1);
+    add(&live.pages_copied, copied);
     fault_point(fault::AFTER_COMMIT);
 }
 
@@ -229,7 +228,7 @@ fn copy_pages(copied: &mut u64) -> Result<(), Full> {
     })?;
     *copied += object::memfd::stage_changed()?;
     e.streams.open_ahead();
-    e.live().pages_hot.fetch_add(hot, Relaxed);
+    add(&e.live().pages_hot, hot);
     *copied += hot;
     for i in 0..e.extra_len {
         // SAFETY: below extra_len entries are set.
