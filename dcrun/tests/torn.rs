@@ -212,8 +212,8 @@ fn what_was_durable_and_is_not_there_stops_the_run() {
     let run = Run::new("damaged");
     let journal = run.killed();
     let shown = run.shown();
-    // The last without a loss of power: then all of it must be there.
-    for (at, len) in [(20, 1), (journal.durable / 2, 64), (journal.tail - 30, 1)] {
+    // The first without a loss of power: then all of it must be there.
+    for (at, len) in [(journal.tail - 30, 1), (20, 1), (journal.durable / 2, 64)] {
         if at < journal.durable {
             run.lose_power();
         }
