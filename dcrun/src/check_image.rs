@@ -109,6 +109,12 @@ impl Images<'_> {
                 "it names commit {published}, and had commit {committed} before"
             ));
         }
+        let newest = self.newest();
+        if published < newest {
+            return Err(format!(
+                "it is an older copy, of commit {published}; the run had made commit {newest}"
+            ));
+        }
         if live.status.load(Acquire) == Status::Done as u32 && !live.end_is_sealed(self.id) {
             return Err("what it says of the program's end".into());
         }
@@ -138,6 +144,19 @@ impl Images<'_> {
             whole.processes += 1;
         }
         Ok(whole)
+    }
+
+    /// The newest commit by the file beside the image; 0 if there is none.
+    fn newest(&self) -> u64 {
+        let mut number = [0u8; 8];
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(image::newest(self.path));
+        match file.and_then(|file| file.read_exact_at(&mut number, 0)) {
+            Ok(()) => u64::from_ne_bytes(number),
+            Err(_) => 0,
+        }
     }
 
     /// The seal of the commit, and what it says of the tables.

@@ -13,8 +13,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use dc_image::header::{
-    FRAMES_OFFSET, Header, MAGIC, NOTICE_KEPT, NOTICE_SAID, NOTICES_LEN, NOTICES_OFFSET,
-    OWNER_OFFSET, VERSION, checksum,
+    FRAMES_OFFSET, Header, MAGIC, NEWEST_SUFFIX, NOTICE_KEPT, NOTICE_SAID, NOTICES_LEN,
+    NOTICES_OFFSET, OWNER_OFFSET, VERSION, checksum,
 };
 
 use dc_image::run::{RUN_OFFSET, Run};
@@ -126,6 +126,7 @@ pub fn create(path: &Path, protocol: Protocol, run: &RunDirectory) -> Outcome<Fi
         }
         fs::remove_file(path).doing(|| says("replace the old one"))?;
     }
+    let _ = fs::remove_file(newest(path));
     // Made under another name: an image that stands there is a whole one.
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".{}.new", unique()));
@@ -264,6 +265,14 @@ pub fn remove(path: &Path) -> Outcome<()> {
     }
 }
 
+/// Where the number of an image's newest commit is kept.
+pub fn newest(path: &Path) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".");
+    beside.push(NEWEST_SUFFIX);
+    beside.into()
+}
+
 /// Removes the images of processes that are not the first, and what they share: files with
 /// the image's name and a suffix of ours.
 pub fn remove_beside(path: &Path) {
@@ -280,6 +289,9 @@ pub fn remove_beside(path: &Path) {
             .strip_prefix(name.as_bytes())
             .and_then(|rest| rest.strip_prefix(b"."))
             .is_some_and(|suffix| {
+                if suffix == NEWEST_SUFFIX.as_bytes() {
+                    return true;
+                }
                 let number = suffix.strip_prefix(b"shared-").unwrap_or(suffix);
                 !number.is_empty() && number.iter().all(u8::is_ascii_digit)
             });

@@ -158,7 +158,9 @@ impl Victim {
 
     fn run_and_kill(&self, name: &str, options: &[&str]) {
         let _ = fs::remove_file(self.dir.join("out"));
-        let _ = fs::remove_file(self.dir.join("ready"));
+        for name in ["ready", "more", "again"] {
+            let _ = fs::remove_file(self.dir.join(name));
+        }
         let mut args = vec!["--name", name];
         args.extend(options);
         args.extend(["/usr/bin/python3", "program.py"]);
@@ -177,8 +179,10 @@ impl Victim {
             .stdout(self.out())
             .spawn()
             .unwrap();
-        self.wait_for("it runs", || self.listed("t")["state"] == "running");
-        std::thread::sleep(Duration::from_millis(100));
+        fs::write(self.dir.join("more"), "").unwrap();
+        let again = self.dir.join("again");
+        self.wait_for("it has gone further", || again.exists());
+        std::thread::sleep(Duration::from_millis(60));
         self.kill_all("t", &mut keeper);
     }
 
@@ -254,11 +258,12 @@ impl Victim {
 
     /// How many of the files are images.
     fn images(&self) -> usize {
-        let shared = self.dir.join("shared");
-        self.whole
-            .iter()
-            .filter(|(path, _)| *path != shared)
-            .count()
+        let is_image = |path: &Path| {
+            let suffix = path.extension().and_then(|s| s.to_str());
+            *path == self.whole[0].0 || suffix.is_some_and(|s| s.parse::<u32>().is_ok())
+        };
+        let images = self.whole.iter().filter(|(path, _)| is_image(path));
+        images.count()
     }
 
     /// Everything as it was when it was killed.

@@ -32,6 +32,9 @@ pub const MAGIC: [u8; 8] = *b"DCIMAGE\x01";
 pub const VERSION: u32 = 8;
 
 pub const LIVE_OFFSET: usize = 0x1000;
+/// The suffix of the file beside an image that has the number of the newest commit (8 bytes):
+/// an older copy of the image does not agree with it.
+pub const NEWEST_SUFFIX: &str = "newest";
 /// Whose image this is, ended by NUL: an image in memory has no other link back.
 pub const OWNER_OFFSET: usize = 0x2000;
 /// What the user is to know, each `[NOTICE_SAID or NOTICE_KEPT, text, NUL]`, ended by 0.

@@ -9,6 +9,7 @@
 #![deny(unsafe_code)]
 
 pub mod boot;
+pub mod count;
 pub mod header;
 pub mod run;
 pub mod seal;

@@ -19,6 +19,7 @@ use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::*};
 
 use rio_core::mix;
 
+use crate::count::Count;
 use crate::header::JOURNAL_OFFSET;
 use crate::seal::Seals;
 
@@ -181,7 +182,7 @@ pub struct Process {
     /// Signals from outside that its workers' runtimes have ever taken from the kernel,
     /// by number. The state counts those that were delivered; the difference died in the
     /// queue of a dead worker.
-    pub signals_taken: [AtomicU32; 32],
+    pub signals_taken: [Count; 32],
     /// Calls that the threads of the first slots have begun since the last commit.
     pub begun: [AtomicU32; BEGUN],
     /// What it runs, as the kernel names it.
@@ -272,7 +273,7 @@ impl Process {
             frames_used: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             calls: AtomicU64::new(0),
-            signals_taken: [const { AtomicU32::new(0) }; 32],
+            signals_taken: [const { Count::new() }; 32],
             begun: [const { AtomicU32::new(0) }; BEGUN],
             name: [0; 16],
             seals: Seals::new(),
@@ -386,7 +387,10 @@ impl Process {
         {
             word.store(0, Relaxed);
         }
-        for counter in self.signals_taken.iter().chain(&self.begun) {
+        for counter in &self.signals_taken {
+            counter.store(0, Relaxed);
+        }
+        for counter in &self.begun {
             counter.store(0, Relaxed);
         }
         for word in [&self.changed, &self.change_untold, &self.thawed] {

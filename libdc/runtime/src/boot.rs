@@ -37,6 +37,7 @@ pub extern "C" fn main(info: *const BootInfo) -> ! {
     e.slot = boot.slot as usize;
     map_rio();
     e.image_fd = e.high_fd(high_fd::RIO);
+    run::seal::map_newest();
     if e.slot != 0 {
         run::image::open(false);
     }

@@ -116,6 +116,7 @@ fn publish(company: bool, copied: u64) {
     let published = e.store.publish();
     crate::run::run().committed.store(published, Relaxed);
     sync(image);
+    seal::note_newest(published);
     if company {
         unit::go_on();
     }

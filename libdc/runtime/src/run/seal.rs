@@ -5,7 +5,8 @@
 //! frame table   the process's seal has the sum of all current entries, and how many
 //!               frames there are
 //! processes     the run's seal has a sum of what the commit has of them
-//! published     must have a seal of the run
+//! published     must have a seal of the run, and be no older than the file beside the image
+//!               says (with a copy of both this cannot be told)
 //! ```
 //!
 //! A warm recovery checks what it is led by: the tables, and the pages of the state. (The
@@ -16,13 +17,50 @@
 use super::{all, me, run, shared, together};
 use crate::engine::{engine, state};
 use crate::fatal;
+use crate::machine::sys::failed;
 use crate::object::stat::Stat;
-use core::sync::atomic::Ordering::*;
+use crate::sys;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use dc_image::FatalCode;
-use dc_image::header::{FRAME_MAX, FRAMES_OFFSET, Header};
+use dc_image::boot::high_fd;
+use dc_image::header::{FRAME_MAX, FRAMES_OFFSET, Header, NEWEST_SUFFIX};
 use dc_image::run::{processes_sum, shared_sum};
 use dc_image::seal::{self, OF_RUN};
-use dc_image::window::{PAGE, RIO_BASE, STATE_BASE, STATE_LEN};
+use dc_image::window::{NEWEST_BASE, PAGE, RIO_BASE, STATE_BASE, STATE_LEN};
+
+/// Maps the number of the newest commit, which is kept beside the image. Without it an older
+/// copy of the image would not be told from the newest.
+pub fn map_newest() {
+    const O_RDWR_CREAT: usize = 2 | 0o100;
+    const O_NOFOLLOW_CLOEXEC: usize = 0o400000 | 0o2000000;
+    const SHARED_FIXED: usize = 0x11;
+    let e = engine();
+    let name = super::image::name(format_args!("{NEWEST_SUFFIX}"));
+    let at = e.high_fd(high_fd::IMAGES);
+    let flags = O_RDWR_CREAT | O_NOFOLLOW_CLOEXEC;
+    let fd = sys!(OPENAT, at, name.as_bytes().as_ptr(), flags, 0o600);
+    if failed(fd) {
+        return;
+    }
+    let fd = crate::uffd::move_high(fd, high_fd::SCRATCH);
+    // Its room is asked for now: a store must not find it missing.
+    if !failed(sys!(FALLOCATE, fd, 0, 0, PAGE)) {
+        let r = sys!(MMAP, NEWEST_BASE, PAGE, 3, SHARED_FIXED, fd, 0);
+        MAPPED.store(!failed(r), Relaxed);
+    }
+    sys!(CLOSE, fd);
+}
+
+static MAPPED: AtomicBool = AtomicBool::new(false);
+
+/// A commit is published, and has reached the storage.
+#[inline]
+pub fn note_newest(published: u64) {
+    if MAPPED.load(Relaxed) {
+        // SAFETY: a page that is mapped for the life of the worker.
+        unsafe { (*(NEWEST_BASE as *const AtomicU64)).store(published, Relaxed) };
+    }
+}
 
 pub fn image_id() -> u64 {
     // SAFETY: the header is mapped, and never written while workers live.
@@ -116,7 +154,7 @@ pub fn check_tables() {
     }
 }
 
-fn damaged(what: core::fmt::Arguments) -> ! {
+pub fn damaged(what: core::fmt::Arguments) -> ! {
     fatal::stop(
         FatalCode::Corrupt,
         0,
