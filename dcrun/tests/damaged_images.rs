@@ -129,7 +129,45 @@ fn a_tree_on_a_disk() {
     torment("tree-disk", TREE, &["--rio", "disk"]);
 }
 
-/// The mechanism is what finds them: planted damage that sums cannot see is not refused.
+/// Where nothing is looked at, what these tests do leads to wrong memory with status 0.
+#[test]
+fn without_the_sums_damage_is_not_found() {
+    let victim = Victim::killed("blind", ONE, &[]);
+    assert_eq!(victim.resume(), Outcome::Right);
+    let mut found = [0; 2];
+    for blind in [false, true] {
+        for nth in 0..6 {
+            victim.put_back();
+            victim.damage_frames(30 * nth..30 * (nth + 1));
+            let outcome = victim.resume_with(blind.then_some(("DCRUN_PLANT", "blind")));
+            let wrong = matches!(outcome, Outcome::Wrong(_));
+            found[usize::from(blind)] += usize::from(wrong);
+        }
+    }
+    assert!(found[0] == 0 && found[1] > 3, "{found:?}");
+}
+
+/// A power failure while a commit is on its way to the disk: every sector of 512 bytes that
+/// was stored since the last barrier is there, or what was there before.
+#[test]
+fn a_power_failure_leaves_the_last_commit() {
+    let times = number("DCRUN_DAMAGES", 40);
+    let seed = number("DCRUN_SEED", 1);
+    for (name, program, protocol) in [("power", ONE, "cbndvs"), ("power-tree", TREE, "cbndvs")] {
+        let options = ["--rio", "disk", "--protocol", protocol];
+        let victim = Victim::killed_before_it_publishes(name, program, &options);
+        let mut repeated = 0;
+        for nth in 0..times {
+            victim.lose_power(seed << 32 | nth);
+            match victim.resume_after_power_failure() {
+                Ok(lines) => repeated += usize::from(lines > 0),
+                Err(how) => panic!("{name}, seed {seed}, number {nth}: {how}"),
+            }
+        }
+        println!("{name}: {times} power failures, all right, {repeated} with output again");
+    }
+}
+
 #[test]
 fn a_whole_image_is_said_to_be_whole_and_a_damaged_one_is_not() {
     let victim = Victim::killed("check", TREE, &[]);

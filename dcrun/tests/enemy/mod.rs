@@ -103,11 +103,12 @@ impl Random {
 }
 
 impl Victim {
-    pub fn killed(name: &str, program: &str, options: &[&str]) -> Victim {
+    fn new(name: &str, program: &str) -> Victim {
         let dir = std::env::temp_dir().join(format!("dcrun-enemy-{}-{name}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).unwrap();
-        let mut victim = Victim {
+        fs::write(dir.join("program.py"), program).unwrap();
+        Victim {
             dir,
             whole: Vec::new(),
             older: Vec::new(),
@@ -117,8 +118,11 @@ impl Victim {
             },
             shown_before: String::new(),
             expected: std::cell::OnceCell::new(),
-        };
-        fs::write(victim.dir.join("program.py"), program).unwrap();
+        }
+    }
+
+    pub fn killed(name: &str, program: &str, options: &[&str]) -> Victim {
+        let mut victim = Victim::new(name, program);
         // Another run of it, whose image is taken; and an earlier moment of this one.
         victim.run_and_kill("o", options);
         victim.other = Sparse::of(&victim.image("o"));
@@ -132,6 +136,102 @@ impl Victim {
         victim.shown_before = victim.shown();
         victim.whole = victim.aside("t");
         victim
+    }
+
+    /// A run that was killed behind a commit (`older`), and once more when the next one had
+    /// stored all that comes before its barrier (`whole`).
+    pub fn killed_before_it_publishes(name: &str, program: &str, options: &[&str]) -> Victim {
+        let mut victim = Victim::new(name, program);
+        victim.run_and_kill("t", options);
+        victim.older = victim.aside("t");
+        victim.shown_before = victim.shown();
+        let mut keeper = victim
+            .dcrun(&["resume", "t"])
+            .env("DCRUN_FAULT", "before-publish:1")
+            .stdout(victim.out())
+            .spawn()
+            .unwrap();
+        victim.wait_for("it runs", || victim.listed("t")["state"] == "running");
+        let worker = victim.listed("t")["worker_pid"].as_i64().unwrap();
+        // The keeper shall not see the death.
+        let pid = nix::unistd::Pid::from_raw(keeper.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+        fs::write(victim.dir.join("more"), "").unwrap();
+        let status = format!("/proc/{worker}/status");
+        victim.wait_for("the next commit", || {
+            fs::read_to_string(&status)
+                .unwrap_or_default()
+                .contains("State:\tZ")
+        });
+        victim.whole = victim.aside("t");
+        victim.kill_all("t", &mut keeper);
+        victim
+    }
+
+    /// Of every sector what was there before, or what was stored since; on a machine that was
+    /// started anew.
+    pub fn lose_power(&self, seed: u64) {
+        let mut random = Random(seed);
+        self.put_back();
+        let new_in_256 = [20, 128, 236][random.below(3) as usize];
+        for ((path, new), (_, old)) in self.whole.iter().zip(&self.older) {
+            let file = OpenOptions::new().write(true).open(path).unwrap();
+            for (from, bytes) in &new.parts {
+                for (nth, sector) in bytes.chunks(512).enumerate() {
+                    let at = from + nth as u64 * 512;
+                    let before = old.read(at, sector.len());
+                    if before != sector && random.below(256) >= new_in_256 {
+                        file.write_all_at(&before, at).unwrap();
+                    }
+                }
+            }
+        }
+        let file = OpenOptions::new()
+            .write(true)
+            .open(&self.whole[0].0)
+            .unwrap();
+        let at = LIVE_OFFSET + offset_of!(Live, boot_sum);
+        file.write_all_at(&77u64.to_ne_bytes(), at as u64).unwrap();
+    }
+
+    /// It must go on from the commit. Says how many lines came again.
+    pub fn resume_after_power_failure(&self) -> Result<usize, String> {
+        fs::write(self.dir.join("go"), "").unwrap();
+        let done = self
+            .dcrun(&["resume", "t"])
+            .stdout(self.out())
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        let shown = self.shown();
+        let rest = shown.strip_prefix(&self.shown_before).unwrap_or("");
+        // What comes again is what was shown last; then comes what always does, but for
+        // the time.
+        let timeless = |text: &str| -> Vec<String> {
+            let lines = text.lines();
+            lines
+                .map(|line| match line.split_once("more ") {
+                    Some(_) => "more".to_owned(),
+                    None => line.to_owned(),
+                })
+                .collect()
+        };
+        let (rest, before) = (timeless(rest), timeless(&self.shown_before));
+        let again = rest
+            .iter()
+            .position(|line| line == "more")
+            .unwrap_or(rest.len());
+        let (repeats, end) = rest.split_at(again);
+        let expected = self.expected.get_or_init(|| end.join("\n"));
+        let right = done.status.success()
+            && end.last().is_some_and(|line| line == "end")
+            && before.ends_with(repeats)
+            && end.join("\n") == *expected;
+        match right {
+            true => Ok(repeats.len()),
+            false => Err(format!("{:?}, said `{said}`, shown {rest:?}", done.status)),
+        }
     }
 
     fn dcrun(&self, args: &[&str]) -> Command {
@@ -280,9 +380,14 @@ impl Victim {
     }
 
     pub fn resume(&self) -> Outcome {
+        self.resume_with(None)
+    }
+
+    pub fn resume_with(&self, variable: Option<(&str, &str)>) -> Outcome {
         fs::write(self.dir.join("go"), "").unwrap();
         let mut keeper = self
             .dcrun(&["resume", "t"])
+            .envs(variable)
             .stdout(self.out())
             .stderr(File::create(self.dir.join("said")).unwrap())
             .spawn()
@@ -346,6 +451,19 @@ impl Victim {
             |b| b[0] ^= 4,
             1,
         );
+    }
+
+    /// A byte of each of these frames, of those that count.
+    pub fn damage_frames(&self, which: std::ops::Range<usize>) {
+        for frame in self
+            .frames(0)
+            .into_iter()
+            .skip(which.start)
+            .take(which.len())
+        {
+            let at = (FRAMES_OFFSET + frame * 4096 + 2077) as u64;
+            self.change(0, at, |b| b[0] ^= 4, 1);
+        }
     }
 
     /// Frames that count, of the nth image.
