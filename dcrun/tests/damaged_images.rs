@@ -138,13 +138,13 @@ fn without_the_sums_damage_is_not_found() {
     for blind in [false, true] {
         for nth in 0..6 {
             victim.put_back();
-            victim.damage_frames(30 * nth..30 * (nth + 1));
+            victim.damage_frames(500 * nth..500 * (nth + 1));
             let outcome = victim.resume_with(blind.then_some(("DCRUN_PLANT", "blind")));
             let wrong = matches!(outcome, Outcome::Wrong(_));
             found[usize::from(blind)] += usize::from(wrong);
         }
     }
-    assert!(found[0] == 0 && found[1] > 3, "{found:?}");
+    assert!(found[0] == 0 && found[1] > 2, "{found:?}");
 }
 
 /// A power failure while a commit is on its way to the disk: every sector of 512 bytes that

@@ -79,6 +79,8 @@ fn end_run(l: &mut Local, how: How) -> ! {
         note_status(how);
     }
     engine().live().status.store(Status::Done as u32, SeqCst);
+    // Before anybody is told: what had ended must not be found running after a power failure.
+    crate::object::record::make_durable();
     super::super::object::undo::forget();
     birth::release_parent();
     leave(how)
