@@ -622,14 +622,14 @@ impl Victim {
     }
 
     fn damage_tables_of_the_run(&self, random: &mut Random) -> String {
-        let high = self.word(0, RUN_OFFSET + offset_of!(Run, high) & !7);
+        let high = self.word(0, (RUN_OFFSET + offset_of!(Run, high)) & !7);
         let high = if offset_of!(Run, high) % 8 == 4 {
             high >> 32
         } else {
             high & 0xffff_ffff
         };
         let slot = random.below(high.max(1)) as usize;
-        let shared = self.word(0, RUN_OFFSET + offset_of!(Run, shared_high) & !7);
+        let shared = self.word(0, (RUN_OFFSET + offset_of!(Run, shared_high)) & !7);
         let shared = match offset_of!(Run, shared_high) % 8 {
             4 => shared >> 32,
             _ => shared & 0xffff_ffff,

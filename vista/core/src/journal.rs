@@ -160,10 +160,8 @@ impl Journal {
     pub fn examine(&mut self) -> Found {
         let tail = self.tail();
         // SAFETY: `new`'s promise.
-        let durable = match self.may_lose {
-            true => self.offset_in(unsafe { (*self.words.durable).load(Relaxed) }),
-            false => tail,
-        };
+        let durable = self.offset_in(unsafe { (*self.words.durable).load(Relaxed) });
+        let durable = if self.may_lose { durable } else { tail };
         // SAFETY: `new`'s promise.
         let bytes = unsafe { core::slice::from_raw_parts(self.bytes, self.len) };
         let (at, last) = whole(bytes, self.published());

@@ -105,10 +105,8 @@ pub fn release(file: u32) {
     *refs -= 1;
     if *refs == 0 {
         let f = open_file(file);
-        if f.kind == Kind::Regular && f.unlinked != 0 {
-            if !shared_with_others(f) {
-                super::undo::close_name(&f.path[..f.path_len as usize]);
-            }
+        if f.kind == Kind::Regular && f.unlinked != 0 && !shared_with_others(f) {
+            super::undo::close_name(&f.path[..f.path_len as usize]);
         }
         if let Some((_, shared)) = crate::run::shared::of(f) {
             crate::run::shared::leave(shared);
