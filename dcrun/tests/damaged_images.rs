@@ -32,7 +32,8 @@ os.write(1, b'end\\n')
 
 /// Four processes, with a pipe that is not empty, a shared offset, and one that has ended.
 const TREE: &str = "
-import hashlib, os, time
+import hashlib, os, signal, time
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 kept, keep = os.pipe()
 os.write(keep, b'kept in a pipe\\n')
 shared = os.open('shared', os.O_RDWR | os.O_CREAT | os.O_TRUNC)
@@ -40,7 +41,7 @@ os.write(shared, b'0123456789' * 100)
 os.lseek(shared, 0, 0)
 def work(name):
     memory = [bytearray(os.urandom(4096)) for _ in range(200)]
-    while not os.path.exists('go'): time.sleep(0.005)
+    signal.sigwait([signal.SIGUSR1])
     with open(b'told-' + name, 'w') as told: told.write(hashlib.sha256(b''.join(memory)).hexdigest())
     os._exit(name[0] % 7)
 children = []
@@ -62,6 +63,7 @@ open('again', 'w').close()
 while not os.path.exists('go'): time.sleep(0.005)
 os.write(1, b'shared offset %d\\n' % os.lseek(shared, 0, 1))
 os.write(1, b'ended %d\\n' % os.waitpid(ended, 0)[1])
+for pid in children: os.kill(pid, signal.SIGUSR1)
 for pid in children: os.write(1, b'%d\\n' % os.waitpid(pid, 0)[1])
 os.write(1, os.read(kept, 100))
 for name in 'abc': os.write(1, open('told-' + name).read().encode() + b'\\n')

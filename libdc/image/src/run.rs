@@ -358,6 +358,11 @@ impl Process {
             self.clear();
         }
         self.seals.roll_back(published);
+        // It stops again if it was stopped, by one of the signals that stop.
+        self.thawed.store(0, Relaxed);
+        if !(19..=22).contains(&self.stopped.load(Relaxed)) {
+            self.stopped.store(0, Relaxed);
+        }
         self.request.store(request::NONE, Relaxed);
         self.active.store(0, Relaxed);
         self.ran.store(0, Relaxed);

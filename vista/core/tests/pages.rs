@@ -483,7 +483,6 @@ fn the_sum_of_the_table_outlives_the_store() {
     let (mut image, store) = worn();
     assert_eq!(store.damaged(0, FRAMES * PAGE), None);
     let set = store.set();
-    drop(store);
     let store = image.open();
     assert_eq!(store.set(), set);
     image.check(&store);
@@ -493,7 +492,6 @@ fn the_sum_of_the_table_outlives_the_store() {
         image.stage(&mut store, page, 9).unwrap();
     }
     assert_ne!(store.set(), set);
-    drop(store);
     assert_eq!(image.open().set(), set);
 }
 
@@ -506,7 +504,6 @@ fn pages_that_a_commit_has_dropped_are_taken_out_of_the_sum() {
     let set = store.set();
     store.publish();
     // Killed before they are free: who recovers knows from the state that they are gone.
-    drop(store);
     let mut store = image.open();
     assert_ne!(store.set(), set);
     store.forget_older(10 * PAGE, 20 * PAGE, 2);
@@ -517,7 +514,6 @@ fn pages_that_a_commit_has_dropped_are_taken_out_of_the_sum() {
 fn damage_of_frames_and_of_the_table_is_found() {
     let (mut image, store) = worn();
     let (set, frames) = (store.set(), store.used());
-    drop(store);
     let good = (image.table.clone(), image.frames.clone());
     // (Entries of frames that are free say nothing.)
     let used: Vec<usize> = (0..FRAMES).filter(|&n| image.table[n][1] != 0).collect();
