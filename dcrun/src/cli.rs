@@ -59,6 +59,8 @@ pub enum Command {
     },
     /// Check a trace against the theory of consistent recovery
     Check { trace: PathBuf },
+    /// Read all of the image of a run that is not alive: is it what the last commit left?
+    CheckImage { name: String },
     /// Say what this machine offers and what is missing
     Doctor {
         /// As a JSON object

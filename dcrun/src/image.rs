@@ -13,8 +13,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use dc_image::header::{
-    FRAMES_OFFSET, Header, MAGIC, NOTICE_KEPT, NOTICE_SAID, NOTICES_LEN, NOTICES_OFFSET,
-    OWNER_OFFSET, VERSION, checksum,
+    FRAMES_OFFSET, Header, MAGIC, NEWEST_SUFFIX, NOTICE_KEPT, NOTICE_SAID, NOTICES_LEN,
+    NOTICES_OFFSET, OWNER_OFFSET, VERSION, checksum,
 };
 
 use dc_image::run::{RUN_OFFSET, Run};
@@ -37,7 +37,8 @@ const IMAGE_NAME_AT: usize = RUN_OFFSET + offset_of!(Run, image_name);
 const IMAGE_NAME_LEN: usize = 256;
 const HEADER_LEN: usize = size_of::<Header>();
 const CHECKED: usize = offset_of!(Header, checksum);
-const _: () = assert!(CHECKED == 24 && HEADER_LEN == 32);
+const ID_AT: usize = offset_of!(Header, id);
+const _: () = assert!(CHECKED == 32 && HEADER_LEN == 40);
 
 /// Where a new image of this run goes. In memory its name is unique, so that
 /// runs of the same name in two state directories do not meet.
@@ -125,6 +126,7 @@ pub fn create(path: &Path, protocol: Protocol, run: &RunDirectory) -> Outcome<Fi
         }
         fs::remove_file(path).doing(|| says("replace the old one"))?;
     }
+    let _ = fs::remove_file(newest(path));
     // Made under another name: an image that stands there is a whole one.
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".{}.new", unique()));
@@ -263,6 +265,14 @@ pub fn remove(path: &Path) -> Outcome<()> {
     }
 }
 
+/// Where the number of an image's newest commit is kept.
+pub fn newest(path: &Path) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".");
+    beside.push(NEWEST_SUFFIX);
+    beside.into()
+}
+
 /// Removes the images of processes that are not the first, and what they share: files with
 /// the image's name and a suffix of ours.
 pub fn remove_beside(path: &Path) {
@@ -279,6 +289,9 @@ pub fn remove_beside(path: &Path) {
             .strip_prefix(name.as_bytes())
             .and_then(|rest| rest.strip_prefix(b"."))
             .is_some_and(|suffix| {
+                if suffix == NEWEST_SUFFIX.as_bytes() {
+                    return true;
+                }
                 let number = suffix.strip_prefix(b"shared-").unwrap_or(suffix);
                 !number.is_empty() && number.iter().all(u8::is_ascii_digit)
             });
@@ -331,6 +344,13 @@ pub fn size(path: &Path) -> Option<(u64, u64)> {
     Some((about.blocks() * 512, about.len()))
 }
 
+/// The number that no other image has.
+pub fn id(file: &File) -> io::Result<u64> {
+    let mut id = [0u8; 8];
+    file.read_exact_at(&mut id, ID_AT as u64)?;
+    Ok(u64::from_ne_bytes(id))
+}
+
 fn header(protocol: Protocol) -> [u8; HEADER_LEN] {
     let mut bytes = [0u8; HEADER_LEN];
     bytes[..8].copy_from_slice(&MAGIC);
@@ -338,6 +358,10 @@ fn header(protocol: Protocol) -> [u8; HEADER_LEN] {
     put(offset_of!(Header, version), VERSION);
     put(offset_of!(Header, owner_uid), process::uid());
     put(offset_of!(Header, protocol), protocol as u32);
+    let random = process::random();
+    bytes[ID_AT..ID_AT + 8].copy_from_slice(&random[..8]);
+    // 0 is what a record has that knows of none.
+    bytes[ID_AT] |= 1;
     let sum = checksum(&bytes[..CHECKED]);
     bytes[CHECKED..].copy_from_slice(&sum.to_ne_bytes());
     bytes

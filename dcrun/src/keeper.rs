@@ -409,8 +409,8 @@ impl Keeper {
             counter.store(0, Relaxed);
         }
         image::remove_beside(&self.record.image);
-        live.input.active.store(0, Relaxed);
-        live.output.active.store(0, Relaxed);
+        live.input.end();
+        live.output.end();
         self.begin_recovery(died_ns);
         live.status.store(Status::New as u32, Release);
         let mut next = 0;
@@ -433,8 +433,8 @@ impl Keeper {
         counters["exit_status"] = status.into();
         // Without its counters the image is all that knows of the end, and it is
         // kept: the same command line tells the status from it.
-        self.live.exit_code.store(status.into(), Relaxed);
-        self.live.exit_signal.store(0, Relaxed);
+        let id = image::id(&self.image).unwrap_or(0);
+        self.live.seal_end(id, status.into(), 0);
         self.live.status.store(Status::Done as u32, Release);
         let durable = self.record.rio.kind != RioKind::Tmpfs;
         let tidied = self

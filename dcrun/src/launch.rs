@@ -11,12 +11,13 @@ use std::path::Path;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dc_image::boot::{Mode, conflict, high_fd};
+use dc_image::boot::{Mode, conflict, high_fd, plant};
 use dc_image::header::{IMAGE_MAX, checksum};
 use dc_image::{FatalCode, Status};
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::boot_block::{self, Contents};
+use crate::check_image;
 use crate::chosen::Chosen;
 use crate::cli::{ResumeOptions, Rio, RioKind, RunOptions};
 use crate::fault::{self, Fault};
@@ -59,6 +60,14 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
+    /// Before anything of an image is used.
+    fn look_at(&self, record: &Record, file: &File, live: &SharedLive) -> Outcome<()> {
+        match self.plant == plant::BLIND {
+            true => Ok(()),
+            false => check_image::examine(record, file, live).map(drop),
+        }
+    }
+
     fn new(trace: Option<&'a Path>, verbose: bool) -> Outcome<Session<'a>> {
         let variable = |name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned());
         limits::check()?;
@@ -146,6 +155,7 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
             record.interval_ms = options.interval.unwrap_or(record.interval_ms);
             if let Some(file) = image::open(&record.image, &run)? {
                 let live = image::live(&file)?;
+                session.look_at(&record, &file, &live)?;
                 if begun(&live) {
                     let keeper =
                         assemble(run, record, file, live, inherited, reservation, session)?;
@@ -162,7 +172,7 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
         found_images::remove(&run, &[record.image].into())?;
     }
     run.clear()?;
-    let record = match new_record(options, &run, &name, &cwd) {
+    let mut record = match new_record(options, &run, &name, &cwd) {
         Ok(record) => record,
         Err(failure) => {
             let _ = run.remove();
@@ -170,6 +180,8 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
         }
     };
     let file = image::create(&record.image, record.protocol.first(), &run)?;
+    record.image_id =
+        image::id(&file).doing(|| format!("image {}: read its header", record.image.display()))?;
     run.write_record(&record)?;
     if record.rio.kind != RioKind::Tmpfs {
         image::make_durable(&file, &record.image)?;
@@ -211,6 +223,7 @@ pub fn resume(options: &ResumeOptions) -> Outcome<u8> {
     std::env::set_current_dir(&record.directory)
         .doing(|| format!("{name}: enter its directory {}", record.directory.display()))?;
     let live = image::live(&file)?;
+    session.look_at(&record, &file, &live)?;
     // Who resumes by hand wants another try, whatever it crashed of.
     live.crashes.store(0, Relaxed);
     let begun = begun(&live);
@@ -307,6 +320,7 @@ fn new_record(options: &RunOptions, run: &RunDirectory, name: &str, cwd: &Path) 
         directory: cwd.to_owned(),
         protocol: options.protocol.unwrap_or_default(),
         image: image::choose_path(run, &rio)?,
+        image_id: 0,
         rio,
         interval_ms: options.interval.unwrap_or(0),
         created_unix_s: created.as_secs(),

@@ -17,6 +17,7 @@
 
 mod boot_block;
 mod check;
+mod check_image;
 mod chosen;
 mod cli;
 mod control;
@@ -59,6 +60,7 @@ fn run(arguments: Vec<std::ffi::OsString>) -> u8 {
         Ok(cli::Command::Kill { name }) => control::kill(&name),
         Ok(cli::Command::Rm { name, force }) => control::remove(&name, force),
         Ok(cli::Command::Check { trace }) => check::check(&trace),
+        Ok(cli::Command::CheckImage { name }) => check_image::check(&name),
         Ok(cli::Command::Ps { json }) => ps::show(json),
         Ok(cli::Command::Stats { name, json }) => stats::show(&name, json),
         Ok(cli::Command::Doctor { json }) => doctor::show(json),

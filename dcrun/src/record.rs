@@ -30,6 +30,8 @@ pub struct Record {
     pub protocol: Chosen,
     pub rio: Rio,
     pub image: PathBuf,
+    /// The image's own number; 0 is not known.
+    pub image_id: u64,
     pub interval_ms: u64,
     pub created_unix_s: u64,
 }
@@ -48,6 +50,7 @@ impl Record {
             "protocol": self.protocol.name(),
             "rio": self.rio.to_string(),
             "image": text(self.image.as_os_str()),
+            "image_id": self.image_id,
             "interval_ms": self.interval_ms,
             "created_unix_s": self.created_unix_s,
         })
@@ -82,6 +85,7 @@ impl Record {
             protocol: Chosen::from_name(string("protocol")?).ok_or("protocol")?,
             rio: cli::parse_rio(string("rio")?).map_err(|_| "rio")?,
             image: path("image")?,
+            image_id: value["image_id"].as_u64().unwrap_or(0),
             interval_ms: value["interval_ms"].as_u64().ok_or("interval_ms")?,
             created_unix_s: value["created_unix_s"].as_u64().ok_or("created_unix_s")?,
         })
@@ -158,6 +162,7 @@ mod tests {
             protocol: Chosen::Auto,
             rio: cli::parse_rio("disk:/tmp/x").unwrap(),
             image: "/tmp/x".into(),
+            image_id: u64::MAX,
             interval_ms: 10,
             created_unix_s: 1,
         };

@@ -1,12 +1,10 @@
 //! Signals between dcrun and its program: to whoever sends one, dcrun is the
 //! program.
 
-use std::sync::atomic::{
-    AtomicU32,
-    Ordering::{Relaxed, SeqCst},
-};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
+use dc_image::count::Count;
 use dc_image::header::Live;
 
 use crate::machine::signals::{self, Arrived};
@@ -102,7 +100,7 @@ impl Missed {
 }
 
 /// `Live::signals_taken`.
-type Taken = [AtomicU32; 32];
+type Taken = [Count; 32];
 
 /// The keeper's copies of signals that the terminal sent to the whole group.
 ///

@@ -37,7 +37,18 @@ fn stand_in() -> &'static Path {
             assert!(status.success(), "compile {source}");
         };
         compile(
-            &["--crate-name", "dc_image", "--crate-type", "rlib"],
+            &["--crate-name", "rio_core", "--crate-type", "rlib"],
+            "../rio-sim/core/src/lib.rs",
+        );
+        compile(
+            &[
+                "--crate-name",
+                "dc_image",
+                "--crate-type",
+                "rlib",
+                "--extern",
+                "rio_core=librio_core.rlib",
+            ],
             "../libdc/image/src/lib.rs",
         );
         let mut arguments = vec!["--extern", "dc_image=libdc_image.rlib", "-L", "."];

@@ -16,7 +16,9 @@ use core::fmt::{self, Write};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use dc_image::boot::{BootInfo, Slice, high_fd};
-use dc_image::header::{LIVE_OFFSET, Live};
+use dc_image::header::{Header, LIVE_OFFSET, Live};
+use dc_image::run::{PROCESSES_OFFSET, Process, RUN_OFFSET, Run, processes_sum};
+use dc_image::seal;
 use dc_image::window::{ARENA_BASE, RIO_BASE};
 use dc_image::{FatalCode, Status};
 
@@ -115,12 +117,12 @@ unsafe fn step(info: &BootInfo, live: &Live, word: &str) {
         let own = call(39, 0, 0, 0, 0, 0) as u64;
         match verb {
             "commit" => {
-                live.published.fetch_add(1, Release);
+                publish(live, own as i32);
             }
             "exit" => end(live, number as u32),
             "done" => {
                 // As an exit, of which the keeper sees nothing yet.
-                live.exit_code.store(number as u32, Release);
+                live.seal_end(image_id(), number as u32, 0);
                 live.status.store(Status::Done as u32, Release);
             }
             "leave" => {
@@ -199,8 +201,30 @@ unsafe fn step(info: &BootInfo, live: &Live, word: &str) {
     }
 }
 
+fn image_id() -> u64 {
+    // SAFETY: the image is mapped, and its header only read.
+    unsafe { (*(RIO_BASE as *const Header)).id }
+}
+
+/// A commit of no pages.
+fn publish(live: &Live, own: i32) {
+    // SAFETY: the image is mapped; all of these are atomics.
+    let (run, first) = unsafe {
+        let at = RIO_BASE + RUN_OFFSET;
+        (&*(at as *const Run), &*((at + PROCESSES_OFFSET) as *const Process))
+    };
+    // (The keeper does so too, perhaps later.)
+    first.id.store(own, Release);
+    first.born.store(1, Release);
+    let published = live.published.load(Relaxed);
+    first.seals.write(seal::key(image_id(), 1), published, [0, 0]);
+    let sums = [processes_sum(core::iter::once(first), published + 1), 0];
+    run.seals.write(seal::key(image_id(), seal::OF_RUN), published, sums);
+    live.published.store(published + 1, Release);
+}
+
 unsafe fn end(live: &Live, code: u32) -> ! {
-    live.exit_code.store(code, Relaxed);
+    live.seal_end(image_id(), code, 0);
     live.status.store(Status::Done as u32, Release);
     loop {
         // SAFETY: a write of a live slice, or an exit.

@@ -188,7 +188,10 @@ pub mod plant {
     pub const STALE_FOLD: u32 = 6;
     /// Every third change of a file is not undone.
     pub const SKIP_UNDO: u32 = 7;
+    /// What a recovery finds in its image is believed.
+    pub const BLIND: u32 = 8;
     pub const NAMES: &[(&str, u32)] = &[
+        ("blind", BLIND),
         ("skip-page", SKIP_PAGE),
         ("skip-commit", SKIP_COMMIT),
         ("repeat-write", REPEAT_WRITE),

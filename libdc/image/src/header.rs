@@ -9,7 +9,7 @@
 //! 0x0000_4000   moments: when waits and timers began       single stores
 //! 0x0008_0000   what the processes of a run share: crate::run   numbers of commits
 //! 0x1008_0000   journal of the interval                    tagged tail word
-//! 0x2008_0000   frame table: {page, seq} a frame           ordered stores
+//! 0x2008_0000   frame table: {page, seq, sum} a frame      ordered stores
 //! 0x4008_0000   frames of 4096 bytes, growing              named by the table
 //! ```
 //!
@@ -18,16 +18,23 @@
 //! counts if its tag is the next number. Nothing else needs to be cleared, so
 //! a commit has no second step that a crash could separate from the first.
 //!
+//! All of it can be told from what was damaged: see [`crate::seal`], the sums in the frame
+//! table (`vista_core::pages`) and in the journal.
+//!
 //! The first process of a run has its pages in the run's own image. Each other one has
 //! an image with the same table and frames and nothing else in it.
 
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+use rio_core::mix;
 
 pub const MAGIC: [u8; 8] = *b"DCIMAGE\x01";
 /// Raised whenever the layout of image or state changes.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 pub const LIVE_OFFSET: usize = 0x1000;
+/// The suffix of the file beside an image that has the number of the newest commit (8 bytes):
+/// an older copy of the image does not agree with it.
+pub const NEWEST_SUFFIX: &str = "newest";
 /// Whose image this is, ended by NUL: an image in memory has no other link back.
 pub const OWNER_OFFSET: usize = 0x2000;
 /// What the user is to know, each `[NOTICE_SAID or NOTICE_KEPT, text, NUL]`, ended by 0.
@@ -57,8 +64,9 @@ pub enum Status {
     New = 0,
     Running = 1,
     Recovering = 2,
-    /// The program has exited; `exit_code` holds.
-    Done = 3,
+    /// The program has exited; `exit_code` holds, and `exit_seal` says so. No other number
+    /// becomes this one by a bit or two.
+    Done = 0x454e_4f44,
     /// The runtime gave up; `fatal` holds the reason. Resumable.
     Stopped = 4,
 }
@@ -69,7 +77,7 @@ impl Status {
             0 => Status::New,
             1 => Status::Running,
             2 => Status::Recovering,
-            3 => Status::Done,
+            0x454e_4f44 => Status::Done,
             4 => Status::Stopped,
             _ => return None,
         })
@@ -111,6 +119,8 @@ pub struct Header {
     pub state_layout: u32,
     pub owner_uid: u32,
     pub protocol: u32,
+    /// A number that no other image has: part of every sum in this one.
+    pub id: u64,
     /// Checksum (FNV-1a) of the bytes before this field.
     pub checksum: u64,
 }
@@ -228,6 +238,30 @@ pub struct Live {
     /// Files of processes of the run that have a second name of ours, or more than these
     /// (after a death nobody counts anew): while there are none, nobody looks for them.
     pub second_names: AtomicU64,
+    /// A sum of how the program ended: see [`Live::seal_end`].
+    pub exit_seal: AtomicU64,
+}
+
+impl Live {
+    fn end_of(&self, image: u64) -> u64 {
+        let code = u64::from(self.exit_code.load(Relaxed));
+        mix(
+            image,
+            code << 32 | u64::from(self.exit_signal.load(Relaxed)),
+        ) | 1
+    }
+
+    /// Notes how the program ended.
+    pub fn seal_end(&self, image: u64, code: u32, signal: u32) {
+        self.exit_code.store(code, Relaxed);
+        self.exit_signal.store(signal, Relaxed);
+        self.exit_seal.store(self.end_of(image), Release);
+    }
+
+    /// Whether that is what was noted.
+    pub fn end_is_sealed(&self, image: u64) -> bool {
+        self.exit_seal.load(Acquire) == self.end_of(image)
+    }
 }
 
 /// In `Live::dead_rchar` and `dead_wchar`: all died at once, and nobody has counted.
@@ -238,7 +272,7 @@ pub const UNCOUNTED: u64 = u64::MAX;
 /// call happened (design: the zombie's /proc/PID/io is exact).
 #[repr(C)]
 pub struct Inflight {
-    /// 1 while the call is under way.
+    /// [`UNDER_WAY`] while the call is; and a sum of what is noted of it.
     pub active: AtomicU32,
     pub fd: AtomicU32,
     /// Bytes asked for.
@@ -248,12 +282,49 @@ pub struct Inflight {
     /// Slot of the thread that makes the call.
     pub thread: AtomicU32,
     _pad: u32,
+    pub seal: AtomicU64,
     /// Checksum of the bytes written.
     pub sum: AtomicU64,
     /// Output that the kernel notes itself: where in the image its bytes begin
     /// (0: it does not), and how far it has got.
     pub from: AtomicU64,
     pub done: AtomicU64,
+}
+
+const UNDER_WAY: u32 = 0x4c4c_4143;
+
+impl Inflight {
+    /// Notes that the call of a process is under way, all else of it being noted.
+    #[inline(always)]
+    pub fn begin(&self, slot: usize) {
+        self.seal.store(self.sum_of(slot), Release);
+        self.active.store(UNDER_WAY, Release);
+    }
+
+    /// And that it is over. (Killed in between it counts as under way, which is found to
+    /// be on record.)
+    #[inline(always)]
+    pub fn end(&self) {
+        self.active.store(0, Release);
+        self.seal.store(0, Release);
+    }
+
+    pub fn is_under_way(&self) -> bool {
+        self.active.load(Acquire) != 0 || self.seal.load(Acquire) != 0
+    }
+
+    /// Whether what is noted of a call under way is what the process has noted.
+    pub fn is_sound(&self, slot: usize) -> bool {
+        !self.is_under_way() || self.seal.load(Acquire) == self.sum_of(slot)
+    }
+
+    fn sum_of(&self, slot: usize) -> u64 {
+        let two = |low: &AtomicU32, high: u32| u64::from(low.load(Relaxed)) | u64::from(high) << 32;
+        let who = mix(two(&self.fd, slot as u32), two(&self.thread, 0));
+        let what = mix(self.len.load(Relaxed), self.before.load(Relaxed));
+        let which = mix(self.sum.load(Relaxed), self.from.load(Relaxed));
+        mix(who, mix(what, which)) | 1
+    }
 }
 
 const _: () = assert!(size_of::<Header>() <= 4096);

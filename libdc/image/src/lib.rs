@@ -9,8 +9,11 @@
 #![deny(unsafe_code)]
 
 pub mod boot;
+pub mod count;
 pub mod header;
 pub mod run;
+pub mod seal;
+pub mod state_head;
 pub mod window;
 
 pub use boot::{BootInfo, Mode};

@@ -19,7 +19,11 @@
 
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::*};
 
+use rio_core::mix;
+
+use crate::count::Count;
 use crate::header::JOURNAL_OFFSET;
+use crate::seal::Seals;
 
 /// Where the run's own part of its image begins, and how long it is.
 pub const RUN_OFFSET: usize = 0x8_0000;
@@ -93,6 +97,11 @@ pub struct Run {
     /// Name of the image file in its directory, ended by NUL: images of processes and
     /// shared memory have it with a suffix.
     pub image_name: [u8; 256],
+    /// `published` once more, stored behind it: never above it.
+    pub committed: AtomicU64,
+    /// Of every commit: a sum of the processes ([`processes_sum`]), and one of what they
+    /// share ([`shared_sum`]).
+    pub seals: Seals,
     /// A bit for each entry whose process may have done something since it staged last, or
     /// has been given something to do: a commit looks at these only.
     pub stirred: [AtomicU64; PROCESS_MAX / 64],
@@ -119,7 +128,7 @@ pub mod request {
     pub const STAGED: u32 = 3;
 }
 
-const ROOM: usize = 50;
+const ROOM: usize = 40;
 
 /// One process of the run. Entry 0 is the first.
 #[repr(C, align(64))]
@@ -194,11 +203,14 @@ pub struct Process {
     /// Signals from outside that its workers' runtimes have ever taken from the kernel,
     /// by number. The state counts those that were delivered; the difference died in the
     /// queue of a dead worker.
-    pub signals_taken: [AtomicU32; 32],
+    pub signals_taken: [Count; 32],
     /// Calls that the threads of the first slots have begun since the last commit.
     pub begun: [AtomicU32; BEGUN],
     /// What it runs, as the kernel names it.
     pub name: [u8; 16],
+    /// Of every commit that it had a part in: the sum of its frame table, and
+    /// `frame_limit`.
+    pub seals: Seals,
     _room: [u64; ROOM],
 }
 
@@ -208,7 +220,7 @@ pub struct Process {
 pub struct Shared {
     /// How many open files of all processes mean it; 0 is free.
     pub users: AtomicU32,
-    /// It is free for another use from this commit on.
+    /// It is free for another use from this commit on; 0 while it is used.
     pub free_from: AtomicU64,
     /// Of a pipe its inode.
     pub ino: AtomicU64,
@@ -220,7 +232,9 @@ pub struct Shared {
     /// above `published` holds. Of a file its offset, of a pipe the bytes inside.
     pub since: [AtomicU64; 2],
     pub value: [AtomicU64; 2],
-    _room: [u64; 7],
+    /// Of a pipe a sum of the bytes inside.
+    pub contents: [AtomicU64; 2],
+    _room: [u64; 5],
 }
 const _: () = assert!(size_of::<Shared>() == 128);
 
@@ -280,9 +294,10 @@ impl Process {
             frames_used: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             calls: AtomicU64::new(0),
-            signals_taken: [const { AtomicU32::new(0) }; 32],
+            signals_taken: [const { Count::new() }; 32],
             begun: [const { AtomicU32::new(0) }; BEGUN],
             name: [0; 16],
+            seals: Seals::new(),
             _room: [0; ROOM],
         }
     }
@@ -324,6 +339,29 @@ impl Process {
             .store(parent.map_or(0, |slot| slot as u32 + 1), Relaxed);
     }
 
+    /// A sum of what the state of a commit has of it; 0 if that has nothing.
+    fn sum_at(&self, slot: usize, published: u64) -> u64 {
+        let life = self.life_at(published);
+        if life == Life::None {
+            return 0;
+        }
+        let word = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let parent = self.parent_at(published).map_or(0, |slot| slot as u32 + 1);
+        let told = holds(self.told.load(Relaxed), published);
+        let sum = mix(
+            word(self.id.load(Relaxed) as u32, slot as u32),
+            word(
+                parent,
+                u32::from(told) << 1 | u32::from(life == Life::Zombie),
+            ),
+        );
+        if life == Life::Lives {
+            return sum;
+        }
+        let used = mix(self.user_us.load(Relaxed), self.system_us.load(Relaxed));
+        mix(sum, used ^ u64::from(self.status.load(Relaxed)))
+    }
+
     /// At a recovery: forgets what belongs to an interval that was lost. Says what the
     /// process is.
     pub fn roll_back(&self, published: u64) -> Life {
@@ -339,6 +377,12 @@ impl Process {
         }
         if life == Life::None {
             self.clear();
+        }
+        self.seals.roll_back(published);
+        // It stops again if it was stopped, by one of the signals that stop.
+        self.thawed.store(0, Relaxed);
+        if !(19..=22).contains(&self.stopped.load(Relaxed)) {
+            self.stopped.store(0, Relaxed);
         }
         self.request.store(request::NONE, Relaxed);
         self.active.store(0, Relaxed);
@@ -366,18 +410,36 @@ impl Process {
         for word in words.into_iter().chain([&self.holds_parent, &self.stopped]) {
             word.store(0, Relaxed);
         }
-        for counter in self.signals_taken.iter().chain(&self.begun) {
+        for counter in &self.signals_taken {
+            counter.store(0, Relaxed);
+        }
+        for counter in &self.begun {
             counter.store(0, Relaxed);
         }
         for word in [&self.changed, &self.change_untold, &self.thawed] {
             word.store(0, Relaxed);
         }
         self.left.store(0, Relaxed);
+        self.seals.clear();
         self.companion.store(0, Relaxed);
         self.child_event.store(0, Relaxed);
         self.worker.store(0, Relaxed);
         self.id.store(0, Release);
     }
+}
+
+/// What the state of a commit has of a table of processes: part of the run's seal.
+pub fn processes_sum<'a>(table: impl Iterator<Item = &'a Process>, published: u64) -> u64 {
+    table.enumerate().fold(0, |sum: u64, (slot, p)| {
+        sum.wrapping_add(p.sum_at(slot, published))
+    })
+}
+
+/// The same of what processes share.
+pub fn shared_sum<'a>(table: impl Iterator<Item = &'a Shared>, published: u64) -> u64 {
+    table.enumerate().fold(0, |sum: u64, (at, s)| {
+        sum.wrapping_add(s.sum_at(at, published))
+    })
 }
 
 impl Shared {
@@ -392,7 +454,8 @@ impl Shared {
             made: [const { AtomicI32::new(0) }; 2],
             since: [const { AtomicU64::new(0) }; 2],
             value: [const { AtomicU64::new(0) }; 2],
-            _room: [0; 7],
+            contents: [const { AtomicU64::new(0) }; 2],
+            _room: [0; 5],
         }
     }
 
@@ -404,15 +467,23 @@ impl Shared {
             }
         }
         self.users.store(0, Relaxed);
-        self.free_from.store(0, Relaxed);
+        if self.free_from.load(Relaxed) > published {
+            self.free_from.store(0, Relaxed);
+        }
         self.maker.store(0, Relaxed);
     }
 
     /// Sets what holds from the commit `published + 1` on.
     pub fn set(&self, value: u64, published: u64) {
+        self.set_with(value, 0, published);
+    }
+
+    /// The same of a pipe, with a sum of what is inside.
+    pub fn set_with(&self, value: u64, contents: u64, published: u64) {
         let place = self.place_for(published);
         self.since[place].store(0, Release);
         self.value[place].store(value, Release);
+        self.contents[place].store(contents, Release);
         self.since[place].store(published + 1, Release);
     }
 
@@ -431,6 +502,19 @@ impl Shared {
         (0..2)
             .filter(|&place| holds(since[place], published))
             .max_by_key(|&place| since[place])
+    }
+
+    /// A sum of what the state of a commit has of it; 0 if that has nothing.
+    fn sum_at(&self, at: usize, published: u64) -> u64 {
+        let place = match holds(self.free_from.load(Relaxed), published) {
+            true => None,
+            false => self.place_at(published),
+        };
+        place.map_or(0, |place| {
+            let where_from = mix(at as u64 + 1, self.since[place].load(Relaxed));
+            let value = self.value[place].load(Relaxed);
+            mix(where_from, mix(value, self.contents[place].load(Relaxed)))
+        })
     }
 
     /// What holds in the state of a commit, if it was ever set.
@@ -477,6 +561,36 @@ mod tests {
         assert_eq!(p.parent_at(u64::MAX), None);
         assert_eq!(p.roll_back(4), Life::None);
         assert_eq!(p.id.load(Relaxed), 0, "the entry is free");
+    }
+
+    #[test]
+    fn what_comes_after_a_commit_leaves_its_sum_as_it_is() {
+        let (p, s) = (process(), Shared::new());
+        p.born.store(2, Relaxed);
+        p.adopt(Some(4), 1);
+        s.set(10, 1);
+        let sums = || {
+            let (processes, shared) = ([&p], [&s]);
+            let of_processes = processes_sum(processes.into_iter(), 2);
+            (of_processes, shared_sum(shared.into_iter(), 2))
+        };
+        let before = sums();
+        assert!(before.0 != 0 && before.1 != 0);
+        p.adopt(Some(5), 2);
+        p.adopt(Some(6), 2);
+        p.ended.store(3, Relaxed);
+        p.told.store(3, Relaxed);
+        p.status.store(9, Relaxed);
+        s.set(11, 2);
+        s.set(12, 2);
+        s.free_from.store(3, Relaxed);
+        assert_eq!(sums(), before);
+        p.roll_back(2);
+        s.roll_back(2);
+        assert_eq!(sums(), before);
+        p.id.store(8, Relaxed);
+        s.value[0].store(13, Relaxed);
+        assert!(sums().0 != before.0 && sums().1 != before.1);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! 0x2010_0000_0000  state: tables of kernel objects rolled back
 //! 0x2020_0000_0000  arena: tables of the runtime    never rolled back
 //! 0x2100_0000_0000  Rio: the image, mapped          survives the process
+//! 0x2300_0000_0000  number of the newest commit     survives, beside the image
 //! 0x2400_0000_0000  scratch: memory on its way      only inside one call
 //! 0x2500_0000_0000  memory behind descriptors, to read   rolled back
 //! 0x2600_0000_0000  bytes on their way              only inside one call
@@ -40,6 +41,9 @@ pub const ARENA_BASE: usize = 0x2020_0000_0000;
 pub const ARENA_LEN: usize = 16 << 30;
 
 pub const RIO_BASE: usize = 0x2100_0000_0000;
+
+/// Where the number of the newest commit is mapped, from a file beside the image.
+pub const NEWEST_BASE: usize = 0x2300_0000_0000;
 
 /// Where memory is made that then moves to its place in the program's half.
 pub const SCRATCH_BASE: usize = 0x2400_0000_0000;

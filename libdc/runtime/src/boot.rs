@@ -37,6 +37,7 @@ pub extern "C" fn main(info: *const BootInfo) -> ! {
     e.slot = boot.slot as usize;
     map_rio();
     e.image_fd = e.high_fd(high_fd::RIO);
+    run::seal::map_newest();
     if e.slot != 0 {
         run::image::open(false);
     }
@@ -142,6 +143,7 @@ fn map_tables() {
     e.folded.init(&mut e.arena);
     // All of the table is read at once.
     const MADV_POPULATE_READ: usize = 22;
+    run::seal::check_limit();
     let frames = run::me().frame_limit.load(Relaxed) as usize;
     if frames > 0 {
         let len = (frames * 16).next_multiple_of(PAGE);
@@ -165,8 +167,9 @@ fn fresh() -> ! {
     let e = engine();
     let boot = e.boot;
     e.live().generation.fetch_add(1, SeqCst);
+    crate::object::undo::conflict::note_boot();
     let s = state();
-    s.root.layout = size_of::<State>() as u64;
+    s.root.head.layout = size_of::<State>() as u64;
     let protocol = Protocol::from_u8(boot.protocol as u8).unwrap_or(Protocol::Cbndvs);
     e.machine = Machine::new(protocol);
     s.root.machine_at_start = e.machine;

@@ -17,6 +17,7 @@ use crate::object::identity::{Credentials, GROUPS_MAX};
 use crate::object::limits::Limits;
 use crate::object::memfd::{MAX_OBJECTS, MemoryObject};
 use crate::object::schedule::Schedule;
+use dc_image::state_head::StateHead;
 use dc_image::window;
 
 /// Tables have room for more than the kernel gives a process of such limits; only what
@@ -25,7 +26,6 @@ use dc_image::window;
 pub const MAX_FDS: usize = 1 << 16;
 pub const MAX_VMAS: usize = (1 << 16) + (1 << 14);
 pub const MAX_FILES: usize = (1 << 15) + (1 << 14);
-pub const MAX_DISCARDS: usize = 120;
 pub const MAX_EPOLL: usize = 1 << 15;
 
 #[repr(C)]
@@ -64,15 +64,13 @@ impl State {
 
 #[repr(C, align(4096))]
 pub struct Root {
-    /// `size_of::<State>()`: another layout is another version.
-    pub layout: u64,
+    pub head: StateHead,
     /// The protocol, as it is right behind a commit.
     pub machine_at_start: protocols::Machine,
     /// Mappings lie in `State::vmas` from the first one on: areas come at the low end
     /// as a rule, and need not move all the others.
     pub vma_first: u32,
     pub vma_count: u32,
-    pub discard_count: u32,
     pub pid: i32,
     pub umask: u32,
     /// Nonzero once the process has had a child of the run, or is one.
@@ -102,7 +100,6 @@ pub struct Root {
     /// Signals from outside that were delivered, by number: see
     /// `Live::signals_taken`.
     pub signals_delivered: [u32; 32],
-    pub discards: [Discard; MAX_DISCARDS],
     pub itimers: [ITimer; 3],
     pub timers: [PosixTimer; 1024],
     /// Number of the next one.
@@ -153,15 +150,6 @@ pub struct SigAction {
     pub flags: usize,
     pub restorer: usize,
     pub mask: u64,
-}
-
-/// Pages of a range that ceased to be state with commit `seq`.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Discard {
-    pub from: u64,
-    pub to: u64,
-    pub seq: u64,
 }
 
 #[derive(Clone, Copy)]

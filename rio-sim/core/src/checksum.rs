@@ -21,6 +21,13 @@ pub fn checksum(seed: u64, bytes: &[u8]) -> u64 {
     sum | 1 // never 0, which is what an unwritten log holds
 }
 
+/// Two words made one, in which every bit of both counts.
+#[inline(always)]
+pub const fn mix(a: u64, b: u64) -> u64 {
+    let product = (a ^ FACTOR) as u128 * (b ^ 0xe703_7ed1_a0b4_28db) as u128;
+    product as u64 ^ (product >> 64) as u64
+}
+
 /// A word, or the last bytes of what is summed.
 #[inline(always)]
 fn step(sum: u64, bytes: &[u8]) -> u64 {

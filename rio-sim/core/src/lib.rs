@@ -18,6 +18,6 @@ mod mapped;
 mod rio;
 
 pub use at::At;
-pub use checksum::checksum;
+pub use checksum::{checksum, mix};
 pub use mapped::Mapped;
 pub use rio::{Errno, Rio, WINDOWS, Window};

@@ -14,14 +14,17 @@
 //!
 //! A record counts from the store of the tail on, which comes after its bytes.
 //!
-//! That is all that memory needs. A disk gets its pages in any order, so a power
-//! loss may leave a tail that is newer than the records below it, and in their
-//! place what an earlier interval has written there. Where that can be, each
-//! record carries a sum, and each sum goes on from the one before, the first
-//! from the interval's number: a record is whole only behind whole records of
-//! its own interval. [`Journal::examine`] then ends the journal at the first
-//! that is not. Behind `durable` that is what a power loss does; before it,
-//! something has damaged the storage, and nobody may go on as if it had not.
+//! That is all that memory needs to be found again. Each record carries a sum, and each sum
+//! goes on from the one before, the first from the interval's number: a record is whole only
+//! behind whole records of its own interval. So the records themselves say how far the
+//! journal goes, and [`Journal::examine`] compares that with the words.
+//!
+//! A disk gets its pages in any order, so a power loss may leave a tail that is newer than
+//! the records below it, and in their place what an earlier interval has written there. Then
+//! the journal ends at the first record that is not whole, if that lies behind `durable`.
+//! Before it, and wherever nothing can be lost, something has damaged the storage, and
+//! nobody may go on as if it had not. Whole records behind the tail count: they were
+//! appended, and the word was lost.
 #![allow(unsafe_code)] // Raw mapped memory is this module's subject.
 
 use core::sync::atomic::{AtomicU64, Ordering::*};
@@ -34,8 +37,8 @@ pub struct Journal {
     bytes: *mut u8,
     len: usize,
     words: Words,
-    /// Records carry sums.
-    summed: bool,
+    /// The storage may lose what was not made durable.
+    may_lose: bool,
     /// The sum of the newest record.
     last: u64,
 }
@@ -86,30 +89,34 @@ impl Journal {
                 durable: core::ptr::null(),
                 published: core::ptr::null(),
             },
-            summed: false,
+            may_lose: false,
             last: 0,
         }
     }
 
-    /// `summed`: the storage may lose what was not made durable. A journal that
+    /// `may_lose`: the storage may lose what was not made durable. A journal that
     /// has records already is to be [examined](Journal::examine) first.
     ///
     /// # Safety
     /// The pointers describe mapped memory that outlives the journal and that
     /// only this process appends to.
-    pub const unsafe fn new(bytes: *mut u8, len: usize, words: Words, summed: bool) -> Journal {
+    pub const unsafe fn new(bytes: *mut u8, len: usize, words: Words, may_lose: bool) -> Journal {
         Journal {
             bytes,
             len,
             words,
-            summed,
+            may_lose,
             last: 0,
         }
     }
 
-    fn tag(&self) -> u64 {
+    fn published(&self) -> u64 {
         // SAFETY: `new`'s promise.
-        (unsafe { (*self.words.published).load(Relaxed) } + 1) << 32
+        unsafe { (*self.words.published).load(Relaxed) }
+    }
+
+    fn tag(&self) -> u64 {
+        tag(self.published())
     }
 
     /// Bytes in use in this interval.
@@ -144,26 +151,21 @@ impl Journal {
         self.last = sum;
     }
 
-    /// Reads all of it, and cuts off what a power loss has torn.
+    /// Before [`Journal::examine`]: though the storage may lose something, it has not.
+    pub fn nothing_was_lost(&mut self) {
+        self.may_lose = false;
+    }
+
+    /// Reads all of it, cuts off what a power loss has torn, and takes in what is whole.
     pub fn examine(&mut self) -> Found {
-        if !self.summed {
-            return Found::Whole;
-        }
         let tail = self.tail();
         // SAFETY: `new`'s promise.
         let durable = self.offset_in(unsafe { (*self.words.durable).load(Relaxed) });
-        let mut last = self.tag();
-        let mut at = 0;
-        for r in self.records(0) {
-            // SAFETY: the record lies below the tail, and so does its head.
-            let sum = unsafe { self.bytes.add(r.offset + 8).cast::<u64>().read() };
-            if sum != chained(last, r.kind, r.payload) {
-                break;
-            }
-            last = sum;
-            at = r.offset + RECORD_HEAD + r.payload.len().next_multiple_of(8);
-        }
-        if at < durable || durable > tail {
+        let durable = if self.may_lose { durable } else { tail };
+        // SAFETY: `new`'s promise.
+        let bytes = unsafe { core::slice::from_raw_parts(self.bytes, self.len) };
+        let (at, last) = whole(bytes, self.published());
+        if at < durable {
             return Found::Damaged { at, durable };
         }
         self.last = last;
@@ -172,7 +174,10 @@ impl Journal {
         }
         // SAFETY: `new`'s promise.
         unsafe { (*self.words.word).store(self.tag() | at as u64, Release) };
-        Found::Torn { at, tail }
+        match at < tail {
+            true => Found::Torn { at, tail },
+            false => Found::Whole,
+        }
     }
 
     /// Room for a payload, at the place where the next record's will lie; it
@@ -194,11 +199,9 @@ impl Journal {
         let tag = self.tag();
         // SAFETY: `tail..next` lies within the journal.
         unsafe {
-            if self.summed {
-                let payload = core::slice::from_raw_parts(self.bytes.add(tail + RECORD_HEAD), len);
-                let before = if tail == 0 { tag } else { self.last };
-                self.last = chained(before, kind, payload);
-            }
+            let payload = core::slice::from_raw_parts(self.bytes.add(tail + RECORD_HEAD), len);
+            let before = if tail == 0 { tag } else { self.last };
+            self.last = chained(before, kind, payload);
             let head = self.bytes.add(tail).cast::<u32>();
             head.write(kind);
             head.add(1).write(len as u32);
@@ -252,6 +255,35 @@ impl Journal {
             }
         })
     }
+}
+
+/// What marks the interval behind a commit.
+fn tag(published: u64) -> u64 {
+    (published + 1) << 32
+}
+
+/// How far the records of the interval behind a commit go that are whole, and the sum of
+/// the last one.
+pub fn whole(bytes: &[u8], published: u64) -> (usize, u64) {
+    let (mut at, mut last) = (0, tag(published));
+    let word = |at: usize| {
+        let mut word = [0; 8];
+        word.copy_from_slice(bytes.get(at..at + 8)?);
+        Some(u64::from_le_bytes(word))
+    };
+    while let (Some(head), Some(sum)) = (word(at), word(at + 8)) {
+        let (kind, len) = (head as u32, (head >> 32) as usize);
+        let from = at + RECORD_HEAD;
+        let Some(payload) = bytes.get(from..from + len) else {
+            break;
+        };
+        if sum != chained(last, kind, payload) {
+            break;
+        }
+        last = sum;
+        at = from + len.next_multiple_of(8);
+    }
+    (at, last)
 }
 
 /// The sum of a record that follows one with the sum `before`.

@@ -7,7 +7,7 @@
 //! had stays what recovery finds; after it that frame is free again.
 //!
 //! ```text
-//! table:   [ page | seq ] [ page | seq ] ...     16 bytes a frame
+//! table:   [ page, seq, sum ] [ page, seq, sum ] ...     16 bytes a frame
 //! frames:  [ 4096 bytes ] [ 4096 bytes ] ...
 //!
 //! a frame is   current   its seq is the newest not above `published` for its page
@@ -21,24 +21,52 @@
 //! every observer; storage that needs more flushes before publishing).
 //!
 //! The index from pages to frames is volatile and made again from the table.
+//!
+//! An entry carries a sum of its frame, its page and its number ([`sum`]); and the store
+//! keeps a sum of all current entries ([`PageStore::set`]), which its user leaves beside
+//! `published`. So a frame that is damaged, and an entry that is missing, are found.
 #![allow(unsafe_code)] // Raw mapped memory is this module's subject.
 
 use crate::frames::{self, Balance, FrameSet, Surplus, Thrift};
 use core::sync::atomic::{AtomicU64, Ordering::*};
 
 mod lay;
+pub mod sum;
 
 pub use lay::Stretch;
+pub use sum::{Entry, Sums};
 
 pub const PAGE: usize = 4096;
 
 /// What the table says of one frame.
 #[repr(C)]
 pub struct FrameEntry {
-    /// Address of the page, a multiple of 4096.
+    /// The page, and the upper part of the sum: see [`Entry`].
     pub page: AtomicU64,
-    /// Commit that wrote it; 0 is none.
+    /// Commit that wrote it, and the lower part; 0 is none.
     pub seq: AtomicU64,
+}
+
+impl FrameEntry {
+    #[inline(always)]
+    fn words(&self) -> [u64; 2] {
+        [self.page.load(Relaxed), self.seq.load(Relaxed)]
+    }
+
+    #[inline(always)]
+    fn seq(&self) -> u64 {
+        Entry::seq_of(self.seq.load(Relaxed))
+    }
+}
+
+/// What became of a page that was to be copied into a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Copied {
+    /// It cannot be read.
+    Not,
+    Whole,
+    /// And its [sum](Sums::content) was taken by the way.
+    Summed(u64),
 }
 
 /// Memory for the volatile index, and more frames: what the surroundings give.
@@ -79,11 +107,18 @@ pub struct Place {
     pub published: *const AtomicU64,
     /// Frames ever handed out; recovery looks at no others.
     pub limit: *const AtomicU64,
+    /// What tells the frames of this image from those of others: part of every sum.
+    pub seed: u64,
 }
 
 /// The page slots of one image.
 pub struct PageStore {
     at: Place,
+    sums: Sums,
+    /// The sum of all entries that are current with the commit to come.
+    set: u64,
+    /// One above the highest frame that was current at the recovery.
+    needed: usize,
     root: *mut *mut *mut Slot,
     /// Free frames with storage behind them.
     free: FrameSet,
@@ -119,7 +154,11 @@ impl PageStore {
                 frame_max: 0,
                 published: core::ptr::null(),
                 limit: core::ptr::null(),
+                seed: 0,
             },
+            sums: Sums::closed(),
+            set: 0,
+            needed: 0,
             root: null_mut(),
             free: FrameSet::closed(),
             bare: FrameSet::closed(),
@@ -157,6 +196,7 @@ impl PageStore {
     pub unsafe fn open(at: Place, supply: &mut impl Supply) -> Result<PageStore, Full> {
         let mut s = PageStore::closed();
         s.at = at;
+        s.sums = Sums::new(at.seed);
         s.root = supply.alloc(ROOT * 8).cast();
         s.retired = supply.alloc(at.frame_max * 4).cast();
         let (free, bare) = (
@@ -177,12 +217,13 @@ impl PageStore {
         // the index serves many.
         let (mut covered, mut leaf) = (usize::MAX, core::ptr::null_mut::<Slot>());
         for n in 0..limit {
-            let (page, seq) = (s.entry(n).page.load(Relaxed), s.entry(n).seq.load(Relaxed));
+            let words = s.entry(n).words();
+            let Entry { page, seq, .. } = Entry::of(words);
             if seq == 0 || seq > published {
                 s.clear(n);
                 continue;
             }
-            let number = page as usize / PAGE;
+            let number = page / PAGE;
             if number / LEAF != covered {
                 leaf = s.slot_or_new(number / LEAF * LEAF * PAGE, supply)?;
                 covered = number / LEAF;
@@ -191,9 +232,13 @@ impl PageStore {
             // no other reference exists.
             let slot = unsafe { &mut *leaf.add(number % LEAF) };
             let old = slot.frame;
-            if old == 0 || s.entry(old as usize - 1).seq.load(Relaxed) < seq {
+            if old == 0 || s.entry(old as usize - 1).seq() < seq {
                 slot.frame = n as u32 + 1;
+                s.needed = n + 1;
+                s.set = s.set.wrapping_add(sum::of_words(words));
                 if old != 0 {
+                    let words = s.entry(old as usize - 1).words();
+                    s.set = s.set.wrapping_sub(sum::of_words(words));
                     s.clear(old as usize - 1);
                 }
             } else {
@@ -201,6 +246,49 @@ impl PageStore {
             }
         }
         Ok(s)
+    }
+
+    /// The sum of all entries that are current with the commit to come; after `open`, with
+    /// the last one. To be left beside `published` before that is stored.
+    pub fn set(&self) -> u64 {
+        self.set
+    }
+
+    /// Frames that the storage must have, after `open`: one more than the last that is used.
+    pub fn frames_needed(&self) -> usize {
+        self.needed
+    }
+
+    /// The first page of a range whose frame is not what was committed, if any.
+    pub fn damaged(&self, from: usize, to: usize) -> Option<usize> {
+        let mut found = None;
+        self.for_each_frame(from, to, |page, frame| {
+            if found.is_none()
+                && self.words_of(frame, page, Copied::Whole, None) != self.entry(frame).words()
+            {
+                found = Some(page);
+            }
+        });
+        found
+    }
+
+    /// The entry of a frame that holds a page: as of the commit to come, or as it says.
+    #[inline(always)]
+    fn words_of(&self, frame: usize, page: usize, copied: Copied, seq: Option<u64>) -> [u64; 2] {
+        let content = match copied {
+            Copied::Summed(content) => content,
+            // SAFETY: a whole frame of mapped memory, aligned, which only this process
+            // changes.
+            _ => self
+                .sums
+                .content(unsafe { &*self.frame_bytes(frame).cast() }),
+        };
+        let seq = seq.unwrap_or_else(|| self.entry(frame).seq());
+        self.sums.entry(content, page, seq)
+    }
+
+    pub fn sums(&self) -> &Sums {
+        &self.sums
     }
 
     pub fn published(&self) -> u64 {
@@ -405,25 +493,29 @@ impl PageStore {
         &mut self,
         page: usize,
         supply: &mut impl Supply,
-        copy: impl FnOnce(*mut u8) -> bool,
+        copy: impl FnOnce(*mut u8) -> Copied,
     ) -> Result<&mut Slot, Full> {
         let seq = self.published() + 1;
         let slot = self.slot_or_new(page, supply)?;
         // SAFETY: slots live as long as the store.
         let slot = unsafe { &mut *slot };
-        if slot.frame != 0 && self.entry(slot.frame as usize - 1).seq.load(Relaxed) == seq {
+        if slot.frame != 0 && self.entry(slot.frame as usize - 1).seq() == seq {
             // Staged twice in one commit: the frame is still ours to change.
-            copy(self.frame_bytes(slot.frame as usize - 1));
+            let frame = slot.frame as usize - 1;
+            let copied = copy(self.frame_bytes(frame));
+            self.set = self
+                .set
+                .wrapping_sub(sum::of_words(self.entry(frame).words()));
+            self.enter(frame, page, seq, copied);
             return Ok(slot);
         }
         let frame = self.take(supply)?;
-        if !copy(self.frame_bytes(frame)) {
+        let copied = copy(self.frame_bytes(frame));
+        if copied == Copied::Not {
             self.release(frame);
             return Ok(slot);
         }
-        let entry = self.entry(frame);
-        entry.page.store(page as u64, Release);
-        entry.seq.store(seq, Release);
+        self.enter(frame, page, seq, copied);
         if slot.frame != 0 {
             self.retire(slot.frame as usize - 1);
         }
@@ -431,7 +523,20 @@ impl PageStore {
         Ok(slot)
     }
 
+    /// A frame holds a page of the commit to come.
+    #[inline(always)]
+    fn enter(&mut self, frame: usize, page: usize, seq: u64, copied: Copied) {
+        let words = self.words_of(frame, page, copied, Some(seq));
+        self.set = self.set.wrapping_add(sum::of_words(words));
+        let entry = self.entry(frame);
+        entry.page.store(words[0], Release);
+        entry.seq.store(words[1], Release);
+    }
+
     fn retire(&mut self, frame: usize) {
+        self.set = self
+            .set
+            .wrapping_sub(sum::of_words(self.entry(frame).words()));
         // SAFETY: there is room for every frame once.
         unsafe { self.retired.add(self.retired_len).write(frame as u32) };
         self.retired_len += 1;
@@ -469,8 +574,10 @@ impl PageStore {
             let slot = unsafe { &mut *slot };
             if slot.frame != 0 {
                 let frame = slot.frame as usize - 1;
-                if self.entry(frame).seq.load(Relaxed) < seq {
+                if self.entry(frame).seq() < seq {
                     slot.frame = 0;
+                    let words = self.entry(frame).words();
+                    self.set = self.set.wrapping_sub(sum::of_words(words));
                     self.clear(frame);
                 }
             }
@@ -507,6 +614,10 @@ impl PageStore {
 
     /// Calls `f(page, bytes)` for every committed page of `from..to`, upward.
     pub fn for_each(&self, from: usize, to: usize, mut f: impl FnMut(usize, *const u8)) {
+        self.for_each_frame(from, to, |page, frame| f(page, self.frame_bytes(frame)));
+    }
+
+    fn for_each_frame(&self, from: usize, to: usize, mut f: impl FnMut(usize, usize)) {
         let mut page = from;
         while page < to {
             let Some(slot) = self.find(page) else {
@@ -516,7 +627,7 @@ impl PageStore {
             // SAFETY: as `slot`, for reading.
             let frame = unsafe { (*slot).frame };
             if frame != 0 {
-                f(page, self.frame_bytes(frame as usize - 1));
+                f(page, frame as usize - 1);
             }
             page += PAGE;
         }

@@ -204,18 +204,50 @@ fn image_journal(image: &mut Image) -> Journal {
     journal
 }
 
-#[test]
-fn memory_needs_no_sums() {
-    let mut image = Image::new();
+/// In memory nothing is lost, so what is not there was damaged.
+fn in_memory(image: &mut Image) -> Journal {
     let words = Words {
         word: &raw const image.word,
         durable: &raw const image.durable,
         published: &raw const image.published,
     };
     // SAFETY: the image outlives the journal.
-    let mut journal = unsafe { Journal::new(image.bytes.as_mut_ptr().cast(), LEN, words, false) };
-    append(&mut journal, 0..3);
-    image.flip(RECORD_HEAD + 20);
+    unsafe { Journal::new(image.bytes.as_mut_ptr().cast(), LEN, words, false) }
+}
+
+#[test]
+fn in_memory_every_record_must_be_there() {
+    let mut image = Image::new();
+    let ends = append(&mut in_memory(&mut image), 0..20);
+    for at in (0..ends[19]).filter(|&at| counts(&ends, at)) {
+        image.flip(at);
+        let found = in_memory(&mut image).examine();
+        assert!(matches!(found, Found::Damaged { durable, .. } if durable == ends[19]));
+        image.flip(at);
+    }
+    assert_eq!(in_memory(&mut image).examine(), Found::Whole);
+}
+
+#[test]
+fn records_say_how_far_they_go_whatever_became_of_the_word() {
+    let mut image = Image::new();
+    let ends = append(&mut in_memory(&mut image), 0..20);
+    let word = image.word.load(Relaxed);
+    for bit in 0..64 {
+        image.word.store(word ^ 1 << bit, Relaxed);
+        let mut journal = in_memory(&mut image);
+        match journal.examine() {
+            Found::Whole => assert_eq!(kinds(&journal), (0..20).collect::<Vec<u32>>()),
+            found => assert!(matches!(found, Found::Damaged { at, .. } if at == ends[19])),
+        }
+    }
+    image.word.store(0, Relaxed);
+    let mut journal = in_memory(&mut image);
     assert_eq!(journal.examine(), Found::Whole);
-    assert_eq!(kinds(&journal).len(), 3);
+    append(&mut journal, 20..22);
+    assert_eq!(kinds(&journal).len(), 22);
+    // Of another interval they are void.
+    image.published.store(7, Relaxed);
+    let mut journal = in_memory(&mut image);
+    assert_eq!((journal.examine(), journal.tail()), (Found::Whole, 0));
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
 use vista_core::frames::{Balance, FrameSet, Thrift};
-use vista_core::pages::{FrameEntry, Full, PAGE, PageStore, Place, Supply};
+use vista_core::pages::{Copied, FrameEntry, Full, PAGE, PageStore, Place, Supply};
 
 const FRAMES: usize = 20_000;
 
@@ -101,6 +101,7 @@ impl Image {
             frame_max: FRAMES,
             published: &raw const self.words[0],
             limit: &raw const self.words[1],
+            seed: 5,
         };
         // SAFETY: the image outlives the store, and has room for all frames.
         unsafe { PageStore::open(place, &mut self.storage) }
@@ -112,7 +113,7 @@ impl Image {
             .stage(page * PAGE, &mut self.storage, |dst| {
                 // SAFETY: a whole frame.
                 unsafe { dst.write_bytes(byte, PAGE) };
-                true
+                Copied::Whole
             })
             .map(|_| ())
     }
@@ -392,7 +393,7 @@ impl Image {
                 store.lay(page * PAGE, &mut stretch, &mut self.storage, |dst| {
                     // SAFETY: a whole frame.
                     unsafe { dst.write_bytes(byte, PAGE) };
-                    true
+                    Copied::Whole
                 }),
             );
         }
@@ -449,4 +450,98 @@ fn what_cannot_be_laid_stays_where_it_is() {
     image.check(&store);
     let again = image.open();
     image.check(&again);
+}
+
+/// A store after commits of many kinds, and the image that it lies in.
+fn worn() -> (Image, PageStore) {
+    let mut image = Image::new();
+    let mut store = image.open();
+    image.commit(&mut store, 0..300, 1);
+    image.commit(&mut store, 100..200, 2);
+    store.drop_range(150 * PAGE, 160 * PAGE);
+    (150..160).for_each(|page| {
+        image.model.remove(&page);
+    });
+    image.commit(&mut store, 0..1, 3);
+    let mut stretch = store.reserve(20).unwrap();
+    for page in 20..40 {
+        let byte = image.model[&page];
+        let copy = |dst: *mut u8| {
+            // SAFETY: a whole frame.
+            unsafe { dst.write_bytes(byte, PAGE) };
+            Copied::Whole
+        };
+        assert!(store.lay(page * PAGE, &mut stretch, &mut image.storage, copy));
+    }
+    store.unreserve(stretch);
+    image.end(&mut store);
+    (image, store)
+}
+
+#[test]
+fn the_sum_of_the_table_outlives_the_store() {
+    let (mut image, store) = worn();
+    assert_eq!(store.damaged(0, FRAMES * PAGE), None);
+    let set = store.set();
+    let store = image.open();
+    assert_eq!(store.set(), set);
+    image.check(&store);
+    // What is staged and lost leaves no trace.
+    let mut store = store;
+    for page in 0..10 {
+        image.stage(&mut store, page, 9).unwrap();
+    }
+    assert_ne!(store.set(), set);
+    assert_eq!(image.open().set(), set);
+}
+
+#[test]
+fn pages_that_a_commit_has_dropped_are_taken_out_of_the_sum() {
+    let mut image = Image::new();
+    let mut store = image.open();
+    image.commit(&mut store, 0..50, 1);
+    store.drop_range(10 * PAGE, 20 * PAGE);
+    let set = store.set();
+    store.publish();
+    // Killed before they are free: who recovers knows from the state that they are gone.
+    let mut store = image.open();
+    assert_ne!(store.set(), set);
+    store.forget_older(10 * PAGE, 20 * PAGE, 2);
+    assert_eq!(store.set(), set);
+}
+
+#[test]
+fn damage_of_frames_and_of_the_table_is_found() {
+    let (mut image, store) = worn();
+    let (set, frames) = (store.set(), store.used());
+    let good = (image.table.clone(), image.frames.clone());
+    // (Entries of frames that are free say nothing.)
+    let used: Vec<usize> = (0..FRAMES).filter(|&n| image.table[n][1] != 0).collect();
+    assert_eq!(used.len(), frames);
+    let found = |image: &mut Image| {
+        let store = image.open();
+        store.set() != set || store.damaged(0, FRAMES * PAGE).is_some()
+    };
+    assert!(!found(&mut image));
+    for (nth, &n) in used.iter().enumerate() {
+        let other = used[(nth + 7) % used.len()];
+        for kind in 0..7 {
+            match kind {
+                0 => image.frames[n * PAGE + nth] ^= 1 << (nth % 8),
+                1 => image.frames[n * PAGE..][..PAGE].fill(0),
+                2 => image
+                    .frames
+                    .copy_within(other * PAGE..(other + 1) * PAGE, n * PAGE),
+                3 => image.table[n] = [0; 2],
+                4 => image.table.swap(n, other),
+                5 => image.table[n] = image.table[other],
+                _ => image.table[n][nth % 2] ^= 1 << (nth % 64),
+            }
+            // (Some pages are alike, and one is all zeros.)
+            let is_harmless = kind < 3 && image.frames == good.1;
+            assert!(is_harmless || found(&mut image), "frame {n}, kind {kind}");
+            image.table.clone_from(&good.0);
+            image.frames[n * PAGE..][..PAGE].copy_from_slice(&good.1[n * PAGE..][..PAGE]);
+        }
+    }
 }

@@ -33,7 +33,7 @@ use crate::{sys, uffd};
 use core::sync::atomic::Ordering::Relaxed;
 use dc_image::boot::plant;
 use dc_image::window::PAGE;
-use vista_core::pages::Stretch;
+use vista_core::pages::{Copied, Stretch};
 
 /// One part in so many of the time may go into this.
 const TIME_SHARE: u64 = 100;
@@ -278,10 +278,13 @@ impl Job {
         while done < to {
             if e.store.committed(done).is_some() {
                 let (store, mut supply) = store_and_supply();
+                let sums = *store.sums();
                 let copy = |dst| {
                     // SAFETY: dst is a whole frame; faults on the page are caught.
-                    let copied = unsafe { user::try_stream_page(dst, done as *const u8) };
-                    copied || super::copy_program_page(dst, done)
+                    match unsafe { user::try_stream_page(dst, done as *const u8, &sums) } {
+                        Copied::Not => super::copy_program_page(dst, done),
+                        copied => copied,
+                    }
                 };
                 if hot::is_hot(done) || !store.lay(done, stretch, &mut supply, copy) {
                     // The rest of the piece stays as it is.

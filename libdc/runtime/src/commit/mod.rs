@@ -15,10 +15,10 @@ pub mod hot;
 pub mod sleep;
 pub mod stream;
 
-use crate::engine::{engine, state, store_and_supply};
+use crate::engine::{add, engine, state, store_and_supply};
 use crate::machine::frame::Local;
 use crate::machine::{clock, sys::failed, user, vector};
-use crate::run::{image, me, unit};
+use crate::run::{has_company, image, me, seal, unit};
 use crate::space::{self, folded};
 use crate::uffd::{self, PAGE_IS_PFNZERO};
 use crate::{fatal, object, signal, sys, thread, trace};
@@ -26,7 +26,7 @@ use core::sync::atomic::Ordering::*;
 use dc_image::boot::{fault, plant};
 use dc_image::window::{self, PAGE};
 use dc_image::{FatalCode, Status};
-use vista_core::pages::Full;
+use vista_core::pages::{Copied, Full};
 
 /// Commits the run as it stands: this process, and with it all others that have run since
 /// the last commit ([`unit`]). The caller holds the big lock; its own context is "call
@@ -40,8 +40,7 @@ pub fn commit(local: &mut Local) {
     thread::resume_others();
     let (store, mut supply) = store_and_supply();
     store.give_back(&mut supply, now_ns);
-    let live = engine().live();
-    live.commit_ns.fetch_add(now_ns() - begin, Relaxed);
+    add(&engine().live().commit_ns, now_ns() - begin);
 }
 
 /// Before something is consumed or made that only this process can tell of again: a child
@@ -91,7 +90,11 @@ pub fn stage(local: &mut Local, begin: u64) -> u64 {
     }
     copied += e.fold.lay(begin);
     me().frames_used.store(e.store.used() as u64, Relaxed);
-    sync(e.image_fd);
+    seal::seal_own();
+    if e.slot != 0 || has_company() {
+        // (The run's own image has more to come, see `publish`.)
+        sync(e.image_fd);
+    }
     copied
 }
 
@@ -101,21 +104,26 @@ fn publish(company: bool, copied: u64) {
     if company {
         unit::await_staged();
     }
+    seal::seal_run();
+    let image = e.high_fd(dc_image::boot::high_fd::RIO);
+    sync(image);
     fault_point(fault::BEFORE_PUBLISH);
     if company && sys!(GETPPID) as u32 != e.live().keeper_pid.load(Relaxed) {
         // The keeper is dead, and all processes die with it, one after the other: what
         // this one has seen of the others' ends is no part of a run.
         fatal::die();
     }
-    e.store.publish();
-    sync(e.high_fd(dc_image::boot::high_fd::RIO));
+    let published = e.store.publish();
+    crate::run::run().committed.store(published, Relaxed);
+    sync(image);
+    seal::note_newest(published);
     if company {
         unit::go_on();
     }
     trace::committed();
     let live = e.live();
-    live.commits.fetch_add(1, Relaxed);
-    live.pages_copied.fetch_add(copied, Relaxed);
+    add(&live.commits, 1);
+    add(&live.pages_copied, copied);
     fault_point(fault::AFTER_COMMIT);
 }
 
@@ -125,8 +133,8 @@ pub fn published(begin: u64) {
     e.fold.map_laid();
     e.store.reclaim();
     let root = &mut state().root;
-    if root.discard_count != 0 {
-        root.discard_count = 0;
+    if root.head.discard_count != 0 {
+        root.head.discard_count = 0;
     }
     crate::event::committed();
     object::descriptor::close_limbo();
@@ -221,7 +229,7 @@ fn copy_pages(copied: &mut u64) -> Result<(), Full> {
     })?;
     *copied += object::memfd::stage_changed()?;
     e.streams.open_ahead();
-    e.live().pages_hot.fetch_add(hot, Relaxed);
+    add(&e.live().pages_hot, hot);
     *copied += hot;
     for i in 0..e.extra_len {
         // SAFETY: below extra_len entries are set.
@@ -388,14 +396,19 @@ fn stage_one(page: usize, cold: bool) -> Result<(), Full> {
     }
     let (store, mut supply) = store_and_supply();
     let seq = store.published() as u16;
-    let mut copied = false;
+    let sums = *store.sums();
+    let mut copied = Copied::Not;
     let slot = store.stage(page, &mut supply, |dst| {
-        // SAFETY: dst is a whole frame; faults on the page are caught.
-        copied = (cold && unsafe { user::try_stream_page(dst, page as *const u8) })
-            || copy_program_page(dst, page);
+        if cold {
+            // SAFETY: dst is a whole frame; faults on the page are caught.
+            copied = unsafe { user::try_stream_page(dst, page as *const u8, &sums) };
+        }
+        if copied == Copied::Not {
+            copied = copy_program_page(dst, page);
+        }
         copied
     })?;
-    if copied && !space::huge::contains(page) {
+    if copied != Copied::Not && !space::huge::contains(page) {
         engine().hot.consider(page, slot, seq);
     }
     Ok(())
@@ -404,16 +417,19 @@ fn stage_one(page: usize, cold: bool) -> Result<(), Full> {
 /// A page of the program, which may be unreadable at the moment (PROT_NONE
 /// after it was written): then the kernel reads it for us.
 #[inline]
-pub fn copy_program_page(dst: *mut u8, page: usize) -> bool {
+pub fn copy_program_page(dst: *mut u8, page: usize) -> Copied {
     // SAFETY: dst is a whole frame; faults on the page are caught.
     if unsafe { user::try_copy(dst, page as *const u8, PAGE) } {
-        return true;
+        return Copied::Whole;
     }
     let n = sys!(PREAD64, engine().mem, dst, PAGE, page);
     if n > 0 {
         me().rchar.fetch_add(n as u64, Relaxed);
     }
-    n == PAGE as isize
+    match n == PAGE as isize {
+        true => Copied::Whole,
+        false => Copied::Not,
+    }
 }
 
 /// The storage is full: nothing of this interval is published.

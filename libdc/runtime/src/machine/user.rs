@@ -6,6 +6,8 @@
 #![allow(unsafe_code)]
 
 use core::arch::naked_asm;
+use vista_core::pages::sum::{self, LANES};
+use vista_core::pages::{Copied, Sums};
 
 /// Copies `n` bytes; returns the number NOT copied (0 is success).
 #[unsafe(naked)]
@@ -54,6 +56,103 @@ unsafe extern "C" fn stream_page_or_fault(dst: *mut u8, src: *const u8) -> usize
     )
 }
 
+/// The same, and of each eighth pair of blocks the sum in a lane of its own, as
+/// [`vista_core::pages::sum`] has it: read back it would have to come from memory.
+#[unsafe(naked)]
+unsafe extern "C" fn stream_and_sum_or_fault(
+    dst: *mut u8,
+    src: *const u8,
+    lanes: *mut [[u64; 2]; LANES],
+) -> usize {
+    naked_asm!(
+        "movdqu xmm8, [rdx]",
+        "movdqu xmm9, [rdx + 16]",
+        "movdqu xmm10, [rdx + 32]",
+        "movdqu xmm11, [rdx + 48]",
+        "movdqu xmm12, [rdx + 64]",
+        "movdqu xmm13, [rdx + 80]",
+        "movdqu xmm14, [rdx + 96]",
+        "movdqu xmm15, [rdx + 112]",
+        "mov ecx, 16",
+        ".global dc_user_sum_begin",
+        "dc_user_sum_begin:",
+        "2:",
+        "prefetcht0 [rsi + 512]",
+        "prefetcht0 [rsi + 576]",
+        "movdqa xmm0, [rsi]",
+        "movdqa xmm1, [rsi + 16]",
+        "movdqa xmm2, [rsi + 32]",
+        "movdqa xmm3, [rsi + 48]",
+        "movdqa xmm4, [rsi + 64]",
+        "movdqa xmm5, [rsi + 80]",
+        "movdqa xmm6, [rsi + 96]",
+        "movdqa xmm7, [rsi + 112]",
+        "movntdq [rdi], xmm0",
+        "movntdq [rdi + 16], xmm1",
+        "movntdq [rdi + 32], xmm2",
+        "movntdq [rdi + 48], xmm3",
+        "movntdq [rdi + 64], xmm4",
+        "movntdq [rdi + 80], xmm5",
+        "movntdq [rdi + 96], xmm6",
+        "movntdq [rdi + 112], xmm7",
+        "pxor xmm8, xmm0",
+        "aesenc xmm8, xmm1",
+        "pxor xmm9, xmm2",
+        "aesenc xmm9, xmm3",
+        "pxor xmm10, xmm4",
+        "aesenc xmm10, xmm5",
+        "pxor xmm11, xmm6",
+        "aesenc xmm11, xmm7",
+        "sub rsi, -128",
+        "sub rdi, -128",
+        "prefetcht0 [rsi + 512]",
+        "prefetcht0 [rsi + 576]",
+        "movdqa xmm0, [rsi]",
+        "movdqa xmm1, [rsi + 16]",
+        "movdqa xmm2, [rsi + 32]",
+        "movdqa xmm3, [rsi + 48]",
+        "movdqa xmm4, [rsi + 64]",
+        "movdqa xmm5, [rsi + 80]",
+        "movdqa xmm6, [rsi + 96]",
+        "movdqa xmm7, [rsi + 112]",
+        "movntdq [rdi], xmm0",
+        "movntdq [rdi + 16], xmm1",
+        "movntdq [rdi + 32], xmm2",
+        "movntdq [rdi + 48], xmm3",
+        "movntdq [rdi + 64], xmm4",
+        "movntdq [rdi + 80], xmm5",
+        "movntdq [rdi + 96], xmm6",
+        "movntdq [rdi + 112], xmm7",
+        "pxor xmm12, xmm0",
+        "aesenc xmm12, xmm1",
+        "pxor xmm13, xmm2",
+        "aesenc xmm13, xmm3",
+        "pxor xmm14, xmm4",
+        "aesenc xmm14, xmm5",
+        "pxor xmm15, xmm6",
+        "aesenc xmm15, xmm7",
+        "sub rsi, -128",
+        "sub rdi, -128",
+        "dec ecx",
+        "jne 2b",
+        "sfence",
+        "movdqu [rdx], xmm8",
+        "movdqu [rdx + 16], xmm9",
+        "movdqu [rdx + 32], xmm10",
+        "movdqu [rdx + 48], xmm11",
+        "movdqu [rdx + 64], xmm12",
+        "movdqu [rdx + 80], xmm13",
+        "movdqu [rdx + 96], xmm14",
+        "movdqu [rdx + 112], xmm15",
+        "xor eax, eax",
+        "ret",
+        ".global dc_user_sum_end",
+        "dc_user_sum_end:",
+        "mov eax, 1",
+        "ret"
+    )
+}
+
 /// Compares two pages; returns 0 if they are equal, 1 if not or if a fault came.
 #[unsafe(naked)]
 unsafe extern "C" fn compare_page_or_fault(a: *const u8, b: *const u8) -> usize {
@@ -94,6 +193,8 @@ unsafe extern "C" {
     static dc_user_copy_end: u8;
     static dc_user_stream_begin: u8;
     static dc_user_stream_end: u8;
+    static dc_user_sum_begin: u8;
+    static dc_user_sum_end: u8;
     static dc_user_compare_begin: u8;
     static dc_user_compare_end: u8;
 }
@@ -111,6 +212,10 @@ pub fn fixup(rip: usize) -> Option<usize> {
         (
             at(&raw const dc_user_stream_begin),
             at(&raw const dc_user_stream_end),
+        ),
+        (
+            at(&raw const dc_user_sum_begin),
+            at(&raw const dc_user_sum_end),
         ),
         (
             at(&raw const dc_user_compare_begin),
@@ -161,9 +266,20 @@ pub unsafe fn try_copy(dst: *mut u8, src: *const u8, n: usize) -> bool {
 ///
 /// # Safety
 /// `dst` is a page-aligned frame; `src` is page-aligned and may fault.
-pub unsafe fn try_stream_page(dst: *mut u8, src: *const u8) -> bool {
-    // SAFETY: the caller's promise.
-    unsafe { stream_page_or_fault(dst, src) == 0 }
+pub unsafe fn try_stream_page(dst: *mut u8, src: *const u8, sums: &Sums) -> Copied {
+    if !sums.is_quick() {
+        // SAFETY: the caller's promise.
+        return match unsafe { stream_page_or_fault(dst, src) } {
+            0 => Copied::Whole,
+            _ => Copied::Not,
+        };
+    }
+    let mut lanes = sum::BEGIN;
+    // SAFETY: the caller's promise; the processor has the instruction.
+    match unsafe { stream_and_sum_or_fault(dst, src, &raw mut lanes) } {
+        0 => Copied::Summed(sums.of_lanes(&lanes)),
+        _ => Copied::Not,
+    }
 }
 
 /// Whether a page of the program can be read and equals a frame.

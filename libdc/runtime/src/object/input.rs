@@ -16,6 +16,7 @@ use super::{descriptor, device, pipe, poll, pushback, regular};
 use crate::commit::{self, fault_point};
 use crate::engine::{add, engine, state};
 use crate::event;
+use crate::fatal;
 use crate::log::replay;
 use crate::machine::frame::Local;
 use crate::machine::sys::errno::*;
@@ -23,6 +24,7 @@ use crate::machine::{entry, nr};
 use crate::state::Kind;
 use crate::thread;
 use core::sync::atomic::Ordering::*;
+use dc_image::FatalCode;
 use dc_image::boot::fault;
 
 /// The most that one call takes from a stream.
@@ -323,7 +325,7 @@ fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
     flight.sum.store(sum, Relaxed);
     // SAFETY: the journal has room for so much.
     blank(unsafe { core::slice::from_raw_parts_mut(data, len.min(BLANK)) });
-    flight.active.store(1, Release);
+    flight.begin(engine().slot);
     let part = [data as usize, len];
     let part_at = part.as_ptr() as usize;
     let (number, args) = match at_once {
@@ -344,7 +346,7 @@ fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
             thread::wait_on(l);
             if event::takes_tick_in_wait(l) {
                 // The journal's room moves with a commit: begin again.
-                flight.active.store(0, Release);
+                flight.end();
                 commit::commit(l);
                 return consume(l, fd, to, at_once);
             }
@@ -353,7 +355,7 @@ fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
         break r;
     };
     if l.early {
-        flight.active.store(0, Release);
+        flight.end();
         return r;
     }
     fault_point(fault::AFTER_READ);
@@ -361,7 +363,7 @@ fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
         note(fd, thread, sum, before, r as u64);
         count_read(r);
     }
-    flight.active.store(0, Release);
+    flight.end();
     if super::socket::is_socket(fd) {
         event::count_message(nr::READ, r);
     }
@@ -408,7 +410,7 @@ fn note(fd: i32, thread: u32, sum: u64, before: u64, n: u64) {
 pub fn settle(dead_rchar: Option<u64>) {
     let e = engine();
     let flight = &e.live().input;
-    if flight.active.load(Acquire) == 0 || !crate::run::is_in_flight() {
+    if !flight.is_under_way() || !crate::run::is_in_flight() {
         return;
     }
     if flight.thread.load(Relaxed) & record::MESSAGE_FLIGHT != 0 {
@@ -430,7 +432,7 @@ pub fn settle(dead_rchar: Option<u64>) {
             n,
         );
     }
-    flight.active.store(0, Release);
+    flight.end();
 }
 
 /// So much of the room is made blank before a read: more than a terminal gives.
@@ -456,11 +458,30 @@ fn overwritten(len: usize) -> usize {
     let len = len.min(BLANK).min(room_len.saturating_sub(head_len));
     // SAFETY: the journal has room for the head and so much.
     let bytes = unsafe { core::slice::from_raw_parts(room.add(head_len), len) };
-    (0..len)
+    let n = (0..len)
         .rev()
         .find(|&at| bytes[at] != blank_byte(at))
-        .map_or(0, |at| at + 1)
+        .map_or(0, |at| at + 1);
+    let still_blank = (0..n).take_while(|&at| bytes[at] == blank_byte(at)).count();
+    if still_blank >= PLAUSIBLE
+        || n >= len.min(ZEROS) && n > 0 && bytes[..n].iter().all(|&b| b == 0)
+    {
+        fatal::stop(
+            FatalCode::Corrupt,
+            0,
+            format_args!(
+                "settle the read that was under way when all died: the bytes that it was given are \
+                 damaged; put a whole copy of the image back"
+            ),
+        )
+    }
+    n
 }
+
+/// No read gives so many bytes that happen to be the blank ones; and so many zeros, up to
+/// the end of what is looked at, are more likely a page that was lost.
+const PLAUSIBLE: usize = 4;
+const ZEROS: usize = 512;
 
 /// What a read asks for, to tell it from another.
 fn arguments_sum(fd: i32, len: usize) -> u64 {

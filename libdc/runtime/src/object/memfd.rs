@@ -40,7 +40,7 @@ use crate::{fatal, sys, uffd};
 use dc_image::FatalCode;
 use dc_image::boot::high_fd;
 use dc_image::window::{MEMORY_BASE, MEMORY_END, PAGE};
-use vista_core::pages::Full;
+use vista_core::pages::{Copied, Full};
 
 pub const MAX_OBJECTS: usize = 512;
 const MFD_CLOEXEC: usize = 1;
@@ -503,7 +503,10 @@ pub fn stage(page: usize) -> Result<(), Full> {
     store.stage(page, &mut supply, |dst| {
         // SAFETY: dst is a whole frame; behind the end of the memory it faults, which
         // is caught.
-        unsafe { user::try_copy(dst, page as *const u8, PAGE) }
+        match unsafe { user::try_copy(dst, page as *const u8, PAGE) } {
+            true => Copied::Whole,
+            false => Copied::Not,
+        }
     })?;
     Ok(())
 }

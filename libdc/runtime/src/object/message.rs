@@ -289,7 +289,7 @@ fn consume(l: &mut Local, want: &Want) -> isize {
     let flight = &e.live().input;
     flight.before.store(e.journal.tail() as u64, Relaxed);
     flight.thread.store(head.thread, Relaxed);
-    flight.active.store(1, Release);
+    flight.begin(engine().slot);
     let args = [want.fd as usize, at + HEADER, 1, want.flags, 0, 0];
     let r = loop {
         // SAFETY: the kernel writes to the journal's free room only.
@@ -304,13 +304,13 @@ fn consume(l: &mut Local, want: &Want) -> isize {
         thread::wait_on(l);
         if event::takes_tick_in_wait(l) {
             // The journal's room moves with a commit: begin again.
-            flight.active.store(0, Release);
+            flight.end();
             commit::commit(l);
             return consume(l, want);
         }
     };
     if l.early {
-        flight.active.store(0, Release);
+        flight.end();
         return r;
     }
     fault_point(fault::AFTER_READ);
@@ -368,7 +368,7 @@ pub fn settle() -> Option<usize> {
             }
         }
     }
-    flight.active.store(0, Release);
+    flight.end();
     size
 }
 

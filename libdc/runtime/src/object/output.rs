@@ -344,7 +344,7 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
     flight.sum.store(sum, Relaxed);
     let mut witnessed = witness::prepare(fd, c);
     let mut broken_off = false;
-    flight.active.store(1, Release);
+    flight.begin(engine().slot);
     let r = loop {
         let done = match witnessed {
             true => witness::write(fd, c),
@@ -371,7 +371,7 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
     if r == -EINTR {
         thread::broken_off(l, fd, poll::POLLOUT);
         if l.early {
-            flight.active.store(0, Release);
+            flight.end();
             return r;
         }
     }
@@ -392,7 +392,7 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
         }
         crate::log::output_recorded();
     }
-    flight.active.store(0, Release);
+    flight.end();
     if super::socket::is_socket(fd) {
         event::count_message(nr::WRITE, r);
     }
@@ -491,11 +491,11 @@ fn first_part(header: usize) -> Option<(usize, usize)> {
 pub fn settle(dead_wchar: Option<u64>) {
     let e = engine();
     let flight = &e.live().output;
-    if flight.active.load(Acquire) == 0 || !crate::run::is_in_flight() {
+    if !flight.is_under_way() || !crate::run::is_in_flight() {
         return;
     }
     if flight.fd.load(Relaxed) as i32 == process::SIGNAL {
-        flight.active.store(0, Release);
+        flight.end();
         if e.journal.tail() as u64 | MESSAGE_MARK == flight.before.load(Relaxed) {
             crate::say!("a signal to another process may be sent twice: it died while it sent one");
         }
@@ -522,7 +522,7 @@ pub fn settle(dead_wchar: Option<u64>) {
         };
         record::append(record::OUTPUT, &[record::bytes_of(&head)]);
     }
-    flight.active.store(0, Release);
+    flight.end();
 }
 
 /// The mark of the last record of a kind. One of no bytes has left the count,

@@ -30,6 +30,7 @@ use core::fmt::Write;
 use core::sync::atomic::{AtomicBool, Ordering::*};
 use dc_image::boot::fault;
 use dc_image::run::CONTENTS_LEN;
+use dc_image::seal::contents_sum;
 
 pub fn pipe(l: &mut Local, a: [usize; 6]) -> isize {
     pipe2(l, [a[0], 0, 0, 0, 0, 0])
@@ -316,7 +317,9 @@ fn save_shared(at: usize, shared: &dc_image::run::Shared, fd: i32) {
         crate::say!("more than 64 KiB in a pipe between processes will not survive a recovery");
         return;
     };
-    shared.set(len as u64, published);
+    // SAFETY: the place has room for CONTENTS_LEN bytes, of which these were just written.
+    let bytes = unsafe { core::slice::from_raw_parts(shared::contents(at, place), len) };
+    shared.set_with(len as u64, contents_sum(bytes), published);
 }
 
 /// Copies what lies in a pipe without taking it; none if it is more than the room.

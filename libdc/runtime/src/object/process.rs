@@ -42,8 +42,8 @@ pub fn send_to_others(l: &mut Local, n: usize, a: [usize; 6]) -> isize {
     let before = e.journal.tail() as u64 | output::MESSAGE_MARK;
     flight.fd.store(SIGNAL as u32, Relaxed);
     flight.before.store(before, Relaxed);
-    flight.active.store(1, Release);
     crate::run::flies();
+    flight.begin(engine().slot);
     // SAFETY: the program's own call with its own arguments.
     let r = unsafe { crate::machine::sys::raw6(n, a) };
     crate::commit::fault_point(dc_image::boot::fault::AFTER_VISIBLE);
@@ -57,7 +57,7 @@ pub fn send_to_others(l: &mut Local, n: usize, a: [usize; 6]) -> isize {
         };
         record::append(record::OUTPUT, &[record::bytes_of(&head)]);
     }
-    flight.active.store(0, Release);
+    flight.end();
     event::non_deterministic(l);
     r
 }

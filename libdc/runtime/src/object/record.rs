@@ -244,6 +244,11 @@ pub fn make_durable() {
 
 /// At recovery, before anything is read: what a power loss has torn is cut off.
 pub fn examine() {
+    super::undo::conflict::note_boot();
+    if !super::undo::conflict::rebooted() {
+        // The kernel that was given it still has it.
+        engine().journal.nothing_was_lost();
+    }
     let found = engine().journal.examine();
     crate::run::run()
         .journal_sum
@@ -264,9 +269,9 @@ pub fn examine() {
             FatalCode::Corrupt,
             0,
             format_args!(
-                "the journal of this run is damaged at byte {at} of {durable} that had reached \
-                 the disk: what the program did since its last commit is not known any more. \
-                 Restore the image from a copy and resume, or begin again with --fresh"
+                "the journal of this run is damaged at byte {at} of {durable} that must be there: \
+                 what the program did since its last commit is not known any more. Put a whole \
+                 copy of the image back and resume, or begin again with --fresh"
             ),
         ),
     }

@@ -155,7 +155,9 @@ pub fn write(fd: i32, c: &Call) -> Option<isize> {
     let r = unsafe { entry::interruptible(nr::SENDFILE, &args) };
     if r == -EINVAL || r == -ENOSYS {
         // A terminal that hung up, a file open for appending: nothing was done.
+        flight.end();
         flight.from.store(0, Release);
+        flight.begin(e.slot);
         return None;
     }
     if r > 0 {

@@ -44,6 +44,7 @@ pub fn recover(warm: bool) -> ! {
     if elder {
         crate::object::record::examine();
     }
+    together::come_to(Step::Examined);
     // Without them they are made again, as if everything had died.
     let warm = warm && (e.slot == 0 || descriptors::take_over());
     crate::object::attributes::check_left_behind();
@@ -139,28 +140,30 @@ pub fn note_end() {
 /// The tables of the last commit.
 fn load_state() {
     let e = engine();
+    run::seal::check_state();
     e.store
         .for_each(STATE_BASE, STATE_BASE + STATE_LEN, |page, bytes| {
             // SAFETY: both are whole pages of mapped memory.
             unsafe { core::ptr::copy_nonoverlapping(bytes, page as *mut u8, PAGE) };
         });
     let root = &mut state().root;
-    if root.layout != size_of::<State>() as u64 {
+    if root.head.layout != size_of::<State>() as u64 {
         fatal::stop(
             FatalCode::OtherVersion,
             0,
             format_args!(
                 "the image was written by another version of dcrun (its state has {} bytes, ours {})",
-                root.layout,
+                root.head.layout,
                 size_of::<State>()
             ),
         );
     }
-    let n = (root.discard_count as usize).min(root.discards.len());
-    for d in &root.discards[..n] {
+    let n = (root.head.discard_count as usize).min(root.head.discards.len());
+    for d in &root.head.discards[..n] {
         e.store.forget_older(d.from as usize, d.to as usize, d.seq);
     }
-    root.discard_count = 0;
+    root.head.discard_count = 0;
+    run::seal::check_tables();
 }
 
 fn restore_dispositions() {

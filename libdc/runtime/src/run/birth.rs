@@ -240,7 +240,7 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     dies_with_keeper();
     let root = &mut state().root;
     root.pid = e.pid;
-    root.discard_count = 0;
+    root.head.discard_count = 0;
     root.itimers = [crate::state::ITimer::NONE; 3];
     for t in &mut root.timers {
         t.used = 0;

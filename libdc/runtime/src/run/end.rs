@@ -85,6 +85,8 @@ fn end_run(l: &mut Local, how: How) -> ! {
         note_status(how);
     }
     engine().live().status.store(Status::Done as u32, SeqCst);
+    // Before anybody is told: what had ended must not be found running after a power failure.
+    crate::object::record::make_durable();
     super::super::object::undo::forget();
     birth::release_parent();
     leave(how)
@@ -97,8 +99,7 @@ fn note_status(how: How) {
         How::Exit(code) => (code, 0),
         How::Signal(signo) => (0, signo),
     };
-    live.exit_code.store(u32::from(code), Relaxed);
-    live.exit_signal.store(signo as u32, Relaxed);
+    live.seal_end(super::seal::image_id(), code.into(), signo as u32);
 }
 
 /// Really ends.

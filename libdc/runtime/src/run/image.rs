@@ -155,6 +155,7 @@ fn place() -> Place {
         frame_max: header::FRAME_MAX,
         published: &raw const engine().live().published,
         limit: &raw const me().frame_limit,
+        seed: super::seal::own_key(),
     }
 }
 

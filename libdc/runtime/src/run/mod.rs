@@ -12,6 +12,7 @@
 pub mod birth;
 pub mod end;
 pub mod image;
+pub mod seal;
 pub mod shared;
 pub mod signals;
 pub mod together;

@@ -106,6 +106,7 @@ fn enter(file: u32, f: &mut OpenFile) -> Result<(), isize> {
     s.ino.store(f.ino, Relaxed);
     s.since[0].store(0, Relaxed);
     s.since[1].store(0, Relaxed);
+    s.free_from.store(0, Relaxed);
     s.users.store(1, Relaxed);
     f.shared = at as u32 + 1;
     match f.kind {
@@ -175,7 +176,9 @@ fn each_of_own(mut f: impl FnMut(&Shared)) {
 pub fn leave(s: &Shared) {
     // Before the count, so that nobody takes it in between.
     s.free_from.store(published() + 1, Relaxed);
-    s.users.fetch_sub(1, Release);
+    if s.users.fetch_sub(1, Release) > 1 {
+        s.free_from.store(0, Relaxed);
+    }
 }
 
 /// At a recovery: this process means them again.

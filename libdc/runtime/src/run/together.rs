@@ -5,6 +5,7 @@
 //! the one with the lowest entry.
 //!
 //! ```text
+//! EXAMINED   the elder has read the journal, and records may be appended
 //! LOADED     each has its tables, and its old descriptors where they lived on
 //! UNDONE     the elder has undone what was done to files
 //! MADE       descriptions that several know are made again, each by one of them
@@ -20,6 +21,7 @@ use core::sync::atomic::Ordering::*;
 #[derive(Clone, Copy)]
 #[repr(usize)]
 pub enum Step {
+    Examined,
     Loaded,
     Undone,
     Made,

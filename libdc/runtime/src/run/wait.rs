@@ -221,7 +221,8 @@ fn wait_for(l: &mut Local, whom: Whom, options: usize) -> Result<Option<Child>, 
 
 fn reap(child: &Process) {
     let number = engine().store.published() + 1;
-    child.told.store(number, Relaxed);
+    // (That it was told before is part of the last commit.)
+    let _ = child.told.compare_exchange(0, number, Relaxed, Relaxed);
     child.reaped.store(number, SeqCst);
 }
 

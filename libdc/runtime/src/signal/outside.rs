@@ -48,7 +48,7 @@ pub fn take(l: &mut Local, info: &SigInfo) {
     crate::run::signals::translate_sender(&mut info);
     let queued = l.queue.push(&info);
     if queued && from_outside {
-        crate::run::me().signals_taken[info.signo as usize].fetch_add(1, SeqCst);
+        crate::run::me().signals_taken[info.signo as usize].add(1, SeqCst);
     }
 }
 
@@ -87,6 +87,9 @@ pub fn restore(main: u32) {
         let taken = crate::run::me().signals_taken[signo].load(SeqCst);
         let delivered = &mut state().root.signals_delivered[signo];
         let known = queued(signo as i32);
+        if taken.wrapping_sub(*delivered) > PLAUSIBLE {
+            crate::run::seal::damaged(format_args!("its count of signals {signo}"));
+        }
         if taken.wrapping_sub(*delivered) > known && known == 0 {
             push(main, &sent(signo as i32));
         }
@@ -94,6 +97,9 @@ pub fn restore(main: u32) {
         *delivered = taken.wrapping_sub(queued(signo as i32));
     }
 }
+
+/// No queue of a dead worker has held so many signals of a number.
+const PLAUSIBLE: u32 = 1 << 12;
 
 /// What the keeper has kept: counted as taken before it is out of its hands, so that
 /// another death does not lose it.
@@ -106,7 +112,7 @@ fn take_missed(main: u32) {
             push(main, &sent(signo));
         }
         if let Some(taken) = crate::run::me().signals_taken.get(signo as usize) {
-            taken.fetch_add(1, SeqCst);
+            taken.add(1, SeqCst);
         }
         live.signals_missed.fetch_and(!bit(signo), SeqCst);
     }

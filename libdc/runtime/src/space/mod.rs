@@ -203,34 +203,34 @@ pub fn discard(from: usize, to: usize) {
     e.store.drop_range(from, to);
     let root = &mut state().root;
     let seq = e.store.published() + 1;
-    let n = root.discard_count as usize;
-    if let Some(last) = root.discards[..n].last_mut()
+    let n = root.head.discard_count as usize;
+    if let Some(last) = root.head.discards[..n].last_mut()
         && last.to == from as u64
         && last.seq == seq
     {
         last.to = to as u64;
         return;
     }
-    if n == root.discards.len() {
+    if n == root.head.discards.len() {
         // Too many holes to remember one by one.
         widen(from, to, seq);
         return;
     }
-    root.discards[n] = crate::state::Discard {
+    root.head.discards[n] = dc_image::state_head::Discard {
         from: from as u64,
         to: to as u64,
         seq,
     };
-    root.discard_count += 1;
+    root.head.discard_count += 1;
 }
 
 /// The table of discards is full: merge the new range with its nearest
 /// neighbour and stage again, at the next commit, every page in between.
 fn widen(from: usize, to: usize, seq: u64) {
     let root = &mut state().root;
-    let nearest = (0..root.discards.len())
+    let nearest = (0..root.head.discards.len())
         .min_by_key(|&i| {
-            let d = &root.discards[i];
+            let d = &root.head.discards[i];
             if d.to <= from as u64 {
                 from as u64 - d.to
             } else {
@@ -238,7 +238,7 @@ fn widen(from: usize, to: usize, seq: u64) {
             }
         })
         .unwrap_or(0);
-    let d = &mut root.discards[nearest];
+    let d = &mut root.head.discards[nearest];
     let (lo, hi) = (d.from.min(from as u64), d.to.max(to as u64));
     d.from = lo;
     d.to = hi;

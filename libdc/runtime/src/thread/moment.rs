@@ -43,7 +43,8 @@ struct Entry {
     sum: AtomicU32,
     /// Something non-deterministic was before it.
     open: AtomicU32,
-    _pad: u32,
+    /// A sum of the call and its time: a time that was damaged must not be waited for.
+    check: AtomicU32,
 }
 
 #[repr(C)]
@@ -72,6 +73,17 @@ pub fn begun(l: &Local) -> &'static AtomicU32 {
 }
 
 impl Entry {
+    fn check_of(&self) -> u32 {
+        let [time, begun, sum] = [
+            self.time_ns.load(Relaxed),
+            self.begun.load(Relaxed).into(),
+            self.sum.load(Relaxed).into(),
+        ];
+        let words = [time, begun << 32 | sum];
+        // SAFETY: plain words, seen as bytes.
+        checksum(unsafe { core::slice::from_raw_parts(words.as_ptr().cast::<u8>(), 16) }) as u32
+    }
+
     /// Whether it is of the call that a thread is in.
     fn is_at(&self, published: u64, begun: u32) -> bool {
         let here = self.seq.load(Relaxed) == published && self.begun.load(Relaxed) == begun;
@@ -90,7 +102,8 @@ fn first_made(l: &Local, which: usize, sum: u32, value: u64) -> Option<u64> {
     let e = &moments(l.slot).entries[which];
     let published = engine().store.published();
     let begun = begun(l).load(Relaxed);
-    if e.sum.load(Relaxed) == sum && e.is_at(published, begun) {
+    let is_whole = || e.check.load(Relaxed) == e.check_of();
+    if e.sum.load(Relaxed) == sum && e.is_at(published, begun) && is_whole() {
         return Some(e.time_ns.load(Relaxed));
     }
     // Void while it is changed.
@@ -100,6 +113,7 @@ fn first_made(l: &Local, which: usize, sum: u32, value: u64) -> Option<u64> {
     e.sum.store(sum, Relaxed);
     e.open.store(engine().machine.flag() as u32, Relaxed);
     e.time_ns.store(value, Relaxed);
+    e.check.store(e.check_of(), Relaxed);
     e.seq.store(published, Release);
     None
 }
@@ -137,6 +151,7 @@ fn is_under_way(l: &Local, begun: u32) {
         if second {
             e.open.store(0, Relaxed);
             e.begun.store(1, Relaxed);
+            e.check.store(e.check_of(), Relaxed);
             e.seq.store(published, Relaxed);
         }
         if first || second {

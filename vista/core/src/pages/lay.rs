@@ -64,7 +64,7 @@ impl PageStore {
         page: usize,
         stretch: &mut Stretch,
         supply: &mut impl Supply,
-        copy: impl FnOnce(*mut u8) -> bool,
+        copy: impl FnOnce(*mut u8) -> Copied,
     ) -> bool {
         let seq = self.published() + 1;
         let Some(slot) = self.find(page) else {
@@ -73,7 +73,7 @@ impl PageStore {
         // SAFETY: slots live as long as the store, and no other reference exists.
         let slot = unsafe { &mut *slot };
         // What is staged already has its frame.
-        if slot.frame == 0 || self.entry(slot.frame as usize - 1).seq.load(Relaxed) == seq {
+        if slot.frame == 0 || self.entry(slot.frame as usize - 1).seq() == seq {
             return false;
         }
         if stretch.next == stretch.backed {
@@ -83,12 +83,14 @@ impl PageStore {
                 _ => return false,
             }
         }
-        if stretch.next == stretch.backed || !copy(self.frame_bytes(stretch.next)) {
+        if stretch.next == stretch.backed {
             return false;
         }
-        let entry = self.entry(stretch.next);
-        entry.page.store(page as u64, Release);
-        entry.seq.store(seq, Release);
+        let copied = copy(self.frame_bytes(stretch.next));
+        if copied == Copied::Not {
+            return false;
+        }
+        self.enter(stretch.next, page, seq, copied);
         self.retire(slot.frame as usize - 1);
         stretch.next += 1;
         slot.frame = stretch.next as u32;

@@ -90,12 +90,12 @@ fn stop(message: core::fmt::Arguments) -> ! {
 static mut REBOOTED: bool = false;
 
 /// Whether the kernel is another one than when the last worker began.
-fn rebooted() -> bool {
+pub fn rebooted() -> bool {
     // SAFETY: written once, before there is a second thread.
     unsafe { *(&raw const REBOOTED) }
 }
 
-/// At the begin of each worker: notes which boot of the machine this is.
+/// When the first worker begins, and by the elder of a recovery: notes which boot of the machine this is.
 pub fn note_boot() {
     use core::sync::atomic::Ordering::Relaxed;
     let mut id = [0u8; 40];

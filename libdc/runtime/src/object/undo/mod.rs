@@ -21,7 +21,7 @@
 
 mod attribute;
 mod changed;
-mod conflict;
+pub mod conflict;
 pub mod contents;
 mod held;
 pub mod kept;

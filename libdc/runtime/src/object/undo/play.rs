@@ -17,7 +17,6 @@ use vista_core::journal::Record;
 /// was. A second rollback of the same interval leaves those out: the program
 /// has run again in between, and what it has then done comes first.
 pub fn roll_back() {
-    conflict::note_boot();
     let (room, room_len) = engine().journal.room();
     // SAFETY: the free part of the journal serves as scratch memory; its first
     // half stays free for what is appended here.

@@ -1,0 +1,732 @@
+//! A killed run, its images put aside, and the ways to damage them.
+
+use std::fs::{self, File, OpenOptions};
+use std::mem::offset_of;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use dc_image::header::{FRAMES_OFFSET, JOURNAL_OFFSET, LIVE_OFFSET, Live, TABLE_OFFSET};
+use dc_image::run::{
+    CONTENTS_OFFSET, PROCESSES_OFFSET, Process, RUN_OFFSET, Run, SHARED_OFFSET, Shared,
+};
+use serde_json::Value;
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Right,
+    Refused(String),
+    Wrong(String),
+}
+
+/// A run that was killed while it waited for the file `go`.
+pub struct Victim {
+    dir: PathBuf,
+    /// What belongs to it, as it was when it was killed, and in an earlier state.
+    whole: Vec<(PathBuf, Sparse)>,
+    older: Vec<(PathBuf, Sparse)>,
+    /// The image of another run of the same program.
+    other: Sparse,
+    shown_before: String,
+    /// What a whole image leads to.
+    expected: std::cell::OnceCell<String>,
+}
+
+/// A file of which most is holes.
+struct Sparse {
+    len: u64,
+    parts: Vec<(u64, Vec<u8>)>,
+}
+
+impl Sparse {
+    fn of(path: &Path) -> Sparse {
+        let file = File::open(path).unwrap();
+        let len = file.metadata().unwrap().len();
+        let mut parts = Vec::new();
+        let seek = |at: u64, whence| nix::unistd::lseek(&file, at as i64, whence).ok();
+        let mut at = 0;
+        while let Some(from) = seek(at, nix::unistd::Whence::SeekData) {
+            let to = seek(from as u64, nix::unistd::Whence::SeekHole).unwrap() as u64;
+            let mut bytes = vec![0; (to - from as u64) as usize];
+            file.read_exact_at(&mut bytes, from as u64).unwrap();
+            parts.push((from as u64, bytes));
+            at = to;
+        }
+        Sparse { len, parts }
+    }
+
+    fn write(&self, path: &Path) {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)
+            .unwrap();
+        file.set_len(self.len).unwrap();
+        for (at, bytes) in &self.parts {
+            file.write_all_at(bytes, *at).unwrap();
+        }
+    }
+
+    fn read(&self, at: u64, len: usize) -> Vec<u8> {
+        let mut found = vec![0; len];
+        for (from, bytes) in &self.parts {
+            let (a, b) = (
+                at.max(*from),
+                (at + len as u64).min(from + bytes.len() as u64),
+            );
+            if a < b {
+                let to = &mut found[(a - at) as usize..(b - at) as usize];
+                to.copy_from_slice(&bytes[(a - from) as usize..(b - from) as usize]);
+            }
+        }
+        found
+    }
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+}
+
+impl Victim {
+    fn new(name: &str, program: &str) -> Victim {
+        let dir = std::env::temp_dir().join(format!("dcrun-enemy-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("program.py"), program).unwrap();
+        Victim {
+            dir,
+            whole: Vec::new(),
+            older: Vec::new(),
+            other: Sparse {
+                len: 0,
+                parts: Vec::new(),
+            },
+            shown_before: String::new(),
+            expected: std::cell::OnceCell::new(),
+        }
+    }
+
+    pub fn killed(name: &str, program: &str, options: &[&str]) -> Victim {
+        let mut victim = Victim::new(name, program);
+        // Another run of it, whose image is taken; and an earlier moment of this one.
+        victim.run_and_kill("o", options);
+        victim.other = Sparse::of(&victim.image("o"));
+        let removed = victim.dcrun(&["rm", "o"]).status().unwrap();
+        assert!(removed.success());
+        victim.run_and_kill("t", options);
+        victim.older = victim.aside("t");
+        // (It goes on for a moment, and is killed again.)
+        victim.shown_before = victim.shown();
+        victim.resume_and_kill();
+        victim.shown_before = victim.shown();
+        victim.whole = victim.aside("t");
+        victim
+    }
+
+    /// A run that was killed behind a commit (`older`), and once more when the next one had
+    /// stored all that comes before its barrier (`whole`).
+    pub fn killed_before_it_publishes(name: &str, program: &str, options: &[&str]) -> Victim {
+        let mut victim = Victim::new(name, program);
+        victim.run_and_kill("t", options);
+        victim.older = victim.aside("t");
+        victim.shown_before = victim.shown();
+        let mut keeper = victim
+            .dcrun(&["resume", "t"])
+            .env("DCRUN_FAULT", "before-publish:1")
+            .stdout(victim.out())
+            .spawn()
+            .unwrap();
+        victim.wait_for("it runs", || victim.listed("t")["state"] == "running");
+        let worker = victim.listed("t")["worker_pid"].as_i64().unwrap();
+        // The keeper shall not see the death.
+        let pid = nix::unistd::Pid::from_raw(keeper.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+        fs::write(victim.dir.join("more"), "").unwrap();
+        let status = format!("/proc/{worker}/status");
+        victim.wait_for("the next commit", || {
+            fs::read_to_string(&status)
+                .unwrap_or_default()
+                .contains("State:\tZ")
+        });
+        victim.whole = victim.aside("t");
+        victim.kill_all("t", &mut keeper);
+        victim
+    }
+
+    /// Of every sector what was there before, or what was stored since; on a machine that was
+    /// started anew.
+    pub fn lose_power(&self, seed: u64) {
+        let mut random = Random(seed);
+        self.put_back();
+        let new_in_256 = [20, 128, 236][random.below(3) as usize];
+        for ((path, new), (_, old)) in self.whole.iter().zip(&self.older) {
+            let file = OpenOptions::new().write(true).open(path).unwrap();
+            for (from, bytes) in &new.parts {
+                for (nth, sector) in bytes.chunks(512).enumerate() {
+                    let at = from + nth as u64 * 512;
+                    let before = old.read(at, sector.len());
+                    if before != sector && random.below(256) >= new_in_256 {
+                        file.write_all_at(&before, at).unwrap();
+                    }
+                }
+            }
+        }
+        let file = OpenOptions::new()
+            .write(true)
+            .open(&self.whole[0].0)
+            .unwrap();
+        let at = LIVE_OFFSET + offset_of!(Live, boot_sum);
+        file.write_all_at(&77u64.to_ne_bytes(), at as u64).unwrap();
+    }
+
+    /// It must go on from the commit. Says how many lines came again.
+    pub fn resume_after_power_failure(&self) -> Result<usize, String> {
+        fs::write(self.dir.join("go"), "").unwrap();
+        let done = self
+            .dcrun(&["resume", "t"])
+            .stdout(self.out())
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        let shown = self.shown();
+        let rest = shown.strip_prefix(&self.shown_before).unwrap_or("");
+        // What comes again is what was shown last; then comes what always does, but for
+        // the time.
+        let timeless = |text: &str| -> Vec<String> {
+            let lines = text.lines();
+            lines
+                .map(|line| match line.split_once("more ") {
+                    Some(_) => "more".to_owned(),
+                    None => line.to_owned(),
+                })
+                .collect()
+        };
+        let (rest, before) = (timeless(rest), timeless(&self.shown_before));
+        let again = rest
+            .iter()
+            .position(|line| line == "more")
+            .unwrap_or(rest.len());
+        let (repeats, end) = rest.split_at(again);
+        let expected = self.expected.get_or_init(|| end.join("\n"));
+        let right = done.status.success()
+            && end.last().is_some_and(|line| line == "end")
+            && before.ends_with(repeats)
+            && end.join("\n") == *expected;
+        match right {
+            true => Ok(repeats.len()),
+            false => Err(format!("{:?}, said `{said}`, shown {rest:?}", done.status)),
+        }
+    }
+
+    fn dcrun(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dcrun"));
+        command
+            .args(args)
+            .env("DCRUN_STATE", self.dir.join("state"))
+            .current_dir(&self.dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    }
+
+    fn out(&self) -> File {
+        let mut options = OpenOptions::new();
+        let path = self.dir.join("out");
+        options.append(true).create(true).open(path).unwrap()
+    }
+
+    fn shown(&self) -> String {
+        fs::read_to_string(self.dir.join("out")).unwrap_or_default()
+    }
+
+    fn run_and_kill(&self, name: &str, options: &[&str]) {
+        let _ = fs::remove_file(self.dir.join("out"));
+        for name in ["ready", "more", "again"] {
+            let _ = fs::remove_file(self.dir.join(name));
+        }
+        let mut args = vec!["--name", name];
+        args.extend(options);
+        args.extend(["/usr/bin/python3", "program.py"]);
+        let mut keeper = self.dcrun(&args).stdout(self.out()).spawn().unwrap();
+        let ready = self.dir.join("ready");
+        self.wait_for("the program waits", || ready.exists());
+        // Some calls more, so that a log has something.
+        std::thread::sleep(Duration::from_millis(60));
+        self.kill_all(name, &mut keeper);
+    }
+
+    /// Lets it run a little further, which commits.
+    fn resume_and_kill(&self) {
+        let mut keeper = self
+            .dcrun(&["resume", "t"])
+            .stdout(self.out())
+            .spawn()
+            .unwrap();
+        fs::write(self.dir.join("more"), "").unwrap();
+        let again = self.dir.join("again");
+        self.wait_for("it has gone further", || again.exists());
+        std::thread::sleep(Duration::from_millis(60));
+        self.kill_all("t", &mut keeper);
+    }
+
+    fn listed(&self, name: &str) -> Value {
+        let listed = self
+            .dcrun(&["ps", "--json"])
+            .stdout(Stdio::piped())
+            .output()
+            .unwrap();
+        let runs: Value = serde_json::from_slice(&listed.stdout).unwrap_or_default();
+        let runs = runs.as_array().cloned().unwrap_or_default();
+        let found = runs.into_iter().find(|run| run["name"] == name);
+        found.unwrap_or_default()
+    }
+
+    fn kill_all(&self, name: &str, keeper: &mut std::process::Child) {
+        let run = self.listed(name);
+        let workers: Vec<i64> = run["processes"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|p| p["pid"].as_i64())
+            .chain(run["worker_pid"].as_i64())
+            .collect();
+        keeper.kill().unwrap();
+        for pid in workers.into_iter().filter(|&pid| pid > 1) {
+            let pid = nix::unistd::Pid::from_raw(pid as i32);
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+        keeper.wait().unwrap();
+        self.wait_for("all are dead", || self.listed(name)["state"] == "dead");
+    }
+
+    fn wait_for(&self, what: &str, condition: impl Fn() -> bool) {
+        let until = Instant::now() + Duration::from_secs(30);
+        while !condition() {
+            assert!(Instant::now() < until, "{what}: {}", self.shown());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn image(&self, name: &str) -> PathBuf {
+        let record = fs::read(self.dir.join("state").join(name).join("run.json")).unwrap();
+        let record: Value = serde_json::from_slice(&record).unwrap();
+        record["image"].as_str().unwrap().into()
+    }
+
+    /// All that belongs to a run, and the files that it writes.
+    fn aside(&self, name: &str) -> Vec<(PathBuf, Sparse)> {
+        let image = self.image(name);
+        let beside = fs::read_dir(image.parent().unwrap()).unwrap();
+        let of_image = |path: &PathBuf| {
+            let (path, image) = (path.to_str().unwrap(), image.to_str().unwrap());
+            path.strip_prefix(image)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let mut files: Vec<PathBuf> = beside
+            .map(|entry| entry.unwrap().path())
+            .filter(of_image)
+            .collect();
+        files.sort();
+        // The image itself comes first; what the program writes is no part of it.
+        files.push(self.dir.join("shared"));
+        files.retain(|path| path.exists());
+        files
+            .into_iter()
+            .map(|path| {
+                let contents = Sparse::of(&path);
+                (path, contents)
+            })
+            .collect()
+    }
+
+    /// How many of the files are images.
+    fn images(&self) -> usize {
+        let is_image = |path: &Path| {
+            let suffix = path.extension().and_then(|s| s.to_str());
+            *path == self.whole[0].0 || suffix.is_some_and(|s| s.parse::<u32>().is_ok())
+        };
+        let images = self.whole.iter().filter(|(path, _)| is_image(path));
+        images.count()
+    }
+
+    /// Everything as it was when it was killed.
+    pub fn put_back(&self) {
+        for (path, contents) in &self.whole {
+            contents.write(path);
+        }
+        let run = self.dir.join("state").join("t");
+        for name in ["done.json", "untold"] {
+            let _ = fs::remove_file(run.join(name));
+        }
+        fs::write(self.dir.join("out"), &self.shown_before).unwrap();
+        let _ = fs::remove_file(self.dir.join("go"));
+    }
+
+    pub fn resume(&self) -> Outcome {
+        self.resume_with(None)
+    }
+
+    pub fn resume_with(&self, variable: Option<(&str, &str)>) -> Outcome {
+        fs::write(self.dir.join("go"), "").unwrap();
+        let mut keeper = self
+            .dcrun(&["resume", "t"])
+            .envs(variable)
+            .stdout(self.out())
+            .stderr(File::create(self.dir.join("said")).unwrap())
+            .spawn()
+            .unwrap();
+        let until = Instant::now() + Duration::from_secs(30);
+        let status = loop {
+            if let Some(status) = keeper.try_wait().unwrap() {
+                break status;
+            }
+            if Instant::now() > until {
+                let said = fs::read_to_string(self.dir.join("said")).unwrap();
+                self.kill_all("t", &mut keeper);
+                return Outcome::Wrong(format!("it hangs: {said}"));
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        };
+        let said = fs::read_to_string(self.dir.join("said")).unwrap();
+        let shown = self.shown();
+        let Some(rest) = shown.strip_prefix(&self.shown_before) else {
+            return Outcome::Wrong("what was shown is gone".to_owned());
+        };
+        if status.code() == Some(125) {
+            let by_name = said.contains("damaged") || said.contains("image");
+            return match by_name && !said.contains("times from commit") && rest.is_empty() {
+                true => Outcome::Refused(said),
+                false => Outcome::Wrong(format!("refused with `{said}`, shown `{rest}`")),
+            };
+        }
+        let expected = self.expected.get_or_init(|| {
+            assert!(rest.ends_with("end\n"), "{said}\n{shown}");
+            rest.to_owned()
+        });
+        match status.success() && rest == expected {
+            true => Outcome::Right,
+            false => Outcome::Wrong(format!(
+                "{status}, said `{said}`, shown `{rest}`, not `{expected}`"
+            )),
+        }
+    }
+
+    /// `dcrun check-image`: what it says.
+    pub fn check(&self) -> Result<String, String> {
+        let done = self
+            .dcrun(&["check-image", "t"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        match done.status.success() {
+            true => Ok(String::from_utf8(done.stdout).unwrap()),
+            false => Err(String::from_utf8(done.stderr).unwrap()),
+        }
+    }
+
+    /// One bit of a frame that counts.
+    pub fn damage_a_frame(&self) {
+        let frame = self.frames(0)[7];
+        self.change(
+            0,
+            (FRAMES_OFFSET + frame * 4096 + 77) as u64,
+            |b| b[0] ^= 4,
+            1,
+        );
+    }
+
+    /// A byte of each of these frames, of those that count.
+    pub fn damage_frames(&self, which: std::ops::Range<usize>) {
+        for frame in self
+            .frames(0)
+            .into_iter()
+            .skip(which.start)
+            .take(which.len())
+        {
+            let at = (FRAMES_OFFSET + frame * 4096 + 2077) as u64;
+            self.change(0, at, |b| b[0] ^= 4, 1);
+        }
+    }
+
+    /// Frames that count, of the nth image.
+    fn frames(&self, nth: usize) -> Vec<usize> {
+        let word = |at: usize| self.word(nth, at);
+        let limit_at =
+            |slot| RUN_OFFSET + PROCESSES_OFFSET + slot * 1024 + offset_of!(Process, frame_limit);
+        let suffix = self.whole[nth]
+            .0
+            .extension()
+            .and_then(|s| s.to_str()?.parse().ok());
+        let slot = suffix.filter(|_| nth > 0).unwrap_or(0usize);
+        let published = self.word(0, LIVE_OFFSET + offset_of!(Live, published));
+        let limit = self.word(0, limit_at(slot)) as usize;
+        (0..limit)
+            .filter(|n| {
+                let seq = word(TABLE_OFFSET + n * 16 + 8) & ((1 << 48) - 1);
+                (1..=published).contains(&seq)
+            })
+            .collect()
+    }
+
+    fn word(&self, nth: usize, at: usize) -> u64 {
+        u64::from_le_bytes(self.whole[nth].1.read(at as u64, 8).try_into().unwrap())
+    }
+
+    fn change(&self, nth: usize, at: u64, how: impl FnOnce(&mut [u8]), len: usize) {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&self.whole[nth].0)
+            .unwrap();
+        let mut bytes = self.whole[nth].1.read(at, len);
+        how(&mut bytes);
+        file.write_all_at(&bytes, at).unwrap();
+    }
+
+    /// Damages one thing; says what.
+    pub fn damage(&self, seed: u64) -> String {
+        let mut random = Random(seed);
+        let nth = random.below(self.images() as u64) as usize;
+        match random.below(20) {
+            0..=3 => self.damage_bytes_of_a_frame(nth, &mut random),
+            4..=5 => self.exchange_frames(nth, &mut random),
+            6..=9 => self.damage_table(nth, &mut random),
+            10..=12 => self.damage_words(&mut random),
+            13..=15 => self.damage_tables_of_the_run(&mut random),
+            16..=17 => self.damage_journal(&mut random),
+            18 => self.damage_length(nth, &mut random),
+            _ => self.put_another_in_its_place(nth, &mut random),
+        }
+    }
+
+    /// Flips a bit, or makes a byte, a word, a sector or a page something else.
+    fn damage_somehow(&self, nth: usize, from: u64, len: u64, random: &mut Random) -> String {
+        let (size, what): (u64, _) = match random.below(4) {
+            0 => (1, "a byte"),
+            1 => (8, "a word"),
+            2 => (512, "a sector"),
+            _ => (4096, "a page"),
+        };
+        let size = size.min(len);
+        let at = from + random.below(len) / size * size;
+        let size = size.min(from + len - at);
+        let (kind, bits) = (random.below(3), random.next());
+        self.change(
+            nth,
+            at,
+            |bytes| match kind {
+                0 => bytes[bits as usize % bytes.len()] ^= 1 << (bits >> 32 & 7),
+                1 => bytes.fill(0),
+                _ => bytes.iter_mut().for_each(|b| *b ^= (bits >> 40) as u8 | 1),
+            },
+            size as usize,
+        );
+        let how = ["one bit flipped", "zeroed", "inverted"][kind as usize];
+        format!("image {nth}, {what} at {at:#x}: {how}")
+    }
+
+    fn damage_bytes_of_a_frame(&self, nth: usize, random: &mut Random) -> String {
+        let frames = self.frames(nth);
+        let frame = frames[random.below(frames.len() as u64) as usize];
+        let at = (FRAMES_OFFSET + frame * 4096) as u64;
+        format!(
+            "frame {frame}: {}",
+            self.damage_somehow(nth, at, 4096, random)
+        )
+    }
+
+    fn exchange_frames(&self, nth: usize, random: &mut Random) -> String {
+        let frames = self.frames(nth);
+        let [a, b] = [(); 2].map(|()| frames[random.below(frames.len() as u64) as usize]);
+        let at = |frame: usize| (FRAMES_OFFSET + frame * 4096) as u64;
+        let entry = |frame: usize| (TABLE_OFFSET + frame * 16) as u64;
+        let contents = |at: u64, len| self.whole[nth].1.read(at, len);
+        let put = |at: u64, bytes: &[u8]| {
+            self.change(nth, at, |to| to.copy_from_slice(bytes), bytes.len());
+        };
+        let what = match random.below(4) {
+            0 => {
+                put(at(a), &contents(at(b), 4096));
+                put(at(b), &contents(at(a), 4096));
+                "frames exchanged"
+            }
+            1 => {
+                put(at(a), &contents(at(b), 4096));
+                "frame copied over another"
+            }
+            2 => {
+                put(at(a), &contents(at(b), 4096));
+                put(entry(a), &contents(entry(b), 16));
+                "frame and entry copied over another"
+            }
+            _ => {
+                // As a frame that a power loss has not reached.
+                let sector = random.below(8) * 512;
+                put(at(a) + sector, &contents(at(b) + sector, 512));
+                "sector of another frame"
+            }
+        };
+        format!("image {nth}: {what}: {a}, {b}")
+    }
+
+    fn damage_table(&self, nth: usize, random: &mut Random) -> String {
+        let frames = self.frames(nth);
+        let [a, b] = [(); 2].map(|()| frames[random.below(frames.len() as u64) as usize]);
+        let entry = |frame: usize| (TABLE_OFFSET + frame * 16) as u64;
+        let other = self.whole[nth].1.read(entry(b), 16);
+        match random.below(3) {
+            0 => {
+                self.change(nth, entry(a), |to| to.copy_from_slice(&other), 16);
+                format!("image {nth}: entry {b} copied over {a}")
+            }
+            1 => {
+                let own = self.whole[nth].1.read(entry(a), 16);
+                self.change(nth, entry(a), |to| to.copy_from_slice(&other), 16);
+                self.change(nth, entry(b), |to| to.copy_from_slice(&own), 16);
+                format!("image {nth}: entries {a} and {b} exchanged")
+            }
+            _ => format!(
+                "entry {a}: {}",
+                self.damage_somehow(nth, entry(a), 16, random)
+            ),
+        }
+    }
+
+    /// Words of the first pages: header, live page, and what the run has for itself.
+    fn damage_words(&self, random: &mut Random) -> String {
+        let (from, len) = match random.below(4) {
+            0 => (0, 64),
+            1 => (LIVE_OFFSET, 256),
+            2 => (LIVE_OFFSET, size_of::<Live>()),
+            _ => (RUN_OFFSET, size_of::<Run>()),
+        };
+        self.damage_somehow(0, from as u64, len as u64, random)
+    }
+
+    fn damage_tables_of_the_run(&self, random: &mut Random) -> String {
+        let high = self.word(0, (RUN_OFFSET + offset_of!(Run, high)) & !7);
+        let high = if offset_of!(Run, high) % 8 == 4 {
+            high >> 32
+        } else {
+            high & 0xffff_ffff
+        };
+        let slot = random.below(high.max(1)) as usize;
+        let shared = self.word(0, (RUN_OFFSET + offset_of!(Run, shared_high)) & !7);
+        let shared = match offset_of!(Run, shared_high) % 8 {
+            4 => shared >> 32,
+            _ => shared & 0xffff_ffff,
+        };
+        let at = random.below(shared.max(1)) as usize;
+        let (what, from, len) = match random.below(4) {
+            0 | 1 => (
+                format!("process {slot}"),
+                PROCESSES_OFFSET + slot * size_of::<Process>(),
+                size_of::<Process>(),
+            ),
+            2 => (
+                format!("shared {at}"),
+                SHARED_OFFSET + at * size_of::<Shared>(),
+                size_of::<Shared>(),
+            ),
+            _ => (
+                format!("pipe {at}"),
+                CONTENTS_OFFSET + (at * 2 + random.below(2) as usize) * (64 << 10),
+                64,
+            ),
+        };
+        let from = (RUN_OFFSET + from) as u64;
+        format!(
+            "{what}: {}",
+            self.damage_somehow(0, from, len as u64, random)
+        )
+    }
+
+    fn damage_journal(&self, random: &mut Random) -> String {
+        let word = self.word(0, LIVE_OFFSET + offset_of!(Live, journal));
+        let published = self.word(0, LIVE_OFFSET + offset_of!(Live, published));
+        let tail = match word >> 32 == published + 1 {
+            true => word & 0xffff_ffff,
+            false => 0,
+        };
+        let len = (tail + 32).min(1 << 20);
+        format!(
+            "journal of {tail}: {}",
+            self.damage_somehow(0, JOURNAL_OFFSET as u64, len, random)
+        )
+    }
+
+    fn damage_length(&self, nth: usize, random: &mut Random) -> String {
+        let (path, contents) = &self.whole[nth];
+        let len = match random.below(4) {
+            0 => contents.len + 4096 * random.below(100),
+            1 => random.below(contents.len),
+            2 => contents.len.saturating_sub(random.below(8 << 20)),
+            _ => [
+                0,
+                1,
+                4096,
+                JOURNAL_OFFSET as u64,
+                TABLE_OFFSET as u64,
+                FRAMES_OFFSET as u64,
+            ][random.below(6) as usize],
+        };
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(len).unwrap();
+        format!("image {nth}: length {len} of {}", contents.len)
+    }
+
+    fn put_another_in_its_place(&self, nth: usize, random: &mut Random) -> String {
+        let (path, contents) = &self.whole[nth];
+        match random.below(4) {
+            0 => {
+                self.other.write(path);
+                format!("image {nth}: that of another run")
+            }
+            1 => {
+                self.older[nth].1.write(path);
+                format!("image {nth}: an older one")
+            }
+            2 => {
+                let page = random.below(FRAMES_OFFSET as u64 / 4096 / 1024) * 4096;
+                let old = self.older[nth].1.read(page, 4096);
+                self.change(nth, page, |to| to.copy_from_slice(&old), 4096);
+                format!("image {nth}: an older page at {page:#x}")
+            }
+            _ => {
+                let other = (nth + 1) % self.images();
+                self.whole[other].1.write(path);
+                if other != nth {
+                    contents.write(&self.whole[other].0);
+                }
+                format!("images {nth} and {other} exchanged")
+            }
+        }
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.dcrun(&["rm", "t"]).status();
+        if std::env::var_os("DCRUN_KEEP").is_none() {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
