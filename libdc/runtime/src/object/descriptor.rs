@@ -239,10 +239,7 @@ pub fn adopt(fd: i32, flags: usize, path: &[u8], inherited: bool) -> isize {
     let in_proc = path.starts_with(b"/proc/") || path.starts_with(b"/sys/");
     let kind = match st.kind() {
         S_IFREG | S_IFDIR if in_proc => Kind::Other,
-        S_IFIFO
-            if in_proc
-                && let Some(file) = end_of_pipe(&st, flags) =>
-        {
+        S_IFIFO if in_proc && let Some(file) = end_of_pipe(&st, flags) => {
             hold(file);
             enter(fd, file, flags & O_CLOEXEC != 0);
             return fd as isize;

@@ -39,10 +39,13 @@ pub fn stop_all() -> bool {
     let number = (engine().store.published() as u32).wrapping_add(1) | 1 << 31;
     run().stopping.store(number, SeqCst);
     for (slot, p) in stirred() {
-        // One that has yet to go on after the commit before is as it was then. It finds
-        // `stopping` before it does anything.
-        if p.request.load(SeqCst) == STAGED || lies_still(slot, p) {
+        // One that has yet to go on after the commit before is as it was then, and finds
+        // `stopping` before it does anything; but a signal may have come for it since.
+        if p.request.load(SeqCst) == STAGED && p.ran.load(SeqCst) == 0 || lies_still(slot, p) {
             continue;
+        }
+        while p.request.load(SeqCst) == STAGED {
+            sys!(SCHED_YIELD);
         }
         p.request.store(STAGE, SeqCst);
         poke(p);
