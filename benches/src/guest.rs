@@ -21,6 +21,7 @@ pub const COMMIT: Source = source("commit", include_str!("../guests/commit.c"), 
 pub const CHANCE: Source = source("chance", include_str!("../guests/chance.c"), &[]);
 pub const CALLS: Source = source("calls", include_str!("../guests/calls.c"), &["-pthread"]);
 pub const RESIDENT: Source = source("resident", include_str!("../guests/resident.c"), &[]);
+pub const BIRTHS: Source = source("births", include_str!("../guests/births.c"), &[]);
 pub const SPIN: Source = source("spin", include_str!("../guests/spin.c"), &[]);
 pub const HELLO: Source = source("hello", include_str!("../guests/hello.c"), &["-static"]);
 

@@ -32,6 +32,7 @@ mod space;
 mod sqlite;
 mod startup;
 mod surroundings;
+mod tree;
 mod typing;
 mod typist;
 mod waiting;
@@ -94,6 +95,8 @@ enum What {
     Protocols,
     /// The protocols, a key every 100 ms
     Typing,
+    /// Births of processes, and commits of many
+    Tree,
     /// CRIU doing the same
     Peers,
     /// Write README.md from the JSON files of earlier runs
@@ -102,7 +105,7 @@ enum What {
 
 type Measure = fn(&Bench) -> Outcome<Report>;
 
-const BENCHMARKS: [(What, Measure); 10] = [
+const BENCHMARKS: [(What, Measure); 11] = [
     (What::Commit, commit::measure),
     (What::Interval, interval::measure),
     (What::Calls, calls::measure),
@@ -112,6 +115,7 @@ const BENCHMARKS: [(What, Measure); 10] = [
     (What::RioGrowth, growth::measure),
     (What::Protocols, protocols::measure),
     (What::Typing, typing::measure),
+    (What::Tree, tree::measure),
     (What::Peers, peers::measure),
 ];
 

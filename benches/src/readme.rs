@@ -9,7 +9,7 @@ use crate::failure::{Doing, Outcome};
 use crate::report::significant;
 
 /// In the order of the text.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "commit",
     "interval",
     "calls",
@@ -19,6 +19,7 @@ const NAMES: [&str; 10] = [
     "rio-growth",
     "protocols",
     "typing",
+    "tree",
     "peers",
 ];
 
