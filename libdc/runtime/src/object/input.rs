@@ -41,6 +41,9 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
         return -EBADF;
     };
     let f = descriptor::open_file(file);
+    if is_for_writing_only(f) {
+        return -EBADF;
+    }
     to.wake();
     match f.kind {
         Kind::Regular | Kind::MemFd | Kind::Directory if regular::rewinds(f) => {
@@ -100,6 +103,13 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
     }
 }
 
+/// Looked at first: nobody must wait for such a descriptor to become ready.
+fn is_for_writing_only(f: &crate::state::OpenFile) -> bool {
+    const O_ACCMODE: u32 = 3;
+    const O_WRONLY: u32 = 1;
+    f.kind == Kind::Pipe && f.flags & O_ACCMODE == O_WRONLY
+}
+
 /// Into several buffers; also preadv2 at the file's own position.
 pub fn readv(l: &mut Local, a: [usize; 6]) -> isize {
     let fd = a[0] as i32;
@@ -109,6 +119,9 @@ pub fn readv(l: &mut Local, a: [usize; 6]) -> isize {
             return -EBADF;
         };
         let f = descriptor::open_file(file);
+        if is_for_writing_only(f) {
+            return -EBADF;
+        }
         match device::is_consumed(f) {
             // As a stream.
             true => (Kind::Pipe, false),

@@ -20,6 +20,7 @@ use super::{has_company, me, process, run};
 use crate::commit;
 use crate::engine::engine;
 use crate::machine::frame::{ATTENTION_STAGE, Local, STOPPED};
+use crate::machine::sys::errno::EPERM;
 use crate::machine::{entry, futex};
 use crate::{signal, sys, thread};
 use core::sync::atomic::{AtomicU32, Ordering::*};
@@ -87,7 +88,13 @@ fn lies_still(slot: usize, p: &Process) -> bool {
 
 /// Interrupts a process, so that it looks what is asked of it.
 pub fn poke(p: &Process) {
-    sys!(KILL, p.real.load(Relaxed), signal::STOP);
+    let r = sys!(KILL, p.real.load(Relaxed), signal::STOP);
+    if r == -EPERM {
+        // This process has given up the right to signal it. One that waits for its children
+        // can be woken all the same; any other is asked when it next comes to the runtime.
+        p.child_event.fetch_add(1, SeqCst);
+        futex::wake_all(&p.child_event);
+    }
 }
 
 /// Waits until all that were asked have staged.
