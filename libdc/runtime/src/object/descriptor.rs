@@ -381,10 +381,11 @@ fn may_be_noticed(f: &OpenFile) -> bool {
     }
 }
 
-/// Before a thread waits, perhaps for what a close brings about: closes become final.
+/// Before a thread waits, perhaps for what a close brings about: closes become final. (Where
+/// a log is kept they wait for the commit that the log waits for: it would end with each.)
 #[inline]
 pub fn close_before_wait(l: &mut Local) {
-    if engine().limbo.is_noticed && !crate::event::is_behind() {
+    if engine().limbo.is_noticed && !crate::event::is_behind() && !crate::log::is_kept() {
         let _guard = engine().lock.acquire(l);
         crate::event::commit_and_move(l);
     }
