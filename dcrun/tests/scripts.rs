@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// Scripts and the words they are played with.
-const PLAYED: [(&str, &[&str]); 9] = [
+const PLAYED: [(&str, &[&str]); 10] = [
     ("bench", &["--quick", "commit", "calls"]),
     ("bench-vista", &["--quick"]),
     ("check-dependencies", &["--advisories"]),
     ("soak", &["3", "bc"]),
+    ("soak-files", &["3"]),
     ("soak-protocols", &["3", "bc"]),
     ("soak-vista", &["20"]),
     ("test", &[]),
