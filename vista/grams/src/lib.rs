@@ -91,6 +91,8 @@ mod settings;
 pub mod socket;
 #[allow(unsafe_code)]
 pub mod stored;
+#[allow(unsafe_code)]
+mod sum;
 pub mod tables;
 
 pub use error::Error;

@@ -38,8 +38,10 @@ use std::hash::Hasher;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::NodeId;
+use crate::sum::sum;
 
-pub const VERSION: u8 = 1;
+/// 2 has another checksum than 1.
+pub const VERSION: u8 = 2;
 pub const HEADER_LEN: usize = 96;
 /// No message is longer: 16 MB.
 pub const MESSAGE_LIMIT: usize = 16 << 20;
@@ -325,9 +327,10 @@ fn tag(header: &[u8; HEADER_LEN], payload: &[u8], key: Option<&Key>) -> [u8; 16]
             tag.copy_from_slice(&hasher.finish128().as_bytes());
         }
         None => {
-            let sum = rio_core::checksum(u64::from(VERSION), &header[..TAG.start]);
-            let sum = rio_core::checksum(sum, &header[TAG.end..]);
-            tag[..8].copy_from_slice(&rio_core::checksum(sum, payload).to_le_bytes());
+            let mut head = [0; HEADER_LEN - 16];
+            head[..TAG.start].copy_from_slice(&header[..TAG.start]);
+            head[TAG.start..].copy_from_slice(&header[TAG.end..]);
+            tag[..8].copy_from_slice(&sum(&head, payload).to_le_bytes());
         }
     }
     tag
