@@ -341,6 +341,15 @@ impl Exchange {
         settled && !machine.is_time_to_forget(now)
     }
 
+    /// When a commit happens. Only a request must know it well, because its answer tells how long
+    /// the other side takes; for the rest a moment that was told before will do.
+    pub fn commit_time(&self, told: Nanos, now: impl FnOnce() -> Nanos) -> Nanos {
+        match self.deferred.sent.is_empty() {
+            true => told,
+            false => now(),
+        }
+    }
+
     /// The last part of the transaction: what was heard since the last commit.
     pub fn before_commit(
         &mut self,

@@ -374,7 +374,7 @@ impl<B: Backend> Transaction<'_, B> {
             return Err(error.into());
         }
         let exchange = &mut *self.exchange;
-        let now = self.net.now();
+        let now = exchange.commit_time(shared.told, || self.net.now());
         self.net.with_locked(&mut shared, now, |machine, now, out| {
             exchange.committed(machine, now, out);
         });

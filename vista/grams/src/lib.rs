@@ -79,6 +79,7 @@ pub mod fragment;
 mod grams;
 mod id;
 pub mod inspect;
+pub mod landing;
 pub mod machine;
 #[allow(unsafe_code)]
 pub mod memory;

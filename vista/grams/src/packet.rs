@@ -135,9 +135,13 @@ impl Header {
 
     /// The header and the payload of a datagram, if it is whole and from one of us.
     pub fn open<'a>(datagram: &'a [u8], key: Option<&Key>) -> Result<(Header, &'a [u8]), Rejected> {
-        let Some((bytes, payload)) = datagram.split_first_chunk::<HEADER_LEN>() else {
-            return Err(Rejected::Foreign);
-        };
+        let (head, payload) = datagram.split_at(datagram.len().min(HEADER_LEN));
+        Ok((Header::open_parts(head, payload, key)?, payload))
+    }
+
+    /// The same of a datagram in two parts, of which the first is the header if it is as long.
+    pub fn open_parts(head: &[u8], payload: &[u8], key: Option<&Key>) -> Result<Header, Rejected> {
+        let bytes: &[u8; HEADER_LEN] = head.try_into().map_err(|_| Rejected::Foreign)?;
         if bytes[..2] != MAGIC {
             return Err(Rejected::Foreign);
         }
@@ -165,7 +169,7 @@ impl Header {
             piece: word32(92),
         };
         header.check(flags, payload)?;
-        Ok((header, payload))
+        Ok(header)
     }
 
     fn check(&self, flags: u32, payload: &[u8]) -> Result<(), Rejected> {
