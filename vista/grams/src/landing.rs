@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use crate::packet::HEADER_LEN;
+use crate::packet::{HEADER_LEN, header_len};
 
 /// Longer than any datagram.
 const LONGEST: usize = 65536;
@@ -25,7 +25,11 @@ pub struct Landing {
     pub(crate) body: Arc<Vec<u8>>,
     /// Of the datagram, all its parts.
     len: usize,
+    /// Of its header.
+    head: usize,
     is_parted: bool,
+    /// Where the first part ends: where the last header did.
+    pub(crate) split: usize,
     /// The room that the next one is expected to need, if it is long.
     expected: usize,
     /// Former bodies.
@@ -62,7 +66,9 @@ impl Default for Landing {
             flat: vec![0; LONGEST],
             body: Arc::default(),
             len: 0,
+            head: 0,
             is_parted: false,
+            split: HEADER_LEN,
             expected: 0,
             lent: Default::default(),
             next: 0,
@@ -77,28 +83,41 @@ impl Landing {
         self.is_parted.then(|| self.empty(self.expected))
     }
 
-    /// A datagram of so many bytes has landed: in `flat` alone, or after the header as much as it
-    /// has room for in the vector of `parts`, whose length says so, and then in `flat` again.
+    /// A datagram of so many bytes has landed: in `flat` alone; or up to `split` there, then as much
+    /// as it has room for in the vector of `parts`, whose length says so, then from `split` on.
     pub(crate) fn landed(&mut self, len: usize) {
         self.len = len;
-        let payload = len.saturating_sub(HEADER_LEN);
-        self.expected = if payload >= LONG { payload } else { 0 };
-        if self.is_parted && self.body.len() < payload {
-            let beyond = HEADER_LEN + payload - self.body.len();
-            let body = Arc::get_mut(&mut self.body).expect("its only owner");
-            body.extend_from_slice(&self.flat[HEADER_LEN..beyond]);
+        self.head = header_len(&self.flat[..len.min(HEADER_LEN)]).min(len);
+        if self.is_parted {
+            self.put_together();
         }
+        let payload = len - self.head;
+        self.expected = if payload >= LONG { payload } else { 0 };
+        self.split = self.head;
+    }
+
+    fn put_together(&mut self) {
+        let body = Arc::get_mut(&mut self.body).expect("its only owner");
+        let beyond = self.len.saturating_sub(self.split + body.len());
+        let (from, to) = (self.split, self.split + beyond);
+        if self.head == self.split {
+            return body.extend_from_slice(&self.flat[from..to]);
+        }
+        // Another header than expected: as if all had landed in one.
+        self.flat.copy_within(from..to, from + body.len());
+        self.flat[from..from + body.len()].copy_from_slice(body);
+        self.is_parted = false;
     }
 
     /// The first bytes: a header, if there are as many.
     pub fn head(&self) -> &[u8] {
-        &self.flat[..self.len.min(HEADER_LEN)]
+        &self.flat[..self.head]
     }
 
     pub fn payload(&self) -> &[u8] {
         match self.is_parted {
             true => &self.body,
-            false => &self.flat[HEADER_LEN..self.len.max(HEADER_LEN)],
+            false => &self.flat[self.head..self.len],
         }
     }
 
@@ -107,7 +126,7 @@ impl Landing {
         if !self.is_parted {
             self.empty(len.max(LEAST));
             let body = Arc::get_mut(&mut self.body).expect("its only owner");
-            body.extend_from_slice(&self.flat[HEADER_LEN..self.len]);
+            body.extend_from_slice(&self.flat[self.head..self.len]);
         } else if self.body.capacity() > (2 * len).max(LEAST) {
             return Arc::new(self.body.to_vec());
         }
@@ -142,18 +161,32 @@ mod tests {
 
     /// As the socket fills it.
     fn land(landing: &mut Landing, datagram: &[u8]) {
-        let (head, payload) = datagram.split_at(datagram.len().min(HEADER_LEN));
-        let mut rest = payload;
-        if let Some(body) = landing.parts() {
-            let room = body.capacity().min(payload.len());
-            body.extend_from_slice(&payload[..room]);
-            rest = &payload[room..];
+        let at = match landing.parts() {
+            Some(_) => landing.split.min(datagram.len()),
+            None => datagram.len(),
+        };
+        let (head, rest) = datagram.split_at(at);
+        landing.flat[..at].copy_from_slice(head);
+        let body = Arc::get_mut(&mut landing.body);
+        let room = body.as_ref().map_or(0, |body| body.capacity());
+        let (in_body, beyond) = rest.split_at(room.min(rest.len()));
+        if let Some(body) = body {
+            body.extend_from_slice(in_body);
         }
-        landing.flat[..head.len()].copy_from_slice(head);
-        landing.flat[HEADER_LEN..][..rest.len()].copy_from_slice(rest);
+        landing.flat[at..][..beyond.len()].copy_from_slice(beyond);
         landing.landed(datagram.len());
+        let (head, payload) = crate::packet::split(datagram);
         assert_eq!(landing.head(), head);
         assert_eq!(landing.payload(), payload);
+    }
+
+    /// Of any of the four lengths of headers.
+    fn datagram(len: usize, flags: u8, seed: usize) -> Vec<u8> {
+        let mut datagram: Vec<u8> = (0..len).map(|index| (index + seed) as u8).collect();
+        if let Some(byte) = datagram.get_mut(4) {
+            *byte = flags;
+        }
+        datagram
     }
 
     #[test]
@@ -161,7 +194,7 @@ mod tests {
         let mut landing = Landing::default();
         let mut held = Vec::new();
         let mut random = 1u64;
-        for round in 0..4000usize {
+        for round in 0..20_000usize {
             random = random.wrapping_mul(6364136223846793005).wrapping_add(1);
             let len = match random >> 60 {
                 0..4 => (random >> 33) as usize % 200,
@@ -169,15 +202,20 @@ mod tests {
                 8..14 => 8288,
                 _ => HEADER_LEN + (random >> 33) as usize % 60_000,
             };
-            let datagram: Vec<u8> = (0..len).map(|index| (index + round) as u8).collect();
+            let flags = if random >> 20 & 7 == 0 {
+                (random >> 24) as u8
+            } else {
+                4
+            };
+            let datagram = datagram(len, flags, round);
             land(&mut landing, &datagram);
-            if len >= HEADER_LEN && round % 3 != 0 {
+            if round % 3 != 0 {
                 let kept = Payload::Landed(&mut landing).keep();
                 assert!(kept.capacity() <= (2 * kept.len()).max(2 * LEAST));
-                held.push((kept, datagram[HEADER_LEN..].to_vec()));
+                held.push((kept, crate::packet::split(&datagram).1.to_vec()));
             }
             if round % 7 == 0 {
-                let from = held.len().saturating_sub(round % 5);
+                let from = held.len().saturating_sub(round % 16);
                 for (kept, sent) in held.drain(from..) {
                     assert_eq!(*kept, sent);
                 }
@@ -190,7 +228,7 @@ mod tests {
     fn a_program_that_drops_its_messages_makes_nothing_allocate() {
         let mut landing = Landing::default();
         for payload in [64, 8192] {
-            let datagram = vec![7; HEADER_LEN + payload];
+            let datagram = datagram(72 + payload, 4, 0);
             let mut places = std::collections::BTreeSet::new();
             for _ in 0..100 {
                 land(&mut landing, &datagram);

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use crate::Error;
 use crate::landing::Landing;
-use crate::packet::HEADER_LEN;
 
 /// Room for what arrives while nobody looks; the kernel grants what it allows.
 static BUFFER: libc::c_int = 4 << 20;
@@ -158,7 +157,7 @@ impl Socket {
     /// into the flat buffer again.
     fn receive_parts(&self, landing: &mut Landing) -> io::Result<Option<(usize, SocketAddr)>> {
         let mut name = MaybeUninit::<libc::sockaddr_storage>::zeroed();
-        let (head, beyond) = landing.flat.split_at_mut(HEADER_LEN);
+        let (head, beyond) = landing.flat.split_at_mut(landing.split);
         let Some(body) = Arc::get_mut(&mut landing.body) else {
             return Ok(None);
         };
@@ -184,7 +183,7 @@ impl Socket {
             let socket = self.socket.as_raw_fd();
             libc::syscall(libc::SYS_recvmsg, socket, &raw mut message, 0)
         };
-        let filled = (len.max(0) as usize).saturating_sub(HEADER_LEN);
+        let filled = (len.max(0) as usize).saturating_sub(landing.split);
         // SAFETY: so many bytes the kernel has written, and no more than there is room for.
         unsafe { body.set_len(filled.min(body.capacity())) };
         // SAFETY: zeroed, and then filled by the kernel.

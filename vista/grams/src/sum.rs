@@ -9,7 +9,8 @@
 
 /// Words beside each other.
 const LANES: usize = 8;
-const ROW: usize = 8 * LANES;
+/// The bytes of a row of words. What is not a row is summed with zeros behind it.
+pub const ROW: usize = 8 * LANES;
 /// The golden ratio, as for any multiplicative hash; odd, so multiplying loses nothing.
 const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use rio_core::At;
 
 use crate::landing::{Landing, Payload};
-use crate::packet::{HEADER_LEN, Header, Kind, Rejected};
+use crate::packet::{self, Header, Kind, Rejected};
 use crate::settings::Settings;
 use crate::tables::{self, Loaded};
 use crate::{NodeId, Plant, RequestId};
@@ -245,7 +245,7 @@ impl Machine {
         datagram: &[u8],
         out: &mut Vec<Send>,
     ) -> Result<(), Rejected> {
-        let (head, payload) = datagram.split_at(datagram.len().min(HEADER_LEN));
+        let (head, payload) = packet::split(datagram);
         let opened = Header::open_parts(head, payload, self.settings.key.as_ref());
         self.opened(now, from, port, opened, Payload::Lies(payload), out)
     }
