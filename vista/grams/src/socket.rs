@@ -8,12 +8,10 @@ use std::mem::{MaybeUninit, size_of};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::Error;
-use crate::landing::Landing;
 
 /// Room for what arrives while nobody looks; the kernel grants what it allows.
 static BUFFER: libc::c_int = 4 << 20;
@@ -94,35 +92,13 @@ impl Socket {
         buffer: &mut [u8],
         wait: Duration,
     ) -> io::Result<Option<(usize, SocketAddr)>> {
-        self.set_wait(wait)?;
-        self.receive_flagged(buffer, 0)
-    }
-
-    /// As `receive`, to where the bytes may stay.
-    pub fn receive_landing(
-        &self,
-        landing: &mut Landing,
-        wait: Duration,
-    ) -> io::Result<Option<SocketAddr>> {
-        self.set_wait(wait)?;
-        let received = match landing.parts() {
-            Some(_) => self.receive_parts(landing),
-            None => self.receive_flagged(&mut landing.flat, 0),
-        };
-        Ok(received?.map(|(len, from)| {
-            landing.landed(len);
-            from
-        }))
-    }
-
-    fn set_wait(&self, wait: Duration) -> io::Result<()> {
         let ms = (wait.as_millis() as u64).clamp(1, 64);
         let ms = 1 << ms.ilog2();
         if self.timeout_ms.swap(ms, Ordering::Relaxed) != ms {
             self.socket
                 .set_read_timeout(Some(Duration::from_millis(ms)))?;
         }
-        Ok(())
+        self.receive_flagged(buffer, 0)
     }
 
     /// What is there already.
@@ -149,45 +125,19 @@ impl Socket {
                 &raw mut name_len,
             )
         };
+        if len < 0 {
+            let error = io::Error::last_os_error();
+            return match error.kind() {
+                // A refusal is the answer to something that was sent before: the peer is away.
+                io::ErrorKind::WouldBlock
+                | io::ErrorKind::Interrupted
+                | io::ErrorKind::ConnectionRefused => Ok(None),
+                _ => Err(error),
+            };
+        }
         // SAFETY: zeroed, and then filled by the kernel.
-        received(len, unsafe { name.assume_init_ref() })
-    }
-
-    /// The header into the flat buffer, what follows into the vector, and what is longer than that
-    /// into the flat buffer again.
-    fn receive_parts(&self, landing: &mut Landing) -> io::Result<Option<(usize, SocketAddr)>> {
-        let mut name = MaybeUninit::<libc::sockaddr_storage>::zeroed();
-        let (head, beyond) = landing.flat.split_at_mut(landing.split);
-        let Some(body) = Arc::get_mut(&mut landing.body) else {
-            return Ok(None);
-        };
-        body.clear();
-        let room = body.spare_capacity_mut();
-        let part = |base: *mut libc::c_void, len| libc::iovec {
-            iov_base: base,
-            iov_len: len,
-        };
-        let mut parts = [
-            part(head.as_mut_ptr().cast(), head.len()),
-            part(room.as_mut_ptr().cast(), room.len()),
-            part(beyond.as_mut_ptr().cast(), beyond.len()),
-        ];
-        // SAFETY: zeros are a valid message header; the name, the parts and what they point to are
-        // this call's own, with their lengths.
-        let len = unsafe {
-            let mut message: libc::msghdr = MaybeUninit::zeroed().assume_init();
-            message.msg_name = name.as_mut_ptr().cast();
-            message.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-            message.msg_iov = parts.as_mut_ptr();
-            message.msg_iovlen = parts.len();
-            let socket = self.socket.as_raw_fd();
-            libc::syscall(libc::SYS_recvmsg, socket, &raw mut message, 0)
-        };
-        let filled = (len.max(0) as usize).saturating_sub(landing.split);
-        // SAFETY: so many bytes the kernel has written, and no more than there is room for.
-        unsafe { body.set_len(filled.min(body.capacity())) };
-        // SAFETY: zeroed, and then filled by the kernel.
-        received(len, unsafe { name.assume_init_ref() })
+        let name = unsafe { name.assume_init() };
+        Ok(address_of(&name).map(|from| (len as usize, from)))
     }
 
     fn name_of(&self, to: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
@@ -223,24 +173,6 @@ impl Socket {
             (name, len as libc::socklen_t)
         }
     }
-}
-
-/// What a call that receives has returned.
-fn received(
-    len: libc::c_long,
-    name: &libc::sockaddr_storage,
-) -> io::Result<Option<(usize, SocketAddr)>> {
-    if len < 0 {
-        let error = io::Error::last_os_error();
-        return match error.kind() {
-            // A refusal is the answer to something that was sent before: the peer is away.
-            io::ErrorKind::WouldBlock
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::ConnectionRefused => Ok(None),
-            _ => Err(error),
-        };
-    }
-    Ok(address_of(name).map(|from| (len as usize, from)))
 }
 
 /// IPv4 as itself, however the socket writes it.

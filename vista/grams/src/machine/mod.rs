@@ -260,7 +260,8 @@ impl Machine {
         out: &mut Vec<Send>,
     ) -> Result<(), Rejected> {
         let key = self.settings.key.as_ref();
-        let opened = Header::open_parts(landing.head(), landing.payload(), key);
+        let (head, payload) = landing.parts();
+        let opened = Header::open_parts(head, payload, key);
         self.opened(now, from, port, opened, Payload::Landed(landing), out)
     }
 
