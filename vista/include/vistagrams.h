@@ -41,7 +41,7 @@ typedef struct vista_request_id {
 typedef struct vista_grams_options {
     uint16_t resend_port;     /* where retransmissions are received; 0: any */
     const unsigned char *key; /* 16 bytes that all parties share; NULL: packets are not authenticated */
-    size_t datagram;          /* the longest, 96 bytes of header included; 0: 1432 */
+    size_t datagram;          /* the longest, up to 96 of header included; 0: 1432 */
     size_t window;            /* requests unsettled on a link, 1 to 1024; 0: 64; counts at creation */
     size_t segment_len;       /* bytes for tables and buffers; 0: 16 MB; counts at creation */
 } vista_grams_options;

@@ -24,6 +24,8 @@ const SETTLE_AT_ONCE: usize = 64;
 pub struct Exchange {
     root: Ptr<Root>,
     deferred: Deferred,
+    /// Clients about which the commit under way writes.
+    keys: Vec<ClientKey>,
 }
 
 /// What [`Exchange::receive_response`] found.
@@ -37,6 +39,7 @@ impl Exchange {
         Exchange {
             root,
             deferred: Deferred::default(),
+            keys: Vec::new(),
         }
     }
 
@@ -254,7 +257,7 @@ impl Exchange {
                         low,
                         stream,
                         address,
-                        seqs: Vec::new(),
+                        seqs: 0..0,
                     });
                 row
             }
@@ -322,11 +325,13 @@ impl Exchange {
         key: ClientKey,
     ) -> Result<(), Error> {
         // Once in a transaction is enough: what comes meanwhile is written by the next one.
-        let settled = self.deferred.settlements.iter().any(|done| done.key == key);
-        let Some(settlement) = machine.settlement(key).filter(|_| !settled) else {
+        if self.deferred.settlements.iter().any(|done| done.key == key) {
+            return Ok(());
+        }
+        let Some(settlement) = machine.settlement(key, &mut self.deferred.settled_seqs) else {
             return Ok(());
         };
-        for &(seq, below_floor) in &settlement.seqs {
+        for &(seq, below_floor) in &self.deferred.settled_seqs[settlement.seqs.clone()] {
             tables::settle_response(memory, settlement.row, machine.window, seq, below_floor)?;
         }
         let head = (settlement.stream, settlement.low);
@@ -341,6 +346,15 @@ impl Exchange {
         settled && !machine.is_time_to_forget(now)
     }
 
+    /// When a commit happens. Only a request must know it well, because its answer tells how long
+    /// the other side takes; for the rest a moment that was told before will do.
+    pub fn commit_time(&self, told: Nanos, now: impl FnOnce() -> Nanos) -> Nanos {
+        match self.deferred.sent.is_empty() {
+            true => told,
+            false => now(),
+        }
+    }
+
     /// The last part of the transaction: what was heard since the last commit.
     pub fn before_commit(
         &mut self,
@@ -352,10 +366,11 @@ impl Exchange {
             machine.looked_for_idle(now);
             self.forget_idle(memory, machine, now)?;
         }
-        let keys = machine.take_unsettled(SETTLE_AT_ONCE);
-        for (index, key) in keys.iter().enumerate() {
-            if let Err(error) = self.settle(memory, machine, *key) {
-                machine.still_unsettled(&keys[index..]);
+        self.keys.clear();
+        machine.take_unsettled(SETTLE_AT_ONCE, &mut self.keys);
+        for index in 0..self.keys.len() {
+            if let Err(error) = self.settle(memory, machine, self.keys[index]) {
+                machine.still_unsettled(&self.keys[index..]);
                 return Err(error);
             }
         }

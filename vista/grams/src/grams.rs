@@ -46,7 +46,8 @@ pub struct Awaited(RequestId);
 #[derive(Debug)]
 pub struct Request {
     id: RequestId,
-    body: Arc<Vec<u8>>,
+    /// None if it was taken, or came with an earlier transaction.
+    body: Option<Arc<Vec<u8>>>,
 }
 
 /// What [`Grams::select`] found.
@@ -175,10 +176,7 @@ impl<B: Backend> Grams<B> {
     /// Requests that a commit has received without answering them; their bodies are the program's.
     pub fn unanswered(&self) -> Vec<Request> {
         let ids = self.net.lock().machine.unanswered();
-        let request = |id| Request {
-            id,
-            body: Arc::default(),
-        };
+        let request = |id| Request { id, body: None };
         ids.into_iter().map(request).collect()
     }
 
@@ -331,10 +329,7 @@ impl<B: Backend> Transaction<'_, B> {
     pub fn unanswered(&self, id: RequestId) -> Result<Request, Error> {
         let shared = self.net.lock();
         self.exchange.check_received(&shared.machine, &id)?;
-        Ok(Request {
-            id,
-            body: Arc::default(),
-        })
+        Ok(Request { id, body: None })
     }
 
     /// Sends the response to a request when the transaction commits.
@@ -374,7 +369,7 @@ impl<B: Backend> Transaction<'_, B> {
             return Err(error.into());
         }
         let exchange = &mut *self.exchange;
-        let now = self.net.now();
+        let now = exchange.commit_time(shared.told, || self.net.now());
         self.net.with_locked(&mut shared, now, |machine, now, out| {
             exchange.committed(machine, now, out);
         });
@@ -453,7 +448,7 @@ impl From<Inbound> for Request {
     fn from(inbound: Inbound) -> Request {
         Request {
             id: inbound.id(),
-            body: inbound.bytes,
+            body: Some(inbound.bytes),
         }
     }
 }
@@ -466,12 +461,12 @@ impl Request {
 
     /// What the client has sent; empty for one that an earlier transaction has received.
     pub fn body(&self) -> &[u8] {
-        &self.body
+        self.body.as_deref().map_or(&[], Vec::as_slice)
     }
 
     /// The same, to be kept while the request is answered.
     pub fn take_body(&mut self) -> Arc<Vec<u8>> {
-        std::mem::take(&mut self.body)
+        self.body.take().unwrap_or_default()
     }
 }
 

@@ -79,6 +79,7 @@ pub mod fragment;
 mod grams;
 mod id;
 pub mod inspect;
+pub mod landing;
 pub mod machine;
 #[allow(unsafe_code)]
 pub mod memory;
@@ -91,6 +92,8 @@ mod settings;
 pub mod socket;
 #[allow(unsafe_code)]
 pub mod stored;
+#[allow(unsafe_code)]
+mod sum;
 pub mod tables;
 
 pub use error::Error;

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use crate::machine::timer::{Nanos, nanos};
 use vista::Ptr;
 
+use crate::landing::Landing;
 use crate::machine::{Body, Chance, Machine, Port, Send};
 use crate::memory::Memory;
 use crate::packet::Key;
@@ -52,7 +53,7 @@ pub struct Shared {
     pub told: Nanos,
     out: Vec<Send>,
     /// The reader's; taken while it reads.
-    buffer: Vec<u8>,
+    landing: Option<Box<Landing>>,
 }
 
 /// Both sockets, before there is a machine.
@@ -138,7 +139,7 @@ impl Net {
                 waiting: 0,
                 told: 0,
                 out: Vec::new(),
-                buffer: vec![0; LONGEST],
+                landing: None,
             }),
             changed: Condvar::new(),
             begun: Instant::now(),
@@ -227,21 +228,22 @@ impl Net {
     ) -> (MutexGuard<'n, Shared>, Nanos) {
         let due = shared.machine.next_due().unwrap_or(Nanos::MAX);
         let left = Duration::from_nanos(due.min(deadline).saturating_sub(now));
-        let mut buffer = std::mem::take(&mut shared.buffer);
+        let mut landing = shared.landing.take().unwrap_or_default();
         shared.reading = true;
         drop(shared);
-        let received = self.main.receive(&mut buffer, left);
+        let received = self.main.receive(&mut landing.buffer, left);
         let now = self.now();
         let mut shared = self.lock();
         self.with_locked(&mut shared, now, |machine, now, out| {
             if let Ok(Some((len, from))) = received {
-                let _ = machine.datagram(now, from, Port::Main, &buffer[..len], out);
+                landing.len = len;
+                let _ = machine.landed(now, from, Port::Main, &mut landing, out);
             }
             if due <= now {
                 machine.tick(now, out);
             }
         });
-        shared.buffer = buffer;
+        shared.landing = Some(landing);
         shared.reading = false;
         if shared.waiting > 0 {
             self.changed.notify_all();

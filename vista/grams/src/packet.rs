@@ -1,28 +1,33 @@
 //! The bytes of a packet, and who is believed.
 //!
 //! ```text
-//!    0  +------------+---------+--------+-----------------------+
-//!       | "VG"       | version | kind   | flags u32             |
-//!    8  +------------+---------+--------+-----------------------+
-//!       | tag, 16 bytes: a checksum and 8 zeros, or SipHash-2-4 |
-//!       | of all other bytes under the shared key               |
-//!   24  +-------------------------------------------------------+
-//!       | client: the node that sends requests on this link     |
-//!   40  +---------------------------+---------------------------+
-//!       | link u32                  | message length u32        |
-//!   48  +---------------------------+---------------------------+
-//!       | stream u64: the server's number of this conversation  |
-//!   56  | cookie u64: to the server, what it granted;           |
-//!       |   to the client, the port for retransmitted packets   |
-//!   64  | seq u64: which request of the link                    |
-//!   72  | low u64: all requests below are settled               |
-//!   80  | done u64: bit i: request low + 1 + i is settled       |
-//!   88  +---------------------------+---------------------------+
-//!       | offset of this fragment   | length of full fragments  |
-//!   96  +---------------------------+---------------------------+
-//!       | payload: the fragment, or what the kind says          |
-//!       +-------------------------------------------------------+
+//!    +------------+---------+--------+-----------------------+
+//!    | "VG"       | version | kind   | flags u32             |
+//!    +------------+---------+--------+-----------------------+
+//!    | tag: a checksum of 8 bytes, or under a shared key     |
+//!    | SipHash-2-4 of 16, of all other bytes                 |
+//!    +-------------------------------------------------------+
+//!    | client: the node that sends requests on this link     |
+//!    +---------------------------+---------------------------+
+//!    | link u32                  | message length u32        |
+//!    +---------------------------+---------------------------+
+//!    | stream u64: the server's number of this conversation  |
+//!    | cookie u64: to the server, what it granted;           |
+//!    |   to the client, the port for retransmitted packets   |
+//!    | seq u64: which request of the link                    |
+//!    | low u64: all requests below are settled               |
+//!    +-------------------------------------------------------+ unless the flags say SHORT:
+//!    | done u64: bit i: request low + 1 + i is settled       |
+//!    +---------------------------+---------------------------+
+//!    | offset of this fragment   | length of full fragments  |
+//!    +---------------------------+---------------------------+
+//!    | payload: the fragment, or what the kind says          |
+//!    +-------------------------------------------------------+
 //! ```
+//!
+//! A message that is whole, of a client of whose later requests none is settled, needs nothing of
+//! the last two rows: most do not. So without a key most headers have 72 bytes, and 1400 bytes of
+//! message make one frame of Ethernet under IPv4.
 //!
 //! All numbers are little-endian. Every packet names its link, so that either side finds its state
 //! by one look; every packet of a client carries `low` and `done`, which is how acknowledgements
@@ -38,8 +43,11 @@ use std::hash::Hasher;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::NodeId;
+use crate::sum::{ROW, sum};
 
-pub const VERSION: u8 = 1;
+/// 2 has another checksum than 1, and headers that are shorter.
+pub const VERSION: u8 = 2;
+/// The longest header.
 pub const HEADER_LEN: usize = 96;
 /// No message is longer: 16 MB.
 pub const MESSAGE_LIMIT: usize = 16 << 20;
@@ -47,12 +55,25 @@ pub const MESSAGE_LIMIT: usize = 16 << 20;
 pub const PIECE_LIMIT: usize = 65507 - HEADER_LEN;
 
 const MAGIC: [u8; 2] = *b"VG";
-const TAG: std::ops::Range<usize> = 8..24;
+/// What stands before the tag.
+const START: usize = 8;
+const SUM_LEN: usize = 8;
+const KEYED_TAG_LEN: usize = 16;
+/// What a short header lacks.
+const TAIL: usize = 16;
+/// A header without its tag.
+const PLAIN_LEN: usize = HEADER_LEN - KEYED_TAG_LEN;
+const SHORT_LEN: usize = PLAIN_LEN - TAIL;
+/// The same with zeros behind it, as it is summed.
+type Plain = [u8; 2 * ROW];
+const _: () = assert!(SHORT_LEN == ROW && PLAIN_LEN <= 2 * ROW);
 const KEYED: u32 = 1;
+/// The tail is left out.
+const SHORT: u32 = 4;
 
 /// The packet was sent before, or may have been.
 pub const RESENT: u32 = 2;
-const KNOWN_FLAGS: u32 = KEYED | RESENT;
+const KNOWN_FLAGS: u32 = KEYED | RESENT | SHORT;
 
 /// A secret of all parties of a system.
 pub type Key = [u8; 16];
@@ -107,63 +128,145 @@ pub enum Rejected {
     Field(&'static str),
 }
 
+/// The bytes of a header.
+pub struct Sealed {
+    bytes: [u8; HEADER_LEN],
+    len: usize,
+}
+
+impl std::ops::Deref for Sealed {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// How long the header is that begins like this; of a few bytes, the most.
+pub fn header_len(start: &[u8]) -> usize {
+    let flags = start.get(4).map_or(KEYED, |&byte| byte.into());
+    let keyed = if flags & KEYED != 0 {
+        KEYED_TAG_LEN - SUM_LEN
+    } else {
+        0
+    };
+    let tail = if flags & SHORT != 0 { 0 } else { TAIL };
+    SHORT_LEN + SUM_LEN + keyed + tail
+}
+
+/// A datagram's header, or all of it if it is shorter, and the rest.
+pub fn split(datagram: &[u8]) -> (&[u8], &[u8]) {
+    datagram.split_at(header_len(datagram).min(datagram.len()))
+}
+
 impl Header {
     /// The packet's first bytes, tagged for the payload that will follow them.
-    pub fn seal(&self, payload: &[u8], key: Option<&Key>) -> [u8; HEADER_LEN] {
-        let mut bytes = [0; HEADER_LEN];
-        let flags = self.flags | if key.is_some() { KEYED } else { 0 };
-        bytes[..2].copy_from_slice(&MAGIC);
-        bytes[2] = VERSION;
-        bytes[3] = self.kind as u8;
-        bytes[4..8].copy_from_slice(&flags.to_le_bytes());
-        bytes[24..40].copy_from_slice(&self.client.0);
+    pub fn seal(&self, payload: &[u8], key: Option<&Key>) -> Sealed {
+        let mut flags = self.flags;
+        flags |= if key.is_some() { KEYED } else { 0 };
+        flags |= if self.is_short() { SHORT } else { 0 };
+        let mut plain: Plain = [0; 2 * ROW];
+        plain[..2].copy_from_slice(&MAGIC);
+        plain[2] = VERSION;
+        plain[3] = self.kind as u8;
+        plain[4..8].copy_from_slice(&flags.to_le_bytes());
+        plain[8..24].copy_from_slice(&self.client.0);
+        plain[24..28].copy_from_slice(&self.link.to_le_bytes());
+        plain[28..32].copy_from_slice(&self.message_len.to_le_bytes());
         let words = [self.stream, self.cookie, self.seq, self.low, self.done];
-        bytes[40..44].copy_from_slice(&self.link.to_le_bytes());
-        bytes[44..48].copy_from_slice(&self.message_len.to_le_bytes());
         for (index, word) in words.iter().enumerate() {
-            let at = 48 + 8 * index;
-            bytes[at..at + 8].copy_from_slice(&word.to_le_bytes());
+            let at = 32 + 8 * index;
+            plain[at..at + 8].copy_from_slice(&word.to_le_bytes());
         }
-        bytes[88..92].copy_from_slice(&self.offset.to_le_bytes());
-        bytes[92..96].copy_from_slice(&self.piece.to_le_bytes());
-        let tag = tag(&bytes, payload, key);
-        bytes[TAG].copy_from_slice(&tag);
-        bytes
+        plain[72..76].copy_from_slice(&self.offset.to_le_bytes());
+        plain[76..80].copy_from_slice(&self.piece.to_le_bytes());
+        let mut bytes = [0; HEADER_LEN];
+        bytes[..START].copy_from_slice(&plain[..START]);
+        let len = header_len(&plain);
+        // Lengths that the compiler knows; the tail, if it is left out, lies behind the end.
+        let tag = tag(&plain, flags, payload, key);
+        let fields = &plain[START..PLAIN_LEN];
+        match key {
+            None => {
+                bytes[START..][..SUM_LEN].copy_from_slice(&tag[..SUM_LEN]);
+                bytes[START + SUM_LEN..][..PLAIN_LEN - START].copy_from_slice(fields);
+            }
+            Some(_) => {
+                bytes[START..][..KEYED_TAG_LEN].copy_from_slice(&tag);
+                bytes[START + KEYED_TAG_LEN..].copy_from_slice(fields);
+            }
+        }
+        Sealed { bytes, len }
+    }
+
+    /// Whether a short header says all: the message is whole, and nothing above `low` is settled.
+    fn is_short(&self) -> bool {
+        let is_whole = match self.has_fragment() {
+            true => self.piece >= self.message_len.max(1),
+            false => self.piece == 0,
+        };
+        is_whole && self.offset == 0 && self.done == 0
+    }
+
+    fn has_fragment(&self) -> bool {
+        matches!(self.kind, Kind::Request | Kind::Response)
     }
 
     /// The header and the payload of a datagram, if it is whole and from one of us.
     pub fn open<'a>(datagram: &'a [u8], key: Option<&Key>) -> Result<(Header, &'a [u8]), Rejected> {
-        let Some((bytes, payload)) = datagram.split_first_chunk::<HEADER_LEN>() else {
+        let (head, payload) = split(datagram);
+        Ok((Header::open_parts(head, payload, key)?, payload))
+    }
+
+    /// The same of a datagram that is split. The length of full fragments is that of the message
+    /// if the message is whole.
+    pub fn open_parts(head: &[u8], payload: &[u8], key: Option<&Key>) -> Result<Header, Rejected> {
+        let Some(start) = head.first_chunk::<START>() else {
             return Err(Rejected::Foreign);
         };
-        if bytes[..2] != MAGIC {
+        if start[..2] != MAGIC {
             return Err(Rejected::Foreign);
         }
-        if bytes[2] != VERSION {
-            return Err(Rejected::OtherVersion(bytes[2]));
+        if start[2] != VERSION {
+            return Err(Rejected::OtherVersion(start[2]));
         }
-        let word32 = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4"));
-        let word64 = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8"));
-        let flags = word32(4);
-        if (flags & KEYED != 0) != key.is_some() || !same(&tag(bytes, payload, key), &bytes[TAG]) {
+        if head.len() != header_len(start) {
+            return Err(Rejected::Foreign);
+        }
+        let flags = u32::from_le_bytes(start[4..8].try_into().expect("4"));
+        let tag_len = tag_len(flags);
+        let (sealed, fields) = head[START..].split_at(tag_len);
+        let mut plain: Plain = [0; 2 * ROW];
+        plain[..START].copy_from_slice(start);
+        match fields.first_chunk::<{ PLAIN_LEN - START }>() {
+            Some(fields) => plain[START..PLAIN_LEN].copy_from_slice(fields),
+            None => plain[START..SHORT_LEN].copy_from_slice(fields),
+        }
+        let tag = tag(&plain, flags, payload, key);
+        if (flags & KEYED != 0) != key.is_some() || !same(&tag[..tag_len], sealed) {
             return Err(Rejected::Tag);
         }
-        let header = Header {
-            kind: Kind::from_byte(bytes[3]).ok_or(Rejected::Field("kind"))?,
-            flags: flags & !KEYED,
-            client: NodeId(bytes[24..40].try_into().expect("16")),
-            link: word32(40),
-            message_len: word32(44),
-            stream: word64(48),
-            cookie: word64(56),
-            seq: word64(64),
-            low: word64(72),
-            done: word64(80),
-            offset: word32(88),
-            piece: word32(92),
+        let word32 = |at: usize| u32::from_le_bytes(plain[at..at + 4].try_into().expect("4"));
+        let word64 = |at: usize| u64::from_le_bytes(plain[at..at + 8].try_into().expect("8"));
+        let mut header = Header {
+            kind: Kind::from_byte(start[3]).ok_or(Rejected::Field("kind"))?,
+            flags: flags & !(KEYED | SHORT),
+            client: NodeId(plain[8..24].try_into().expect("16")),
+            link: word32(24),
+            message_len: word32(28),
+            stream: word64(32),
+            cookie: word64(40),
+            seq: word64(48),
+            low: word64(56),
+            done: word64(64),
+            offset: word32(72),
+            piece: word32(76),
         };
+        if flags & SHORT != 0 && header.has_fragment() {
+            header.piece = header.message_len.max(1);
+        }
         header.check(flags, payload)?;
-        Ok((header, payload))
+        Ok(header)
     }
 
     fn check(&self, flags: u32, payload: &[u8]) -> Result<(), Rejected> {
@@ -174,7 +277,7 @@ impl Header {
         if self.seq > u64::MAX / 2 || self.low > u64::MAX / 2 {
             return Err(Rejected::Field("seq"));
         }
-        if matches!(self.kind, Kind::Request | Kind::Response) {
+        if self.has_fragment() {
             self.check_fragment(payload.len())?;
         }
         Ok(())
@@ -314,20 +417,27 @@ impl Have {
     }
 }
 
-fn tag(header: &[u8; HEADER_LEN], payload: &[u8], key: Option<&Key>) -> [u8; 16] {
-    let mut tag = [0; 16];
+fn tag_len(flags: u32) -> usize {
+    match flags & KEYED {
+        0 => SUM_LEN,
+        _ => KEYED_TAG_LEN,
+    }
+}
+
+/// Of a header without its tag, and of what follows it.
+fn tag(plain: &Plain, flags: u32, payload: &[u8], key: Option<&Key>) -> [u8; KEYED_TAG_LEN] {
+    let is_short = flags & SHORT != 0;
+    let mut tag = [0; KEYED_TAG_LEN];
     match key {
         Some(key) => {
             let mut hasher = SipHasher24::new_with_key(key);
-            hasher.write(&header[..TAG.start]);
-            hasher.write(&header[TAG.end..]);
+            hasher.write(&plain[..if is_short { SHORT_LEN } else { PLAIN_LEN }]);
             hasher.write(payload);
             tag.copy_from_slice(&hasher.finish128().as_bytes());
         }
         None => {
-            let sum = rio_core::checksum(u64::from(VERSION), &header[..TAG.start]);
-            let sum = rio_core::checksum(sum, &header[TAG.end..]);
-            tag[..8].copy_from_slice(&rio_core::checksum(sum, payload).to_le_bytes());
+            let rows = &plain[..if is_short { ROW } else { 2 * ROW }];
+            tag[..SUM_LEN].copy_from_slice(&sum(rows, payload).to_le_bytes());
         }
     }
     tag
@@ -335,8 +445,10 @@ fn tag(header: &[u8; HEADER_LEN], payload: &[u8], key: Option<&Key>) -> [u8; 16]
 
 /// Takes the same time wherever the first difference lies.
 fn same(one: &[u8], other: &[u8]) -> bool {
-    let differ = one.iter().zip(other).fold(0, |sum, (a, b)| sum | (a ^ b));
-    differ == 0
+    let word = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().expect("8"));
+    let words = one.chunks_exact(8).zip(other.chunks_exact(8));
+    let differ = words.fold(0, |sum, (a, b)| sum | (word(a) ^ word(b)));
+    differ == 0 && one.len() == other.len()
 }
 
 impl fmt::Display for Rejected {
@@ -376,13 +488,29 @@ mod tests {
         }
     }
 
+    /// Of a whole message, the first that is not settled.
+    fn short() -> Header {
+        Header {
+            done: 0,
+            piece: 5,
+            ..header()
+        }
+    }
+
     #[test]
     fn a_packet_is_read_as_it_was_written_and_no_other_byte_is() {
-        for key in [None, Some([9; 16])] {
+        let forms = [
+            (header(), None, 88),
+            (header(), Some([9; 16]), 96),
+            (short(), None, 72),
+            (short(), Some([9; 16]), 80),
+        ];
+        for (header, key, len) in forms {
             let key = key.as_ref();
-            let mut datagram = header().seal(b"hello", key).to_vec();
+            let mut datagram = header.seal(b"hello", key).to_vec();
+            assert_eq!(datagram.len(), len);
             datagram.extend_from_slice(b"hello");
-            assert_eq!(Header::open(&datagram, key), Ok((header(), &b"hello"[..])));
+            assert_eq!(Header::open(&datagram, key), Ok((header, &b"hello"[..])));
             for index in 0..datagram.len() {
                 for bit in 0..8 {
                     let mut other = datagram.clone();
@@ -394,6 +522,38 @@ mod tests {
                 assert!(Header::open(&datagram[..len], key).is_err(), "{len} bytes");
             }
         }
+    }
+
+    #[test]
+    fn a_short_header_leaves_out_only_what_it_means() {
+        type Case = (fn(&mut Header), bool);
+        let cases: [Case; 6] = [
+            (|_| {}, true),
+            (|h| h.done = 1, false),
+            (|h| h.piece = 4, false),
+            (|h| (h.message_len, h.offset) = (10, 5), false),
+            (
+                |h| (h.kind, h.message_len, h.piece) = (Kind::Ack, 0, 0),
+                true,
+            ),
+            (|h| h.kind = Kind::Ack, false),
+        ];
+        for (change, is_short) in cases {
+            let mut header = short();
+            change(&mut header);
+            assert_eq!(
+                header.seal(b"hello", None).len(),
+                if is_short { 72 } else { 88 }
+            );
+        }
+        // How messages are cut is not told with one that is not cut.
+        let whole = Header {
+            piece: 1000,
+            ..short()
+        };
+        let mut datagram = whole.seal(b"hello", None).to_vec();
+        datagram.extend_from_slice(b"hello");
+        assert_eq!(Header::open(&datagram, None).unwrap().0, short());
     }
 
     #[test]

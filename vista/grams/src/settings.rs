@@ -17,8 +17,8 @@ pub struct Settings {
     pub resend_port: u16,
     /// The secret of all parties; without one packets are checked for damage, not for forgery.
     pub key: Option<Key>,
-    /// The longest datagram, our 96 bytes of header included. 1432 passes Ethernet with IPv6 and
-    /// most tunnels; a message that fits is sent whole.
+    /// The longest datagram, our header included, which has 72 to 96 bytes. 1432 passes Ethernet
+    /// with IPv6 and most tunnels; a message of up to 96 bytes less is sent whole.
     pub datagram: usize,
     /// The longest message that may be sent.
     pub message_limit: usize,

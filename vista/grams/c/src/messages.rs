@@ -174,8 +174,11 @@ impl Extension for Messages {
 
     fn ended(&mut self) {
         let exchange = &mut self.exchange;
-        self.net
-            .with(|machine, now, out| exchange.committed(machine, now, out));
+        let mut shared = self.net.lock();
+        let now = exchange.commit_time(shared.told, || self.net.now());
+        self.net.with_locked(&mut shared, now, |machine, now, out| {
+            exchange.committed(machine, now, out);
+        });
     }
 
     fn aborted(&mut self) {

@@ -7,6 +7,7 @@
 //! harmless.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use rio_core::At;
 use vista::Ptr;
@@ -15,6 +16,7 @@ use super::seqs::Seqs;
 use super::timer::{Nanos, Timer, nanos};
 use super::{Body, ClientKey, Context, Port, Send};
 use crate::fragment::{Added, Assembly, Outgoing};
+use crate::landing::Payload;
 use crate::packet::{Have, Header, Kind, RESENT, Welcome};
 use crate::tables::{self, ClientRow, Slot};
 use crate::{NodeId, Plant};
@@ -182,10 +184,10 @@ impl Client {
         from: SocketAddr,
         port: Port,
         header: &Header,
-        payload: &[u8],
+        payload: Payload<'_>,
         room: bool,
         cx: &mut Context<'_>,
-    ) -> Option<Vec<u8>> {
+    ) -> Option<Arc<Vec<u8>>> {
         self.heard = cx.now;
         self.greet = false;
         self.address = from;
@@ -202,7 +204,7 @@ impl Client {
         match header.kind {
             Kind::Request => self.request(window, port, header, payload, room, cx),
             Kind::HaveResponse => {
-                if let Some(have) = Have::parse(payload) {
+                if let Some(have) = Have::parse(payload.bytes()) {
                     self.have(header, &have, port, cx);
                 }
                 None
@@ -216,10 +218,10 @@ impl Client {
         window: u32,
         port: Port,
         header: &Header,
-        payload: &[u8],
+        payload: Payload<'_>,
         room: bool,
         cx: &mut Context<'_>,
-    ) -> Option<Vec<u8>> {
+    ) -> Option<Arc<Vec<u8>>> {
         let seq = header.seq;
         let plant = cx.settings.plant;
         let late = seq < self.low || is_done(seq, self.low, self.done);
@@ -238,7 +240,7 @@ impl Client {
                     return None;
                 }
                 self.slots.insert(seq, Served::Arrived);
-                Some(payload.to_vec())
+                Some(payload.keep())
             }
             None => {
                 let assembly = Assembly::new(header.message_len, header.piece);
@@ -279,16 +281,16 @@ impl Client {
         &mut self,
         port: Port,
         header: &Header,
-        payload: &[u8],
+        payload: Payload<'_>,
         room: bool,
         cx: &mut Context<'_>,
-    ) -> Option<Vec<u8>> {
+    ) -> Option<Arc<Vec<u8>>> {
         let seq = header.seq;
         let Some(Served::Arriving(assembly)) = self.slots.get_mut(seq) else {
             return None;
         };
         let (len, piece, offset) = (header.message_len, header.piece, header.offset);
-        let added = assembly.add(len, piece, offset, payload);
+        let added = assembly.add(len, piece, offset, payload.bytes());
         if added == Added::Whole {
             let memory = assembly.memory();
             *cx.assembly_bytes -= memory.min(*cx.assembly_bytes);
@@ -300,7 +302,7 @@ impl Client {
             }
             self.slots.insert(seq, Served::Arrived);
             return match served {
-                Some(Served::Arriving(assembly)) => Some(assembly.into_bytes()),
+                Some(Served::Arriving(assembly)) => Some(Arc::new(assembly.into_bytes())),
                 _ => None,
             };
         }

@@ -1,6 +1,7 @@
 //! What a transaction does to the machine: nothing before it is durable, all of it after.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use rio_core::At;
 use vista::Ptr;
@@ -25,6 +26,8 @@ pub struct Deferred {
     pub responded: Vec<Written<ClientKey>>,
     pub rows: Vec<(ClientKey, Ptr<ClientRow>)>,
     pub settlements: Vec<Settlement>,
+    /// Those of all settlements, one after the other.
+    pub settled_seqs: Vec<(u64, bool)>,
     pub forgotten: Vec<ClientKey>,
 }
 
@@ -45,7 +48,8 @@ pub struct Settlement {
     pub low: u64,
     pub stream: u64,
     pub address: SocketAddr,
-    pub seqs: Vec<(u64, bool)>,
+    /// Which of `settled_seqs`.
+    pub seqs: Range<usize>,
 }
 
 impl Deferred {
@@ -78,6 +82,7 @@ impl Deferred {
         self.responded.clear();
         self.rows.clear();
         self.settlements.clear();
+        self.settled_seqs.clear();
         self.forgotten.clear();
     }
 }
@@ -104,30 +109,31 @@ impl Machine {
         self.inbox.front().map(|inbound| inbound.bytes.len())
     }
 
-    /// What the next commit should write of a client, if anything.
-    pub fn settlement(&self, key: ClientKey) -> Option<Settlement> {
+    /// What the next commit should write of a client, if anything; which requests, is added.
+    pub fn settlement(&self, key: ClientKey, seqs: &mut Vec<(u64, bool)>) -> Option<Settlement> {
         let client = self.clients.get(&key)?;
         let row = client.row.filter(|_| client.lags())?;
+        let first = seqs.len();
+        seqs.extend(client.settled());
         Some(Settlement {
             key,
             row,
             low: client.low,
             stream: client.stream,
             address: client.address,
-            seqs: client.settled().collect(),
+            seqs: first..seqs.len(),
         })
     }
 
     /// Clients about which the next commit should write something.
-    pub fn take_unsettled(&mut self, most: usize) -> Vec<ClientKey> {
+    pub fn take_unsettled(&mut self, most: usize, keys: &mut Vec<ClientKey>) {
         let first = self.unsettled.len().saturating_sub(most);
-        let keys = self.unsettled.split_off(first);
-        for key in &keys {
+        keys.extend(self.unsettled.drain(first..));
+        for key in &*keys {
             if let Some(client) = self.clients.get_mut(key) {
                 client.unlisted();
             }
         }
-        keys
     }
 
     /// Those were not written after all.
@@ -242,7 +248,7 @@ impl Machine {
         } in deferred.settlements.drain(..)
         {
             if let Some(client) = self.clients.get_mut(&key) {
-                client.written(low, stream, address, &seqs);
+                client.written(low, stream, address, &deferred.settled_seqs[seqs]);
                 if client.list_if_lagging() {
                     self.unsettled.push(key);
                 }

@@ -16,6 +16,7 @@ use super::seqs::Seqs;
 use super::timer::{Nanos, RoundTrip, nanos};
 use super::{Body, Context, Port, Send};
 use crate::fragment::{Added, Assembly, Outgoing};
+use crate::landing::Payload;
 use crate::packet::{Have, Header, Kind, RESENT, Welcome};
 use crate::tables::LinkRow;
 use crate::{NodeId, Plant};
@@ -212,11 +213,11 @@ impl Link {
         &mut self,
         from: SocketAddr,
         header: &Header,
-        payload: &[u8],
+        payload: Payload<'_>,
         cx: &mut Context<'_>,
     ) {
         let stale = match header.kind {
-            Kind::Welcome => Welcome::parse(payload).is_none_or(|welcome| {
+            Kind::Welcome => Welcome::parse(payload.bytes()).is_none_or(|welcome| {
                 let asked = (welcome.was, welcome.answers) == (self.stream, self.cookie);
                 let fits = asked && header.stream > self.stream;
                 if fits {
@@ -224,7 +225,7 @@ impl Link {
                 }
                 !fits
             }),
-            Kind::Ping => Welcome::parse(payload).is_none_or(|about| {
+            Kind::Ping => Welcome::parse(payload.bytes()).is_none_or(|about| {
                 let known = match self.server {
                     Some(server) => server == about.server,
                     None => from == self.address,
@@ -302,7 +303,7 @@ impl Link {
         self.send(header, Body::Nothing, false, cx);
     }
 
-    fn response(&mut self, header: &Header, payload: &[u8], cx: &mut Context<'_>) {
+    fn response(&mut self, header: &Header, payload: Payload<'_>, cx: &mut Context<'_>) {
         let seq = header.seq;
         let Some(pending) = self.pending.get_mut(seq) else {
             cx.counters.duplicates += 1;
@@ -316,7 +317,7 @@ impl Link {
         let added = match &mut pending.answer {
             Answer::Whole(_) => Added::Known,
             Answer::None if single => {
-                pending.answer = Answer::Whole(Arc::new(payload.to_vec()));
+                pending.answer = Answer::Whole(payload.keep());
                 Added::Whole
             }
             Answer::None
@@ -329,12 +330,14 @@ impl Link {
             Answer::None => {
                 let mut assembly = Assembly::new(header.message_len, header.piece);
                 *cx.assembly_bytes += assembly.memory();
-                let added = assembly.add(header.message_len, header.piece, header.offset, payload);
+                let (len, piece) = (header.message_len, header.piece);
+                let added = assembly.add(len, piece, header.offset, payload.bytes());
                 pending.answer = Answer::Arriving(assembly);
                 added
             }
             Answer::Arriving(assembly) => {
-                assembly.add(header.message_len, header.piece, header.offset, payload)
+                let (len, piece) = (header.message_len, header.piece);
+                assembly.add(len, piece, header.offset, payload.bytes())
             }
         };
         match added {
@@ -378,9 +381,11 @@ impl Link {
     }
 
     /// The server tells which fragments of a request have arrived.
-    fn have(&mut self, header: &Header, payload: &[u8], cx: &mut Context<'_>) {
-        let (Some(pending), Some(have)) = (self.pending.get_mut(header.seq), Have::parse(payload))
-        else {
+    fn have(&mut self, header: &Header, payload: Payload<'_>, cx: &mut Context<'_>) {
+        let (Some(pending), Some(have)) = (
+            self.pending.get_mut(header.seq),
+            Have::parse(payload.bytes()),
+        ) else {
             return;
         };
         let count = crate::fragment::pieces(pending.len, pending.outgoing.piece());

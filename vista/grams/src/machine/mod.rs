@@ -24,7 +24,8 @@ use std::sync::Arc;
 
 use rio_core::At;
 
-use crate::packet::{Header, Kind, Rejected};
+use crate::landing::{Landing, Payload};
+use crate::packet::{self, Header, Kind, Rejected};
 use crate::settings::Settings;
 use crate::tables::{self, Loaded};
 use crate::{NodeId, Plant, RequestId};
@@ -244,14 +245,37 @@ impl Machine {
         datagram: &[u8],
         out: &mut Vec<Send>,
     ) -> Result<(), Rejected> {
+        let (head, payload) = packet::split(datagram);
+        let opened = Header::open_parts(head, payload, self.settings.key.as_ref());
+        self.opened(now, from, port, opened, Payload::Lies(payload), out)
+    }
+
+    /// The same, where it has landed.
+    pub fn landed(
+        &mut self,
+        now: Nanos,
+        from: SocketAddr,
+        port: Port,
+        landing: &mut Landing,
+        out: &mut Vec<Send>,
+    ) -> Result<(), Rejected> {
+        let key = self.settings.key.as_ref();
+        let (head, payload) = landing.parts();
+        let opened = Header::open_parts(head, payload, key);
+        self.opened(now, from, port, opened, Payload::Landed(landing), out)
+    }
+
+    fn opened(
+        &mut self,
+        now: Nanos,
+        from: SocketAddr,
+        port: Port,
+        opened: Result<Header, Rejected>,
+        payload: Payload<'_>,
+        out: &mut Vec<Send>,
+    ) -> Result<(), Rejected> {
         self.counters.packets_in += 1;
-        let (header, payload) = match Header::open(datagram, self.settings.key.as_ref()) {
-            Ok(opened) => opened,
-            Err(rejected) => {
-                self.counters.rejected += 1;
-                return Err(rejected);
-            }
-        };
+        let header = opened.inspect_err(|_| self.counters.rejected += 1)?;
         match header.kind.is_for_client() {
             true => self.server_said(now, from, &header, payload, out),
             false => self.client_said(now, from, port, &header, payload, out),
@@ -284,7 +308,7 @@ impl Machine {
         now: Nanos,
         from: SocketAddr,
         header: &Header,
-        payload: &[u8],
+        payload: Payload<'_>,
         out: &mut Vec<Send>,
     ) {
         let mut cx = context!(self, now, out);
@@ -320,7 +344,7 @@ impl Machine {
         from: SocketAddr,
         port: Port,
         header: &Header,
-        payload: &[u8],
+        payload: Payload<'_>,
         out: &mut Vec<Send>,
     ) {
         let key = (header.client, header.link);
@@ -339,7 +363,7 @@ impl Machine {
             self.inbox.push_back(Inbound {
                 client: key,
                 seq: header.seq,
-                bytes: Arc::new(bytes),
+                bytes,
             });
         }
         self.bound_assemblies(key);
