@@ -467,8 +467,11 @@ impl Shared {
             }
         }
         self.users.store(0, Relaxed);
-        if self.free_from.load(Relaxed) > published {
-            self.free_from.store(0, Relaxed);
+        // Nobody may use it from the next commit on, unless a process joins it. Not before:
+        // its values belong to the state of this one, also if all who used it had ended.
+        let was_set = self.since.iter().any(|since| since.load(Relaxed) != 0);
+        if was_set && !holds(self.free_from.load(Relaxed), published) {
+            self.free_from.store(published + 1, Relaxed);
         }
         self.maker.store(0, Relaxed);
     }
@@ -588,6 +591,11 @@ mod tests {
         p.roll_back(2);
         s.roll_back(2);
         assert_eq!(sums(), before);
+        assert_eq!(
+            s.free_from.load(Relaxed),
+            3,
+            "not free before the next commit"
+        );
         p.id.store(8, Relaxed);
         s.value[0].store(13, Relaxed);
         assert!(sums().0 != before.0 && sums().1 != before.1);

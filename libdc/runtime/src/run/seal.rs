@@ -141,10 +141,7 @@ pub fn check_tables() {
         return;
     }
     match run().seals.at(seal::key(image_id(), OF_RUN), published) {
-        // (A process that ends frees what it shared beside the commits of others, which may come
-        // between a seal and its commit: of a tree the sums are not held against the table.)
-        Ok(Some((seq, words)))
-            if seq == published && (words == sums(published) || run().high.load(Relaxed) > 1) => {}
+        Ok(Some((seq, words))) if seq == published && words == sums(published) => {}
         Ok(Some((seq, _))) if seq == published => damaged(format_args!(
             "its table of processes is not that of commit {published}"
         )),

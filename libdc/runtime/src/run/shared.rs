@@ -185,6 +185,7 @@ pub fn leave(s: &Shared) {
 pub fn join_all() {
     each_of_own(|s| {
         s.users.fetch_add(1, Relaxed);
+        s.free_from.store(0, Relaxed);
     });
 }
 
