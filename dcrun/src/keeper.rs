@@ -419,8 +419,8 @@ impl Keeper {
             next = number + 1;
         }
         descriptors::close_range(next, self.reservation.fd_base - 1);
-        let limbo = self.reservation.number(high_fd::LIMBO);
-        descriptors::close_range(limbo, limbo + high_fd::LIMBO_COUNT - 1);
+        let deferred = self.reservation.number(high_fd::DEFERRED);
+        descriptors::close_range(deferred, deferred + high_fd::DEFERRED_COUNT - 1);
         Ok(())
     }
 

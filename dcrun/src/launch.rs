@@ -43,9 +43,9 @@ use crate::worker::{Starter, blank_boot_info};
 const LOCK: i32 = high_fd::KEEPER;
 const VMSTAT: i32 = high_fd::KEEPER + 1;
 const COUNTERS: i32 = high_fd::COUNTERS;
-/// What is left of dead workers, up to LIMBO.
+/// What is left of dead workers, up to DEFERRED.
 const REMAINS: i32 = high_fd::KEEPER + 8;
-const _: () = assert!(REMAINS + Remains::PLACES <= high_fd::LIMBO);
+const _: () = assert!(REMAINS + Remains::PLACES <= high_fd::DEFERRED);
 
 /// What does not outlive a keeper.
 struct Session<'a> {

@@ -58,11 +58,11 @@ pub mod high_fd {
     pub const VAULT: i32 = 16;
     /// The program's working directory.
     pub const CWD: i32 = 17;
-    /// For the keeper's own use, up to `LIMBO`.
+    /// For the keeper's own use, up to `DEFERRED`.
     pub const KEEPER: i32 = 24;
     /// Descriptors the program has closed, kept until the next commit.
-    pub const LIMBO: i32 = 64;
-    pub const LIMBO_COUNT: i32 = 960;
+    pub const DEFERRED: i32 = 64;
+    pub const DEFERRED_COUNT: i32 = 960;
     /// How many numbers are reserved in all.
     pub const COUNT: i32 = 1024;
 }

@@ -67,7 +67,7 @@ pub struct Engine {
     /// True if re-execution may meet output that was already made.
     pub replay: crate::object::repeated::Replay,
     pub log: crate::log::Log,
-    pub limbo: crate::object::descriptor::Limbo,
+    pub deferred: crate::object::deferred_close::Deferred,
     pub undo: crate::object::undo::Pending,
     pub stubs: crate::patch::StubPools,
     /// The protocol's flag is set and no commit follows an event: calls whose
@@ -120,7 +120,7 @@ pub static mut ENGINE: Engine = Engine {
     taken: core::ptr::null_mut(),
     replay: crate::object::repeated::Replay::new(),
     log: crate::log::Log::new(),
-    limbo: crate::object::descriptor::Limbo::new(),
+    deferred: crate::object::deferred_close::Deferred::new(),
     undo: crate::object::undo::Pending::new(),
     stubs: crate::patch::StubPools::new(),
     nd_cheap: AtomicBool::new(false),

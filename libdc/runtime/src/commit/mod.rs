@@ -59,7 +59,7 @@ pub fn commit_end(local: &mut Local) {
     object::pipe::save_contents();
     publish(company, 0);
     crate::event::committed();
-    object::descriptor::close_limbo();
+    object::deferred_close::make_final();
     object::undo::forget();
 }
 
@@ -137,7 +137,7 @@ pub fn published(begin: u64) {
         root.head.discard_count = 0;
     }
     crate::event::committed();
-    object::descriptor::close_limbo();
+    object::deferred_close::make_final();
     object::undo::forget();
     space::shared::guard_again();
     e.fold.step(begin);

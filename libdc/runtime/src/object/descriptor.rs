@@ -3,13 +3,13 @@
 //! Keeper and worker share one descriptor table in the kernel, so descriptors
 //! outlive the worker. The state has its own table: what each number meant at
 //! the last commit. A number that is closed or replaced since is kept aside
-//! ("limbo") until the next commit, unless it came into being since.
+//! ([`super::deferred_close`]) until the next commit.
 //!
-//! Warm: limbo moves back, newer numbers are closed, flags are set again.
+//! Warm: what was put aside moves back, newer numbers are closed, flags are set again.
 //! Cold: every description is made again by the file of its kind.
 #![allow(unsafe_code)]
 
-use super::record;
+use super::deferred_close::put_aside;
 use crate::engine::{engine, state};
 use crate::event;
 use crate::machine::frame::Local;
@@ -17,7 +17,6 @@ use crate::machine::sys::{errno::*, failed};
 use crate::object::stat::*;
 use crate::state::*;
 use crate::sys;
-use dc_image::boot::high_fd;
 
 pub const O_ACCMODE: usize = 3;
 pub const O_RDWR: usize = 2;
@@ -29,49 +28,6 @@ pub const O_APPEND: usize = 0o2000;
 pub const O_NONBLOCK: usize = 0o4000;
 pub const O_CLOEXEC: usize = 0o2000000;
 pub const O_TMPFILE: usize = 0o20000000;
-
-/// Descriptors put aside in this interval, and those made in it.
-pub struct Limbo {
-    len: i32,
-    /// Numbers whose files the program has locked by now: closing one would give the
-    /// lock away, so it stays where it is. (Even a dup2 over it counts as a close.)
-    parked: [(u64, u64); high_fd::LIMBO_COUNT as usize],
-    any_parked: bool,
-    /// Others may notice that one of them is not closed yet.
-    is_noticed: bool,
-    fresh: [u64; MAX_FDS / 64],
-    any_fresh: bool,
-}
-
-impl Limbo {
-    pub const fn new() -> Limbo {
-        Limbo {
-            len: 0,
-            parked: [(0, 0); high_fd::LIMBO_COUNT as usize],
-            any_parked: false,
-            is_noticed: false,
-            fresh: [0; MAX_FDS / 64],
-            any_fresh: false,
-        }
-    }
-    fn is_fresh(&self, fd: i32) -> bool {
-        self.fresh[fd as usize / 64] & (1 << (fd % 64)) != 0
-    }
-    fn set_fresh(&mut self, fd: i32) {
-        self.fresh[fd as usize / 64] |= 1 << (fd % 64);
-        self.any_fresh = true;
-    }
-    /// In a child: nothing of its parent's was put aside by it.
-    pub fn leave(&mut self) {
-        self.len = 0;
-        self.is_noticed = false;
-        self.parked = [(0, 0); high_fd::LIMBO_COUNT as usize];
-        self.any_parked = false;
-    }
-    fn clear_fresh(&mut self, fd: i32) {
-        self.fresh[fd as usize / 64] &= !(1 << (fd % 64));
-    }
-}
 
 /// The open file behind a descriptor of a call (index + 1). One that the table does not
 /// know is looked at, and entered.
@@ -183,7 +139,7 @@ pub fn enter(fd: i32, file: u32, cloexec: bool) {
     };
     let high = &mut state().root.fd_high;
     *high = (*high).max(fd as u32 + 1);
-    engine().limbo.set_fresh(fd);
+    engine().deferred.set_fresh(fd);
 }
 
 /// A descriptor that came by no call that we know: with a message, from another process,
@@ -332,137 +288,6 @@ fn same_description(fd: i32, end: i32) -> Option<u32> {
     })
 }
 
-/// Takes a number out of the table, so that a rollback can give it back.
-fn put_aside(l: &mut Local, fd: i32) {
-    let e = engine();
-    let file = state().fds[fd as usize].file as u32;
-    let last = state().file_refs[file as usize - 1] == 1;
-    if last && open_file(file).shared != 0 {
-        match open_file(file).kind {
-            Kind::Pipe => super::pipe::before_close(file, fd),
-            _ => super::regular::save_offset(file),
-        }
-    }
-    let peers_notice =
-        last && matches!(open_file(file).kind, Kind::Pipe | Kind::Socket | Kind::Tty);
-    if e.limbo.is_fresh(fd) || peers_notice || !e.tracking {
-        // A rollback has no use for it, or the close is itself an output.
-        e.limbo.clear_fresh(fd);
-        sys!(CLOSE, fd);
-    } else {
-        skip_parked();
-        if e.limbo.len == high_fd::LIMBO_COUNT {
-            crate::commit::commit(l);
-            skip_parked();
-        }
-        if e.limbo.len == high_fd::LIMBO_COUNT {
-            // All of them are parked. The close is final: it is committed before.
-            sys!(CLOSE, fd);
-            state().fds[fd as usize] = Descriptor::default();
-            return release(file);
-        }
-        let to = e.high_fd(high_fd::LIMBO) + e.limbo.len;
-        record::append(record::LIMBO, &[&fd.to_le_bytes(), &to.to_le_bytes()]);
-        e.limbo.len += 1;
-        e.limbo.is_noticed |= may_be_noticed(open_file(file));
-        sys!(DUP3, fd, to, O_CLOEXEC);
-        sys!(CLOSE, fd);
-    }
-    state().fds[fd as usize] = Descriptor::default();
-    release(file);
-}
-
-/// Whether anybody can tell a late close from one in time: who watches a file that was open
-/// for writing (inotify(7)), or has the other end of something.
-fn may_be_noticed(f: &OpenFile) -> bool {
-    match f.kind {
-        Kind::Regular | Kind::Directory | Kind::Device => f.flags & 3 != 0,
-        _ => true,
-    }
-}
-
-/// Before a thread waits, perhaps for what a close brings about: closes become final. (Where
-/// a log is kept they wait for the commit that the log waits for: it would end with each.)
-#[inline]
-pub fn close_before_wait(l: &mut Local) {
-    if engine().limbo.is_noticed && !crate::event::is_behind() && !crate::log::is_kept() {
-        let _guard = engine().lock.acquire(l);
-        crate::event::commit_and_move(l);
-    }
-}
-
-/// After a commit: closes are final.
-pub fn close_limbo() {
-    let e = engine();
-    let limbo = &mut e.limbo;
-    let first = e.boot.fd_base + high_fd::LIMBO;
-    if state().root.lock_high != 0 || limbo.any_parked {
-        close_unlocked(first);
-    } else if limbo.len > 0 {
-        sys!(CLOSE_RANGE, first, first + limbo.len - 1, 0);
-    }
-    limbo.len = 0;
-    limbo.is_noticed = false;
-    if limbo.any_fresh {
-        limbo.fresh = [0; MAX_FDS / 64];
-        limbo.any_fresh = false;
-    }
-}
-
-fn close_unlocked(first: i32) {
-    let limbo = &mut engine().limbo;
-    let used = if limbo.any_parked {
-        high_fd::LIMBO_COUNT
-    } else {
-        limbo.len
-    };
-    limbo.any_parked = false;
-    for i in 0..used {
-        let parked = limbo.parked[i as usize];
-        let (dev, ino) = match parked {
-            (0, 0) if i >= limbo.len => continue,
-            (0, 0) => Stat::of_fd(first + i).map_or((0, 0), |st| (st.dev, st.ino)),
-            parked => parked,
-        };
-        if super::lock::holds_posix(dev, ino) {
-            limbo.parked[i as usize] = (dev, ino);
-            limbo.any_parked = true;
-        } else {
-            limbo.parked[i as usize] = (0, 0);
-            sys!(CLOSE, first + i);
-        }
-    }
-}
-
-fn skip_parked() {
-    let limbo = &mut engine().limbo;
-    while limbo.len < high_fd::LIMBO_COUNT && limbo.parked[limbo.len as usize] != (0, 0) {
-        limbo.len += 1;
-    }
-}
-
-/// At recovery: whatever lies in the limbo goes, but for files that the program has
-/// locked.
-pub fn empty_limbo() {
-    let e = engine();
-    let first = e.high_fd(high_fd::LIMBO);
-    if !super::lock::any_posix() {
-        sys!(CLOSE_RANGE, first, first + high_fd::LIMBO_COUNT - 1, 0);
-        return;
-    }
-    for i in 0..high_fd::LIMBO_COUNT {
-        let Ok(st) = Stat::of_fd(first + i) else {
-            continue;
-        };
-        if super::lock::holds_posix(st.dev, st.ino) {
-            e.limbo.parked[i as usize] = (st.dev, st.ino);
-            e.limbo.any_parked = true;
-        } else {
-            sys!(CLOSE, first + i);
-        }
-    }
-}
-
 /// Whether closing this number is seen outside (a hang-up, an end of file).
 fn announce(l: &mut Local, fd: i32) {
     let Some(file) = file_of(fd) else { return };
@@ -482,7 +307,7 @@ fn announce(l: &mut Local, fd: i32) {
     }
     // A rollback takes away what was made since the commit, or who was.
     let e = engine();
-    if crate::run::is_tree() && (e.limbo.is_fresh(fd) || !e.tracking) {
+    if crate::run::is_tree() && (e.deferred.is_fresh(fd) || !e.tracking) {
         return;
     }
     // Behind what was seen it is the call that the commit was made for.

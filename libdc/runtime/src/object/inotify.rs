@@ -30,7 +30,7 @@ pub fn init(l: &mut Local, a: [usize; 6]) -> isize {
 
 /// What was closed before is no event of the watch.
 pub fn add_watch(l: &mut Local, a: [usize; 6]) -> isize {
-    close_before_wait(l);
+    super::deferred_close::close_before_wait(l);
     sys!(INOTIFY_ADD_WATCH, a[0], a[1], a[2])
 }
 

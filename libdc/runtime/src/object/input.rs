@@ -96,7 +96,7 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
         kind => {
             drop(guard);
             if kind == Kind::Inotify {
-                descriptor::close_before_wait(l);
+                super::deferred_close::close_before_wait(l);
             }
             stream(l, fd, &to, false)
         }

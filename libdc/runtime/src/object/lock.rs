@@ -54,6 +54,24 @@ pub struct Held {
     pub since: u64,
 }
 
+impl Held {
+    /// A lock of a whole file, by one description.
+    fn of_all(kind: u32, mode: u32, file: u32) -> Held {
+        let f = open_file(file);
+        Held {
+            kind,
+            mode,
+            file,
+            _pad: 0,
+            dev: f.dev,
+            ino: f.ino,
+            start: 0,
+            end: TO_THE_END,
+            since: interval(),
+        }
+    }
+}
+
 const NONE: u32 = 0;
 const FLOCK: u32 = 1;
 const POSIX: u32 = 2;
@@ -161,18 +179,7 @@ pub fn flock(l: &mut Local, a: [usize; 6]) -> isize {
             }
         }
         LOCK_SH | LOCK_EX => {
-            let f = open_file(file);
-            let lock = Held {
-                kind: FLOCK,
-                mode: op,
-                file,
-                _pad: 0,
-                dev: f.dev,
-                ino: f.ino,
-                start: 0,
-                end: TO_THE_END,
-                since: interval(),
-            };
+            let lock = Held::of_all(FLOCK, op, file);
             if let Some(i) = find(FLOCK, file) {
                 held()[i].mode = op;
             } else if !enter_lock(lock) {
@@ -258,18 +265,7 @@ fn lease(l: &mut Local, fd: i32, file: u32, a: [usize; 6]) -> isize {
         (F_UNLCK, None) => {}
         (mode, Some(i)) => held()[i].mode = mode,
         (mode, None) => {
-            let f = open_file(file);
-            enter_lock(Held {
-                kind: LEASE,
-                mode,
-                file,
-                _pad: 0,
-                dev: f.dev,
-                ino: f.ino,
-                start: 0,
-                end: TO_THE_END,
-                since: interval(),
-            });
+            enter_lock(Held::of_all(LEASE, mode, file));
             record::append(record::LOCKED, &[&fd.to_le_bytes(), &[0; 4]]);
         }
     }

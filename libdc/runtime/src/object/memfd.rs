@@ -537,10 +537,10 @@ fn in_use(page: usize) -> bool {
 
 /// Where the descriptor that a recovery holds an object by is.
 fn holder(i: usize) -> i32 {
-    engine().high_fd(high_fd::LIMBO) + i as i32
+    engine().high_fd(high_fd::DEFERRED) + i as i32
 }
 
-const _: () = assert!(MAX_OBJECTS <= high_fd::LIMBO_COUNT as usize);
+const _: () = assert!(MAX_OBJECTS <= high_fd::DEFERRED_COUNT as usize);
 
 /// At recovery, when the descriptors that were put aside are back: every object as it
 /// was at the commit, held by a descriptor until [`settle`].

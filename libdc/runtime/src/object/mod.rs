@@ -20,6 +20,7 @@ pub mod buffers;
 mod change;
 pub mod counts;
 pub mod cpu_time;
+pub mod deferred_close;
 pub mod descriptor;
 pub mod device;
 pub mod epoll;

@@ -19,8 +19,8 @@ use vista_core::journal::{Found, JournalFull, RECORD_HEAD, Record};
 pub const INPUT: u32 = 1;
 /// Output made: [`IoHead`].
 pub const OUTPUT: u32 = 2;
-/// A descriptor was moved aside: fd i32, limbo i32.
-pub const LIMBO: u32 = 3;
+/// A close is deferred: the number that the program closed i32, and where it went i32.
+pub const DEFERRED: u32 = 3;
 /// Undo: a file had this size: [`FileHead`] with `at` = size, path, time.
 pub const FILE_SIZE: u32 = 4;
 /// Undo: bytes of a file: see [`super::undo::contents`].

@@ -16,16 +16,16 @@ use dc_image::boot::high_fd;
 const O_CLOEXEC: usize = 0o2000000;
 
 /// Numbers that were closed or replaced since the commit get their old meaning.
-pub fn undo_limbo(warm: bool) {
+pub fn undo_closes(warm: bool) {
     if !warm {
         return;
     }
     // Newest last; each number was moved aside at most once as an old one.
     for r in record::own(last_recovery()) {
-        if r.kind != record::LIMBO {
+        if r.kind != record::DEFERRED {
             continue;
         }
-        let (Some(fd), Some(limbo)) = (
+        let (Some(fd), Some(deferred)) = (
             record::value_of::<i32>(r.payload),
             record::value_of::<i32>(&r.payload[4..]),
         ) else {
@@ -39,7 +39,7 @@ pub fn undo_limbo(warm: bool) {
         } else {
             0
         };
-        sys!(DUP3, limbo, fd, cloexec);
+        sys!(DUP3, deferred, fd, cloexec);
     }
 }
 
@@ -47,7 +47,7 @@ pub fn restore(warm: bool) {
     let mut held = Held::new();
     if warm {
         close_others();
-        descriptor::empty_limbo();
+        deferred_close::close_all();
     } else {
         held.take_given();
         held.make_shared();
@@ -145,8 +145,8 @@ impl Held {
 
     fn put(&mut self, fd: isize) -> i32 {
         // From the end of the range: at its beginning memfds are held.
-        let to = engine().high_fd(high_fd::LIMBO) + high_fd::LIMBO_COUNT - 1 - self.len;
-        if self.len < high_fd::LIMBO_COUNT / 2 {
+        let to = engine().high_fd(high_fd::DEFERRED) + high_fd::DEFERRED_COUNT - 1 - self.len;
+        if self.len < high_fd::DEFERRED_COUNT / 2 {
             self.len += 1;
         }
         sys!(DUP3, fd, to, O_CLOEXEC);
@@ -234,7 +234,7 @@ impl Held {
 
     fn close(self) {
         if self.len > 0 {
-            let last = engine().high_fd(high_fd::LIMBO) + high_fd::LIMBO_COUNT - 1;
+            let last = engine().high_fd(high_fd::DEFERRED) + high_fd::DEFERRED_COUNT - 1;
             sys!(CLOSE_RANGE, last + 1 - self.len, last, 0);
         }
     }
@@ -286,7 +286,7 @@ pub fn take_over() -> bool {
 fn put_aside_at(fd: i32) -> Option<i32> {
     let since = last_recovery();
     record::own(since)
-        .filter(|r| r.kind == record::LIMBO)
+        .filter(|r| r.kind == record::DEFERRED)
         .filter_map(|r| record::value_of::<[i32; 2]>(r.payload))
         .find(|moved| moved[0] == fd)
         .map(|moved| moved[1])

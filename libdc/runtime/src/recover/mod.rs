@@ -57,7 +57,7 @@ pub fn recover(warm: bool) -> ! {
     output::settle(count(&live.dead_wchar));
     run::shared::join_all();
     let_others_take();
-    descriptors::undo_limbo(warm && e.slot == 0);
+    descriptors::undo_closes(warm && e.slot == 0);
     together::come_to(Step::Loaded);
     undo::restore();
     if elder {

@@ -276,7 +276,7 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     e.extra_len = 0;
     e.fold.never();
     e.undo.leave();
-    e.limbo.leave();
+    e.deferred.leave();
     object::lock::leave();
     crate::log::leave();
     object::counts::take();

@@ -165,7 +165,7 @@ pub fn wait(l: &mut Local, nr: usize, args: [usize; 6]) -> isize {
 
 /// As [`wait`], but a break for the runtime's own sake is not seen outside.
 pub fn wait_or_signal(l: &mut Local, nr: usize, mut args: [usize; 6]) -> isize {
-    object::descriptor::close_before_wait(l);
+    object::deferred_close::close_before_wait(l);
     let mut deadline = Deadline::of(l, nr, &args);
     deadline.begin(nr, &mut args);
     loop {

@@ -201,8 +201,9 @@ pub(super) fn open_object(dev: u64, ino: u64, path: &[u8]) -> Result<(i32, Stat)
     // It has no name, or another one: perhaps it is open, or in the vault.
     let e = engine();
     let low = 0..state().root.fd_high as i32;
-    let limbo = e.high_fd(high_fd::LIMBO)..e.high_fd(high_fd::LIMBO) + high_fd::LIMBO_COUNT;
-    for fd in low.chain(limbo) {
+    let deferred =
+        e.high_fd(high_fd::DEFERRED)..e.high_fd(high_fd::DEFERRED) + high_fd::DEFERRED_COUNT;
+    for fd in low.chain(deferred) {
         if let Ok(st) = Stat::of_fd(fd)
             && (st.dev, st.ino) == (dev, ino)
         {
@@ -210,7 +211,7 @@ pub(super) fn open_object(dev: u64, ino: u64, path: &[u8]) -> Result<(i32, Stat)
         }
     }
     let run = e.high_fd(high_fd::RUN_DIR);
-    let kept = kept::kept_name(ino);
+    let kept = vault::kept_name(ino);
     if let Ok(fd) = open_path(run, kept.as_ptr(), O_NOFOLLOW, slot)
         && let Ok(st) = Stat::of_fd(fd)
         && (st.dev, st.ino) == (dev, ino)

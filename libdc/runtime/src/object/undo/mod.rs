@@ -23,13 +23,14 @@ mod attribute;
 mod changed;
 pub mod conflict;
 pub mod contents;
-mod held;
+mod elsewhere;
 pub mod kept;
 pub mod nameless;
 pub mod names;
 pub mod place;
 mod play;
 mod put_back;
+pub mod vault;
 pub mod written;
 
 pub use attribute::{before_attribute, before_meta, left_attribute, left_meta};
@@ -75,7 +76,7 @@ pub struct Pending {
     /// What lies in vaults.
     files: [kept::KeptFile; MAX_KEPT],
     kept: usize,
-    vaults: [kept::Vault; kept::NO_VAULTS.len()],
+    vaults: [vault::Vault; vault::NO_VAULTS.len()],
     vaults_len: usize,
     /// The mount that the run's directory is on; 0 is not known yet.
     run_mount: u64,
@@ -84,7 +85,7 @@ pub struct Pending {
     /// Names of ours that go with the next commit.
     closed: [[u8; kept::CLOSED_ROOM]; 64],
     closed_len: usize,
-    held: held::Held,
+    elsewhere: elsewhere::Elsewhere,
     /// Files whose contents or attributes this interval has changed: device,
     /// inode; and whether there were more.
     changed: [(u64, u64); MAX_SIZES],
@@ -114,13 +115,13 @@ impl Pending {
                 elsewhere: false,
             }; MAX_KEPT],
             kept: 0,
-            vaults: kept::NO_VAULTS,
+            vaults: vault::NO_VAULTS,
             vaults_len: 0,
             run_mount: 0,
             open_names: false,
             closed: [[0; kept::CLOSED_ROOM]; 64],
             closed_len: 0,
-            held: held::Held::NONE,
+            elsewhere: elsewhere::Elsewhere::NONE,
             changed: [(0, 0); MAX_SIZES],
             changed_len: 0,
             changed_many: false,
@@ -133,7 +134,7 @@ impl Pending {
     /// In a child: what its parent keeps is the parent's.
     pub fn leave(&mut self) {
         (self.kept, self.vaults_len, self.closed_len) = (0, 0, 0);
-        self.held = held::Held::NONE;
+        self.elsewhere = elsewhere::Elsewhere::NONE;
     }
 }
 
@@ -141,7 +142,7 @@ impl Pending {
 pub fn forget() {
     let p = &mut engine().undo;
     p.len = 0;
-    if p.kept + p.vaults_len + p.closed_len > 0 || !p.held.is_empty() {
+    if p.kept + p.vaults_len + p.closed_len > 0 || !p.elsewhere.is_empty() {
         kept::forget_kept();
     }
     p.changed_len = 0;
@@ -172,13 +173,13 @@ pub fn second_names(dev: u64, ino: u64) -> u64 {
         .iter()
         .any(|kept| (kept.dev, kept.ino) == (dev, ino))
         || open_without_name(dev, ino).is_some()
-        || held::others_keep() && nameless::has_kept_name(dev, ino)) as u64
+        || elsewhere::others_keep() && nameless::has_kept_name(dev, ino)) as u64
 }
 
 /// Whether any file has a second name.
 pub fn any_second_names() -> bool {
     let p = &engine().undo;
-    p.kept != 0 || p.open_names || held::others_keep()
+    p.kept != 0 || p.open_names || elsewhere::others_keep()
 }
 
 /// At recovery: whether files have names of ours is not remembered elsewhere.

@@ -6,8 +6,9 @@
 //! descriptor and mapping of it are gone.
 #![allow(unsafe_code)]
 
-use super::kept::{PATH_ROOM, kept_name, only_name};
+use super::kept::only_name;
 use super::place::O_NOFOLLOW;
+use super::vault::{PATH_ROOM, kept_name};
 use super::*;
 use crate::fatal::Text;
 use crate::state::{Kind, OpenFile};
@@ -238,7 +239,7 @@ fn open_kept(ino: u64, path: &[u8], flags: usize) -> isize {
         fd = sys!(OPEN, name.as_ptr(), flags, 0);
     }
     if failed(fd) {
-        fd = super::kept::open_above(path, ino, flags);
+        fd = super::vault::open_above(path, ino, flags);
     }
     fd
 }

@@ -7,8 +7,8 @@
 //! RENAMED            one name becomes another, or two are exchanged
 //! ```
 
-use super::kept::Vault;
 use super::place::Place;
+use super::vault::Vault;
 use super::*;
 use core::sync::atomic::Ordering::Relaxed;
 

@@ -6,13 +6,13 @@
 
 use super::attribute::looked_at;
 use super::conflict::{Step, Trouble, compares};
-use super::kept::{is_empty, is_own_vault, name_in, open_vault};
+use super::kept::{NOREPLACE, is_empty, move_back};
 use super::names::{ANEW, NameHead};
 use super::place::{AT_FDCWD, O_DIRECTORY, O_NOFOLLOW, Place, open_path};
+use super::vault::{is_own_vault, name_in, open_vault};
 use super::*;
 
 const AT_REMOVEDIR: usize = 0x200;
-const NOREPLACE: usize = 1;
 const EXCHANGE: usize = 2;
 
 /// The place of a record, if its directory is where it was.
@@ -99,14 +99,7 @@ pub(super) fn give_back(h: &NameHead, path: &[u8], vault: &[u8]) -> Step {
     let kept = name_in(vault, h.of_ino);
     let mut r = sys!(LINKAT, dir, kept.as_ptr(), place.dir, place.name(), 0);
     if failed(r) && r != -EEXIST {
-        r = sys!(
-            RENAMEAT2,
-            dir,
-            kept.as_ptr(),
-            place.dir,
-            place.name(),
-            NOREPLACE
-        );
+        r = move_back(&place, dir, &kept);
     }
     looked_at(r, "give the removed file its name again")
 }
@@ -126,14 +119,7 @@ pub(super) fn give_directory_back(h: &NameHead, path: &[u8], vault: &[u8]) -> St
     if h.more & ANEW == 0 {
         let dir = open_vault(h.other_dev, h.other_ino, vault).map_err(Trouble::Gone)?;
         let kept = name_in(vault, h.of_ino);
-        let r = sys!(
-            RENAMEAT2,
-            dir,
-            kept.as_ptr(),
-            place.dir,
-            place.name(),
-            NOREPLACE
-        );
+        let r = move_back(&place, dir, &kept);
         return looked_at(r, "put the removed directory back");
     }
     looked_at(

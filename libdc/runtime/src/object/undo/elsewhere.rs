@@ -3,17 +3,17 @@
 //! They keep their second name ([`super::kept`]) for a cold recovery of that other process.
 //! It goes when nobody has the file open any more, and a commit has been published since:
 //! before, the state of the last commit may have it open.
-#![allow(unsafe_code)]
 
-use super::kept::{PATH_ROOM, Vault, name_in, path_in, remove_name};
+use super::kept::{path_in, remove_name};
 use super::place::{AT_FDCWD, O_NOFOLLOW};
+use super::vault::{PATH_ROOM, Vault, name_in};
 use super::*;
 use core::sync::atomic::Ordering::Relaxed;
 
 const O_NONBLOCK: usize = 0o4000;
 
 /// Second names that stay for others. What finds no room here stays until the image goes.
-pub struct Held {
+pub struct Elsewhere {
     paths: [[u8; kept::CLOSED_ROOM]; 32],
     len: usize,
     /// The one that is looked at next; and whether nobody had it open in this interval.
@@ -21,8 +21,8 @@ pub struct Held {
     is_free: bool,
 }
 
-impl Held {
-    pub const NONE: Held = Held {
+impl Elsewhere {
+    pub const NONE: Elsewhere = Elsewhere {
         paths: [[0; kept::CLOSED_ROOM]; 32],
         len: 0,
         next: 0,
@@ -79,7 +79,7 @@ pub fn others_keep() -> bool {
 }
 
 /// Whether a file whose name goes may be open in another process of the run.
-pub fn elsewhere(st: &Stat, vault: &Vault) -> bool {
+pub fn is_needed(st: &Stat, vault: &Vault) -> bool {
     let own = || nameless::in_use().any(|f| (f.dev, f.ino) == (st.dev, st.ino));
     if !crate::run::has_company() || st.kind() != S_IFREG || st.nlink != 1 || own() {
         return false;
