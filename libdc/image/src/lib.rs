@@ -13,6 +13,7 @@ pub mod count;
 pub mod header;
 pub mod run;
 pub mod seal;
+mod shared;
 pub mod state_head;
 pub mod window;
 

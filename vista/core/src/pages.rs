@@ -277,11 +277,12 @@ impl PageStore {
     fn words_of(&self, frame: usize, page: usize, copied: Copied, seq: Option<u64>) -> [u64; 2] {
         let content = match copied {
             Copied::Summed(content) => content,
-            // SAFETY: a whole frame of mapped memory, aligned, which only this process
-            // changes.
-            _ => self
-                .sums
-                .content(unsafe { &*self.frame_bytes(frame).cast() }),
+            _ => {
+                // SAFETY: a whole frame of mapped memory, aligned, which only this process
+                // changes.
+                let bytes = unsafe { &*self.frame_bytes(frame).cast() };
+                self.sums.content(bytes)
+            }
         };
         let seq = seq.unwrap_or_else(|| self.entry(frame).seq());
         self.sums.entry(content, page, seq)

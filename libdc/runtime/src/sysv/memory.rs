@@ -323,13 +323,7 @@ pub fn control(l: &mut Local, a: [usize; 6]) -> isize {
     event::non_deterministic(l);
     match command {
         IPC_STAT if !permits(o, READ) => -EACCES,
-        IPC_STAT => {
-            let status = status(o);
-            match user::write(at, &permission(o)) && user::write(at + 48, &status) {
-                true => 0,
-                false => -EFAULT,
-            }
-        }
+        IPC_STAT => give_status(o, at, &status(o)),
         _ if !owns(o) => -EPERM,
         IPC_SET => set_permission(o, at),
         IPC_RMID => {

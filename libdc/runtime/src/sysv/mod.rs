@@ -245,6 +245,14 @@ fn permission(o: &Object) -> [u32; 12] {
     ]
 }
 
+/// IPC_STAT: who may use an object, and behind that what its kind tells of it.
+fn give_status<T: Copy>(o: &Object, at: usize, status: &T) -> isize {
+    match user::write(at, &permission(o)) && user::write(at + 48, status) {
+        true => 0,
+        false => -EFAULT,
+    }
+}
+
 /// IPC_SET: owner and mode, of a structure of the program that begins with them.
 fn set_permission(o: &mut Object, at: usize) -> isize {
     let Some(given) = user::read::<[u32; 6]>(at) else {

@@ -252,10 +252,7 @@ pub fn control(l: &mut Local, a: [usize; 6]) -> isize {
             let status = [
                 t[STIME], t[RTIME], t[CTIME], bytes, count, o.size, pids, 0, 0,
             ];
-            match user::write(at, &permission(o)) && user::write(at + 48, &status) {
-                true => 0,
-                false => -EFAULT,
-            }
+            give_status(o, at, &status)
         }
         _ if !owns(o) => -EPERM,
         IPC_RMID => {

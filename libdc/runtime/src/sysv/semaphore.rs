@@ -286,7 +286,7 @@ pub fn control(l: &mut Local, a: [usize; 6]) -> isize {
     match command {
         IPC_STAT => {
             let status = [o.times[OTIME], 0, o.times[CTIME], 0, o.size, 0, 0];
-            written(user::write(argument, &permission(o)) && user::write(argument + 48, &status))
+            give_status(o, argument, &status)
         }
         GETPID => all[number].pid as isize,
         GETVAL => all[number].value as isize,

@@ -1,0 +1,146 @@
+//! What several processes know of one open file description: an entry for each.
+//!
+//! Like the table of processes it is not rolled back by copying: each value carries the
+//! number of the commit from which on it holds.
+
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::*};
+
+use rio_core::mix;
+
+use crate::run::holds;
+
+/// An open file description, or a pipe, that several processes of the run may know: what
+/// of it changes without a call of theirs.
+#[repr(C, align(64))]
+pub struct Shared {
+    /// How many open files of all processes mean it; 0 is free.
+    pub users: AtomicU32,
+    /// It is free for another use from this commit on; 0 while it is used.
+    pub free_from: AtomicU64,
+    /// Of a pipe its inode.
+    pub ino: AtomicU64,
+    /// At a recovery: entry + 1 of the process that has made it again, and its
+    /// descriptors there.
+    pub maker: AtomicU32,
+    pub made: [AtomicI32; 2],
+    /// Two values, each from the commit on that it carries: the newer one that is not
+    /// above `published` holds. Of a file its offset, of a pipe the bytes inside.
+    pub since: [AtomicU64; 2],
+    pub value: [AtomicU64; 2],
+    /// Of a pipe a sum of the bytes inside.
+    pub contents: [AtomicU64; 2],
+    _room: [u64; 5],
+}
+const _: () = assert!(size_of::<Shared>() == 128);
+
+/// What the state of a commit has of what processes share: part of the run's seal.
+pub fn shared_sum<'a>(table: impl Iterator<Item = &'a Shared>, published: u64) -> u64 {
+    table.enumerate().fold(0, |sum: u64, (at, s)| {
+        sum.wrapping_add(s.sum_at(at, published))
+    })
+}
+
+impl Shared {
+    /// A free entry.
+    #[allow(clippy::new_without_default)]
+    pub const fn new() -> Shared {
+        Shared {
+            users: AtomicU32::new(0),
+            free_from: AtomicU64::new(0),
+            ino: AtomicU64::new(0),
+            maker: AtomicU32::new(0),
+            made: [const { AtomicI32::new(0) }; 2],
+            since: [const { AtomicU64::new(0) }; 2],
+            value: [const { AtomicU64::new(0) }; 2],
+            contents: [const { AtomicU64::new(0) }; 2],
+            _room: [0; 5],
+        }
+    }
+
+    /// At a recovery: forgets what belongs to an interval that was lost, and who used it.
+    pub fn roll_back(&self, published: u64) {
+        for since in &self.since {
+            if since.load(Relaxed) > published {
+                since.store(0, Relaxed);
+            }
+        }
+        self.users.store(0, Relaxed);
+        // Nobody may use it from the next commit on, unless a process joins it. Not before:
+        // its values belong to the state of this one, also if all who used it had ended.
+        let was_set = self.since.iter().any(|since| since.load(Relaxed) != 0);
+        if was_set && !holds(self.free_from.load(Relaxed), published) {
+            self.free_from.store(published + 1, Relaxed);
+        }
+        self.maker.store(0, Relaxed);
+    }
+
+    /// Sets what holds from the commit `published + 1` on.
+    pub fn set(&self, value: u64, published: u64) {
+        self.set_with(value, 0, published);
+    }
+
+    /// The same of a pipe, with a sum of what is inside.
+    pub fn set_with(&self, value: u64, contents: u64, published: u64) {
+        let place = self.place_for(published);
+        self.since[place].store(0, Release);
+        self.value[place].store(value, Release);
+        self.contents[place].store(contents, Release);
+        self.since[place].store(published + 1, Release);
+    }
+
+    /// Which of the two places the commit to come may write: never that which holds.
+    pub fn place_for(&self, published: u64) -> usize {
+        match self.place_at(published) {
+            Some(0) => 1,
+            Some(_) => 0,
+            None => 0,
+        }
+    }
+
+    /// Which of the two places holds in the state of a commit.
+    pub fn place_at(&self, published: u64) -> Option<usize> {
+        let since = [self.since[0].load(Acquire), self.since[1].load(Acquire)];
+        (0..2)
+            .filter(|&place| holds(since[place], published))
+            .max_by_key(|&place| since[place])
+    }
+
+    /// A sum of what the state of a commit has of it; 0 if that has nothing.
+    fn sum_at(&self, at: usize, published: u64) -> u64 {
+        let place = match holds(self.free_from.load(Relaxed), published) {
+            true => None,
+            false => self.place_at(published),
+        };
+        place.map_or(0, |place| {
+            let where_from = mix(at as u64 + 1, self.since[place].load(Relaxed));
+            let value = self.value[place].load(Relaxed);
+            mix(where_from, mix(value, self.contents[place].load(Relaxed)))
+        })
+    }
+
+    /// What holds in the state of a commit, if it was ever set.
+    pub fn get(&self, published: u64) -> Option<u64> {
+        self.place_at(published)
+            .map(|place| self.value[place].load(Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_value_that_holds_is_never_written() {
+        let s = Shared::new();
+        assert_eq!(s.get(9), None);
+        s.set(10, 1);
+        assert_eq!((s.get(1), s.get(2)), (None, Some(10)));
+        s.set(11, 2);
+        assert_eq!((s.get(2), s.get(3)), (Some(10), Some(11)));
+        // Twice in one interval: the one of the last commit stays.
+        s.set(12, 2);
+        assert_eq!((s.get(2), s.get(3)), (Some(10), Some(12)));
+        s.set(13, 3);
+        assert_eq!((s.get(3), s.get(4)), (Some(12), Some(13)));
+    }
+}
