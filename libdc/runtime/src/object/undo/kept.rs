@@ -194,9 +194,8 @@ fn note_kept(st: &Stat, vault: &Vault) {
     names::renames_go_on();
 }
 
-/// Where a file that was kept in this interval lies, if no other name leads to it: its
-/// path.
-pub fn only_name(dev: u64, ino: u64, room: &mut [u8; PATH_ROOM]) -> Option<usize> {
+/// The path of the second name that a file was given in this interval.
+pub fn second_name(dev: u64, ino: u64, room: &mut [u8; PATH_ROOM]) -> Option<usize> {
     let p = &engine().undo;
     let kept = p.files[..p.kept]
         .iter()
@@ -208,10 +207,7 @@ pub fn only_name(dev: u64, ino: u64, room: &mut [u8; PATH_ROOM]) -> Option<usize
     };
     let dir = vault.open().ok()?;
     let name = name_in(vault.path(), ino);
-    let st = super::place::stat_at(dir, name.as_ptr(), 0x100).ok()?;
-    if st.nlink != 1 {
-        return None;
-    }
+    super::place::stat_at(dir, name.as_ptr(), 0x100).ok()?;
     path_in(dir, &name, room)
 }
 

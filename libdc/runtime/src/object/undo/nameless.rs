@@ -1,12 +1,12 @@
 //! What is open or mapped, and the name that leads to it.
 //!
-//! A recovery finds a file by its path. A rename moves that along; when the last name
-//! of a file that is open or mapped goes, the second name that it got for the rollback
+//! A recovery finds a file by its path. A rename moves that along; when that name of a file
+//! that is open or mapped goes, the second name that it got for the rollback
 //! ([`super::kept`]) stays, and is its path (`OpenFile::unlinked` is set), until the last
 //! descriptor and mapping of it are gone.
 #![allow(unsafe_code)]
 
-use super::kept::only_name;
+use super::kept::second_name;
 use super::place::O_NOFOLLOW;
 use super::vault::{PATH_ROOM, kept_name};
 use super::*;
@@ -31,9 +31,13 @@ pub fn name_went(st: &Stat) {
         return;
     }
     let mut path = [0u8; PATH_ROOM];
-    let only = only_name(st.dev, st.ino, &mut path);
+    let second = second_name(st.dev, st.ino, &mut path);
     for f in open {
-        if let Some(n) = only {
+        if leads_to(f) {
+            continue;
+        }
+        // (Also if the file has other names: they are not known.)
+        if let Some(n) = second {
             f.unlinked = 1;
             set_path(f, &path[..n]);
         } else if st.nlink == 1 && second_names(st.dev, st.ino) == 0 {
@@ -41,6 +45,12 @@ pub fn name_went(st: &Stat) {
             f.unlinked = 1;
         }
     }
+}
+
+/// Whether the path of an open file is a name of it.
+fn leads_to(f: &OpenFile) -> bool {
+    place::stat_at(place::AT_FDCWD, f.path.as_ptr(), 0)
+        .is_ok_and(|st| (st.dev, st.ino) == (f.dev, f.ino))
 }
 
 /// The path of a file that no name of the program's leads to, if it is a name of ours.
