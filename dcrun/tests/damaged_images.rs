@@ -70,6 +70,30 @@ for name in 'abc': os.write(1, open('told-' + name).read().encode() + b'\\n')
 os.write(1, hashlib.sha256(memory).hexdigest().encode() + b'\\nend\\n')
 ";
 
+/// Thirty-one processes, which come back at once and get in each other's way.
+const MANY: &str = "
+import os, signal, time
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+def wait():
+    signal.sigwait([signal.SIGUSR1])
+    os._exit(int.from_bytes(os.environb[b'PATH'][:1], 'big') % 7)
+children = []
+for n in range(30):
+    pid = os.fork()
+    if pid == 0: wait()
+    children.append(pid)
+time.sleep(0.2)
+os.write(1, b'seen %d\\n' % time.time_ns())
+open('ready', 'w').close()
+while not os.path.exists('more'): time.sleep(0.005)
+os.write(1, b'more %d\\n' % time.time_ns())
+open('again', 'w').close()
+while not os.path.exists('go'): time.sleep(0.005)
+for pid in children: os.kill(pid, signal.SIGUSR1)
+for pid in children: os.write(1, b'%d\\n' % os.waitpid(pid, 0)[1])
+os.write(1, b'end\\n')
+";
+
 fn number(variable: &str, otherwise: u64) -> u64 {
     let said = std::env::var(variable).ok();
     said.and_then(|text| text.parse().ok()).unwrap_or(otherwise)
@@ -121,30 +145,25 @@ fn one_process_on_a_disk() {
     torment("disk", ONE, &["--rio", "disk", "--protocol", "cand"]);
 }
 
-/// In about one of two hundred cold recoveries of a tree a child dies of SIGSEGV, with or
-/// without damage: until that is mended these would fail for what they are not about.
-fn trees_are_played() -> bool {
-    let played = std::env::var_os("DAMAGE_TREES").is_some();
-    if !played {
-        println!("not played: set DAMAGE_TREES=1");
-    }
-    played
-}
-
 #[test]
 fn a_tree() {
-    if !trees_are_played() {
-        return;
-    }
     torment("tree", TREE, &[]);
 }
 
 #[test]
 fn a_tree_on_a_disk() {
-    if !trees_are_played() {
-        return;
-    }
     torment("tree-disk", TREE, &["--rio", "disk"]);
+}
+
+/// A process that waits for the lock while it is made again keeps the registers of its
+/// program: those of the processor are the keeper's then.
+#[test]
+fn many_processes_come_back_at_once() {
+    let victim = Victim::killed("many", MANY, &["--rio", "disk"]);
+    for nth in 0..15 {
+        victim.put_back();
+        assert_eq!(victim.resume(), Outcome::Right, "number {nth}");
+    }
 }
 
 /// Where nothing is looked at, what these tests do leads to wrong memory with status 0.
@@ -172,9 +191,6 @@ fn a_power_failure_leaves_the_last_commit() {
     let times = number("DCRUN_DAMAGES", 40);
     let seed = number("DCRUN_SEED", 1);
     for (name, program, protocol) in [("power", ONE, "cbndvs"), ("power-tree", TREE, "cbndvs")] {
-        if name == "power-tree" && !trees_are_played() {
-            continue;
-        }
         let options = ["--rio", "disk", "--protocol", protocol];
         let victim = Victim::killed_before_it_publishes(name, program, &options);
         let mut repeated = 0;

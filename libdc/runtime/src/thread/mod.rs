@@ -116,7 +116,9 @@ impl Drop for Guard {
 /// From here on a commit need not wait for this thread.
 pub fn enter_stopped(l: &mut Local) {
     l.moved = true;
-    if !run::is_alone() {
+    // A thread that a recovery makes has not loaded its registers before it goes on: until
+    // then the processor holds those of the keeper, and the block those of the program.
+    if !run::is_alone() && !l.has_vectors {
         // SAFETY: the thread's own area.
         unsafe { vector::save_compact(l.xsave.bytes.as_mut_ptr()) };
         l.frame.fs_base = vector::fs_base();
