@@ -17,6 +17,7 @@ use crate::object::identity::{Credentials, GROUPS_MAX};
 use crate::object::limits::Limits;
 use crate::object::memfd::{MAX_OBJECTS, MemoryObject};
 use crate::object::schedule::Schedule;
+use crate::space::advice::Advice;
 use dc_image::state_head::StateHead;
 use dc_image::window;
 
@@ -299,6 +300,7 @@ pub struct Vma {
     /// Index into `files` + 1; 0 is anonymous.
     pub file: u32,
     /// Registered for write tracking.
-    pub tracked: u32,
+    pub tracked: u16,
+    pub advice: Advice,
     pub offset: u64,
 }

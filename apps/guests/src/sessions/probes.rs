@@ -194,6 +194,7 @@ pub fn all() -> Vec<Session> {
         probe!("map-churn", "mmap, munmap, mremap, mprotect, madvise with checksums"),
         probe!("map-hints", "wishes for addresses, free and taken, below 2 GB and far up"),
         probe!("map-large", "large areas: dropped, moved, protected, grown, all after recoveries"),
+        probe!("map-advice", "memory that a fork leaves out or wipes, and that no core dump holds"),
         probe!("map-fork", "a child's memory stays while the parent writes and commits"),
         probe!("buffers-asleep", "calls that write into memory that has been quiet"),
         probe!("buffers-asleep", "sockets", "what comes by a socket into memory that has been quiet", COMPILER_SOCKETS),

@@ -228,7 +228,8 @@ fn map_segment(fd: i32, file: u32, p: &Phdr, base: usize) -> Result<(), Failure>
             prot,
             flags: MAP_PRIVATE,
             file,
-            tracked: tracked as u32,
+            tracked: tracked as u16,
+            advice: space::advice::Advice::NONE,
             offset: p.offset - lead as u64,
         });
         mapped_end = page + len;

@@ -7,7 +7,7 @@ use crate::object::descriptor::O_RDWR;
 use crate::object::stat::Stat;
 use crate::object::{descriptor, lock, memfd, regular, undo};
 use crate::space::{
-    self, APART, MAP_ANONYMOUS, MAP_FIXED, MAP_GROWSDOWN, MAP_POPULATE, PROT_WRITE, shared,
+    self, MAP_ANONYMOUS, MAP_FIXED, MAP_GROWSDOWN, MAP_POPULATE, PROT_WRITE, shared,
 };
 use crate::state::Vma;
 use crate::{fatal, sys, uffd};
@@ -41,6 +41,9 @@ pub fn restore() {
             _ => break,
         }
     }
+    if let Err((v, r)) = space::advice::give() {
+        cannot(&v, r);
+    }
 }
 
 /// The file that was mapped last: its segments follow one another.
@@ -63,7 +66,7 @@ impl LastFile {
 
 fn map(v: &mut Vma, last: &mut LastFile) {
     let len = v.end - v.start;
-    let flags = (v.flags & !(MAP_POPULATE | APART | MAP_GROWSDOWN)) | MAP_FIXED;
+    let flags = (v.flags & !(MAP_POPULATE | MAP_GROWSDOWN)) | MAP_FIXED;
     if v.file == 0 {
         let flags = flags | MAP_ANONYMOUS;
         let mut r = sys!(MMAP, v.start, len, v.prot, flags, -1isize, 0);

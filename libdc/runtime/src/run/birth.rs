@@ -128,7 +128,15 @@ pub fn fork(l: &mut Local, w: Wanted) -> isize {
     let mut old = 0u64;
     sys!(RT_SIGPROCMASK, 2, &raw const all, &raw mut old, 8);
     let flags = CLONE_PARENT | w.flags & CLONE_CHILD_CLEARTID;
+    // Memory in common is a copy here, but of all of it.
+    let in_common = w.flags & CLONE_VM != 0;
+    if in_common {
+        space::advice::suspend();
+    }
     let r = sys!(CLONE, flags, 0, 0, w.child_tid, 0);
+    if in_common {
+        space::advice::resume();
+    }
     if r == 0 {
         // The lock is the parent's.
         core::mem::forget(guard);
@@ -269,6 +277,9 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
             0,
             format_args!("fork: no memory for the tables of the child"),
         );
+    }
+    if w.flags & CLONE_VM == 0 {
+        space::advice::forget_what_is_not_inherited();
     }
     e.tracking = false;
     e.hot.clear();

@@ -249,8 +249,9 @@ fn share_area(v: &crate::state::Vma) -> Result<(), isize> {
         descriptor::release(file);
         return Err(r);
     }
+    let advised = space::advice::give_to(&area);
     space::insert(area);
-    Ok(())
+    advised
 }
 
 /// Writes what memory holds into a file, but for pages of zeros.

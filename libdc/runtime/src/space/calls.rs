@@ -61,9 +61,10 @@ pub fn mmap(a: [usize; 6]) -> isize {
         start: at as u64,
         end: (at + len) as u64,
         prot,
-        flags: flags & !(MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_POPULATE | APART),
+        flags: flags & !(MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_POPULATE),
         file,
         tracked: 0,
+        advice: Advice::NONE,
         offset: offset as u64,
     };
     memfd::before_unmap(at, at + len);
@@ -95,7 +96,7 @@ pub fn mmap(a: [usize; 6]) -> isize {
     let written = prot & PROT_WRITE != 0 && (!is_shared || memfd::is_mapped(&v));
     let is_huge = anonymous && flags & MAP_HUGETLB != 0;
     if anonymous || written {
-        v.tracked = crate::uffd::track(at, at + len) as u32;
+        v.tracked = crate::uffd::track(at, at + len) as u16;
     }
     let lost = (anonymous || written) && v.tracked == 0;
     engine().huge |= is_huge;
@@ -211,7 +212,7 @@ pub fn mprotect(a: [usize; 6]) -> isize {
         v.prot = prot;
         let kept = v.flags & 3 == MAP_PRIVATE || memfd::is_mapped(v);
         if prot & PROT_WRITE != 0 && v.tracked == 0 && kept {
-            v.tracked = crate::uffd::track(v.start as usize, v.end as usize) as u32;
+            v.tracked = crate::uffd::track(v.start as usize, v.end as usize) as u16;
             if v.tracked == 0 {
                 // Nothing would find what is written there.
                 lost = true;
@@ -319,7 +320,7 @@ pub fn mremap(a: [usize; 6]) -> isize {
     moved.start = to as u64;
     moved.end = (to + new_len) as u64;
     if v.tracked != 0 {
-        moved.tracked = crate::uffd::track(to, to + new_len) as u32;
+        moved.tracked = crate::uffd::track(to, to + new_len) as u16;
         if v.prot & PROT_WRITE == 0 {
             engine().pieces.look_once(to, to + new_len);
         }
@@ -334,7 +335,7 @@ fn grown(old: usize, old_len: usize, new_len: usize, v: Vma, r: isize) -> isize 
     tail.start = (old + old_len) as u64;
     tail.end = (old + new_len) as u64;
     if v.tracked != 0 {
-        tail.tracked = crate::uffd::track(tail.start as usize, tail.end as usize) as u32;
+        tail.tracked = crate::uffd::track(tail.start as usize, tail.end as usize) as u16;
     }
     if tail.file != 0 {
         descriptor::hold(tail.file);
@@ -344,11 +345,12 @@ fn grown(old: usize, old_len: usize, new_len: usize, v: Vma, r: isize) -> isize 
 }
 
 pub fn madvise(a: [usize; 6]) -> isize {
-    let (addr, len, advice) = (a[0], up(a[1]), a[2]);
+    let (addr, len, number) = (a[0], up(a[1]), a[2]);
     const DONTNEED: usize = 4;
     const FREE: usize = 8;
     const REMOVE: usize = 9;
     const DONTFORK: usize = 10;
+    const DONTDUMP: usize = 16;
     const MERGEABLE: usize = 12;
     const HUGEPAGE: usize = 14;
     const WIPEONFORK: usize = 18;
@@ -359,19 +361,19 @@ pub fn madvise(a: [usize; 6]) -> isize {
     if !allowed(addr, len.max(PAGE)) {
         return -EINVAL;
     }
-    let drops = matches!(advice, DONTNEED | FREE | DONTNEED_LOCKED);
+    let drops = matches!(number, DONTNEED | FREE | DONTNEED_LOCKED);
     if drops && folded::areas_in(addr, addr + len).any(|v| is_shared(&v)) {
-        return drop_private(addr, len, advice);
+        return drop_private(addr, len, number);
     }
     // Freed pages would vanish at a moment of the kernel's choosing.
-    let advice = if advice == FREE { DONTNEED } else { advice };
-    if advice == GUARD_INSTALL {
+    let number = if number == FREE { DONTNEED } else { number };
+    if number == GUARD_INSTALL {
         return -EINVAL;
     }
-    match advice {
+    match number {
         DONTNEED | DONTNEED_LOCKED if addr % PAGE == 0 => folded::zero(addr, addr + len),
         // Anonymous memory only, or best done by its own rules.
-        DONTFORK | MERGEABLE | HUGEPAGE | WIPEONFORK | COLLAPSE
+        DONTFORK | MERGEABLE | HUGEPAGE | DONTDUMP | WIPEONFORK | COLLAPSE
             if failed(gather::in_call(addr, addr + len)) =>
         {
             return -ENOMEM;
@@ -385,19 +387,18 @@ pub fn madvise(a: [usize; 6]) -> isize {
         }
         _ => {}
     }
-    let r = sys!(MADVISE, addr, len, advice);
+    let r = sys!(MADVISE, addr, len, number);
     // ENOMEM: part of the range is not mapped; the rest was dropped.
-    if (!failed(r) || r == -ENOMEM) && matches!(advice, DONTNEED | REMOVE | DONTNEED_LOCKED) {
+    if (!failed(r) || r == -ENOMEM) && matches!(number, DONTNEED | REMOVE | DONTNEED_LOCKED) {
         // Pages of a private file mapping become the file's again, which is
         // what an absent page means at recovery.
         discard(addr, addr + len);
     }
-    if !failed(r) && advice == REMOVE {
+    if !failed(r) && number == REMOVE {
         memfd::removed(addr, addr + len);
     }
-    if !failed(r) && matches!(advice, DONTFORK | MERGEABLE | HUGEPAGE | WIPEONFORK) {
-        // A mapping of the image in its place would not be as advised.
-        update(addr as u64, (addr + len) as u64, |v| v.flags |= APART);
+    if !failed(r) || r == -ENOMEM {
+        advice::told(addr as u64, (addr + len) as u64, number);
     }
     r
 }

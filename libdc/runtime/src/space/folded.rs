@@ -211,11 +211,12 @@ pub fn works() -> bool {
 /// Whether an area's pages may be mapped from the image: what differs from
 /// anonymous memory must be what this module takes care of.
 pub fn may_fold(v: &Vma) -> bool {
-    const SPECIAL: u32 = MAP_GROWSDOWN | MAP_LOCKED | MAP_HUGETLB | APART;
+    const SPECIAL: u32 = MAP_GROWSDOWN | MAP_LOCKED | MAP_HUGETLB;
     v.file == 0
         && v.tracked != 0
         && v.flags & 3 == MAP_PRIVATE
         && v.flags & SPECIAL == 0
+        && !v.advice.is_apart()
         && v.prot & PROT_EXEC == 0
         && !has_arguments(v)
 }

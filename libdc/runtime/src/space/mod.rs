@@ -5,6 +5,7 @@
 //! system calls that change it.
 #![allow(unsafe_code)]
 
+pub mod advice;
 pub mod calls;
 pub mod downward;
 pub mod folded;
@@ -17,6 +18,7 @@ pub mod untrackable;
 use crate::engine::{engine, state};
 use crate::state::{MAX_VMAS, Vma};
 use crate::sys;
+use advice::Advice;
 use dc_image::window;
 
 pub const PROT_READ: u32 = 1;
@@ -35,8 +37,6 @@ pub const MAP_POPULATE: u32 = 0x8000;
 pub const MAP_STACK: u32 = 0x20000;
 pub const MAP_HUGETLB: u32 = 0x40000;
 pub const MAP_FIXED_NOREPLACE: u32 = 0x100000;
-/// Ours, in the flags of an area: advice makes it differ from other memory.
-pub const APART: u32 = 1 << 31;
 
 pub fn areas() -> &'static mut [Vma] {
     let s = state();
@@ -126,6 +126,7 @@ fn joins(a: &Vma, b: &Vma) -> bool {
         && a.prot == b.prot
         && a.flags == b.flags
         && a.tracked == b.tracked
+        && a.advice == b.advice
 }
 
 fn merge_around(from: u64, to: u64) {
@@ -328,7 +329,8 @@ pub fn map_anonymous(at: usize, len: usize, prot: u32, extra_flags: u32) -> isiz
         prot,
         flags,
         file: 0,
-        tracked: tracked as u32,
+        tracked: tracked as u16,
+        advice: Advice::NONE,
         offset: 0,
     });
     r

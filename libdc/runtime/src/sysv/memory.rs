@@ -202,6 +202,7 @@ fn map_file(o: &Object, fd: i32, at: usize, len: usize, reads_only: bool) -> isi
         flags: MAP_SHARED,
         file,
         tracked: 0,
+        advice: crate::space::advice::Advice::NONE,
         offset: 0,
     };
     crate::object::memfd::before_unmap(at, at + len);
