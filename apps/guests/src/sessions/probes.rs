@@ -150,6 +150,7 @@ pub fn all() -> Vec<Session> {
         probe!("signal-fault", "faults that a handler mends or jumps away from"),
         probe!("signal-restart", "SA_RESTART against EINTR"),
         probe!("signal-transfers", "no write and no read ends with EINTR while it need not wait"),
+        probe!("signal-files", "no opening, sync or wake of a futex ends with EINTR"),
         probe!("threads-mutex", "threads with a mutex, a condition and their own TLS"),
         probe!("threads-churn", "threads that come and go"),
         probe!("threads-signal", "signals to a thread and to the process"),

@@ -37,6 +37,25 @@ pub fn creat(l: &mut Local, a: [usize; 6]) -> isize {
 
 /// (What only opens does so without the lock: a fifo waits for its other end, which
 /// another thread may be about to open.)
+/// Opens what may make it wait: a fifo, a terminal. No signal breaks off the opening of a
+/// file or a directory, so a program need not be ready for its EINTR.
+fn open_in_time(l: &mut Local, a: [usize; 6]) -> isize {
+    let r = thread::wait_or_signal(l, nr::OPENAT, a);
+    let [dir, path_at, flags, mode, ..] = a;
+    if r != -EINTR || !is_file(dir, path_at) {
+        return r;
+    }
+    l.interrupted = false;
+    sys!(OPENAT, dir, path_at, flags, mode)
+}
+
+/// Whether a path leads to a file or a directory.
+fn is_file(dir: usize, path_at: usize) -> bool {
+    let mut st = Stat::ZERO;
+    let r = sys!(NEWFSTATAT, dir, path_at, &raw mut st, 0);
+    !failed(r) && matches!(st.kind(), S_IFDIR | S_IFREG)
+}
+
 pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
     let [dir, path_at, flags, mode, ..] = a;
     let guard = engine().lock.acquire(l);
@@ -76,7 +95,7 @@ pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
         Opening::Plain if tmpfile => sys!(OPENAT, dir, path_at, flags, mode),
         Opening::Plain => {
             guard = None;
-            thread::wait_or_signal(l, nr::OPENAT, [dir, path_at, flags, mode, 0, 0])
+            open_in_time(l, [dir, path_at, flags, mode, 0, 0])
         }
     };
     if failed(r) {

@@ -21,7 +21,7 @@ use crate::engine::{MAX_THREADS, engine, state};
 use crate::machine::entry::{self};
 use crate::machine::frame::*;
 use crate::machine::sys::{errno::*, failed};
-use crate::machine::{futex, user, vector};
+use crate::machine::{futex, nr, user, vector};
 use crate::run::{self, unit};
 use crate::{object, signal, sys};
 use core::sync::atomic::{AtomicU32, Ordering::*};
@@ -160,9 +160,30 @@ pub fn wait(l: &mut Local, nr: usize, args: [usize; 6]) -> isize {
     enter_stopped(l);
     // SAFETY: the arguments are the program's own or point to the runtime's
     // memory; the call is one of those that may be repeated.
-    let r = unsafe { entry::interruptible(nr, &args) };
+    let r = unsafe {
+        match is_never_broken_off(nr, &args) {
+            true => crate::machine::sys::raw6(nr, args),
+            false => entry::interruptible(nr, &args),
+        }
+    };
     leave_stopped(l);
     r
+}
+
+/// Whether the kernel ends a call before it looks for signals: a program is not ready for
+/// its EINTR. PostgreSQL gives up on one of fdatasync(2), glibc on one of a wake.
+fn is_never_broken_off(nr: usize, args: &[usize; 6]) -> bool {
+    const LOCK_NB: usize = 4;
+    const LOCK_UN: usize = 8;
+    const FUTEX_COMMAND: usize = !(128 | 256);
+    // WAIT, LOCK_PI, WAIT_BITSET, WAIT_REQUEUE_PI, LOCK_PI2.
+    const FUTEX_WAITS: [usize; 5] = [0, 6, 9, 11, 13];
+    match nr {
+        nr::FSYNC | nr::FDATASYNC | nr::SYNC_FILE_RANGE | nr::MSYNC | nr::SYNC | nr::SYNCFS => true,
+        nr::FLOCK => args[1] & (LOCK_NB | LOCK_UN) != 0,
+        nr::FUTEX => !FUTEX_WAITS.contains(&(args[1] & FUTEX_COMMAND)),
+        _ => false,
+    }
 }
 
 /// As [`wait`], but a break for the runtime's own sake is not seen outside.
