@@ -29,7 +29,10 @@ pub struct Shared {
     pub value: [AtomicU64; 2],
     /// Of a pipe a sum of the bytes inside.
     pub contents: [AtomicU64; 2],
-    _room: [u64; 5],
+    /// The flock(2) of the description, whichever process took it: two values like those.
+    lock_since: [AtomicU64; 2],
+    lock: [AtomicU64; 2],
+    _room: [u64; 1],
 }
 const _: () = assert!(size_of::<Shared>() == 128);
 
@@ -53,7 +56,9 @@ impl Shared {
             since: [const { AtomicU64::new(0) }; 2],
             value: [const { AtomicU64::new(0) }; 2],
             contents: [const { AtomicU64::new(0) }; 2],
-            _room: [0; 5],
+            lock_since: [const { AtomicU64::new(0) }; 2],
+            lock: [const { AtomicU64::new(0) }; 2],
+            _room: [0; 1],
         }
     }
 
@@ -62,6 +67,15 @@ impl Shared {
         for since in &self.since {
             if since.load(Relaxed) > published {
                 since.store(0, Relaxed);
+            }
+        }
+        for place in 0..2 {
+            if self.lock_since[place].load(Relaxed) > published {
+                let other = self.lock_since[1 - place].load(Relaxed);
+                let was_none = !holds(other, published);
+                // It was taken since: so there was none.
+                self.lock[place].store(0, Relaxed);
+                self.lock_since[place].store(if was_none { published } else { 0 }, Relaxed);
             }
         }
         self.users.store(0, Relaxed);
@@ -99,10 +113,7 @@ impl Shared {
 
     /// Which of the two places holds in the state of a commit.
     pub fn place_at(&self, published: u64) -> Option<usize> {
-        let since = [self.since[0].load(Acquire), self.since[1].load(Acquire)];
-        (0..2)
-            .filter(|&place| holds(since[place], published))
-            .max_by_key(|&place| since[place])
+        newest(&self.since, published)
     }
 
     /// A sum of what the state of a commit has of it; 0 if that has nothing.
@@ -118,11 +129,45 @@ impl Shared {
         })
     }
 
+    /// Forgets what another description left here.
+    pub fn begin(&self, ino: u64) {
+        self.ino.store(ino, Relaxed);
+        for since in self.since.iter().chain(&self.lock_since) {
+            since.store(0, Relaxed);
+        }
+        self.free_from.store(0, Relaxed);
+        self.users.store(1, Relaxed);
+    }
+
+    /// The lock from the commit `published + 1` on: as flock(2) has it, 0 for none.
+    pub fn set_lock(&self, mode: u64, published: u64) {
+        let place = match newest(&self.lock_since, published) {
+            Some(0) => 1,
+            _ => 0,
+        };
+        self.lock_since[place].store(0, Release);
+        self.lock[place].store(mode, Release);
+        self.lock_since[place].store(published + 1, Release);
+    }
+
+    /// The lock in the state of a commit; none if there never was one.
+    pub fn lock_at(&self, published: u64) -> Option<u64> {
+        newest(&self.lock_since, published).map(|place| self.lock[place].load(Relaxed))
+    }
+
     /// What holds in the state of a commit, if it was ever set.
     pub fn get(&self, published: u64) -> Option<u64> {
         self.place_at(published)
             .map(|place| self.value[place].load(Relaxed))
     }
+}
+
+/// The newer one of two values that is not above `published`.
+fn newest(since: &[AtomicU64; 2], published: u64) -> Option<usize> {
+    let since = [since[0].load(Acquire), since[1].load(Acquire)];
+    (0..2)
+        .filter(|&place| holds(since[place], published))
+        .max_by_key(|&place| since[place])
 }
 
 #[cfg(test)]
@@ -140,6 +185,10 @@ mod tests {
         // Twice in one interval: the one of the last commit stays.
         s.set(12, 2);
         assert_eq!((s.get(2), s.get(3)), (Some(10), Some(12)));
+        s.set_lock(2, 2);
+        assert_eq!((s.lock_at(2), s.lock_at(3)), (None, Some(2)));
+        s.set_lock(0, 3);
+        assert_eq!((s.lock_at(3), s.lock_at(4)), (Some(2), Some(0)));
         s.set(13, 3);
         assert_eq!((s.get(3), s.get(4)), (Some(12), Some(13)));
     }

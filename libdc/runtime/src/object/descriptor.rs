@@ -76,6 +76,7 @@ pub fn release(file: u32) {
             super::pipe::end_closed(file);
         }
         super::memfd::closed(file);
+        super::lock::gone(file);
         let was = f.kind;
         f.kind = Kind::None;
         super::pushback::forget(file);

@@ -26,10 +26,11 @@ use crate::fatal;
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{nr, own_table, user};
-use crate::state::Kind;
+use crate::state::{Kind, OWN};
 use crate::sys;
 use crate::thread;
 use dc_image::FatalCode;
+use dc_image::run::Shared;
 
 pub const MAX_LOCKS: usize = 4096;
 const ENOLCK: isize = 37;
@@ -159,7 +160,11 @@ pub fn flock(l: &mut Local, a: [usize; 6]) -> isize {
     let was = {
         let _guard = engine().lock.acquire(l);
         let was = find(FLOCK, file);
-        if was.is_some_and(|i| held()[i].mode == LOCK_EX || op == LOCK_UN) && op != LOCK_EX {
+        let mode = match shared_lock(file) {
+            Some(mode) => mode,
+            None => was.map_or(0, |i| held()[i].mode),
+        };
+        if mode != 0 && (mode == LOCK_EX || op == LOCK_UN) && op != LOCK_EX {
             undo::publish_all(l);
         }
         was
@@ -170,6 +175,10 @@ pub fn flock(l: &mut Local, a: [usize; 6]) -> isize {
     }
     let _guard = engine().lock.acquire(l);
     if file_of(fd) != Some(file) {
+        return r;
+    }
+    if let Some((_, s)) = crate::run::shared::of(open_file(file)) {
+        lock_of_several(l, s, fd, op);
         return r;
     }
     match op {
@@ -191,6 +200,48 @@ pub fn flock(l: &mut Local, a: [usize; 6]) -> isize {
         _ => {}
     }
     r
+}
+
+/// The flock of a description that several processes know is kept where all of them find
+/// it: `flock 9` in a script is a process that takes it, ends, and leaves it to the shell.
+fn lock_of_several(l: &mut Local, s: &Shared, fd: i32, op: u32) {
+    let published = engine().store.published();
+    let had = s.lock_at(u64::MAX).unwrap_or(0) != 0;
+    if op == LOCK_UN {
+        s.set_lock(0, published);
+        if had && !event::is_behind() {
+            l.commit_after = true;
+        }
+    } else if matches!(op, LOCK_SH | LOCK_EX) {
+        s.set_lock(op.into(), published);
+        record::append(record::LOCKED, &[&fd.to_le_bytes(), &[0; 4]]);
+    }
+}
+
+/// The flock of a file that several processes know, if it is one.
+fn shared_lock(file: u32) -> Option<u32> {
+    let (_, s) = crate::run::shared::of(open_file(file))?;
+    Some(s.lock_at(u64::MAX).unwrap_or(0) as u32)
+}
+
+/// Before a fork: a description is about to be known to several processes, and so is its
+/// flock.
+pub fn becomes_shared(file: u32, s: &Shared) {
+    if let Some(i) = find(FLOCK, file) {
+        let since = held()[i].since;
+        s.set_lock(held()[i].mode.into(), since.saturating_sub(1));
+        held()[i].kind = NONE;
+    }
+}
+
+/// The last number of a file is closed here: what was noted of its locks is not this
+/// process's any more, even if others go on with the description.
+pub fn gone(file: u32) {
+    for h in held().iter_mut() {
+        if h.kind != NONE && h.kind != POSIX && h.file == file {
+            h.kind = NONE;
+        }
+    }
 }
 
 fn entered(l: &mut Local, fd: i32) -> Option<u32> {
@@ -404,11 +455,18 @@ fn apply(fd: i32, command: usize, mode: u32, start: u64, end: u64) -> isize {
 /// Before a descriptor is closed: whether that releases a lock. What is guarded is
 /// committed before.
 pub fn before_close(l: &mut Local, fd: i32, file: u32) {
+    let f = open_file(file);
+    let last = state().file_refs[file as usize - 1] == 1 && !shared_with_others(f);
+    if last && shared_lock(file).is_some_and(|mode| mode != 0) {
+        undo::publish_all(l);
+        sys!(FLOCK, fd, LOCK_UN);
+        if let Some((_, s)) = crate::run::shared::of(f) {
+            lock_of_several(l, s, fd, LOCK_UN);
+        }
+    }
     if state().root.lock_high == 0 {
         return;
     }
-    let f = open_file(file);
-    let last = state().file_refs[file as usize - 1] == 1 && !shared_with_others(f);
     let goes = |h: &Held| {
         (h.kind == POSIX && (h.dev, h.ino) == (f.dev, f.ino))
             || (last && h.kind != NONE && h.file == file)
@@ -445,6 +503,7 @@ fn taken_since() -> bool {
 /// At recovery, when descriptors are in place: the program holds what it held.
 pub fn restore(warm: bool) {
     let since = warm && taken_since();
+    locks_of_several(warm);
     if state().root.lock_high == 0 && !since {
         return;
     }
@@ -468,12 +527,34 @@ pub fn restore(warm: bool) {
             give_back_gaps(fd, POSIX, file, f.dev, f.ino);
             continue;
         }
-        if find(FLOCK, file).is_none() {
+        if find(FLOCK, file).is_none() && shared_lock(file).is_none() {
             sys!(FLOCK, fd, LOCK_UN);
         }
         if f.kind == Kind::Regular {
             give_back_gaps(fd, POSIX, file, f.dev, f.ino);
             give_back_gaps(fd, DESCRIPTION, file, f.dev, f.ino);
+        }
+    }
+}
+
+/// What several processes know: each that has such a description says the same of it.
+fn locks_of_several(warm: bool) {
+    let published = engine().store.published();
+    for fd in 0..state().root.fd_high as i32 {
+        let Some(file) = known_file(fd).filter(|&file| any_fd(file) == Some(fd)) else {
+            continue;
+        };
+        let f = open_file(file);
+        let Some((_, s)) = crate::run::shared::of(f) else {
+            continue;
+        };
+        match s.lock_at(published).unwrap_or(0) {
+            // (What this dcrun was given may be locked by whoever gave it.)
+            0 if warm && f.inherited == OWN && f.kind == Kind::Regular => {
+                sys!(FLOCK, fd, LOCK_UN);
+            }
+            0 => {}
+            mode => take_again(&Held::of_all(FLOCK, mode as u32, file)),
         }
     }
 }

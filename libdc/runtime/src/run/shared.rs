@@ -103,12 +103,9 @@ fn enter(file: u32, f: &mut OpenFile) -> Result<(), isize> {
     }
     let at = free().ok_or(-ENFILE)?;
     let s = entry(at);
-    s.ino.store(f.ino, Relaxed);
-    s.since[0].store(0, Relaxed);
-    s.since[1].store(0, Relaxed);
-    s.free_from.store(0, Relaxed);
-    s.users.store(1, Relaxed);
+    s.begin(f.ino);
     f.shared = at as u32 + 1;
+    crate::object::lock::becomes_shared(file, s);
     match f.kind {
         Kind::Pipe => pipe::touched(),
         Kind::Epoll => s.made[1].store(0, Relaxed),
