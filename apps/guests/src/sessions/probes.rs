@@ -195,6 +195,8 @@ pub fn all() -> Vec<Session> {
         probe!("map-churn", "mmap, munmap, mremap, mprotect, madvise with checksums"),
         probe!("map-hints", "wishes for addresses, free and taken, below 2 GB and far up"),
         probe!("map-large", "large areas: dropped, moved, protected, grown, all after recoveries"),
+        probe!("lock-inherited", "flock of a description that several processes have"),
+        probe!("reopened", "pipes and files opened once more by their links in /dev/fd and /proc"),
         probe!("map-advice", "memory that a fork leaves out or wipes, and that no core dump holds"),
         probe!("map-fork", "a child's memory stays while the parent writes and commits"),
         probe!("buffers-asleep", "calls that write into memory that has been quiet"),

@@ -193,10 +193,24 @@ pub fn adopt(fd: i32, flags: usize, path: &[u8], inherited: bool) -> isize {
     let Ok(st) = Stat::of_fd(fd) else {
         return -EBADF;
     };
-    let in_proc = path.starts_with(b"/proc/") || path.starts_with(b"/sys/");
+    let mut real = [0u8; 3072];
+    let through = is_through_proc(path);
+    let n = if through {
+        super::process::fd_path(fd, &mut real)
+    } else {
+        0
+    };
+    let shown = &real[..n];
+    // A link of /proc to a file elsewhere is another way to that file, no more.
+    let leads_out = shown.starts_with(b"/") && !is_through_proc(shown);
+    let path = match st.kind() {
+        S_IFREG | S_IFDIR if leads_out => shown,
+        _ => path,
+    };
+    let in_proc = through && !leads_out;
     let kind = match st.kind() {
         S_IFREG | S_IFDIR if in_proc => Kind::Other,
-        S_IFIFO if in_proc && let Some(file) = end_of_pipe(&st, flags) => {
+        S_IFIFO if through && let Some(file) = end_of_pipe(&st, flags) => {
             hold(file);
             enter(fd, file, flags & O_CLOEXEC != 0);
             return fd as isize;
@@ -229,6 +243,19 @@ pub fn adopt(fd: i32, flags: usize, path: &[u8], inherited: bool) -> isize {
     super::memfd::adopt(file, &st, flags);
     enter(fd, file, flags & O_CLOEXEC != 0);
     fd as isize
+}
+
+/// Whether a path leads to what /proc and /sys make up, or by a link there to anything.
+fn is_through_proc(path: &[u8]) -> bool {
+    let links: [&[u8]; 6] = [
+        b"/proc/",
+        b"/sys/",
+        b"/dev/fd/",
+        b"/dev/stdin",
+        b"/dev/stdout",
+        b"/dev/stderr",
+    ];
+    links.into_iter().any(|link| path.starts_with(link))
 }
 
 /// The end of a pipe within the run that was opened once more (by /proc/self/fd).
