@@ -66,7 +66,9 @@ impl Heap {
             return Err(Fault::HeapFull { segment, size });
         };
         let at = At::new(segment, self.offset_of(&block));
-        if let Small { span, class, .. } = block {
+        if let Small { span, class, .. } = block
+            && self.class(rio, span) != class as u64
+        {
             // An empty span of any class is as good as a vacant one, so this needs no undo.
             self.set_class(rio, span, class as u64);
             rio.order(self.info.class_at(span), 8);
@@ -76,8 +78,8 @@ impl Heap {
         Ok(at)
     }
 
-    /// Dooms a block: it is free once the transaction commits.
-    pub fn free<R: Rio>(&mut self, rio: &R, log: &mut Log, at: At) -> Result<(), Fault> {
+    /// Dooms a block: it is free once the transaction commits. Returns what `finish_free` asks for.
+    pub fn free<R: Rio>(&mut self, rio: &R, log: &mut Log, at: At) -> Result<u64, Fault> {
         let unknown = Fault::NotAllocated { at };
         let offset = at
             .offset()
@@ -99,7 +101,7 @@ impl Heap {
         }
         log.push(rio, Kind::Free, at, arg, &[])?;
         self.doom(rio, &block, true);
-        Ok(())
+        Ok(arg)
     }
 
     /// Carries out a free at commit; the log still undoes it until the log is forgotten.

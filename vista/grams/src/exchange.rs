@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use vista::Ptr;
 
-use crate::machine::commit::{Deferred, Written};
+use crate::machine::client::Client;
+use crate::machine::commit::{Deferred, Received, Settlement, Written};
 use crate::machine::timer::Nanos;
 use crate::machine::{ClientKey, Inbound, Machine, Send};
 use crate::memory::Memory;
@@ -233,47 +234,74 @@ impl Exchange {
         let Some(inbound) = machine.take_request() else {
             return Ok(None);
         };
-        // Noted first: whatever fails below, an abort gives it back.
-        self.deferred.received.push(inbound.clone());
-        let key = inbound.client;
-        let row = match self.row(machine, &key) {
-            Some(row) => {
-                self.settle(memory, machine, key)?;
-                row
+        match self.row_for(memory, machine, &inbound.client) {
+            Ok(row) => {
+                self.deferred.received.push(Received {
+                    inbound: inbound.clone(),
+                    row,
+                    answered: false,
+                });
+                Ok(Some(inbound))
             }
-            None => {
-                let client = machine
-                    .client(&key)
-                    .ok_or(Error::NotReceived(inbound.id()))?;
-                let (stream, low) = (client.stream, client.low);
-                let address = client.address;
-                let row = tables::add_client(memory, self.root, key, (stream, low), address)?;
-                self.deferred.rows.push((key, row));
-                self.deferred
-                    .settlements
-                    .push(crate::machine::commit::Settlement {
-                        key,
-                        row,
-                        low,
-                        stream,
-                        address,
-                        seqs: 0..0,
-                    });
-                row
+            Err(error) => {
+                machine.give_back(inbound);
+                Err(error)
             }
-        };
-        tables::receive_request(memory, row, machine.window, inbound.seq)?;
-        Ok(Some(inbound))
+        }
+    }
+
+    /// The row of a client of which a request is received, with room for it.
+    fn row_for(
+        &mut self,
+        memory: &mut impl Memory,
+        machine: &Machine,
+        key: &ClientKey,
+    ) -> Result<Ptr<ClientRow>, Error> {
+        let client = machine.client(key).expect("it has just sent the request");
+        match (client.row, self.added_row(key)) {
+            (Some(row), None) => {
+                self.settle(memory, machine.window, client)?;
+                Ok(row)
+            }
+            (_, Some(row)) => Ok(row),
+            (None, None) => self.add_client(memory, client, *key),
+        }
+    }
+
+    /// A client of which no request was received before.
+    #[cold]
+    fn add_client(
+        &mut self,
+        memory: &mut impl Memory,
+        client: &Client,
+        key: ClientKey,
+    ) -> Result<Ptr<ClientRow>, Error> {
+        let (stream, low, address) = (client.stream, client.low, client.address);
+        let row = tables::add_client(memory, self.root, key, (stream, low), address)?;
+        self.deferred.rows.push((key, row));
+        self.deferred.settlements.push(Settlement {
+            key,
+            row,
+            low,
+            stream,
+            address,
+            floor_only: false,
+            seqs: 0..0,
+        });
+        Ok(row)
+    }
+
+    /// The request of this name that the open transaction has received.
+    fn received(&mut self, id: &RequestId) -> Option<&mut Received> {
+        let mut received = self.deferred.received.iter_mut();
+        received.find(|one| one.inbound.seq == id.seq && one.inbound.id() == *id)
     }
 
     /// Whether the request was received, here or by an earlier commit, and is not answered.
     pub fn check_received(&self, machine: &Machine, id: &RequestId) -> Result<(), Error> {
         let key = (NodeId(id.node), id.link as u32);
-        let here = self
-            .deferred
-            .received
-            .iter()
-            .any(|inbound| inbound.id() == *id);
+        let here = self.deferred.received.iter();
+        let here = here.filter(|one| one.inbound.id() == *id).count() > 0;
         let answered = self.deferred.responded.iter();
         let answered = answered.filter(|w| (w.key, w.seq) == (key, id.seq)).count() > 0;
         match (here || machine.received_client(id).is_some()) && !answered {
@@ -292,10 +320,22 @@ impl Exchange {
         message: &[u8],
     ) -> Result<(), Error> {
         limit(message.len(), machine.settings.message_limit)?;
-        self.check_received(machine, id)?;
         let key = (NodeId(id.node), id.link as u32);
-        let row = self.row(machine, &key).ok_or(Error::NotReceived(*id))?;
+        let here = self.received(id).and_then(|one| match one.answered {
+            false => Some(one.row),
+            true => None,
+        });
+        let row = match here {
+            Some(row) => row,
+            None => {
+                self.check_received(machine, id)?;
+                self.row(machine, &key).ok_or(Error::NotReceived(*id))?
+            }
+        };
         let at = tables::send_response(memory, row, machine.window, id.seq, message)?;
+        if let Some(received) = self.received(id) {
+            received.answered = true;
+        }
         let written = Written {
             key,
             seq: id.seq,
@@ -310,32 +350,41 @@ impl Exchange {
     }
 
     fn row(&self, machine: &Machine, key: &ClientKey) -> Option<Ptr<ClientRow>> {
-        let added = self.deferred.rows.iter().find(|(added, _)| added == key);
-        match added {
-            Some((_, row)) => Some(*row),
-            None => machine.client(key)?.row,
-        }
+        self.added_row(key).or_else(|| machine.client(key)?.row)
+    }
+
+    /// Of a client that is new.
+    fn added_row(&self, key: &ClientKey) -> Option<Ptr<ClientRow>> {
+        let mut added = self.deferred.rows.iter();
+        Some(added.find(|(added, _)| added == key)?.1)
     }
 
     /// Writes what a client has settled, so that its slots are free for what comes.
     fn settle(
         &mut self,
         memory: &mut impl Memory,
-        machine: &Machine,
-        key: ClientKey,
+        window: u32,
+        client: &Client,
     ) -> Result<(), Error> {
         // Once in a transaction is enough: what comes meanwhile is written by the next one.
-        if self.deferred.settlements.iter().any(|done| done.key == key) {
+        let mut settled = self.deferred.settlements.iter();
+        if settled.any(|done| done.key == client.key) {
             return Ok(());
         }
-        let Some(settlement) = machine.settlement(key, &mut self.deferred.settled_seqs) else {
+        let Some(settlement) = client.settlement(&mut self.deferred.settled_seqs) else {
             return Ok(());
         };
+        let (row, low) = (settlement.row, settlement.low);
         for &(seq, below_floor) in &self.deferred.settled_seqs[settlement.seqs.clone()] {
-            tables::settle_response(memory, settlement.row, machine.window, seq, below_floor)?;
+            tables::settle_response(memory, row, window, seq, below_floor)?;
         }
-        let head = (settlement.stream, settlement.low);
-        tables::set_client(memory, settlement.row, head, settlement.address)?;
+        match settlement.floor_only {
+            true => tables::set_floor(memory, row, low)?,
+            false => {
+                let head = (settlement.stream, low);
+                tables::set_client(memory, row, head, settlement.address)?;
+            }
+        }
         self.deferred.settlements.push(settlement);
         Ok(())
     }
@@ -366,10 +415,21 @@ impl Exchange {
             machine.looked_for_idle(now);
             self.forget_idle(memory, machine, now)?;
         }
+        // Answered ones are in their slots already.
+        for index in 0..self.deferred.received.len() {
+            let received = &self.deferred.received[index];
+            if !received.answered {
+                let (row, seq) = (received.row, received.inbound.seq);
+                tables::receive_request(memory, row, machine.window, seq)?;
+            }
+        }
         self.keys.clear();
         machine.take_unsettled(SETTLE_AT_ONCE, &mut self.keys);
         for index in 0..self.keys.len() {
-            if let Err(error) = self.settle(memory, machine, self.keys[index]) {
+            let Some(client) = machine.client(&self.keys[index]) else {
+                continue;
+            };
+            if let Err(error) = self.settle(memory, machine.window, client) {
                 machine.still_unsettled(&self.keys[index..]);
                 return Err(error);
             }
@@ -400,7 +460,7 @@ impl Exchange {
                 .deferred
                 .received
                 .iter()
-                .any(|inbound| inbound.client == *key);
+                .any(|received| received.inbound.client == *key);
             let settled = self
                 .deferred
                 .settlements

@@ -67,21 +67,25 @@ impl Landing {
     fn keep(&mut self) -> Arc<Vec<u8>> {
         let (_, payload) = split(&self.buffer[..self.len]);
         let room = payload.len().max(LEAST);
+        let fits = |vector: &Arc<Vec<u8>>| (room..=2 * room).contains(&vector.capacity());
         // The same one each time, if the program drops each before it asks for the next.
-        let index = (0..KEPT).find(|&index| {
-            let free = Arc::get_mut(&mut self.kept[index]);
-            free.is_some_and(|free| (room..=2 * room).contains(&free.capacity()))
-        });
-        let index = index.unwrap_or_else(|| {
-            let index = self.next;
-            self.next = (self.next + 1) % KEPT;
-            self.kept[index] = Arc::new(Vec::with_capacity(room));
-            index
-        });
-        let vector = Arc::get_mut(&mut self.kept[index]).expect("nobody else has it");
-        vector.clear();
+        for kept in &mut self.kept {
+            // To be sure that nobody else has it costs more than to guess.
+            if Arc::strong_count(kept) == 1
+                && fits(kept)
+                && let Some(vector) = Arc::get_mut(kept)
+            {
+                vector.clear();
+                vector.extend_from_slice(payload);
+                return kept.clone();
+            }
+        }
+        let mut vector = Vec::with_capacity(room);
         vector.extend_from_slice(payload);
-        self.kept[index].clone()
+        let kept = &mut self.kept[self.next];
+        self.next = (self.next + 1) % KEPT;
+        *kept = Arc::new(vector);
+        kept.clone()
     }
 }
 

@@ -73,6 +73,8 @@
 //! ```
 #![deny(unsafe_code)]
 
+#[allow(unsafe_code)]
+mod clock;
 mod error;
 pub mod exchange;
 pub mod fragment;

@@ -485,6 +485,17 @@ persistent! {
     struct ClientHead { stream: u64, floor: u64, address: Address }
 }
 
+/// The usual case: nothing else has changed.
+#[inline]
+pub fn set_floor(
+    memory: &mut impl Memory,
+    at: Ptr<ClientRow>,
+    floor: u64,
+) -> Result<(), Error> {
+    let place = field::<ClientRow, u64>(at, std::mem::offset_of!(ClientRow, floor));
+    memory.set(place, floor)
+}
+
 #[inline]
 pub fn set_client(
     memory: &mut impl Memory,

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use rio_core::At;
 use vista::Ptr;
 
+use super::commit::Settlement;
 use super::seqs::Seqs;
 use super::timer::{Nanos, Timer, nanos};
 use super::{Body, ClientKey, Context, Port, Send};
@@ -23,7 +24,7 @@ use crate::{NodeId, Plant};
 
 #[derive(Clone)]
 pub struct Client {
-    key: ClientKey,
+    pub key: ClientKey,
     /// None before a request of it was received.
     pub row: Option<Ptr<ClientRow>>,
     pub stream: u64,
@@ -357,10 +358,26 @@ impl Client {
         }
     }
 
+    /// What the next commit should write of it, if anything; which requests, is added.
+    pub fn settlement(&self, seqs: &mut Vec<(u64, bool)>) -> Option<Settlement> {
+        let row = self.row.filter(|_| self.lags())?;
+        let first = seqs.len();
+        seqs.extend(self.settled());
+        Some(Settlement {
+            key: self.key,
+            row,
+            low: self.low,
+            stream: self.stream,
+            address: self.address,
+            floor_only: (self.stream, self.address) == (self.row_stream, self.row_address),
+            seqs: first..seqs.len(),
+        })
+    }
+
     /// The tables say now what the client had said.
-    pub fn written(&mut self, low: u64, stream: u64, address: SocketAddr, seqs: &[(u64, bool)]) {
-        self.floor = self.floor.max(low);
-        (self.row_stream, self.row_address) = (stream, address);
+    pub fn written(&mut self, done: &Settlement, seqs: &[(u64, bool)]) {
+        self.floor = self.floor.max(done.low);
+        (self.row_stream, self.row_address) = (done.stream, done.address);
         for &(seq, below_floor) in seqs {
             match below_floor {
                 true => drop(self.slots.remove(seq)),
