@@ -6,7 +6,6 @@
 //! Rust interface, the C interface and the simulator are three callers of this file.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use vista::Ptr;
 
@@ -15,6 +14,7 @@ use crate::machine::commit::{Deferred, Received, Settlement, Written};
 use crate::machine::timer::Nanos;
 use crate::machine::{ClientKey, Inbound, Machine, Send};
 use crate::memory::Memory;
+use crate::message::Message;
 use crate::tables::{self, ClientRow, LinkRow, Root};
 use crate::{Error, NodeId, RequestId};
 
@@ -31,7 +31,7 @@ pub struct Exchange {
 
 /// What [`Exchange::receive_response`] found.
 pub enum Answer {
-    Response(Arc<Vec<u8>>),
+    Response(Message),
     NotYet,
 }
 

@@ -18,6 +18,7 @@ use vista::{Backend, Segment, SegmentOptions, Store};
 use crate::exchange::{Answer, Exchange};
 use crate::machine::{Counters, Inbound};
 use crate::memory::InTransaction;
+use crate::message::Message;
 use crate::net::{self, Net};
 use crate::stored::Stored;
 use crate::tables;
@@ -47,7 +48,7 @@ pub struct Awaited(RequestId);
 pub struct Request {
     id: RequestId,
     /// None if it was taken, or came with an earlier transaction.
-    body: Option<Arc<Vec<u8>>>,
+    body: Option<Message>,
 }
 
 /// What [`Grams::select`] found.
@@ -281,7 +282,7 @@ impl<B: Backend> Transaction<'_, B> {
         &mut self,
         awaited: &Awaited,
         timeout: Duration,
-    ) -> Result<Option<Arc<Vec<u8>>>, Error> {
+    ) -> Result<Option<Message>, Error> {
         self.receive_answer(&awaited.0, timeout)
     }
 
@@ -289,7 +290,7 @@ impl<B: Backend> Transaction<'_, B> {
         &mut self,
         id: &RequestId,
         timeout: Duration,
-    ) -> Result<Option<Arc<Vec<u8>>>, Error> {
+    ) -> Result<Option<Message>, Error> {
         let (exchange, tx, segment) = (&mut *self.exchange, &mut self.tx, self.segment);
         let found = self.net.wait(timeout, |machine| {
             let mut memory = memory(tx, segment);
@@ -461,11 +462,11 @@ impl Request {
 
     /// What the client has sent; empty for one that an earlier transaction has received.
     pub fn body(&self) -> &[u8] {
-        self.body.as_deref().map_or(&[], Vec::as_slice)
+        self.body.as_deref().unwrap_or(&[])
     }
 
     /// The same, to be kept while the request is answered.
-    pub fn take_body(&mut self) -> Arc<Vec<u8>> {
+    pub fn take_body(&mut self) -> Message {
         self.body.take().unwrap_or_default()
     }
 }

@@ -85,6 +85,7 @@ pub mod landing;
 pub mod machine;
 #[allow(unsafe_code)]
 pub mod memory;
+mod message;
 pub mod net;
 pub mod packet;
 mod plant;
@@ -101,6 +102,7 @@ pub mod tables;
 pub use error::Error;
 pub use grams::{Awaited, Grams, Peer, Ready, Request, Transaction, Waiter};
 pub use id::{NodeId, RequestId};
+pub use message::Message;
 pub use packet::Key;
 #[doc(hidden)]
 pub use plant::Plant;

@@ -231,12 +231,12 @@ impl Net {
         let mut landing = shared.landing.take().unwrap_or_default();
         shared.reading = true;
         drop(shared);
-        let received = self.main.receive(&mut landing.buffer, left);
+        let received = self.main.receive(landing.buffer(), left);
         let now = self.now();
         let mut shared = self.lock();
         self.with_locked(&mut shared, now, |machine, now, out| {
             if let Ok(Some((len, from))) = received {
-                landing.len = len;
+                landing.landed(len);
                 let _ = machine.landed(now, from, Port::Main, &mut landing, out);
             }
             if due <= now {

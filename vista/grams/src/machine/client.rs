@@ -7,7 +7,6 @@
 //! harmless.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use rio_core::At;
 use vista::Ptr;
@@ -18,6 +17,7 @@ use super::timer::{Nanos, Timer, nanos};
 use super::{Body, ClientKey, Context, Port, Send};
 use crate::fragment::{Added, Assembly, Outgoing};
 use crate::landing::Payload;
+use crate::message::Message;
 use crate::packet::{Have, Header, Kind, RESENT, Welcome};
 use crate::tables::{self, ClientRow, Slot};
 use crate::{NodeId, Plant};
@@ -188,7 +188,7 @@ impl Client {
         payload: Payload<'_>,
         room: bool,
         cx: &mut Context<'_>,
-    ) -> Option<Arc<Vec<u8>>> {
+    ) -> Option<Message> {
         self.heard = cx.now;
         self.greet = false;
         self.address = from;
@@ -222,7 +222,7 @@ impl Client {
         payload: Payload<'_>,
         room: bool,
         cx: &mut Context<'_>,
-    ) -> Option<Arc<Vec<u8>>> {
+    ) -> Option<Message> {
         let seq = header.seq;
         let plant = cx.settings.plant;
         let late = seq < self.low || is_done(seq, self.low, self.done);
@@ -285,7 +285,7 @@ impl Client {
         payload: Payload<'_>,
         room: bool,
         cx: &mut Context<'_>,
-    ) -> Option<Arc<Vec<u8>>> {
+    ) -> Option<Message> {
         let seq = header.seq;
         let Some(Served::Arriving(assembly)) = self.slots.get_mut(seq) else {
             return None;
@@ -303,7 +303,7 @@ impl Client {
             }
             self.slots.insert(seq, Served::Arrived);
             return match served {
-                Some(Served::Arriving(assembly)) => Some(Arc::new(assembly.into_bytes())),
+                Some(Served::Arriving(assembly)) => Some(assembly.into_bytes().into()),
                 _ => None,
             };
         }

@@ -21,11 +21,11 @@ pub mod timer;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use rio_core::At;
 
 use crate::landing::{Landing, Payload};
+use crate::message::Message;
 use crate::packet::{self, Header, Kind, Rejected};
 use crate::settings::Settings;
 use crate::tables::{self, Loaded};
@@ -73,7 +73,7 @@ pub type ClientKey = (NodeId, u32);
 pub struct Inbound {
     pub client: ClientKey,
     pub seq: u64,
-    pub bytes: Arc<Vec<u8>>,
+    pub bytes: Message,
 }
 
 impl Inbound {
