@@ -11,6 +11,7 @@ use vista::Ptr;
 
 use crate::machine::client::Client;
 use crate::machine::commit::{Deferred, Received, Settlement, Written};
+use crate::machine::link::Link;
 use crate::machine::timer::Nanos;
 use crate::machine::{ClientKey, Inbound, Machine, Send};
 use crate::memory::Memory;
@@ -27,6 +28,11 @@ pub struct Exchange {
     deferred: Deferred,
     /// Clients about which the commit under way writes.
     keys: Vec<ClientKey>,
+    /// What the last commit has sent, if none since has settled any request: so these are unsettled.
+    fresh: Vec<RequestId>,
+    /// The machine's, for answering without it.
+    window: u32,
+    message_limit: usize,
 }
 
 /// What [`Exchange::receive_response`] found.
@@ -41,6 +47,9 @@ impl Exchange {
             root,
             deferred: Deferred::default(),
             keys: Vec::new(),
+            fresh: Vec::new(),
+            window: 0,
+            message_limit: 0,
         }
     }
 
@@ -109,38 +118,30 @@ impl Exchange {
         message: &[u8],
     ) -> Result<RequestId, Error> {
         limit(message.len(), machine.settings.message_limit)?;
-        let added = self
-            .deferred
-            .links
-            .iter()
-            .find(|(number, _, _)| *number == link);
-        let (row, unsettled, address, window) = match (machine.link(link), added) {
-            (Some(known), _) if known.replaced.is_some() => {
+        let known = machine.link(link);
+        let (row, address, window) = match known {
+            Some(known) if known.replaced.is_some() => {
                 return Err(Error::ServerReplaced {
                     server: known.address,
                 });
             }
-            (Some(known), _) => (known.row, known.unsettled(), known.address, known.window),
-            (None, Some((_, at, row))) => (*at, 0, row.address.into(), u32::MAX),
-            (None, None) => return Err(Error::NoSuchPeer(link)),
+            Some(known) => (known.row, known.address, known.window),
+            None => {
+                let mut added = self.deferred.links.iter();
+                let added = added.find(|(number, _, _)| *number == link);
+                let (_, at, row) = added.ok_or(Error::NoSuchPeer(link))?;
+                (*at, row.address.into(), u32::MAX)
+            }
         };
         if self.deferred.closed.contains(&link) {
             return Err(Error::NoSuchPeer(link));
         }
         let window = window.min(machine.window);
-        let sends = self
-            .deferred
-            .sent
-            .iter()
-            .filter(|sent| sent.key == link)
-            .count();
-        // What this transaction has settled counts as well: an abort brings it back.
-        let first = machine
-            .link(link)
-            .and_then(|link| link.unsettled_seqs().next());
-        let next = machine.link(link).map_or(1, |link| link.next_seq) + sends as u64;
-        let reach = first.map_or(0, |first| next - first);
-        if unsettled + sends >= window as usize || reach >= u64::from(window) {
+        let sent = self.deferred.sent.iter().filter(|sent| sent.key == link);
+        // All from the first that is unsettled on. What this transaction has settled counts as well:
+        // an abort brings it back.
+        let reach = sent.count() as u64 + known.map_or(0, Link::reach);
+        if reach >= u64::from(window) {
             return Err(Error::WindowFull {
                 server: address,
                 window,
@@ -173,9 +174,17 @@ impl Exchange {
         (now, out): (Nanos, &mut Vec<Send>),
         id: &RequestId,
     ) -> Result<Answer, Error> {
-        self.check_unsettled(machine, id)?;
         let number = id.link as u32;
-        let link = machine.link(number).ok_or(Error::NoSuchRequest(*id))?;
+        let link = machine.link(number);
+        let known = link.filter(|link| {
+            NodeId(id.node) == machine.node()
+                && link.is_unsettled(id.seq)
+                && !self.deferred.settled.contains(&(number, id.seq))
+        });
+        let Some(link) = known else {
+            self.check_unsettled(machine, id)?;
+            return Err(Error::NoSuchRequest(*id));
+        };
         let Some(bytes) = link.answer(id.seq) else {
             return match link.replaced {
                 Some(_) => Err(Error::ServerReplaced {
@@ -236,6 +245,8 @@ impl Exchange {
         };
         match self.row_for(memory, machine, &inbound.client) {
             Ok(row) => {
+                self.window = machine.window;
+                self.message_limit = machine.settings.message_limit;
                 self.deferred.received.push(Received {
                     inbound: inbound.clone(),
                     row,
@@ -291,12 +302,6 @@ impl Exchange {
         Ok(row)
     }
 
-    /// The request of this name that the open transaction has received.
-    fn received(&mut self, id: &RequestId) -> Option<&mut Received> {
-        let mut received = self.deferred.received.iter_mut();
-        received.find(|one| one.inbound.seq == id.seq && one.inbound.id() == *id)
-    }
-
     /// Whether the request was received, here or by an earlier commit, and is not answered.
     pub fn check_received(&self, machine: &Machine, id: &RequestId) -> Result<(), Error> {
         let key = (NodeId(id.node), id.link as u32);
@@ -319,34 +324,57 @@ impl Exchange {
         id: &RequestId,
         message: &[u8],
     ) -> Result<(), Error> {
-        limit(message.len(), machine.settings.message_limit)?;
-        let key = (NodeId(id.node), id.link as u32);
-        let here = self.received(id).and_then(|one| match one.answered {
-            false => Some(one.row),
-            true => None,
-        });
-        let row = match here {
-            Some(row) => row,
+        let written = match self.answer_here(memory, id, message) {
+            Some(written) => written?,
             None => {
+                limit(message.len(), machine.settings.message_limit)?;
                 self.check_received(machine, id)?;
-                self.row(machine, &key).ok_or(Error::NotReceived(*id))?
+                let key = (NodeId(id.node), id.link as u32);
+                let row = self.row(machine, &key).ok_or(Error::NotReceived(*id))?;
+                self.respond(memory, (key, row, machine.window), id.seq, message)?
             }
         };
-        let at = tables::send_response(memory, row, machine.window, id.seq, message)?;
-        if let Some(received) = self.received(id) {
-            received.answered = true;
-        }
-        let written = Written {
-            key,
-            seq: id.seq,
-            at,
-            len: message.len() as u32,
-        };
-        self.deferred.responded.push(written);
         if machine.settings.plant.is_some() {
             machine.leaves_early(now, None, Some(written), out);
         }
         Ok(())
+    }
+
+    /// The same, if the open transaction has received the request: that takes no machine.
+    #[inline]
+    pub fn answer_here(
+        &mut self,
+        memory: &mut impl Memory,
+        id: &RequestId,
+        message: &[u8],
+    ) -> Option<Result<Written<ClientKey>, Error>> {
+        let mut received = self.deferred.received.iter();
+        let is_it = |one: &Received| one.inbound.seq == id.seq && one.inbound.id() == *id;
+        let index = received.position(is_it)?;
+        let (row, key) = match &self.deferred.received[index] {
+            Received { answered: true, .. } => return None,
+            Received { row, inbound, .. } => (*row, inbound.client),
+        };
+        let to = (key, row, self.window);
+        let written = limit(message.len(), self.message_limit)
+            .and_then(|()| self.respond(memory, to, id.seq, message));
+        self.deferred.received[index].answered = written.is_ok();
+        Some(written)
+    }
+
+    #[inline]
+    fn respond(
+        &mut self,
+        memory: &mut impl Memory,
+        (key, row, window): (ClientKey, Ptr<ClientRow>, u32),
+        seq: u64,
+        message: &[u8],
+    ) -> Result<Written<ClientKey>, Error> {
+        let at = tables::send_response(memory, row, window, seq, message)?;
+        let len = message.len() as u32;
+        let written = Written { key, seq, at, len };
+        self.deferred.responded.push(written);
+        Ok(written)
     }
 
     fn row(&self, machine: &Machine, key: &ClientKey) -> Option<Ptr<ClientRow>> {
@@ -477,7 +505,27 @@ impl Exchange {
         Ok(idle.len())
     }
 
+    /// Whether the request was sent by the last commit, and so may be waited for.
+    pub fn is_fresh(&self, id: &RequestId) -> bool {
+        self.fresh.contains(id)
+    }
+
     pub fn committed(&mut self, machine: &mut Machine, now: Nanos, out: &mut Vec<Send>) {
+        let Deferred {
+            sent,
+            settled,
+            closed,
+            ..
+        } = &self.deferred;
+        if !(sent.is_empty() && settled.is_empty() && closed.is_empty()) {
+            self.fresh.clear();
+            let node = machine.node().0;
+            self.fresh.extend(sent.iter().map(|sent| RequestId {
+                node,
+                link: sent.key.into(),
+                seq: sent.seq,
+            }));
+        }
         machine.committed(now, &mut self.deferred, out);
     }
 

@@ -155,6 +155,9 @@ impl<B: Backend> Grams<B> {
     /// # Errors
     /// [`Error::NoSuchRequest`]: its answer was received, or it was never committed.
     pub fn awaited(&self, id: RequestId) -> Result<Awaited, Error> {
+        if self.exchange.is_fresh(&id) {
+            return Ok(Awaited(id));
+        }
         let shared = self.net.lock();
         self.exchange.check_unsettled(&shared.machine, &id)?;
         Ok(Awaited(id))
@@ -336,8 +339,11 @@ impl<B: Backend> Transaction<'_, B> {
     /// Sends the response to a request when the transaction commits.
     #[inline]
     pub fn send_response(&mut self, request: Request, message: &[u8]) -> Result<(), Error> {
-        let mut shared = self.net.lock();
         let mut memory = memory(&mut self.tx, self.segment);
+        if let Some(done) = self.exchange.answer_here(&mut memory, &request.id, message) {
+            return done.map(drop);
+        }
+        let mut shared = self.net.lock();
         let early = (0, &mut Vec::new());
         let (exchange, machine) = (&mut *self.exchange, &mut shared.machine);
         exchange.send_response(&mut memory, machine, early, &request.id, message)

@@ -78,7 +78,8 @@ fn sum_by<S: State>(
     if !rows.is_empty() {
         let mut lanes: [S; LANES] = std::array::from_fn(|lane| constant(2 * lane as u64));
         add_rows(&mut lanes, rows);
-        let [a, b, c, d, e, f, g, h] = lanes.map(|lane| lane.round(chain).round(chain).round(chain));
+        let [a, b, c, d, e, f, g, h] =
+            lanes.map(|lane| lane.round(chain).round(chain).round(chain));
         let (low, high) = (a.plus(b).plus(c.plus(d)), e.plus(f).plus(g.plus(h)));
         chain = chain.plus(low.plus(high));
     }
@@ -254,7 +255,9 @@ mod table {
         }
 
         fn plus(self, other: State) -> State {
-            State(std::array::from_fn(|column| self.0[column] ^ other.0[column]))
+            State(std::array::from_fn(|column| {
+                self.0[column] ^ other.0[column]
+            }))
         }
 
         fn low(self) -> u64 {
@@ -317,7 +320,9 @@ mod tests {
 
     #[test]
     fn every_bit_the_length_and_the_head_count() {
-        for len in [0, 1, 7, 15, 16, 17, 64, 65, 127, 128, 129, 255, 256, 300, 1000] {
+        for len in [
+            0, 1, 7, 15, 16, 17, 64, 65, 127, 128, 129, 255, 256, 300, 1000,
+        ] {
             let mut bytes = bytes(len);
             let whole = sum(&HEAD, &bytes);
             for bit in 0..64 * HEAD_WORDS {
@@ -418,7 +423,11 @@ mod tests {
             #[cfg(target_arch = "x86_64")]
             if std::arch::is_x86_feature_detected!("aes") {
                 // SAFETY: this processor has the instruction.
-                assert_eq!(unsafe { instruction::sum(&HEAD, &bytes) }, plain, "{len} bytes");
+                assert_eq!(
+                    unsafe { instruction::sum(&HEAD, &bytes) },
+                    plain,
+                    "{len} bytes"
+                );
             }
         }
         // Written down: another sum is another version of the packet.

@@ -487,11 +487,7 @@ persistent! {
 
 /// The usual case: nothing else has changed.
 #[inline]
-pub fn set_floor(
-    memory: &mut impl Memory,
-    at: Ptr<ClientRow>,
-    floor: u64,
-) -> Result<(), Error> {
+pub fn set_floor(memory: &mut impl Memory, at: Ptr<ClientRow>, floor: u64) -> Result<(), Error> {
     let place = field::<ClientRow, u64>(at, std::mem::offset_of!(ClientRow, floor));
     memory.set(place, floor)
 }

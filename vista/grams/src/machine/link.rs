@@ -105,6 +105,11 @@ impl Link {
         self.pending.len()
     }
 
+    /// Numbers from the first that is unsettled to the next that will be used.
+    pub fn reach(&self) -> u64 {
+        self.next_seq - self.low()
+    }
+
     pub fn is_unsettled(&self, seq: u64) -> bool {
         self.pending.contains(seq)
     }

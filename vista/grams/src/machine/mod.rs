@@ -502,9 +502,7 @@ impl Machine {
         self.links.values().for_each(|link| link.digest(hasher));
         let mut clients: Vec<_> = self.clients.iter().collect();
         clients.sort_unstable_by_key(|(key, _)| **key);
-        clients
-            .iter()
-            .for_each(|(_, client)| client.digest(hasher));
+        clients.iter().for_each(|(_, client)| client.digest(hasher));
         (&self.inbox, &self.unsettled).hash(hasher);
         self.grants.digest(hasher);
     }
