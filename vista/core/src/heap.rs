@@ -13,7 +13,7 @@ use crate::Fault;
 use crate::header::load;
 use crate::layout::{PLANE_WORDS, SPAN, SegmentInfo};
 use crate::log::{Kind, Log};
-use crate::sizes::{self, block_len, blocks_in_span, class_for};
+use crate::sizes::{self, block_at, block_len, blocks_in_span, class_for};
 
 /// State words of a span besides 0 (vacant) and a class: head of a large run, or a further part.
 const LARGE: u64 = 1 << 32;
@@ -365,12 +365,9 @@ fn decode(info: &SegmentInfo, at: At, arg: u64) -> Option<Block> {
         let fits = fits && span.checked_add(spans)? <= info.spans() && inside == 0;
         return fits.then_some(Large { span, spans });
     }
-    let class = usize::try_from(arg)
-        .ok()
-        .filter(|&class| block_len(class) > 0)?;
-    let bit = inside / block_len(class);
-    let fits = inside.is_multiple_of(block_len(class)) && bit < blocks_in_span(class);
-    (fits && span < info.spans()).then_some(Small { span, class, bit })
+    let class = usize::try_from(arg).ok()?;
+    let bit = block_at(class, inside)?;
+    (span < info.spans()).then_some(Small { span, class, bit })
 }
 
 /// How many spans the walk goes on by: a large run is one step.

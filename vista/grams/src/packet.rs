@@ -310,7 +310,8 @@ impl Header {
         if piece == 0 || piece > PIECE_LIMIT {
             return Err(Rejected::Field("fragment length"));
         }
-        let whole_fragments = offset.is_multiple_of(piece) && offset <= message;
+        let begins = offset == 0 || offset.is_multiple_of(piece);
+        let whole_fragments = begins && offset <= message;
         if !whole_fragments || len != piece.min(message - offset) {
             return Err(Rejected::Field("offset"));
         }
@@ -567,6 +568,17 @@ mod tests {
         let mut datagram = whole.seal(b"hello", None).to_vec();
         datagram.extend_from_slice(b"hello");
         assert_eq!(Header::open(&datagram, None).unwrap().0, short());
+    }
+
+    #[test]
+    fn another_version_is_named_before_anything_is_summed() {
+        for version in [1, 2, VERSION + 1] {
+            let mut datagram = short().seal(b"hello", None).to_vec();
+            datagram.extend_from_slice(b"hello");
+            datagram[2] = version;
+            let refused = Err(Rejected::OtherVersion(version));
+            assert_eq!(Header::open(&datagram, None), refused);
+        }
     }
 
     #[test]
