@@ -50,7 +50,7 @@ pub fn block_at(class: usize, inside: usize) -> Option<usize> {
         _ => return None,
     };
     // Divides, without a division: both factors are so small that the error is below one part.
-    let block = (inside as u64 * per_len >> 32) as usize;
+    let block = ((inside as u64 * per_len) >> 32) as usize;
     (block * len == inside && block < blocks_in_span(class)).then_some(block)
 }
 

@@ -46,9 +46,10 @@ pub fn sum(head: &[u64; HEAD_WORDS], bytes: &[u8]) -> u64 {
         let is_wide = bytes.len() >= WIDE_FROM
             && std::arch::is_x86_feature_detected!("vaes")
             && std::arch::is_x86_feature_detected!("avx2");
-        // SAFETY: this processor has the instructions.
         return match is_wide {
+            // SAFETY: this processor has the instructions of all three.
             true => unsafe { instruction::wide_sum(head, bytes) },
+            // SAFETY: this processor has the instruction.
             false => unsafe { instruction::sum(head, bytes) },
         };
     }
@@ -423,11 +424,8 @@ mod tests {
             #[cfg(target_arch = "x86_64")]
             if std::arch::is_x86_feature_detected!("aes") {
                 // SAFETY: this processor has the instruction.
-                assert_eq!(
-                    unsafe { instruction::sum(&HEAD, &bytes) },
-                    plain,
-                    "{len} bytes"
-                );
+                let narrow = unsafe { instruction::sum(&HEAD, &bytes) };
+                assert_eq!(narrow, plain, "{len} bytes");
             }
         }
         // Written down: another sum is another version of the packet.
