@@ -1,7 +1,7 @@
 //! UDP as the driver needs it: two parts in one datagram, and receiving with or without waiting.
 //!
 //! `std` sends one slice, so a long message would be copied beside its header first; `sendmsg(2)`
-//! takes both from where they are, which costs the kernel as much as copying a kilobyte.
+//! takes both from where they are, which costs the kernel as much as copying two kilobytes.
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
@@ -17,7 +17,7 @@ use crate::machine::timer::Nanos;
 /// Room for what arrives while nobody looks; the kernel grants what it allows.
 static BUFFER: libc::c_int = 4 << 20;
 /// Up to this long header and message are copied together.
-const COPIED: usize = 1024;
+const COPIED: usize = 2048;
 
 pub struct Socket {
     socket: UdpSocket,
