@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 use std::str::FromStr;
 
-use rio_core::{At, Errno, Rio, Window};
+use rio_core::{At, Errno, Mapped, Rio, WINDOWS, Window};
 use rio_sim::{Backend, Disk, Error, Image, Place, Pmem, Tmpfs};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,64 +15,101 @@ pub enum Kind {
     Pmem,
 }
 
-pub enum AnyRio {
+/// The windows stand beside the backend: where one is, is asked several times for each store, and
+/// should not need to know whose it is.
+pub struct AnyRio {
+    windows: Mapped,
+    rio: Chosen,
+}
+
+enum Chosen {
     Tmpfs(Tmpfs),
     Disk(Disk),
     Pmem(Pmem),
 }
 
-impl AnyRio {
-    pub fn create_as(kind: Kind, image: Image) -> Result<AnyRio, Error> {
-        Ok(match kind {
-            Kind::Tmpfs => AnyRio::Tmpfs(Tmpfs::create(image)?),
-            Kind::Disk => AnyRio::Disk(Disk::create(image)?),
-            Kind::Pmem => AnyRio::Pmem(Pmem::create(image)?),
-        })
-    }
-
-    pub fn open_as(kind: Kind, image: Image) -> Result<AnyRio, Error> {
-        Ok(match kind {
-            // The redo log may hold what the files do not: an image on disk is never taken
-            // otherwise.
-            _ if Disk::is_disk(&image) => AnyRio::Disk(Disk::open(image)?),
-            Kind::Pmem => AnyRio::Pmem(Pmem::open(image)?),
-            Kind::Tmpfs | Kind::Disk => AnyRio::Tmpfs(Tmpfs::open(image)?),
-        })
-    }
-
-    pub fn kind(&self) -> Kind {
-        match self {
-            AnyRio::Tmpfs(_) => Kind::Tmpfs,
-            AnyRio::Disk(_) => Kind::Disk,
-            AnyRio::Pmem(_) => Kind::Pmem,
-        }
-    }
-}
-
 /// Passes a call on to whichever it is.
 macro_rules! each {
     ($self:ident, $rio:ident => $call:expr) => {
-        match $self {
-            AnyRio::Tmpfs($rio) => $call,
-            AnyRio::Disk($rio) => $call,
-            AnyRio::Pmem($rio) => $call,
+        match &$self.rio {
+            Chosen::Tmpfs($rio) => $call,
+            Chosen::Disk($rio) => $call,
+            Chosen::Pmem($rio) => $call,
+        }
+    };
+    (mut $self:ident, $rio:ident => $call:expr) => {
+        match &mut $self.rio {
+            Chosen::Tmpfs($rio) => $call,
+            Chosen::Disk($rio) => $call,
+            Chosen::Pmem($rio) => $call,
         }
     };
 }
 
-// SAFETY: each of the three is a Rio, and the choice never changes.
+impl AnyRio {
+    pub fn create_as(kind: Kind, image: Image) -> Result<AnyRio, Error> {
+        Ok(AnyRio::of(match kind {
+            Kind::Tmpfs => Chosen::Tmpfs(Tmpfs::create(image)?),
+            Kind::Disk => Chosen::Disk(Disk::create(image)?),
+            Kind::Pmem => Chosen::Pmem(Pmem::create(image)?),
+        }))
+    }
+
+    pub fn open_as(kind: Kind, image: Image) -> Result<AnyRio, Error> {
+        Ok(AnyRio::of(match kind {
+            // The redo log may hold what the files do not: an image on disk is never taken
+            // otherwise.
+            _ if Disk::is_disk(&image) => Chosen::Disk(Disk::open(image)?),
+            Kind::Pmem => Chosen::Pmem(Pmem::open(image)?),
+            Kind::Tmpfs | Kind::Disk => Chosen::Tmpfs(Tmpfs::open(image)?),
+        }))
+    }
+
+    fn of(rio: Chosen) -> AnyRio {
+        // SAFETY: no windows yet.
+        let windows = unsafe { Mapped::new([Window::NONE; WINDOWS]) };
+        let mut any = AnyRio { windows, rio };
+        (0..WINDOWS).for_each(|index| any.look_at_window(index));
+        any
+    }
+
+    /// Whatever was done to a window of the backend is seen from here on.
+    fn look_at_window(&mut self, index: usize) {
+        let window = each!(self, rio => rio.window(index));
+        // SAFETY: it is the backend's, whose windows are as a Rio's, and which lives as long.
+        unsafe { self.windows.set(index, window) }
+    }
+
+    /// Of an image on a disk that is only looked at: the commits that its redo log holds.
+    pub fn commits_in_log(&self) -> u64 {
+        match &self.rio {
+            Chosen::Disk(disk) => disk.commits_in_log(),
+            _ => 0,
+        }
+    }
+
+    pub fn kind(&self) -> Kind {
+        match self.rio {
+            Chosen::Tmpfs(_) => Kind::Tmpfs,
+            Chosen::Disk(_) => Kind::Disk,
+            Chosen::Pmem(_) => Kind::Pmem,
+        }
+    }
+}
+
+// SAFETY: each of the three is a Rio, the choice never changes, and the windows are its own.
 unsafe impl Rio for AnyRio {
-    #[inline]
+    #[inline(always)]
     fn window(&self, index: usize) -> Window {
-        each!(self, rio => rio.window(index))
+        self.windows.window(index)
     }
 
-    #[inline]
+    #[inline(always)]
     fn writes_back(&self) -> bool {
-        each!(self, rio => rio.writes_back())
+        !matches!(self.rio, Chosen::Tmpfs(_))
     }
 
-    #[inline]
+    #[inline(always)]
     fn order(&self, at: At, len: usize) {
         each!(self, rio => rio.order(at, len))
     }
@@ -98,15 +135,21 @@ impl Backend for AnyRio {
     }
 
     fn create_window(&mut self, index: usize, place: Place) -> Result<(), Error> {
-        each!(self, rio => rio.create_window(index, place))
+        let done = each!(mut self, rio => rio.create_window(index, place));
+        self.look_at_window(index);
+        done
     }
 
     fn map_window(&mut self, index: usize, place: Place) -> Result<(), Error> {
-        each!(self, rio => rio.map_window(index, place))
+        let done = each!(mut self, rio => rio.map_window(index, place));
+        self.look_at_window(index);
+        done
     }
 
     fn grow_window(&mut self, index: usize, len: usize) -> Result<(), Error> {
-        each!(self, rio => rio.grow_window(index, len))
+        let done = each!(mut self, rio => rio.grow_window(index, len));
+        self.look_at_window(index);
+        done
     }
 
     fn protect(&self, at: At, len: usize, writable: bool) -> Result<(), Error> {
@@ -118,7 +161,7 @@ impl Backend for AnyRio {
     }
 
     fn image_mut(&mut self) -> &mut Image {
-        each!(self, rio => rio.image_mut())
+        each!(mut self, rio => rio.image_mut())
     }
 
     fn path(&self) -> &Path {

@@ -56,14 +56,10 @@ fn report(path: &Path, rio: &AnyRio, summary: Summary) -> Report {
         }
     }
     let path = path.display().to_string();
-    let redo_commits = match rio {
-        AnyRio::Disk(disk) => disk.commits_in_log(),
-        _ => 0,
-    };
     Report {
         path,
         rio: rio.kind(),
-        redo_commits,
+        redo_commits: rio.commits_in_log(),
         summary,
         heaps,
     }

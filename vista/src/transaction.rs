@@ -54,8 +54,7 @@ impl<'s, B: Backend> Transaction<'s, B> {
     /// Saves the old value; what is stored through the reference is the transaction's.
     #[inline]
     pub fn get_mut<T: Persistent>(&mut self, ptr: Ptr<T>) -> Result<&mut T, Error> {
-        let place = self.place::<T>(ptr.at(), 1)?;
-        self.save(ptr.at(), size_of::<T>())?;
+        let place = self.save::<T>(ptr.at(), 1)?;
         // SAFETY: as in `get`, and `&mut self` makes it the only reference.
         Ok(unsafe { &mut *place.cast() })
     }
@@ -79,8 +78,7 @@ impl<'s, B: Backend> Transaction<'s, B> {
         ptr: Ptr<T>,
         count: usize,
     ) -> Result<&mut [T], Error> {
-        let place = self.place::<T>(ptr.at(), count)?;
-        self.save(ptr.at(), size_of::<T>() * count)?;
+        let place = self.save::<T>(ptr.at(), count)?;
         // SAFETY: as in `get_mut`, for each of the elements.
         Ok(unsafe { slice::from_raw_parts_mut(place.cast(), count) })
     }
@@ -129,13 +127,15 @@ impl<'s, B: Backend> Transaction<'s, B> {
         set.map_err(|fault| self.error(fault))
     }
 
+    /// Saves what lies there; a place that is not aligned is refused, and no harm was done.
     #[inline]
-    fn save(&mut self, at: At, len: usize) -> Result<(), Error> {
+    fn save<T>(&mut self, at: At, count: usize) -> Result<*mut u8, Error> {
+        let len = size_of::<T>().saturating_mul(count);
         // Opened first: an abort stores into whatever was logged.
         self.store.open_range(at, len)?;
         match self.store.core.set_range(at, len) {
-            Ok(_) => Ok(()),
-            Err(fault) => Err(self.error(fault)),
+            Ok(place) if place.addr().is_multiple_of(align_of::<T>()) => Ok(place),
+            saved => Err(self.misplaced(at, len, saved.err())),
         }
     }
 
@@ -144,13 +144,18 @@ impl<'s, B: Backend> Transaction<'s, B> {
         let len = size_of::<T>().saturating_mul(count);
         match self.store.core.resolve(at, len) {
             Ok(place) if place.addr().is_multiple_of(align_of::<T>()) => Ok(place),
-            Ok(_) => Err(self.error(Fault::Range {
-                at,
-                len,
-                window_len: 0,
-            })),
-            Err(fault) => Err(self.error(fault)),
+            resolved => Err(self.misplaced(at, len, resolved.err())),
         }
+    }
+
+    #[cold]
+    fn misplaced(&self, at: At, len: usize, fault: Option<Fault>) -> Error {
+        let unaligned = Fault::Range {
+            at,
+            len,
+            window_len: 0,
+        };
+        self.error(fault.unwrap_or(unaligned))
     }
 
     #[cold]

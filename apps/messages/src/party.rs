@@ -5,7 +5,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use vista::{AnyRio, Kind, Options, Persistent, Ptr, SegmentOptions, Store};
@@ -124,7 +123,7 @@ impl Step<'_> {
         awaited: &Awaited,
         timeout: Duration,
     ) -> Result<Option<Vec<u8>>, Error> {
-        let Some(bytes): Option<Arc<Vec<u8>>> = self.tx.receive_response(awaited, timeout)? else {
+        let Some(bytes) = self.tx.receive_response(awaited, timeout)? else {
             return Ok(None);
         };
         let (stamp, body) = Stamp::split(&bytes).ok_or_else(unknown)?;

@@ -13,7 +13,7 @@ use crate::Fault;
 use crate::header::load;
 use crate::layout::{PLANE_WORDS, SPAN, SegmentInfo};
 use crate::log::{Kind, Log};
-use crate::sizes::{self, block_len, blocks_in_span, class_for};
+use crate::sizes::{self, block_at, block_len, blocks_in_span, class_for};
 
 /// State words of a span besides 0 (vacant) and a class: head of a large run, or a further part.
 const LARGE: u64 = 1 << 32;
@@ -66,7 +66,9 @@ impl Heap {
             return Err(Fault::HeapFull { segment, size });
         };
         let at = At::new(segment, self.offset_of(&block));
-        if let Small { span, class, .. } = block {
+        if let Small { span, class, .. } = block
+            && self.class(rio, span) != class as u64
+        {
             // An empty span of any class is as good as a vacant one, so this needs no undo.
             self.set_class(rio, span, class as u64);
             rio.order(self.info.class_at(span), 8);
@@ -76,8 +78,8 @@ impl Heap {
         Ok(at)
     }
 
-    /// Dooms a block: it is free once the transaction commits.
-    pub fn free<R: Rio>(&mut self, rio: &R, log: &mut Log, at: At) -> Result<(), Fault> {
+    /// Dooms a block: it is free once the transaction commits. Returns what `finish_free` asks for.
+    pub fn free<R: Rio>(&mut self, rio: &R, log: &mut Log, at: At) -> Result<u64, Fault> {
         let unknown = Fault::NotAllocated { at };
         let offset = at
             .offset()
@@ -99,7 +101,7 @@ impl Heap {
         }
         log.push(rio, Kind::Free, at, arg, &[])?;
         self.doom(rio, &block, true);
-        Ok(())
+        Ok(arg)
     }
 
     /// Carries out a free at commit; the log still undoes it until the log is forgotten.
@@ -363,12 +365,9 @@ fn decode(info: &SegmentInfo, at: At, arg: u64) -> Option<Block> {
         let fits = fits && span.checked_add(spans)? <= info.spans() && inside == 0;
         return fits.then_some(Large { span, spans });
     }
-    let class = usize::try_from(arg)
-        .ok()
-        .filter(|&class| block_len(class) > 0)?;
-    let bit = inside / block_len(class);
-    let fits = inside.is_multiple_of(block_len(class)) && bit < blocks_in_span(class);
-    (fits && span < info.spans()).then_some(Small { span, class, bit })
+    let class = usize::try_from(arg).ok()?;
+    let bit = block_at(class, inside)?;
+    (span < info.spans()).then_some(Small { span, class, bit })
 }
 
 /// How many spans the walk goes on by: a large run is one step.

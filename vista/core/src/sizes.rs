@@ -36,15 +36,60 @@ pub fn block_len(class: usize) -> usize {
 
 #[inline]
 pub fn blocks_in_span(class: usize) -> usize {
-    match block_len(class) {
-        0 => 0,
-        len => SPAN / len,
+    match class {
+        1..COUNT => BLOCKS[class - 1] as usize,
+        _ => 0,
     }
 }
+
+/// Which block of a span of this class begins at this byte of it; none if no block does.
+#[inline]
+pub fn block_at(class: usize, inside: usize) -> Option<usize> {
+    let (len, per_len) = match class {
+        1..COUNT if inside < SPAN => (CLASSES[class - 1] as usize, PER_LEN[class - 1]),
+        _ => return None,
+    };
+    // Divides, without a division: both factors are so small that the error is below one part.
+    let block = ((inside as u64 * per_len) >> 32) as usize;
+    (block * len == inside && block < blocks_in_span(class)).then_some(block)
+}
+
+const BLOCKS: [u32; COUNT - 1] = {
+    let mut blocks = [0; COUNT - 1];
+    let mut index = 0;
+    while index < COUNT - 1 {
+        blocks[index] = SPAN as u32 / CLASSES[index];
+        index += 1;
+    }
+    blocks
+};
+
+/// 2^32 by the length, rounded up.
+const PER_LEN: [u64; COUNT - 1] = {
+    let mut parts = [0; COUNT - 1];
+    let mut index = 0;
+    while index < COUNT - 1 {
+        parts[index] = (1 << 32) / CLASSES[index] as u64 + 1;
+        index += 1;
+    }
+    parts
+};
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_block_begins_at_each_multiple_of_its_length_and_nowhere_else() {
+        for class in 0..=COUNT {
+            let len = block_len(class);
+            for inside in 0..SPAN + 100 {
+                let block = (len > 0 && inside % len == 0).then(|| inside / len);
+                let block = block.filter(|&block| (block + 1) * len <= SPAN);
+                assert_eq!(block_at(class, inside), block, "{inside} in class {class}");
+            }
+        }
+    }
 
     #[test]
     fn every_size_gets_the_smallest_class_that_holds_it() {

@@ -19,11 +19,19 @@ use crate::log::{self, Kind, Log, Record};
 pub struct Core<R: Rio> {
     rio: R,
     log: Log,
-    /// The log holds frees, which `end` has to carry out.
-    frees: bool,
+    frees: Frees,
     count: usize,
     heaps: [Heap; SEGMENTS],
 }
+
+/// What `end` has to carry out of frees. The log holds them all; the first few are kept beside it, so
+/// that most commits need not walk the log.
+struct Frees {
+    first: [(At, u64); FIRST_FREES],
+    count: usize,
+}
+
+const FIRST_FREES: usize = 8;
 
 /// The bytes of window 0 of an image without segments.
 pub const fn meta_len(geometry: &Geometry) -> usize {
@@ -78,7 +86,10 @@ impl<R: Rio> Core<R> {
         let mut core = Core {
             rio,
             log: Log::new(found.log_len, found.tail),
-            frees: false,
+            frees: Frees {
+                first: [(At::NOWHERE, 0); FIRST_FREES],
+                count: 0,
+            },
             count: found.table.segments as usize,
             heaps: found.table.rows.map(Heap::new),
         };
@@ -168,8 +179,12 @@ impl<R: Rio> Core<R> {
     #[inline(always)]
     pub fn end(&mut self) -> Result<(), Fault> {
         self.must_be_open()?;
-        if self.frees || self.rio.writes_back() {
+        if self.frees.count > FIRST_FREES || self.rio.writes_back() {
             self.collect()?;
+        } else {
+            for &(at, arg) in &self.frees.first[..self.frees.count] {
+                self.heaps[at.window() - 1].finish_free(&self.rio, at, arg);
+            }
         }
         self.rio.seal().map_err(|cause| Fault::Seal { cause })?;
         self.forget();
@@ -191,8 +206,12 @@ impl<R: Rio> Core<R> {
     pub fn free(&mut self, at: At) -> Result<(), Fault> {
         self.must_be_open()?;
         self.heap_of(at.window())?;
-        self.frees = true;
-        self.heaps[at.window() - 1].free(&self.rio, &mut self.log, at)
+        let arg = self.heaps[at.window() - 1].free(&self.rio, &mut self.log, at)?;
+        if let Some(first) = self.frees.first.get_mut(self.frees.count) {
+            *first = (at, arg);
+        }
+        self.frees.count += 1;
+        Ok(())
     }
 
     /// Visits every allocated block of a segment's heap with its place and length.
@@ -326,9 +345,7 @@ impl<R: Rio> Core<R> {
     #[inline(always)]
     fn forget(&mut self) {
         self.log.close(&self.rio);
-        if self.frees {
-            self.frees = false;
-        }
+        self.frees.count = 0;
     }
 
     /// Writes the table that is not in force, then switches by one store: no undo is needed, which

@@ -6,14 +6,16 @@
 //! Rust interface, the C interface and the simulator are three callers of this file.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use vista::Ptr;
 
-use crate::machine::commit::{Deferred, Written};
+use crate::machine::client::Client;
+use crate::machine::commit::{Deferred, Received, Settlement, Written};
+use crate::machine::link::Link;
 use crate::machine::timer::Nanos;
 use crate::machine::{ClientKey, Inbound, Machine, Send};
 use crate::memory::Memory;
+use crate::message::Message;
 use crate::tables::{self, ClientRow, LinkRow, Root};
 use crate::{Error, NodeId, RequestId};
 
@@ -26,11 +28,16 @@ pub struct Exchange {
     deferred: Deferred,
     /// Clients about which the commit under way writes.
     keys: Vec<ClientKey>,
+    /// What the last commit has sent, if none since has settled any request: so these are unsettled.
+    fresh: Vec<RequestId>,
+    /// The machine's, for answering without it.
+    window: u32,
+    message_limit: usize,
 }
 
 /// What [`Exchange::receive_response`] found.
 pub enum Answer {
-    Response(Arc<Vec<u8>>),
+    Response(Message),
     NotYet,
 }
 
@@ -40,6 +47,9 @@ impl Exchange {
             root,
             deferred: Deferred::default(),
             keys: Vec::new(),
+            fresh: Vec::new(),
+            window: 0,
+            message_limit: 0,
         }
     }
 
@@ -108,38 +118,30 @@ impl Exchange {
         message: &[u8],
     ) -> Result<RequestId, Error> {
         limit(message.len(), machine.settings.message_limit)?;
-        let added = self
-            .deferred
-            .links
-            .iter()
-            .find(|(number, _, _)| *number == link);
-        let (row, unsettled, address, window) = match (machine.link(link), added) {
-            (Some(known), _) if known.replaced.is_some() => {
+        let known = machine.link(link);
+        let (row, address, window) = match known {
+            Some(known) if known.replaced.is_some() => {
                 return Err(Error::ServerReplaced {
                     server: known.address,
                 });
             }
-            (Some(known), _) => (known.row, known.unsettled(), known.address, known.window),
-            (None, Some((_, at, row))) => (*at, 0, row.address.into(), u32::MAX),
-            (None, None) => return Err(Error::NoSuchPeer(link)),
+            Some(known) => (known.row, known.address, known.window),
+            None => {
+                let mut added = self.deferred.links.iter();
+                let added = added.find(|(number, _, _)| *number == link);
+                let (_, at, row) = added.ok_or(Error::NoSuchPeer(link))?;
+                (*at, row.address.into(), u32::MAX)
+            }
         };
         if self.deferred.closed.contains(&link) {
             return Err(Error::NoSuchPeer(link));
         }
         let window = window.min(machine.window);
-        let sends = self
-            .deferred
-            .sent
-            .iter()
-            .filter(|sent| sent.key == link)
-            .count();
-        // What this transaction has settled counts as well: an abort brings it back.
-        let first = machine
-            .link(link)
-            .and_then(|link| link.unsettled_seqs().next());
-        let next = machine.link(link).map_or(1, |link| link.next_seq) + sends as u64;
-        let reach = first.map_or(0, |first| next - first);
-        if unsettled + sends >= window as usize || reach >= u64::from(window) {
+        let sent = self.deferred.sent.iter().filter(|sent| sent.key == link);
+        // All from the first that is unsettled on. What this transaction has settled counts as well:
+        // an abort brings it back.
+        let reach = sent.count() as u64 + known.map_or(0, Link::reach);
+        if reach >= u64::from(window) {
             return Err(Error::WindowFull {
                 server: address,
                 window,
@@ -172,9 +174,17 @@ impl Exchange {
         (now, out): (Nanos, &mut Vec<Send>),
         id: &RequestId,
     ) -> Result<Answer, Error> {
-        self.check_unsettled(machine, id)?;
         let number = id.link as u32;
-        let link = machine.link(number).ok_or(Error::NoSuchRequest(*id))?;
+        let link = machine.link(number);
+        let known = link.filter(|link| {
+            NodeId(id.node) == machine.node()
+                && link.is_unsettled(id.seq)
+                && !self.deferred.settled.contains(&(number, id.seq))
+        });
+        let Some(link) = known else {
+            self.check_unsettled(machine, id)?;
+            return Err(Error::NoSuchRequest(*id));
+        };
         let Some(bytes) = link.answer(id.seq) else {
             return match link.replaced {
                 Some(_) => Err(Error::ServerReplaced {
@@ -233,47 +243,70 @@ impl Exchange {
         let Some(inbound) = machine.take_request() else {
             return Ok(None);
         };
-        // Noted first: whatever fails below, an abort gives it back.
-        self.deferred.received.push(inbound.clone());
-        let key = inbound.client;
-        let row = match self.row(machine, &key) {
-            Some(row) => {
-                self.settle(memory, machine, key)?;
-                row
+        match self.row_for(memory, machine, &inbound.client) {
+            Ok(row) => {
+                self.window = machine.window;
+                self.message_limit = machine.settings.message_limit;
+                self.deferred.received.push(Received {
+                    inbound: inbound.clone(),
+                    row,
+                    answered: false,
+                });
+                Ok(Some(inbound))
             }
-            None => {
-                let client = machine
-                    .client(&key)
-                    .ok_or(Error::NotReceived(inbound.id()))?;
-                let (stream, low) = (client.stream, client.low);
-                let address = client.address;
-                let row = tables::add_client(memory, self.root, key, (stream, low), address)?;
-                self.deferred.rows.push((key, row));
-                self.deferred
-                    .settlements
-                    .push(crate::machine::commit::Settlement {
-                        key,
-                        row,
-                        low,
-                        stream,
-                        address,
-                        seqs: 0..0,
-                    });
-                row
+            Err(error) => {
+                machine.give_back(inbound);
+                Err(error)
             }
-        };
-        tables::receive_request(memory, row, machine.window, inbound.seq)?;
-        Ok(Some(inbound))
+        }
+    }
+
+    /// The row of a client of which a request is received, with room for it.
+    fn row_for(
+        &mut self,
+        memory: &mut impl Memory,
+        machine: &Machine,
+        key: &ClientKey,
+    ) -> Result<Ptr<ClientRow>, Error> {
+        let client = machine.client(key).expect("it has just sent the request");
+        match (client.row, self.added_row(key)) {
+            (Some(row), None) => {
+                self.settle(memory, machine.window, client)?;
+                Ok(row)
+            }
+            (_, Some(row)) => Ok(row),
+            (None, None) => self.add_client(memory, client, *key),
+        }
+    }
+
+    /// A client of which no request was received before.
+    #[cold]
+    fn add_client(
+        &mut self,
+        memory: &mut impl Memory,
+        client: &Client,
+        key: ClientKey,
+    ) -> Result<Ptr<ClientRow>, Error> {
+        let (stream, low, address) = (client.stream, client.low, client.address);
+        let row = tables::add_client(memory, self.root, key, (stream, low), address)?;
+        self.deferred.rows.push((key, row));
+        self.deferred.settlements.push(Settlement {
+            key,
+            row,
+            low,
+            stream,
+            address,
+            floor_only: false,
+            seqs: 0..0,
+        });
+        Ok(row)
     }
 
     /// Whether the request was received, here or by an earlier commit, and is not answered.
     pub fn check_received(&self, machine: &Machine, id: &RequestId) -> Result<(), Error> {
         let key = (NodeId(id.node), id.link as u32);
-        let here = self
-            .deferred
-            .received
-            .iter()
-            .any(|inbound| inbound.id() == *id);
+        let here = self.deferred.received.iter();
+        let here = here.filter(|one| one.inbound.id() == *id).count() > 0;
         let answered = self.deferred.responded.iter();
         let answered = answered.filter(|w| (w.key, w.seq) == (key, id.seq)).count() > 0;
         match (here || machine.received_client(id).is_some()) && !answered {
@@ -291,51 +324,95 @@ impl Exchange {
         id: &RequestId,
         message: &[u8],
     ) -> Result<(), Error> {
-        limit(message.len(), machine.settings.message_limit)?;
-        self.check_received(machine, id)?;
-        let key = (NodeId(id.node), id.link as u32);
-        let row = self.row(machine, &key).ok_or(Error::NotReceived(*id))?;
-        let at = tables::send_response(memory, row, machine.window, id.seq, message)?;
-        let written = Written {
-            key,
-            seq: id.seq,
-            at,
-            len: message.len() as u32,
+        let written = match self.answer_here(memory, id, message) {
+            Some(written) => written?,
+            None => {
+                limit(message.len(), machine.settings.message_limit)?;
+                self.check_received(machine, id)?;
+                let key = (NodeId(id.node), id.link as u32);
+                let row = self.row(machine, &key).ok_or(Error::NotReceived(*id))?;
+                self.respond(memory, (key, row, machine.window), id.seq, message)?
+            }
         };
-        self.deferred.responded.push(written);
         if machine.settings.plant.is_some() {
             machine.leaves_early(now, None, Some(written), out);
         }
         Ok(())
     }
 
+    /// The same, if the open transaction has received the request: that takes no machine.
+    #[inline]
+    pub fn answer_here(
+        &mut self,
+        memory: &mut impl Memory,
+        id: &RequestId,
+        message: &[u8],
+    ) -> Option<Result<Written<ClientKey>, Error>> {
+        let mut received = self.deferred.received.iter();
+        let is_it = |one: &Received| one.inbound.seq == id.seq && one.inbound.id() == *id;
+        let index = received.position(is_it)?;
+        let (row, key) = match &self.deferred.received[index] {
+            Received { answered: true, .. } => return None,
+            Received { row, inbound, .. } => (*row, inbound.client),
+        };
+        let to = (key, row, self.window);
+        let written = limit(message.len(), self.message_limit)
+            .and_then(|()| self.respond(memory, to, id.seq, message));
+        self.deferred.received[index].answered = written.is_ok();
+        Some(written)
+    }
+
+    #[inline]
+    fn respond(
+        &mut self,
+        memory: &mut impl Memory,
+        (key, row, window): (ClientKey, Ptr<ClientRow>, u32),
+        seq: u64,
+        message: &[u8],
+    ) -> Result<Written<ClientKey>, Error> {
+        let at = tables::send_response(memory, row, window, seq, message)?;
+        let len = message.len() as u32;
+        let written = Written { key, seq, at, len };
+        self.deferred.responded.push(written);
+        Ok(written)
+    }
+
     fn row(&self, machine: &Machine, key: &ClientKey) -> Option<Ptr<ClientRow>> {
-        let added = self.deferred.rows.iter().find(|(added, _)| added == key);
-        match added {
-            Some((_, row)) => Some(*row),
-            None => machine.client(key)?.row,
-        }
+        self.added_row(key).or_else(|| machine.client(key)?.row)
+    }
+
+    /// Of a client that is new.
+    fn added_row(&self, key: &ClientKey) -> Option<Ptr<ClientRow>> {
+        let mut added = self.deferred.rows.iter();
+        Some(added.find(|(added, _)| added == key)?.1)
     }
 
     /// Writes what a client has settled, so that its slots are free for what comes.
     fn settle(
         &mut self,
         memory: &mut impl Memory,
-        machine: &Machine,
-        key: ClientKey,
+        window: u32,
+        client: &Client,
     ) -> Result<(), Error> {
         // Once in a transaction is enough: what comes meanwhile is written by the next one.
-        if self.deferred.settlements.iter().any(|done| done.key == key) {
+        let mut settled = self.deferred.settlements.iter();
+        if settled.any(|done| done.key == client.key) {
             return Ok(());
         }
-        let Some(settlement) = machine.settlement(key, &mut self.deferred.settled_seqs) else {
+        let Some(settlement) = client.settlement(&mut self.deferred.settled_seqs) else {
             return Ok(());
         };
+        let (row, low) = (settlement.row, settlement.low);
         for &(seq, below_floor) in &self.deferred.settled_seqs[settlement.seqs.clone()] {
-            tables::settle_response(memory, settlement.row, machine.window, seq, below_floor)?;
+            tables::settle_response(memory, row, window, seq, below_floor)?;
         }
-        let head = (settlement.stream, settlement.low);
-        tables::set_client(memory, settlement.row, head, settlement.address)?;
+        match settlement.floor_only {
+            true => tables::set_floor(memory, row, low)?,
+            false => {
+                let head = (settlement.stream, low);
+                tables::set_client(memory, row, head, settlement.address)?;
+            }
+        }
         self.deferred.settlements.push(settlement);
         Ok(())
     }
@@ -366,10 +443,21 @@ impl Exchange {
             machine.looked_for_idle(now);
             self.forget_idle(memory, machine, now)?;
         }
+        // Answered ones are in their slots already.
+        for index in 0..self.deferred.received.len() {
+            let received = &self.deferred.received[index];
+            if !received.answered {
+                let (row, seq) = (received.row, received.inbound.seq);
+                tables::receive_request(memory, row, machine.window, seq)?;
+            }
+        }
         self.keys.clear();
         machine.take_unsettled(SETTLE_AT_ONCE, &mut self.keys);
         for index in 0..self.keys.len() {
-            if let Err(error) = self.settle(memory, machine, self.keys[index]) {
+            let Some(client) = machine.client(&self.keys[index]) else {
+                continue;
+            };
+            if let Err(error) = self.settle(memory, machine.window, client) {
                 machine.still_unsettled(&self.keys[index..]);
                 return Err(error);
             }
@@ -400,7 +488,7 @@ impl Exchange {
                 .deferred
                 .received
                 .iter()
-                .any(|inbound| inbound.client == *key);
+                .any(|received| received.inbound.client == *key);
             let settled = self
                 .deferred
                 .settlements
@@ -417,7 +505,27 @@ impl Exchange {
         Ok(idle.len())
     }
 
+    /// Whether the request was sent by the last commit, and so may be waited for.
+    pub fn is_fresh(&self, id: &RequestId) -> bool {
+        self.fresh.contains(id)
+    }
+
     pub fn committed(&mut self, machine: &mut Machine, now: Nanos, out: &mut Vec<Send>) {
+        let Deferred {
+            sent,
+            settled,
+            closed,
+            ..
+        } = &self.deferred;
+        if !(sent.is_empty() && settled.is_empty() && closed.is_empty()) {
+            self.fresh.clear();
+            let node = machine.node().0;
+            self.fresh.extend(sent.iter().map(|sent| RequestId {
+                node,
+                link: sent.key.into(),
+                seq: sent.seq,
+            }));
+        }
         machine.committed(now, &mut self.deferred, out);
     }
 

@@ -149,7 +149,7 @@ impl Outgoing {
     }
 
     pub fn is_single(&self) -> bool {
-        pieces(self.len, self.piece) == 1
+        self.len <= self.piece
     }
 
     /// Offset and length of each fragment to be sent now, as this pass goes on.
@@ -238,7 +238,10 @@ impl Outgoing {
 
 /// Into how many fragments a message is cut; an empty one is one.
 pub fn pieces(len: u32, piece: u32) -> u32 {
-    len.div_ceil(piece).max(1)
+    match len <= piece {
+        true => 1,
+        false => len.div_ceil(piece),
+    }
 }
 
 #[cfg(test)]

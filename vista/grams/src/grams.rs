@@ -18,6 +18,7 @@ use vista::{Backend, Segment, SegmentOptions, Store};
 use crate::exchange::{Answer, Exchange};
 use crate::machine::{Counters, Inbound};
 use crate::memory::InTransaction;
+use crate::message::Message;
 use crate::net::{self, Net};
 use crate::stored::Stored;
 use crate::tables;
@@ -47,7 +48,7 @@ pub struct Awaited(RequestId);
 pub struct Request {
     id: RequestId,
     /// None if it was taken, or came with an earlier transaction.
-    body: Option<Arc<Vec<u8>>>,
+    body: Option<Message>,
 }
 
 /// What [`Grams::select`] found.
@@ -154,6 +155,9 @@ impl<B: Backend> Grams<B> {
     /// # Errors
     /// [`Error::NoSuchRequest`]: its answer was received, or it was never committed.
     pub fn awaited(&self, id: RequestId) -> Result<Awaited, Error> {
+        if self.exchange.is_fresh(&id) {
+            return Ok(Awaited(id));
+        }
         let shared = self.net.lock();
         self.exchange.check_unsettled(&shared.machine, &id)?;
         Ok(Awaited(id))
@@ -281,7 +285,7 @@ impl<B: Backend> Transaction<'_, B> {
         &mut self,
         awaited: &Awaited,
         timeout: Duration,
-    ) -> Result<Option<Arc<Vec<u8>>>, Error> {
+    ) -> Result<Option<Message>, Error> {
         self.receive_answer(&awaited.0, timeout)
     }
 
@@ -289,7 +293,7 @@ impl<B: Backend> Transaction<'_, B> {
         &mut self,
         id: &RequestId,
         timeout: Duration,
-    ) -> Result<Option<Arc<Vec<u8>>>, Error> {
+    ) -> Result<Option<Message>, Error> {
         let (exchange, tx, segment) = (&mut *self.exchange, &mut self.tx, self.segment);
         let found = self.net.wait(timeout, |machine| {
             let mut memory = memory(tx, segment);
@@ -335,8 +339,11 @@ impl<B: Backend> Transaction<'_, B> {
     /// Sends the response to a request when the transaction commits.
     #[inline]
     pub fn send_response(&mut self, request: Request, message: &[u8]) -> Result<(), Error> {
-        let mut shared = self.net.lock();
         let mut memory = memory(&mut self.tx, self.segment);
+        if let Some(done) = self.exchange.answer_here(&mut memory, &request.id, message) {
+            return done.map(drop);
+        }
+        let mut shared = self.net.lock();
         let early = (0, &mut Vec::new());
         let (exchange, machine) = (&mut *self.exchange, &mut shared.machine);
         exchange.send_response(&mut memory, machine, early, &request.id, message)
@@ -461,11 +468,11 @@ impl Request {
 
     /// What the client has sent; empty for one that an earlier transaction has received.
     pub fn body(&self) -> &[u8] {
-        self.body.as_deref().map_or(&[], Vec::as_slice)
+        self.body.as_deref().unwrap_or(&[])
     }
 
     /// The same, to be kept while the request is answered.
-    pub fn take_body(&mut self) -> Arc<Vec<u8>> {
+    pub fn take_body(&mut self) -> Message {
         self.body.take().unwrap_or_default()
     }
 }

@@ -73,6 +73,8 @@
 //! ```
 #![deny(unsafe_code)]
 
+#[allow(unsafe_code)]
+mod clock;
 mod error;
 pub mod exchange;
 pub mod fragment;
@@ -83,6 +85,7 @@ pub mod landing;
 pub mod machine;
 #[allow(unsafe_code)]
 pub mod memory;
+mod message;
 pub mod net;
 pub mod packet;
 mod plant;
@@ -99,6 +102,7 @@ pub mod tables;
 pub use error::Error;
 pub use grams::{Awaited, Grams, Peer, Ready, Request, Transaction, Waiter};
 pub use id::{NodeId, RequestId};
+pub use message::Message;
 pub use packet::Key;
 #[doc(hidden)]
 pub use plant::Plant;

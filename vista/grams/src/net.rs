@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::machine::timer::{Nanos, nanos};
 use vista::Ptr;
@@ -24,11 +24,11 @@ use crate::packet::Key;
 use crate::socket::Socket;
 use crate::stored::Stored;
 use crate::tables::{self, Root};
-use crate::{Error, NodeId, Settings};
+use crate::{Error, NodeId, Settings, clock};
 
 /// How long the keeper of time sleeps at most, and so how late a retransmission may be when nobody
 /// waits for its answer.
-const SLICE: Duration = Duration::from_millis(32);
+const SLICE: Nanos = 32_000_000;
 /// From here on a slice more or less does not matter.
 const LONG_WAIT: Duration = Duration::from_secs(2);
 const LONGEST: usize = 65536;
@@ -39,7 +39,7 @@ pub struct Net {
     key: Option<Key>,
     shared: Mutex<Shared>,
     changed: Condvar,
-    begun: Instant,
+    begun: Nanos,
     stop: AtomicBool,
 }
 
@@ -142,7 +142,7 @@ impl Net {
                 landing: None,
             }),
             changed: Condvar::new(),
-            begun: Instant::now(),
+            begun: clock::now(),
             stop: AtomicBool::new(false),
         });
         let keeper = net.clone();
@@ -151,7 +151,7 @@ impl Net {
     }
 
     pub fn now(&self) -> Nanos {
-        self.begun.elapsed().as_nanos() as Nanos
+        clock::now() - self.begun
     }
 
     /// A panic of another thread while it held the lock leaves nothing half done that matters: what
@@ -227,16 +227,16 @@ impl Net {
         deadline: Nanos,
     ) -> (MutexGuard<'n, Shared>, Nanos) {
         let due = shared.machine.next_due().unwrap_or(Nanos::MAX);
-        let left = Duration::from_nanos(due.min(deadline).saturating_sub(now));
+        let left = due.min(deadline).saturating_sub(now);
         let mut landing = shared.landing.take().unwrap_or_default();
         shared.reading = true;
         drop(shared);
-        let received = self.main.receive(&mut landing.buffer, left);
+        let received = self.main.receive(landing.buffer(), left);
         let now = self.now();
         let mut shared = self.lock();
         self.with_locked(&mut shared, now, |machine, now, out| {
             if let Ok(Some((len, from))) = received {
-                landing.len = len;
+                landing.landed(len);
                 let _ = machine.landed(now, from, Port::Main, &mut landing, out);
             }
             if due <= now {
@@ -256,7 +256,7 @@ impl Net {
         let mut buffer = vec![0; LONGEST];
         while !self.is_stopped() {
             let due = self.lock().machine.next_due().unwrap_or(Nanos::MAX);
-            let wait = Duration::from_nanos(due.saturating_sub(self.now()));
+            let wait = due.saturating_sub(self.now());
             let received = self.resend.receive(&mut buffer, wait.min(SLICE));
             let now = self.now();
             let mut shared = self.lock();

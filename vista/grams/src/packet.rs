@@ -43,10 +43,10 @@ use std::hash::Hasher;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::NodeId;
-use crate::sum::{ROW, sum};
+use crate::sum::{HEAD_WORDS, sum};
 
-/// 2 has another checksum than 1, and headers that are shorter.
-pub const VERSION: u8 = 2;
+/// 2 has another checksum than 1, and headers that are shorter; 3 has another checksum than 2.
+pub const VERSION: u8 = 3;
 /// The longest header.
 pub const HEADER_LEN: usize = 96;
 /// No message is longer: 16 MB.
@@ -61,12 +61,11 @@ const SUM_LEN: usize = 8;
 const KEYED_TAG_LEN: usize = 16;
 /// What a short header lacks.
 const TAIL: usize = 16;
-/// A header without its tag.
+/// A header without its tag, in words of 8 bytes; those that a short one lacks are zeros.
+type Words = [u64; HEAD_WORDS];
 const PLAIN_LEN: usize = HEADER_LEN - KEYED_TAG_LEN;
 const SHORT_LEN: usize = PLAIN_LEN - TAIL;
-/// The same with zeros behind it, as it is summed.
-type Plain = [u8; 2 * ROW];
-const _: () = assert!(SHORT_LEN == ROW && PLAIN_LEN <= 2 * ROW);
+const _: () = assert!(PLAIN_LEN == 8 * HEAD_WORDS);
 const KEYED: u32 = 1;
 /// The tail is left out.
 const SHORT: u32 = 4;
@@ -143,15 +142,15 @@ impl std::ops::Deref for Sealed {
 }
 
 /// How long the header is that begins like this; of a few bytes, the most.
+#[inline]
 pub fn header_len(start: &[u8]) -> usize {
-    let flags = start.get(4).map_or(KEYED, |&byte| byte.into());
-    let keyed = if flags & KEYED != 0 {
-        KEYED_TAG_LEN - SUM_LEN
-    } else {
-        0
-    };
+    len_of_header(start.get(4).map_or(KEYED, |&byte| byte.into()))
+}
+
+#[inline]
+fn len_of_header(flags: u32) -> usize {
     let tail = if flags & SHORT != 0 { 0 } else { TAIL };
-    SHORT_LEN + SUM_LEN + keyed + tail
+    SHORT_LEN + tag_len(flags) + tail
 }
 
 /// A datagram's header, or all of it if it is shorter, and the rest.
@@ -161,42 +160,54 @@ pub fn split(datagram: &[u8]) -> (&[u8], &[u8]) {
 
 impl Header {
     /// The packet's first bytes, tagged for the payload that will follow them.
+    #[inline]
     pub fn seal(&self, payload: &[u8], key: Option<&Key>) -> Sealed {
         let mut flags = self.flags;
         flags |= if key.is_some() { KEYED } else { 0 };
         flags |= if self.is_short() { SHORT } else { 0 };
-        let mut plain: Plain = [0; 2 * ROW];
-        plain[..2].copy_from_slice(&MAGIC);
-        plain[2] = VERSION;
-        plain[3] = self.kind as u8;
-        plain[4..8].copy_from_slice(&flags.to_le_bytes());
-        plain[8..24].copy_from_slice(&self.client.0);
-        plain[24..28].copy_from_slice(&self.link.to_le_bytes());
-        plain[28..32].copy_from_slice(&self.message_len.to_le_bytes());
-        let words = [self.stream, self.cookie, self.seq, self.low, self.done];
-        for (index, word) in words.iter().enumerate() {
-            let at = 32 + 8 * index;
-            plain[at..at + 8].copy_from_slice(&word.to_le_bytes());
-        }
-        plain[72..76].copy_from_slice(&self.offset.to_le_bytes());
-        plain[76..80].copy_from_slice(&self.piece.to_le_bytes());
+        let words = self.words(flags);
         let mut bytes = [0; HEADER_LEN];
-        bytes[..START].copy_from_slice(&plain[..START]);
-        let len = header_len(&plain);
-        // Lengths that the compiler knows; the tail, if it is left out, lies behind the end.
-        let tag = tag(&plain, flags, payload, key);
-        let fields = &plain[START..PLAIN_LEN];
+        let mut put = |at: usize, word: u64| {
+            bytes[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        };
+        put(0, words[0]);
+        // The tail, if it is left out, lies behind the end.
         match key {
             None => {
-                bytes[START..][..SUM_LEN].copy_from_slice(&tag[..SUM_LEN]);
-                bytes[START + SUM_LEN..][..PLAIN_LEN - START].copy_from_slice(fields);
+                put(START, sum(&words, payload));
+                (1..HEAD_WORDS).for_each(|index| put(SUM_LEN + 8 * index, words[index]));
             }
-            Some(_) => {
+            Some(key) => {
+                (1..HEAD_WORDS).for_each(|index| put(KEYED_TAG_LEN + 8 * index, words[index]));
+                let tag = keyed_tag(&words, flags, payload, key);
                 bytes[START..][..KEYED_TAG_LEN].copy_from_slice(&tag);
-                bytes[START + KEYED_TAG_LEN..].copy_from_slice(fields);
             }
         }
+        let len = len_of_header(flags);
         Sealed { bytes, len }
+    }
+
+    #[inline]
+    fn words(&self, flags: u32) -> Words {
+        let [low, high] = halves(&self.client.0);
+        let start = [MAGIC[0], MAGIC[1], VERSION, self.kind as u8];
+        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let (done, place) = match flags & SHORT {
+            0 => (self.done, pair(self.offset, self.piece)),
+            _ => (0, 0),
+        };
+        [
+            pair(u32::from_le_bytes(start), flags),
+            low,
+            high,
+            pair(self.link, self.message_len),
+            self.stream,
+            self.cookie,
+            self.seq,
+            self.low,
+            done,
+            place,
+        ]
     }
 
     /// Whether a short header says all: the message is whole, and nothing above `low` is settled.
@@ -234,33 +245,37 @@ impl Header {
             return Err(Rejected::Foreign);
         }
         let flags = u32::from_le_bytes(start[4..8].try_into().expect("4"));
-        let tag_len = tag_len(flags);
-        let (sealed, fields) = head[START..].split_at(tag_len);
-        let mut plain: Plain = [0; 2 * ROW];
-        plain[..START].copy_from_slice(start);
-        match fields.first_chunk::<{ PLAIN_LEN - START }>() {
-            Some(fields) => plain[START..PLAIN_LEN].copy_from_slice(fields),
-            None => plain[START..SHORT_LEN].copy_from_slice(fields),
+        let (tag, fields) = head[START..].split_at(tag_len(flags));
+        let mut words = [0; HEAD_WORDS];
+        words[0] = u64::from_le_bytes(*start);
+        for (word, field) in words[1..].iter_mut().zip(fields.chunks_exact(8)) {
+            *word = u64::from_le_bytes(field.try_into().expect("8"));
         }
-        let tag = tag(&plain, flags, payload, key);
-        if (flags & KEYED != 0) != key.is_some() || !same(&tag[..tag_len], sealed) {
+        let is_sealed = match (flags & KEYED, key) {
+            (0, None) => tag == sum(&words, payload).to_le_bytes(),
+            (KEYED, Some(key)) => same(&keyed_tag(&words, flags, payload, key), tag),
+            _ => false,
+        };
+        if !is_sealed {
             return Err(Rejected::Tag);
         }
-        let word32 = |at: usize| u32::from_le_bytes(plain[at..at + 4].try_into().expect("4"));
-        let word64 = |at: usize| u64::from_le_bytes(plain[at..at + 8].try_into().expect("8"));
+        let (low, high) = (|word: u64| word as u32, |word: u64| (word >> 32) as u32);
+        let mut client = [0; 16];
+        client[..8].copy_from_slice(&words[1].to_le_bytes());
+        client[8..].copy_from_slice(&words[2].to_le_bytes());
         let mut header = Header {
             kind: Kind::from_byte(start[3]).ok_or(Rejected::Field("kind"))?,
             flags: flags & !(KEYED | SHORT),
-            client: NodeId(plain[8..24].try_into().expect("16")),
-            link: word32(24),
-            message_len: word32(28),
-            stream: word64(32),
-            cookie: word64(40),
-            seq: word64(48),
-            low: word64(56),
-            done: word64(64),
-            offset: word32(72),
-            piece: word32(76),
+            client: NodeId(client),
+            link: low(words[3]),
+            message_len: high(words[3]),
+            stream: words[4],
+            cookie: words[5],
+            seq: words[6],
+            low: words[7],
+            done: words[8],
+            offset: low(words[9]),
+            piece: high(words[9]),
         };
         if flags & SHORT != 0 && header.has_fragment() {
             header.piece = header.message_len.max(1);
@@ -295,7 +310,8 @@ impl Header {
         if piece == 0 || piece > PIECE_LIMIT {
             return Err(Rejected::Field("fragment length"));
         }
-        let whole_fragments = offset.is_multiple_of(piece) && offset <= message;
+        let begins = offset == 0 || offset.is_multiple_of(piece);
+        let whole_fragments = begins && offset <= message;
         if !whole_fragments || len != piece.min(message - offset) {
             return Err(Rejected::Field("offset"));
         }
@@ -309,18 +325,17 @@ impl Header {
 impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
         use Kind::*;
-        [
-            Hello,
-            Welcome,
-            Request,
-            Response,
-            Ack,
-            HaveRequest,
-            HaveResponse,
-            Ping,
-        ]
-        .into_iter()
-        .find(|&kind| kind as u8 == byte)
+        Some(match byte {
+            1 => Hello,
+            2 => Welcome,
+            3 => Request,
+            4 => Response,
+            5 => Ack,
+            6 => HaveRequest,
+            7 => HaveResponse,
+            8 => Ping,
+            _ => return None,
+        })
     }
 
     pub fn is_for_client(self) -> bool {
@@ -425,22 +440,21 @@ fn tag_len(flags: u32) -> usize {
 }
 
 /// Of a header without its tag, and of what follows it.
-fn tag(plain: &Plain, flags: u32, payload: &[u8], key: Option<&Key>) -> [u8; KEYED_TAG_LEN] {
-    let is_short = flags & SHORT != 0;
-    let mut tag = [0; KEYED_TAG_LEN];
-    match key {
-        Some(key) => {
-            let mut hasher = SipHasher24::new_with_key(key);
-            hasher.write(&plain[..if is_short { SHORT_LEN } else { PLAIN_LEN }]);
-            hasher.write(payload);
-            tag.copy_from_slice(&hasher.finish128().as_bytes());
-        }
-        None => {
-            let rows = &plain[..if is_short { ROW } else { 2 * ROW }];
-            tag[..SUM_LEN].copy_from_slice(&sum(rows, payload).to_le_bytes());
-        }
+fn keyed_tag(words: &Words, flags: u32, payload: &[u8], key: &Key) -> [u8; KEYED_TAG_LEN] {
+    let mut plain = [0; PLAIN_LEN];
+    for (bytes, word) in plain.chunks_exact_mut(8).zip(words) {
+        bytes.copy_from_slice(&word.to_le_bytes());
     }
-    tag
+    let is_short = flags & SHORT != 0;
+    let mut hasher = SipHasher24::new_with_key(key);
+    hasher.write(&plain[..if is_short { SHORT_LEN } else { PLAIN_LEN }]);
+    hasher.write(payload);
+    hasher.finish128().as_bytes()
+}
+
+fn halves(bytes: &[u8; 16]) -> [u64; 2] {
+    let half = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8"));
+    [half(0), half(8)]
 }
 
 /// Takes the same time wherever the first difference lies.
@@ -554,6 +568,17 @@ mod tests {
         let mut datagram = whole.seal(b"hello", None).to_vec();
         datagram.extend_from_slice(b"hello");
         assert_eq!(Header::open(&datagram, None).unwrap().0, short());
+    }
+
+    #[test]
+    fn another_version_is_named_before_anything_is_summed() {
+        for version in [1, 2, VERSION + 1] {
+            let mut datagram = short().seal(b"hello", None).to_vec();
+            datagram.extend_from_slice(b"hello");
+            datagram[2] = version;
+            let refused = Err(Rejected::OtherVersion(version));
+            assert_eq!(Header::open(&datagram, None), refused);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! UDP as the driver needs it: two parts in one datagram, and receiving with or without waiting.
 //!
-//! `std` sends one slice, so a message would be copied beside its header first; `sendmsg(2)` takes
-//! both from where they are.
+//! `std` sends one slice, so a long message would be copied beside its header first; `sendmsg(2)`
+//! takes both from where they are, which costs the kernel as much as copying two kilobytes.
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
@@ -12,9 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::Error;
+use crate::machine::timer::Nanos;
 
 /// Room for what arrives while nobody looks; the kernel grants what it allows.
 static BUFFER: libc::c_int = 4 << 20;
+/// Up to this long header and message are copied together.
+const COPIED: usize = 2048;
 
 pub struct Socket {
     socket: UdpSocket,
@@ -56,28 +59,49 @@ impl Socket {
     /// Sends both parts as one datagram. What the network does not take is sent again by whoever
     /// wanted it sent, as what it loses is.
     pub fn send(&self, to: SocketAddr, header: &[u8], payload: &[u8]) -> io::Result<()> {
-        let (mut name, name_len) = self.name_of(to);
-        let mut parts = [header, payload].map(|part| libc::iovec {
-            iov_base: part.as_ptr().cast_mut().cast(),
-            iov_len: part.len(),
-        });
-        // SAFETY: zeros are a valid message header; all that it points to lives in this frame or
-        // is borrowed by it, and sendmsg only reads it.
-        let sent = unsafe {
-            let mut message: libc::msghdr = MaybeUninit::zeroed().assume_init();
-            message.msg_name = (&raw mut name).cast();
-            message.msg_namelen = name_len;
-            message.msg_iov = parts.as_mut_ptr();
-            message.msg_iovlen = if payload.is_empty() { 1 } else { 2 };
-            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-            // The call itself: libc's function would be a cancellation point, which costs more in a
-            // program with threads than the header's checksum does.
-            libc::syscall(
-                libc::SYS_sendmsg,
-                self.socket.as_raw_fd(),
-                &raw const message,
-                flags,
-            )
+        let (name, name_len) = self.name_of(to);
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        let len = header.len() + payload.len();
+        // The calls themselves: libc's functions would be cancellation points, which cost more in a
+        // program with threads than the header's checksum does.
+        let sent = if len <= COPIED {
+            let mut joined = [const { MaybeUninit::<u8>::uninit() }; COPIED];
+            // SAFETY: both parts fit into `joined`, of which as much is read as was filled.
+            unsafe {
+                let start = joined.as_mut_ptr().cast::<u8>();
+                ptr::copy_nonoverlapping(header.as_ptr(), start, header.len());
+                let behind = start.add(header.len());
+                ptr::copy_nonoverlapping(payload.as_ptr(), behind, payload.len());
+                libc::syscall(
+                    libc::SYS_sendto,
+                    self.socket.as_raw_fd(),
+                    start,
+                    len,
+                    flags,
+                    &raw const name,
+                    name_len,
+                )
+            }
+        } else {
+            let mut parts = [header, payload].map(|part| libc::iovec {
+                iov_base: part.as_ptr().cast_mut().cast(),
+                iov_len: part.len(),
+            });
+            // SAFETY: zeros are a valid message header; all that it points to lives in this frame
+            // or is borrowed by it, and sendmsg only reads it.
+            unsafe {
+                let mut message: libc::msghdr = MaybeUninit::zeroed().assume_init();
+                message.msg_name = (&raw const name).cast_mut().cast();
+                message.msg_namelen = name_len;
+                message.msg_iov = parts.as_mut_ptr();
+                message.msg_iovlen = parts.len();
+                libc::syscall(
+                    libc::SYS_sendmsg,
+                    self.socket.as_raw_fd(),
+                    &raw const message,
+                    flags,
+                )
+            }
         };
         match sent {
             0.. => Ok(()),
@@ -90,11 +114,11 @@ impl Socket {
     pub fn receive(
         &self,
         buffer: &mut [u8],
-        wait: Duration,
+        wait: Nanos,
     ) -> io::Result<Option<(usize, SocketAddr)>> {
-        let ms = (wait.as_millis() as u64).clamp(1, 64);
-        let ms = 1 << ms.ilog2();
-        if self.timeout_ms.swap(ms, Ordering::Relaxed) != ms {
+        let ms = 1 << (wait / 1_000_000).clamp(1, 64).ilog2();
+        if self.timeout_ms.load(Ordering::Relaxed) != ms {
+            self.timeout_ms.store(ms, Ordering::Relaxed);
             self.socket
                 .set_read_timeout(Some(Duration::from_millis(ms)))?;
         }
@@ -111,8 +135,9 @@ impl Socket {
         buffer: &mut [u8],
         flags: libc::c_int,
     ) -> io::Result<Option<(usize, SocketAddr)>> {
-        let mut name = MaybeUninit::<libc::sockaddr_storage>::zeroed();
-        let mut name_len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        // The longer one of the two kinds.
+        let mut name = MaybeUninit::<libc::sockaddr_in6>::zeroed();
+        let mut name_len = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
         // SAFETY: the buffer and the name are this call's own, with their lengths.
         let len = unsafe {
             libc::syscall(
@@ -140,7 +165,7 @@ impl Socket {
         Ok(address_of(&name).map(|from| (len as usize, from)))
     }
 
-    fn name_of(&self, to: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
+    fn name_of(&self, to: SocketAddr) -> (libc::sockaddr_in6, libc::socklen_t) {
         // A socket of IPv6 reaches IPv4 by mapped addresses only.
         let to = match to {
             SocketAddr::V4(v4) if self.is_v6 => {
@@ -148,9 +173,9 @@ impl Socket {
             }
             other => other,
         };
-        // SAFETY: zeros are a valid sockaddr_storage; each of the two smaller ones fits into it.
+        // SAFETY: zeros are a valid name of either kind, of which IPv6's is the longer one.
         unsafe {
-            let mut name: libc::sockaddr_storage = MaybeUninit::zeroed().assume_init();
+            let mut name: libc::sockaddr_in6 = MaybeUninit::zeroed().assume_init();
             let len = match to {
                 SocketAddr::V4(v4) => {
                     let mut in4: libc::sockaddr_in = MaybeUninit::zeroed().assume_init();
@@ -161,12 +186,10 @@ impl Socket {
                     size_of::<libc::sockaddr_in>()
                 }
                 SocketAddr::V6(v6) => {
-                    let mut in6: libc::sockaddr_in6 = MaybeUninit::zeroed().assume_init();
-                    in6.sin6_family = libc::AF_INET6 as u16;
-                    in6.sin6_port = v6.port().to_be();
-                    in6.sin6_addr.s6_addr = v6.ip().octets();
-                    in6.sin6_scope_id = v6.scope_id();
-                    ptr::write((&raw mut name).cast(), in6);
+                    name.sin6_family = libc::AF_INET6 as u16;
+                    name.sin6_port = v6.port().to_be();
+                    name.sin6_addr.s6_addr = v6.ip().octets();
+                    name.sin6_scope_id = v6.scope_id();
                     size_of::<libc::sockaddr_in6>()
                 }
             };
@@ -176,25 +199,22 @@ impl Socket {
 }
 
 /// IPv4 as itself, however the socket writes it.
-fn address_of(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
-    // SAFETY: the family says which of the two it is, and both fit into the storage.
-    unsafe {
-        match i32::from(name.ss_family) {
-            libc::AF_INET => {
-                let in4 = &*(&raw const *name).cast::<libc::sockaddr_in>();
-                let ip = in4.sin_addr.s_addr.to_ne_bytes().into();
-                Some(SocketAddrV4::new(ip, u16::from_be(in4.sin_port)).into())
-            }
-            libc::AF_INET6 => {
-                let in6 = &*(&raw const *name).cast::<libc::sockaddr_in6>();
-                let ip = std::net::Ipv6Addr::from(in6.sin6_addr.s6_addr);
-                let port = u16::from_be(in6.sin6_port);
-                Some(match ip.to_ipv4_mapped() {
-                    Some(ip) => SocketAddr::new(IpAddr::V4(ip), port),
-                    None => SocketAddrV6::new(ip, port, 0, in6.sin6_scope_id).into(),
-                })
-            }
-            _ => None,
+fn address_of(name: &libc::sockaddr_in6) -> Option<SocketAddr> {
+    match i32::from(name.sin6_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says so, and it is the shorter one.
+            let in4 = unsafe { &*(&raw const *name).cast::<libc::sockaddr_in>() };
+            let ip = in4.sin_addr.s_addr.to_ne_bytes().into();
+            Some(SocketAddrV4::new(ip, u16::from_be(in4.sin_port)).into())
         }
+        libc::AF_INET6 => {
+            let ip = std::net::Ipv6Addr::from(name.sin6_addr.s6_addr);
+            let port = u16::from_be(name.sin6_port);
+            Some(match ip.to_ipv4_mapped() {
+                Some(ip) => SocketAddr::new(IpAddr::V4(ip), port),
+                None => SocketAddrV6::new(ip, port, 0, name.sin6_scope_id).into(),
+            })
+        }
+        _ => None,
     }
 }

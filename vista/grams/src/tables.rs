@@ -273,7 +273,7 @@ pub fn send_request(
         at,
         std::mem::offset_of!(LinkRow, slots),
     ))?;
-    let slot = slots.element((seq % u64::from(window)) as usize);
+    let slot = slots.element(slot_of(seq, window));
     let bytes = memory.alloc(message)?;
     memory.set(
         slot,
@@ -286,6 +286,16 @@ pub fn send_request(
     )?;
     memory.set(row, LinkHead { next_seq: seq + 1 })?;
     Ok((seq, bytes.at()))
+}
+
+/// The place of a number. Most windows are powers of two, which need no division.
+#[inline]
+fn slot_of(seq: u64, window: u32) -> usize {
+    let window = u64::from(window);
+    match window.is_power_of_two() {
+        true => (seq & (window - 1)) as usize,
+        false => (seq % window) as usize,
+    }
 }
 
 persistent! {
@@ -305,7 +315,7 @@ pub fn settle_request(
         at,
         std::mem::offset_of!(LinkRow, slots),
     ))?;
-    let slot = slots.element((seq % u64::from(window)) as usize);
+    let slot = slots.element(slot_of(seq, window));
     let found = memory.get(slot)?;
     if found.state != SENT || found.seq != seq {
         return Err(Error::Damaged(format!("request {seq}: not in its slot")));
@@ -485,6 +495,13 @@ persistent! {
     struct ClientHead { stream: u64, floor: u64, address: Address }
 }
 
+/// The usual case: nothing else has changed.
+#[inline]
+pub fn set_floor(memory: &mut impl Memory, at: Ptr<ClientRow>, floor: u64) -> Result<(), Error> {
+    let place = field::<ClientRow, u64>(at, std::mem::offset_of!(ClientRow, floor));
+    memory.set(place, floor)
+}
+
 #[inline]
 pub fn set_client(
     memory: &mut impl Memory,
@@ -512,9 +529,7 @@ fn client_slot(
     seq: u64,
 ) -> Result<Ptr<Slot>, Error> {
     let slots = field::<ClientRow, Ptr<Slot>>(at, std::mem::offset_of!(ClientRow, slots));
-    Ok(memory
-        .get(slots)?
-        .element((seq % u64::from(window)) as usize))
+    Ok(memory.get(slots)?.element(slot_of(seq, window)))
 }
 
 #[inline]

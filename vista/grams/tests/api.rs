@@ -132,7 +132,7 @@ fn an_abort_sends_nothing_and_gives_back_what_was_received() {
     for _ in 0..3 {
         let mut tx = client.begin().unwrap();
         let answer = tx.receive_response(&awaited, LONG).unwrap().unwrap();
-        assert_eq!(**answer, *b"ecno");
+        assert_eq!(*answer, *b"ecno");
         drop(tx);
     }
     assert_eq!(hear(&mut client, id), b"ecno");

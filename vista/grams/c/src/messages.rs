@@ -12,7 +12,7 @@ use vista_core::Core;
 use vistagrams::exchange::{Answer, Exchange};
 use vistagrams::memory::InCore;
 use vistagrams::net::Net;
-use vistagrams::{Error, RequestId};
+use vistagrams::{Error, Message, RequestId};
 
 pub struct Messages {
     pub net: Arc<Net>,
@@ -23,7 +23,7 @@ pub struct Messages {
 }
 
 /// A request with its name.
-pub type Received = (RequestId, Arc<Vec<u8>>);
+pub type Received = (RequestId, Message);
 
 /// What a wait found.
 pub enum Found<T> {
@@ -107,7 +107,7 @@ impl Messages {
         id: &RequestId,
         room: usize,
         timeout: Duration,
-    ) -> Result<Found<Arc<Vec<u8>>>, Error> {
+    ) -> Result<Found<Message>, Error> {
         let (exchange, segment, path) = (&mut self.exchange, self.segment, &self.path);
         let found = self.net.wait(timeout, |machine| {
             let answer = machine

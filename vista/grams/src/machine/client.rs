@@ -7,23 +7,24 @@
 //! harmless.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use rio_core::At;
 use vista::Ptr;
 
+use super::commit::Settlement;
 use super::seqs::Seqs;
 use super::timer::{Nanos, Timer, nanos};
 use super::{Body, ClientKey, Context, Port, Send};
 use crate::fragment::{Added, Assembly, Outgoing};
 use crate::landing::Payload;
+use crate::message::Message;
 use crate::packet::{Have, Header, Kind, RESENT, Welcome};
 use crate::tables::{self, ClientRow, Slot};
 use crate::{NodeId, Plant};
 
 #[derive(Clone)]
 pub struct Client {
-    key: ClientKey,
+    pub key: ClientKey,
     /// None before a request of it was received.
     pub row: Option<Ptr<ClientRow>>,
     pub stream: u64,
@@ -187,7 +188,7 @@ impl Client {
         payload: Payload<'_>,
         room: bool,
         cx: &mut Context<'_>,
-    ) -> Option<Arc<Vec<u8>>> {
+    ) -> Option<Message> {
         self.heard = cx.now;
         self.greet = false;
         self.address = from;
@@ -221,7 +222,7 @@ impl Client {
         payload: Payload<'_>,
         room: bool,
         cx: &mut Context<'_>,
-    ) -> Option<Arc<Vec<u8>>> {
+    ) -> Option<Message> {
         let seq = header.seq;
         let plant = cx.settings.plant;
         let late = seq < self.low || is_done(seq, self.low, self.done);
@@ -284,7 +285,7 @@ impl Client {
         payload: Payload<'_>,
         room: bool,
         cx: &mut Context<'_>,
-    ) -> Option<Arc<Vec<u8>>> {
+    ) -> Option<Message> {
         let seq = header.seq;
         let Some(Served::Arriving(assembly)) = self.slots.get_mut(seq) else {
             return None;
@@ -302,7 +303,7 @@ impl Client {
             }
             self.slots.insert(seq, Served::Arrived);
             return match served {
-                Some(Served::Arriving(assembly)) => Some(Arc::new(assembly.into_bytes())),
+                Some(Served::Arriving(assembly)) => Some(assembly.into_bytes().into()),
                 _ => None,
             };
         }
@@ -357,10 +358,26 @@ impl Client {
         }
     }
 
+    /// What the next commit should write of it, if anything; which requests, is added.
+    pub fn settlement(&self, seqs: &mut Vec<(u64, bool)>) -> Option<Settlement> {
+        let row = self.row.filter(|_| self.lags())?;
+        let first = seqs.len();
+        seqs.extend(self.settled());
+        Some(Settlement {
+            key: self.key,
+            row,
+            low: self.low,
+            stream: self.stream,
+            address: self.address,
+            floor_only: (self.stream, self.address) == (self.row_stream, self.row_address),
+            seqs: first..seqs.len(),
+        })
+    }
+
     /// The tables say now what the client had said.
-    pub fn written(&mut self, low: u64, stream: u64, address: SocketAddr, seqs: &[(u64, bool)]) {
-        self.floor = self.floor.max(low);
-        (self.row_stream, self.row_address) = (stream, address);
+    pub fn written(&mut self, done: &Settlement, seqs: &[(u64, bool)]) {
+        self.floor = self.floor.max(done.low);
+        (self.row_stream, self.row_address) = (done.stream, done.address);
         for &(seq, below_floor) in seqs {
             match below_floor {
                 true => drop(self.slots.remove(seq)),

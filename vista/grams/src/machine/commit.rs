@@ -22,13 +22,21 @@ pub struct Deferred {
     pub sent: Vec<Written<u32>>,
     /// Responses received and requests abandoned: link and number.
     pub settled: Vec<(u32, u64)>,
-    pub received: Vec<Inbound>,
+    pub received: Vec<Received>,
     pub responded: Vec<Written<ClientKey>>,
     pub rows: Vec<(ClientKey, Ptr<ClientRow>)>,
     pub settlements: Vec<Settlement>,
     /// Those of all settlements, one after the other.
     pub settled_seqs: Vec<(u64, bool)>,
     pub forgotten: Vec<ClientKey>,
+}
+
+/// A request that the transaction has taken.
+pub struct Received {
+    pub inbound: Inbound,
+    /// Of its client.
+    pub row: Ptr<ClientRow>,
+    pub answered: bool,
 }
 
 /// A message that the transaction wrote into a table.
@@ -48,6 +56,8 @@ pub struct Settlement {
     pub low: u64,
     pub stream: u64,
     pub address: SocketAddr,
+    /// The floor is all that changes.
+    pub floor_only: bool,
     /// Which of `settled_seqs`.
     pub seqs: Range<usize>,
 }
@@ -70,6 +80,15 @@ impl Deferred {
         self.sent
             .iter()
             .any(|sent| (sent.key, sent.seq) == (link, seq))
+    }
+
+    /// Whether there is more than requests and responses.
+    fn is_rare(&self) -> bool {
+        !(self.forgotten.is_empty()
+            && self.links.is_empty()
+            && self.closed.is_empty()
+            && self.rows.is_empty()
+            && self.written_links.is_empty())
     }
 
     fn clear(&mut self) {
@@ -104,25 +123,15 @@ impl Machine {
         None
     }
 
+    /// It was not received after all.
+    pub fn give_back(&mut self, inbound: Inbound) {
+        self.inbox_bytes += inbound.bytes.len();
+        self.inbox.push_front(inbound);
+    }
+
     /// How long the request is that will be taken next.
     pub fn next_request_len(&self) -> Option<usize> {
         self.inbox.front().map(|inbound| inbound.bytes.len())
-    }
-
-    /// What the next commit should write of a client, if anything; which requests, is added.
-    pub fn settlement(&self, key: ClientKey, seqs: &mut Vec<(u64, bool)>) -> Option<Settlement> {
-        let client = self.clients.get(&key)?;
-        let row = client.row.filter(|_| client.lags())?;
-        let first = seqs.len();
-        seqs.extend(client.settled());
-        Some(Settlement {
-            key,
-            row,
-            low: client.low,
-            stream: client.stream,
-            address: client.address,
-            seqs: first..seqs.len(),
-        })
     }
 
     /// Clients about which the next commit should write something.
@@ -204,6 +213,47 @@ impl Machine {
 
     /// The transaction is durable: its messages leave, what it received is settled.
     pub fn committed(&mut self, now: Nanos, deferred: &mut Deferred, out: &mut Vec<Send>) {
+        if deferred.is_rare() {
+            self.committed_rare(now, deferred, out);
+        }
+        let mut cx = context!(self, now, out);
+        for done in &deferred.settlements {
+            if let Some(client) = self.clients.get_mut(&done.key) {
+                client.written(done, &deferred.settled_seqs[done.seqs.clone()]);
+                if client.list_if_lagging() {
+                    self.unsettled.push(done.key);
+                }
+            }
+        }
+        for &(number, seq) in &deferred.settled {
+            if let Some(link) = self.links.get_mut(&number) {
+                link.settled(seq, &mut cx);
+            }
+        }
+        for received in deferred.received.iter().filter(|one| !one.answered) {
+            if let Some(client) = self.clients.get_mut(&received.inbound.client) {
+                client.received(received.inbound.seq);
+            }
+        }
+        for &Written { key, seq, at, len } in &deferred.responded {
+            if let Some(client) = self.clients.get_mut(&key) {
+                client.responded(seq, at, len, &mut cx);
+                if client.list_if_lagging() {
+                    self.unsettled.push(key);
+                }
+            }
+        }
+        for &Written { key, seq, at, len } in &deferred.sent {
+            if let Some(link) = self.links.get_mut(&key) {
+                link.committed(seq, at, len, &mut cx);
+            }
+        }
+        deferred.clear();
+    }
+
+    /// Peers that are new or gone, on either side.
+    #[cold]
+    fn committed_rare(&mut self, now: Nanos, deferred: &mut Deferred, out: &mut Vec<Send>) {
         let mut voided = false;
         for key in deferred.forgotten.drain(..) {
             // It may have been heard of since; then it is known as a stranger is.
@@ -238,63 +288,21 @@ impl Machine {
                 }
             }
         }
-        for Settlement {
-            key,
-            low,
-            stream,
-            address,
-            seqs,
-            ..
-        } in deferred.settlements.drain(..)
-        {
-            if let Some(client) = self.clients.get_mut(&key) {
-                client.written(low, stream, address, &deferred.settled_seqs[seqs]);
-                if client.list_if_lagging() {
-                    self.unsettled.push(key);
-                }
-            }
-        }
-        let mut cx = context!(self, now, out);
         for number in deferred.written_links.drain(..) {
             if let Some(link) = self.links.get_mut(&number) {
                 link.row_lags = false;
             }
             self.links_lag = false;
         }
-        for (number, seq) in deferred.settled.drain(..) {
-            if let Some(link) = self.links.get_mut(&number) {
-                link.settled(seq, &mut cx);
-            }
-        }
-        for inbound in deferred.received.drain(..) {
-            if let Some(client) = self.clients.get_mut(&inbound.client) {
-                client.received(inbound.seq);
-            }
-        }
-        for Written { key, seq, at, len } in deferred.responded.drain(..) {
-            if let Some(client) = self.clients.get_mut(&key) {
-                client.responded(seq, at, len, &mut cx);
-                if client.list_if_lagging() {
-                    self.unsettled.push(key);
-                }
-            }
-        }
-        for Written { key, seq, at, len } in deferred.sent.drain(..) {
-            if let Some(link) = self.links.get_mut(&key) {
-                link.committed(seq, at, len, &mut cx);
-            }
-        }
-        deferred.clear();
     }
 
     /// The transaction is undone: what it received comes again, to whoever asks next.
     pub fn aborted(&mut self, deferred: &mut Deferred) {
-        for inbound in deferred.received.drain(..).rev() {
+        for Received { inbound, .. } in deferred.received.drain(..).rev() {
             if self.settings.plant == Some(Plant::AbortLosesRequest) {
                 continue;
             }
-            self.inbox_bytes += inbound.bytes.len();
-            self.inbox.push_front(inbound);
+            self.give_back(inbound);
         }
         let keys: Vec<ClientKey> = deferred
             .settlements

@@ -7,7 +7,6 @@
 //! `done` of any packet, and is repeated by every later one.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use rio_core::At;
 use vista::Ptr;
@@ -17,6 +16,7 @@ use super::timer::{Nanos, RoundTrip, nanos};
 use super::{Body, Context, Port, Send};
 use crate::fragment::{Added, Assembly, Outgoing};
 use crate::landing::Payload;
+use crate::message::Message;
 use crate::packet::{Have, Header, Kind, RESENT, Welcome};
 use crate::tables::LinkRow;
 use crate::{NodeId, Plant};
@@ -67,7 +67,7 @@ pub(super) struct Pending {
 pub(super) enum Answer {
     None,
     Arriving(Assembly),
-    Whole(Arc<Vec<u8>>),
+    Whole(Message),
 }
 
 impl Link {
@@ -105,6 +105,11 @@ impl Link {
         self.pending.len()
     }
 
+    /// Numbers from the first that is unsettled to the next that will be used.
+    pub fn reach(&self) -> u64 {
+        self.next_seq - self.low()
+    }
+
     pub fn is_unsettled(&self, seq: u64) -> bool {
         self.pending.contains(seq)
     }
@@ -114,7 +119,7 @@ impl Link {
     }
 
     /// The response, if it is there.
-    pub fn answer(&self, seq: u64) -> Option<&Arc<Vec<u8>>> {
+    pub fn answer(&self, seq: u64) -> Option<&Message> {
         match self.pending.get(seq)?.answer {
             Answer::Whole(ref bytes) => Some(bytes),
             _ => None,
@@ -351,7 +356,7 @@ impl Link {
                 pending.answer = match old {
                     Answer::Arriving(assembly) => {
                         *cx.assembly_bytes -= assembly.memory().min(*cx.assembly_bytes);
-                        Answer::Whole(Arc::new(assembly.into_bytes()))
+                        Answer::Whole(assembly.into_bytes().into())
                     }
                     other => other,
                 };

@@ -6,11 +6,12 @@
 //! here: requests and responses that have arrived, fragments, streams, round-trip times.
 //!
 //! - [`link`]: the client's half, one for each server; `resend`: what time makes it do;
-//! - [`client`]: the server's half, one for each client;
+//! - [`client`]: the server's half, one for each client; `clients`: all of them;
 //! - [`commit`]: what a transaction has done, told once it is durable;
 //! - [`timer`]: time, and who wants to be woken.
 
 pub mod client;
+mod clients;
 pub mod commit;
 mod grant;
 pub mod link;
@@ -20,17 +21,18 @@ pub mod timer;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use rio_core::At;
 
 use crate::landing::{Landing, Payload};
+use crate::message::Message;
 use crate::packet::{self, Header, Kind, Rejected};
 use crate::settings::Settings;
 use crate::tables::{self, Loaded};
 use crate::{NodeId, Plant, RequestId};
 
 use client::{Client, Served};
+use clients::{Clients, Secret};
 use grant::Grants;
 use link::Link;
 use timer::{Nanos, Random, Timer, Timers};
@@ -71,7 +73,7 @@ pub type ClientKey = (NodeId, u32);
 pub struct Inbound {
     pub client: ClientKey,
     pub seq: u64,
-    pub bytes: Arc<Vec<u8>>,
+    pub bytes: Message,
 }
 
 impl Inbound {
@@ -109,7 +111,7 @@ pub struct Machine {
     links: BTreeMap<u32, Link>,
     /// The highest number that a link has had.
     last_link: u32,
-    clients: BTreeMap<ClientKey, Client>,
+    clients: Clients,
     inbox: VecDeque<Inbound>,
     inbox_bytes: usize,
     assembly_bytes: usize,
@@ -182,7 +184,7 @@ impl Machine {
             resend_port,
             links: BTreeMap::new(),
             last_link: root.last_link as u32,
-            clients: BTreeMap::new(),
+            clients: Clients::with_hasher(Secret::new(chance.secret)),
             inbox: VecDeque::new(),
             inbox_bytes: 0,
             assembly_bytes: 0,
@@ -348,12 +350,17 @@ impl Machine {
         out: &mut Vec<Send>,
     ) {
         let key = (header.client, header.link);
-        if !self.admit(now, from, port, header, out) {
-            return;
-        }
         let room = self.inbox_room(header.message_len as usize);
+        let client = match self.clients.get_mut(&key) {
+            Some(client) if client.stream == header.stream && header.kind != Kind::Hello => client,
+            _ => {
+                if !self.admit(now, from, port, header, out) {
+                    return;
+                }
+                self.clients.get_mut(&key).expect("admitted")
+            }
+        };
         let mut cx = context!(self, now, out);
-        let client = self.clients.get_mut(&key).expect("admitted");
         let whole = client.packet(self.window, from, port, header, payload, room, &mut cx);
         if client.list_if_lagging() {
             self.unsettled.push(key);
@@ -366,12 +373,15 @@ impl Machine {
                 bytes,
             });
         }
-        self.bound_assemblies(key);
+        if self.assembly_bytes > self.settings.assembly_bytes {
+            self.bound_assemblies(key);
+        }
     }
 
-    /// Whether the packet belongs to a conversation with a client. One that is unknown, or has a
-    /// stream that was granted later than the one known, must show what it was granted; who cannot
-    /// is granted a stream, about which nothing is kept here.
+    /// Whether the packet belongs to a conversation with a client, though not to the one that is
+    /// known. One that is unknown, or has a stream that was granted later than the one known, must
+    /// show what it was granted; who cannot is granted a stream, about which nothing is kept here.
+    #[cold]
     fn admit(
         &mut self,
         now: Nanos,
@@ -383,13 +393,9 @@ impl Machine {
         let key = (header.client, header.link);
         let known = self.clients.get(&key).map(|client| client.stream);
         if header.kind != Kind::Hello {
-            match known {
-                Some(stream) if stream == header.stream => return true,
-                // Late, or of a client that is behind, which will see from the answer that it is.
-                Some(stream) if stream > header.stream => self.counters.rejected += 1,
-                _ => {}
-            }
+            // Late, or of a client that is behind, which will see from the answer that it is.
             let behind = known.is_some_and(|stream| stream > header.stream);
+            self.counters.rejected += u64::from(behind);
             if !behind && self.grants.is_granted(key, header.stream, header.cookie) {
                 if let Some(client) = self.clients.get_mut(&key) {
                     client.stream = header.stream;
@@ -439,13 +445,14 @@ impl Machine {
 
     /// Gives up unfinished messages of other clients while they take too much memory; they are
     /// sent again.
+    #[cold]
     fn bound_assemblies(&mut self, newest: ClientKey) {
         while self.assembly_bytes > self.settings.assembly_bytes {
             let oldest = self.clients.iter_mut().filter(|(key, client)| {
                 let unfinished = |served: &Served| matches!(served, Served::Arriving(_));
                 **key != newest && client.slots.values().any(unfinished)
             });
-            let victim = oldest.min_by_key(|(_, client)| client.heard);
+            let victim = oldest.min_by_key(|(key, client)| (client.heard, **key));
             let client = match victim {
                 Some((_, client)) => client,
                 None => match self.clients.get_mut(&newest) {
@@ -493,9 +500,9 @@ impl Machine {
     pub fn digest(&self, hasher: &mut impl std::hash::Hasher) {
         use std::hash::Hash;
         self.links.values().for_each(|link| link.digest(hasher));
-        self.clients
-            .values()
-            .for_each(|client| client.digest(hasher));
+        let mut clients: Vec<_> = self.clients.iter().collect();
+        clients.sort_unstable_by_key(|(key, _)| **key);
+        clients.iter().for_each(|(_, client)| client.digest(hasher));
         (&self.inbox, &self.unsettled).hash(hasher);
         self.grants.digest(hasher);
     }
@@ -514,6 +521,7 @@ impl Machine {
                 }
             }
         }
+        found.sort_unstable();
         found
     }
 }

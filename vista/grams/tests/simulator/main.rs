@@ -94,13 +94,17 @@ fn run(name: &str, change: fn(&mut Role), budget: Budget) -> Findings {
 type Row = (&'static str, fn(&mut Role), Budget, [usize; 3]);
 
 fn assert_exactly_once(rows: &[Row]) {
-    for (name, change, budget, [states, transitions, death_points]) in rows {
+    let mut others = Vec::new();
+    for (name, change, budget, pinned) in rows {
         let found = run(name, *change, *budget);
         assert_eq!(found.broken, None, "{name}: {found:?}");
-        let counted = [found.states, found.transitions, found.death_points];
-        assert_eq!(counted, [*states, *transitions, *death_points], "{name}");
         assert!(found.goals > 0, "{name}: the goal was never reached");
+        let counted = [found.states, found.transitions, found.death_points];
+        if counted != *pinned {
+            others.push(format!("{name}, {budget:?}: {counted:?}, not {pinned:?}"));
+        }
     }
+    assert!(others.is_empty(), "{}", others.join("\n"));
 }
 
 #[test]
@@ -112,13 +116,13 @@ fn every_death_loss_and_repetition_leaves_each_request_executed_once() {
             "one request",
             one,
             budget(2, 1, 1, 0, 0),
-            [21_681, 69_939, 1406],
+            [21_681, 69_939, 1319],
         ),
         (
             "one request",
             one,
             budget(1, 0, 2, 0, 0),
-            [5974, 14_438, 2341],
+            [5974, 14_438, 2239],
         ),
         (
             "one request",
@@ -130,19 +134,19 @@ fn every_death_loss_and_repetition_leaves_each_request_executed_once() {
             "two requests",
             two,
             budget(2, 1, 1, 0, 0),
-            [76_870, 262_311, 2704],
+            [76_870, 262_311, 2483],
         ),
         (
             "two at once",
             two_at_once,
             budget(1, 0, 1, 0, 0),
-            [118_131, 381_093, 10_575],
+            [118_131, 381_093, 10_342],
         ),
         (
             "in two steps",
             in_two_steps,
             budget(2, 1, 1, 0, 0),
-            [25_029, 80_714, 1420],
+            [25_029, 80_714, 1396],
         ),
     ]);
 }
@@ -156,25 +160,25 @@ fn the_same_with_wider_bounds() {
             "one request",
             one,
             budget(2, 1, 2, 0, 0),
-            [97_269, 326_081, 4897],
+            [97_269, 326_081, 4627],
         ),
         (
             "one request",
             one,
             budget(1, 1, 1, 1, 2),
-            [146_940, 667_563, 2369],
+            [146_940, 667_563, 2266],
         ),
         (
             "two requests",
             two,
             budget(2, 1, 1, 1, 1),
-            [532_610, 2_283_226, 4916],
+            [532_610, 2_283_226, 4457],
         ),
         (
             "two requests",
             two,
             budget(2, 1, 2, 0, 0),
-            [402_302, 1_436_119, 12_763],
+            [402_302, 1_436_119, 11_741],
         ),
         (
             "two at once",
@@ -186,19 +190,19 @@ fn the_same_with_wider_bounds() {
             "two at once",
             two_at_once,
             budget(1, 1, 1, 0, 0),
-            [1_345_334, 5_874_755, 17_663],
+            [1_345_334, 5_874_755, 17_107],
         ),
         (
             "in two steps",
             in_two_steps,
             budget(2, 1, 2, 0, 0),
-            [119_860, 404_093, 5793],
+            [119_860, 404_093, 5698],
         ),
         (
             "in two steps",
             in_two_steps,
             budget(1, 1, 1, 1, 1),
-            [81_966, 334_145, 2288],
+            [81_966, 334_145, 2225],
         ),
     ]);
 }
