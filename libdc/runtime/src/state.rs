@@ -17,6 +17,7 @@ use crate::object::identity::{Credentials, GROUPS_MAX};
 use crate::object::limits::Limits;
 use crate::object::memfd::{MAX_OBJECTS, MemoryObject};
 use crate::object::schedule::Schedule;
+use crate::signal::queue::SigInfo;
 use crate::space::advice::Advice;
 use dc_image::state_head::StateHead;
 use dc_image::window;
@@ -101,6 +102,9 @@ pub struct Root {
     /// Signals from outside that were delivered, by number: see
     /// `Live::signals_taken`.
     pub signals_delivered: [u32; 32],
+    /// Signals that wait in the kernel for a signalfd to read them.
+    pub for_signalfd: [SigInfo; 16],
+    pub for_signalfd_len: u32,
     pub itimers: [ITimer; 3],
     pub timers: [PosixTimer; 1024],
     /// Number of the next one.

@@ -197,6 +197,7 @@ pub fn all() -> Vec<Session> {
         probe!("map-large", "large areas: dropped, moved, protected, grown, all after recoveries"),
         probe!("lock-inherited", "flock of a description that several processes have"),
         probe!("reopened", "pipes and files opened once more by their links in /dev/fd and /proc"),
+        probe!("signalfd-pending", "signals that wait for a signalfd, sent by another process"),
         probe!("map-advice", "memory that a fork leaves out or wipes, and that no core dump holds"),
         probe!("map-fork", "a child's memory stays while the parent writes and commits"),
         probe!("buffers-asleep", "calls that write into memory that has been quiet"),

@@ -72,6 +72,7 @@ pub fn stage(local: &mut Local, begin: u64) -> u64 {
     crate::run::end::take_signals(local);
     object::group::notice();
     signal::collect_blocked(local);
+    object::signalfd::save(local);
     save_threads(local);
     object::regular::save_offsets();
     object::pipe::save_contents();

@@ -38,6 +38,16 @@ pub fn fed(l: &mut Local, fd: i32, to: &Buffers, peek: bool) -> Option<isize> {
     None
 }
 
+/// Calls `f` for what waits to be fed, with the file that it is fed from.
+pub fn each(mut f: impl FnMut(u32, &[u8])) {
+    let root = &state().root;
+    let mut at = 0;
+    while at < root.pushback_len as usize {
+        f(u32_at(&root.pushback, at), plain(&root.pushback, at));
+        at += 8 + len_at(&root.pushback, at);
+    }
+}
+
 /// Gives the program what was consumed from this file before the crash.
 pub fn feed(l: &mut Local, file: u32, fd: i32, to: &Buffers) -> Option<isize> {
     let root = &mut state().root;

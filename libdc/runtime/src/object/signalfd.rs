@@ -1,16 +1,19 @@
 //! signalfd: the kernel's, over signals that the program blocks.
 //!
-//! state:    words[0] the mask
+//! What waits to be read by one stays in the kernel, where poll(2) and its relatives look
+//! for it. So a commit keeps a copy, and a recovery sends it once more.
+//!
+//! state:    words[0] the mask; `Root::for_signalfd`, what waits
 //! survives: warm; cold made again
 
 use super::descriptor::*;
-use crate::engine::state;
+use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::nr;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::user;
 use crate::state::Kind;
-use crate::sys;
+use crate::{signal, sys};
 
 pub fn signalfd(l: &mut Local, a: [usize; 6]) -> isize {
     let flags = if l.frame.nr == nr::SIGNALFD4 { a[3] } else { 0 };
@@ -50,6 +53,70 @@ pub fn masks() -> u64 {
     }
     all
 }
+
+/// In a commit, when all threads are stopped: takes what waits out of the kernel, notes it,
+/// and sends it again.
+pub fn save(l: &Local) {
+    let root = &mut state().root;
+    let mask = masks() & signal::mask_of(l) & !signal::RESERVED;
+    let mut n = 0;
+    if mask != 0 {
+        let zero = [0usize; 2];
+        let mut info = root.for_signalfd[0];
+        let (set, timeout) = (&raw const mask, &raw const zero);
+        while n < root.for_signalfd.len()
+            && !failed(sys!(RT_SIGTIMEDWAIT, set, &raw mut info, timeout, 8))
+        {
+            root.for_signalfd[n] = info;
+            n += 1;
+        }
+        for info in &root.for_signalfd[..n] {
+            sys!(RT_SIGQUEUEINFO, engine().pid, info.signo, &raw const *info);
+        }
+    }
+    if root.for_signalfd_len != n as u32 {
+        root.for_signalfd_len = n as u32;
+    }
+}
+
+/// At a recovery, when what was consumed since the commit is known: what waited then and
+/// was not read waits again. So does what has come from outside meanwhile.
+pub fn put_back(l: &mut Local) {
+    let mask = masks() & signal::mask_of(l) & !signal::RESERVED;
+    if mask == 0 {
+        return;
+    }
+    // An ignored signal waits only where it is blocked.
+    sys!(RT_SIGPROCMASK, 0, &raw const mask, 0, 8);
+    let mut read = [0u32; 65];
+    super::pushback::each(|file, bytes| {
+        if open_file(file).kind == Kind::SignalFd {
+            for one in bytes.chunks_exact(SIGNALFD_SIGINFO) {
+                let signo = u32::from_le_bytes([one[0], one[1], one[2], one[3]]);
+                read[(signo as usize).min(64)] += 1;
+            }
+        }
+    });
+    let root = &state().root;
+    for info in &root.for_signalfd[..root.for_signalfd_len as usize] {
+        match &mut read[info.signo as usize] {
+            0 => {
+                sys!(RT_SIGQUEUEINFO, engine().pid, info.signo, &raw const *info);
+            }
+            n => *n -= 1,
+        }
+    }
+    while let Some(info) = l.queue.take(mask) {
+        if signal::outside::is(&info) {
+            signal::outside::count(&info);
+        }
+        let sent = signal::outside::as_sent(&info);
+        sys!(RT_SIGQUEUEINFO, engine().pid, sent.signo, &raw const sent);
+    }
+}
+
+/// `struct signalfd_siginfo`; the number of the signal comes first.
+const SIGNALFD_SIGINFO: usize = 128;
 
 /// At cold recovery.
 pub fn remake(file: u32) -> isize {

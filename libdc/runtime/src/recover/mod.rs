@@ -105,6 +105,7 @@ pub fn recover(warm: bool) -> ! {
         pushback::restore(warm, 0);
         e.replay.begin(warm);
         tty::notice_size(main);
+        crate::object::signalfd::put_back(main);
     }
     identity::restore_all(main);
     boot::start_clock();
