@@ -76,7 +76,7 @@ fn note_own(group: i32) {
         group
     };
     let known = if group == 0 { root.pid } else { group };
-    run::me().group.store(known, Relaxed);
+    run::me().group.set(known, engine().store.published());
 }
 
 /// A parent puts its child into a group. In the kernel it is not the parent, so the child
@@ -87,7 +87,7 @@ fn of_child(child: &Process, group: i32) -> isize {
     }
     let id = child.id.load(Relaxed);
     let group = if group == 0 { id } else { group };
-    if child.group.load(Relaxed) == group {
+    if child.group.get() == group {
         return 0;
     }
     const UNANSWERED: i32 = 1;
@@ -99,7 +99,7 @@ fn of_child(child: &Process, group: i32) -> isize {
             match child.group_answer.load(SeqCst) {
                 UNANSWERED => core::hint::spin_loop(),
                 -1 => {
-                    child.group.store(group, Relaxed);
+                    child.group.set(group, engine().store.published());
                     return 0;
                 }
                 error => return error as isize + 1,
@@ -115,7 +115,7 @@ fn of_child(child: &Process, group: i32) -> isize {
 
 /// After another process has put this one into a group: the state is to know.
 pub fn notice() {
-    let group = run::me().group.load(Relaxed);
+    let group = run::me().group.get();
     let root = &mut state().root;
     let noted = match root.group {
         OF_KEEPER => of_keeper() as i32,
@@ -135,8 +135,9 @@ pub fn setsid(_l: &mut Local, _a: [usize; 6]) -> isize {
     }
     let root = &mut state().root;
     (root.own_session, root.group) = (1, OWN);
-    run::me().group.store(root.pid, Relaxed);
-    run::me().session.store(root.pid, Relaxed);
+    let published = engine().store.published();
+    run::me().group.set(root.pid, published);
+    run::me().session.set(root.pid, published);
     known(r as i32) as isize
 }
 
@@ -144,11 +145,11 @@ pub fn setsid(_l: &mut Local, _a: [usize; 6]) -> isize {
 /// keeper has others. A replay that comes with it must not show them yet.
 pub fn relatives(l: &mut Local, mut a: [usize; 6]) -> isize {
     let n = l.frame.nr;
-    if n == nr::GETPPID
-        && engine().slot != 0
-        && let Some(parent) = run::me().parent_at(u64::MAX)
-    {
-        return run::process(parent).id.load(Relaxed) as isize;
+    if n == nr::GETPPID && engine().slot != 0 {
+        return match run::me().parent_at(u64::MAX) {
+            Some(parent) => run::process(parent).id.load(Relaxed) as isize,
+            None => run::orphans::NOBODYS,
+        };
     }
     let logs = engine().log.wanted && engine().machine.protocol().logs();
     let guard = logs.then(|| engine().lock.acquire(l));

@@ -48,6 +48,7 @@ pub fn recover(warm: bool) -> ! {
     // Without them they are made again, as if everything had died.
     let warm = warm && (e.slot == 0 || descriptors::take_over());
     crate::object::attributes::check_left_behind();
+    crate::object::attributes::show();
     crate::object::cpu_time::restore();
     let generation = live.generation.load(Relaxed);
     let counted = live.dead_generation.load(Acquire) == generation

@@ -202,8 +202,11 @@ fn prepare(l: &Local, slot: usize, w: &Wanted, waits: bool) {
     };
     p.parent.store(parent, Relaxed);
     p.exit_signal.store(w.exit_signal as u32, Relaxed);
-    p.group.store(own.group.load(Relaxed), Relaxed);
-    p.session.store(own.session.load(Relaxed), Relaxed);
+    let published = engine().store.published();
+    p.group.set(own.group.get(), published);
+    p.session.set(own.session.get(), published);
+    let maker = state().threads[l.slot as usize].tid;
+    p.parent_thread.store(maker, Relaxed);
     p.active.store(1, Relaxed);
     p.ran.store(1, Relaxed);
     run().stir(slot);
@@ -249,6 +252,7 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     root.cpu = CpuTime::ZERO;
     root.cpu_of_children = CpuTime::ZERO;
     root.signals_delivered = [0; 32];
+    object::attributes::forked();
     l.tid = e.pid;
     let record = &mut state().threads[l.slot as usize];
     record.tid = e.pid;

@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use super::end::{self, How};
-use super::{all, known_as, me, unit};
+use super::{all, known_as, me, orphans, unit};
 use crate::engine::{engine, state};
 use crate::fatal::Text;
 use crate::machine::frame::Local;
@@ -110,7 +110,11 @@ fn to_process(
         return -EINVAL;
     }
     if signo == SIGKILL {
-        return end::kill_other(l, slot);
+        end::kill_other(l, slot);
+        if orphans::is_killed_for_it() {
+            end::end(l, How::Signal(SIGKILL));
+        }
+        return 0;
     }
     // It may lie in the kernel when the next commit is made.
     unit::look_at(slot);
@@ -127,12 +131,11 @@ fn to_process(
 /// To a process group, or to all.
 fn to_group(l: &mut Local, target: i32, signo: i32) -> isize {
     let group = match target {
-        0 => me().group.load(Relaxed),
+        0 => me().group.get(),
         -1 => 0,
         _ => -target,
     };
-    let is_in =
-        |p: &Process| p.life() == Life::Lives && (group == 0 || p.group.load(Relaxed) == group);
+    let is_in = |p: &Process| p.life() == Life::Lives && (group == 0 || p.group.get() == group);
     if signo == SIGKILL && all().any(|(_, p)| is_in(p)) {
         for (slot, p) in all() {
             if is_in(p) && slot != engine().slot {

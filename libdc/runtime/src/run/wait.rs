@@ -46,7 +46,7 @@ impl Whom {
         match self {
             Whom::Any => true,
             Whom::Process(id) => child.id.load(Relaxed) == id,
-            Whom::Group(group) => child.group.load(Relaxed) == group,
+            Whom::Group(group) => child.group.get() == group,
         }
     }
 }
@@ -94,7 +94,7 @@ pub fn wait4(l: &mut Local, a: [usize; 6]) -> isize {
     }
     let whom = match pid as i32 {
         -1 => Whom::Any,
-        0 => Whom::Group(me().group.load(Relaxed)),
+        0 => Whom::Group(me().group.get()),
         i32::MIN => return -ESRCH,
         id if id < 0 => Whom::Group(-id),
         id => Whom::Process(id),
@@ -135,7 +135,7 @@ pub fn waitid(l: &mut Local, a: [usize; 6]) -> isize {
     let whom = match kind {
         P_ALL => Whom::Any,
         P_PID if id as i32 > 0 => Whom::Process(id as i32),
-        P_PGID if id == 0 => Whom::Group(me().group.load(Relaxed)),
+        P_PGID if id == 0 => Whom::Group(me().group.get()),
         P_PGID => Whom::Group(id as i32),
         P_PIDFD => match super::signals::process_of_pidfd(id as i32) {
             Some(id) => Whom::Process(id),

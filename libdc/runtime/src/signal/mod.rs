@@ -28,6 +28,7 @@ use queue::SigInfo;
 pub const STOP: i32 = 64;
 pub const SIGSYS: i32 = 31;
 pub const SIGKILL: i32 = 9;
+pub const SIGSTOP: i32 = 19;
 pub const SIGSEGV: i32 = 11;
 pub const SIGBUS: i32 = 7;
 

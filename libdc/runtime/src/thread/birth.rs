@@ -220,6 +220,7 @@ pub fn exit(l: &mut Local, a: [usize; 6]) -> isize {
         drop(guard);
         return crate::object::process::exit_group(l, a);
     }
+    run::orphans::thread_ends(l, state().threads[l.slot as usize].tid);
     let record = &mut state().threads[l.slot as usize];
     record.used = 0;
     let clear = record.clear_tid;
