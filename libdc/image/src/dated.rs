@@ -45,6 +45,13 @@ impl Dated {
         self.now.store(value, Release);
     }
 
+    /// Sets what holds in the state of the last commit too: it came from outside, and does not
+    /// come again.
+    pub fn fix(&self, value: i32) {
+        self.now.store(value, Release);
+        self.since.store(0, Release);
+    }
+
     /// At a recovery: forgets what belongs to an interval that was lost.
     pub fn roll_back(&self, published: u64) {
         self.now.store(self.at(published), Release);

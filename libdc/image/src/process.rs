@@ -21,7 +21,7 @@ pub mod request {
     pub const STAGED: u32 = 3;
 }
 
-const ROOM: usize = 30;
+const ROOM: usize = 24;
 
 /// One process of the run. Entry 0 is the first.
 #[repr(C, align(64))]
@@ -69,12 +69,15 @@ pub struct Process {
     pub holds_parent: AtomicU32,
     /// Nonzero once it has pages in an image of its own.
     pub has_image: AtomicU32,
-    /// It is stopped, by this signal (SIGSTOP, ^Z); 0 if it runs. Written by the keeper.
-    pub stopped: AtomicU32,
+    /// It is stopped, by this signal (SIGSTOP, ^Z); 0 if it runs. Written by the keeper, and
+    /// by whoever of the run continues it.
+    pub stopped: Dated,
+    /// The commit behind which a process of the run sent it SIGTSTP.
+    pub stop_sent: AtomicU64,
     /// A stop or continue that nobody has waited for yet, as wait(2) has it; and whether its
     /// parent is yet to be told by a signal.
-    pub changed: AtomicU32,
-    pub change_untold: AtomicU32,
+    pub changed: Dated,
+    pub change_untold: Dated,
     /// Nonzero: it was made to run for a moment, to take part in a commit, and stops again.
     pub thawed: AtomicU32,
     /// The group that its parent puts it into, + 1, and what came of it; a futex.
@@ -96,6 +99,8 @@ pub struct Process {
     pub bereft_of: AtomicI32,
     /// The thread of its parent that made it, as the program knows it.
     pub parent_thread: AtomicI32,
+    /// It has executed a program since its birth: its state, which its parent asks for.
+    pub executed: AtomicU32,
     /// Bytes that its worker has read and written so far, as proc(5) counts them.
     pub rchar: AtomicU64,
     pub wchar: AtomicU64,
@@ -162,9 +167,10 @@ impl Process {
             left: AtomicI32::new(0),
             holds_parent: AtomicU32::new(0),
             has_image: AtomicU32::new(0),
-            stopped: AtomicU32::new(0),
-            changed: AtomicU32::new(0),
-            change_untold: AtomicU32::new(0),
+            stopped: Dated::new(),
+            stop_sent: AtomicU64::new(0),
+            changed: Dated::new(),
+            change_untold: Dated::new(),
             thawed: AtomicU32::new(0),
             group_wanted: AtomicI32::new(0),
             group_answer: AtomicI32::new(0),
@@ -177,6 +183,7 @@ impl Process {
             bereft_signal: AtomicU32::new(0),
             bereft_of: AtomicI32::new(0),
             parent_thread: AtomicI32::new(0),
+            executed: AtomicU32::new(0),
             rchar: AtomicU64::new(0),
             wchar: AtomicU64::new(0),
             frame_limit: AtomicU64::new(0),
@@ -230,11 +237,25 @@ impl Process {
 
     /// Whether its parent was told of its end: the present one.
     pub fn is_told(&self) -> bool {
-        self.told.load(Relaxed) > self.parent_since.load(Relaxed)
+        self.told_at(u64::MAX)
     }
 
-    fn dated(&self) -> [&Dated; 4] {
-        [&self.group, &self.session, &self.bereft, &self.bereft_told]
+    /// The same in the state of a commit: its parent there.
+    fn told_at(&self, published: u64) -> bool {
+        let (told, since) = (self.told.load(Relaxed), self.parent_since.load(Relaxed));
+        holds(told, published) && (told > since || since > published)
+    }
+
+    fn dated(&self) -> [&Dated; 7] {
+        [
+            &self.group,
+            &self.session,
+            &self.bereft,
+            &self.bereft_told,
+            &self.stopped,
+            &self.changed,
+            &self.change_untold,
+        ]
     }
 
     /// A sum of what the state of a commit has of it; 0 if that has nothing.
@@ -245,7 +266,7 @@ impl Process {
         }
         let word = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
         let parent = self.parent_at(published).map_or(0, |slot| slot as u32 + 1);
-        let told = holds(self.told.load(Relaxed), published);
+        let told = self.told_at(published);
         let sum = mix(
             word(self.id.load(Relaxed) as u32, slot as u32),
             word(
@@ -265,7 +286,7 @@ impl Process {
     pub fn roll_back(&self, published: u64) -> Life {
         let life = self.life_at(published);
         let parent = self.parent_at(published);
-        if !self.is_told() {
+        if !self.told_at(published) {
             // (It was another parent that was told.)
             self.told.store(0, Relaxed);
         }
@@ -284,11 +305,7 @@ impl Process {
             self.clear();
         }
         self.seals.roll_back(published);
-        // It stops again if it was stopped, by one of the signals that stop.
         self.thawed.store(0, Relaxed);
-        if !(19..=22).contains(&self.stopped.load(Relaxed)) {
-            self.stopped.store(0, Relaxed);
-        }
         self.request.store(request::NONE, Relaxed);
         self.active.store(0, Relaxed);
         self.ran.store(0, Relaxed);
@@ -302,7 +319,12 @@ impl Process {
         for number in [&self.born, &self.ended, &self.reaped, &self.told] {
             number.store(0, Relaxed);
         }
-        for number in [&self.parent_since, &self.frame_limit, &self.frames_used] {
+        for number in [
+            &self.parent_since,
+            &self.frame_limit,
+            &self.frames_used,
+            &self.stop_sent,
+        ] {
             number.store(0, Relaxed);
         }
         for number in [&self.user_us, &self.system_us, &self.commits, &self.calls] {
@@ -312,7 +334,7 @@ impl Process {
             word.store(0, Relaxed);
         }
         let words = [&self.request, &self.active, &self.ran, &self.has_image];
-        for word in words.into_iter().chain([&self.holds_parent, &self.stopped]) {
+        for word in words.into_iter().chain([&self.holds_parent, &self.thawed]) {
             word.store(0, Relaxed);
         }
         for counter in &self.signals_taken {
@@ -321,10 +343,7 @@ impl Process {
         for counter in &self.begun {
             counter.store(0, Relaxed);
         }
-        for word in [&self.changed, &self.change_untold, &self.thawed] {
-            word.store(0, Relaxed);
-        }
-        for word in [&self.death_signal, &self.adopts] {
+        for word in [&self.death_signal, &self.adopts, &self.executed] {
             word.store(0, Relaxed);
         }
         for word in self.dated() {
@@ -384,6 +403,22 @@ mod tests {
         assert_eq!(p.parent_at(u64::MAX), None);
         assert_eq!(p.roll_back(4), Life::None);
         assert_eq!(p.id.load(Relaxed), 0, "the entry is free");
+    }
+
+    #[test]
+    fn an_adopted_zombie_is_told_of_anew() {
+        let p = process();
+        (p.born.store(1, Relaxed), p.ended.store(2, Relaxed));
+        p.told.store(3, Relaxed);
+        let told = processes_sum([&p].into_iter(), 3);
+        p.adopt(Some(2), 3);
+        assert_eq!((p.told_at(3), p.is_told()), (true, false));
+        assert_eq!(processes_sum([&p].into_iter(), 3), told);
+        let adopted = processes_sum([&p].into_iter(), 4);
+        p.roll_back(4);
+        assert_eq!(processes_sum([&p].into_iter(), 4), adopted);
+        p.told.store(5, Relaxed);
+        assert!(p.is_told());
     }
 
     #[test]

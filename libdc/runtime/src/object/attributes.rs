@@ -99,9 +99,10 @@ pub struct Attributes {
     /// PR_SET_DUMPABLE: its value + 1, 0 if it was not set.
     dumpable: u32,
     death_signal: u32,
+    /// Nonzero once it has executed a program of its own.
+    executed: u32,
     /// Value + 1.
     personality: u32,
-    _pad: u32,
     /// MEMBARRIER_CMD_REGISTER_*.
     membarrier: u64,
 }
@@ -231,6 +232,7 @@ fn set_death_signal(signal: u32) {
 /// A child has asked for nothing of this.
 pub fn forked() {
     set_death_signal(0);
+    attributes().executed = 0;
     let reaper = SIMPLE.iter().position(|s| s.0 == PR_SET_CHILD_SUBREAPER);
     attributes().simple_set &= !(1 << reaper.unwrap_or(31));
 }
@@ -239,14 +241,17 @@ pub fn forked() {
 pub fn show() {
     let a = attributes();
     run::me().death_signal.store(a.death_signal, Relaxed);
+    run::me().executed.store(a.executed, Relaxed);
     let reaper = SIMPLE.iter().position(|s| s.0 == PR_SET_CHILD_SUBREAPER);
     let adopts = reaper.is_some_and(|i| a.simple_set & 1 << i != 0 && a.simple[i] != 0);
     run::me().adopts.store(u32::from(adopts), Relaxed);
 }
 
-/// A program that another one replaces runs with ids that are not its user's: the kernel
-/// forgets the signal.
+/// Another program begins. If it runs with ids that are not its user's, the kernel forgets
+/// the signal.
 pub fn executed() {
+    attributes().executed = 1;
+    run::me().executed.store(1, Relaxed);
     let ids = [sys!(GETUID) != sys!(GETEUID), sys!(GETGID) != sys!(GETEGID)];
     if ids.contains(&true) {
         set_death_signal(0);

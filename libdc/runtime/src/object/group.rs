@@ -22,7 +22,7 @@ use crate::run::{self, unit};
 use crate::state::Kind;
 use crate::sys;
 use core::sync::atomic::Ordering::*;
-use dc_image::run::Process;
+use dc_image::run::{Life, Process};
 
 pub const TIOCGPGRP: usize = 0x540f;
 pub const TIOCSPGRP: usize = 0x5410;
@@ -82,12 +82,25 @@ fn note_own(group: i32) {
 /// A parent puts its child into a group. In the kernel it is not the parent, so the child
 /// does it, by the runtime's signal.
 fn of_child(child: &Process, group: i32) -> isize {
+    if group < 0 {
+        return -EINVAL;
+    }
     if child.parent_at(u64::MAX) != Some(engine().slot) {
         return -ESRCH;
     }
     let id = child.id.load(Relaxed);
+    let session = child.session.get();
+    if session != run::me().session.get() {
+        return -EPERM;
+    }
+    if child.executed.load(Relaxed) != 0 {
+        return -EACCES;
+    }
+    if session == id {
+        return -EPERM;
+    }
     let group = if group == 0 { id } else { group };
-    if child.group.get() == group {
+    if child.group.get() == group || child.life() == Life::Zombie {
         return 0;
     }
     const UNANSWERED: i32 = 1;
@@ -219,7 +232,8 @@ pub fn restore(warm: bool) {
     }
 }
 
-fn of_keeper() -> isize {
+/// The keeper's group, by the kernel's number.
+pub fn of_keeper() -> isize {
     sys!(GETPGID, sys!(GETPPID))
 }
 

@@ -111,8 +111,9 @@ pub fn recover(warm: bool) -> ! {
     boot::start_clock();
     unit::runs();
     together::come_to(Step::Ready);
-    if run::me().stopped.load(SeqCst) != 0 {
-        // As it was when it died.
+    if run::me().stopped.get() != 0 {
+        // As it was; nobody is told anew.
+        run::me().thawed.store(1, SeqCst);
         const SIGSTOP: i32 = 19;
         sys!(KILL, e.pid, SIGSTOP);
     }

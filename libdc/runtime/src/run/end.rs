@@ -224,20 +224,14 @@ pub fn take_changes(l: &mut Local) {
     const SIGCHLD: i32 = 17;
     let own = Some(engine().slot);
     for (_, child) in all() {
-        if child.change_untold.load(SeqCst) == 0 || child.parent_at(u64::MAX) != own {
+        if child.change_untold.get() == 0 || child.parent_at(u64::MAX) != own {
             continue;
         }
-        child.change_untold.store(0, SeqCst);
+        child.change_untold.set(0, engine().store.published());
         let action = state().root.actions[SIGCHLD as usize];
-        let asks = action.handler != signal::SIG_DFL
-            && action.handler != signal::SIG_IGN
-            && action.flags & signal::SA_NOCLDSTOP == 0;
-        if asks {
-            let status = child.changed.load(SeqCst);
-            l.queue
-                .push(&super::wait::info_of_status(child, SIGCHLD, status));
-            l.attention
-                .fetch_or(crate::machine::frame::ATTENTION_SIGNAL, SeqCst);
+        if action.flags & signal::SA_NOCLDSTOP == 0 {
+            let status = child.changed.get() as u32;
+            receive(l, &super::wait::info_of_status(child, SIGCHLD, status));
         }
     }
 }

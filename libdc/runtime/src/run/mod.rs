@@ -6,12 +6,14 @@
 //!
 //! [`unit`] is the commit of all; [`birth`], [`end`], [`wait`] and [`orphans`] are the
 //! lives of processes; [`shared`] is what several of them know; [`image`] where a process that is
-//! not the first has its pages; [`together`] how all recover at once.
+//! not the first has its pages; [`together`] how all recover at once;
+//! [`signals`] and [`many`] what they send to each other.
 #![allow(unsafe_code)]
 
 pub mod birth;
 pub mod end;
 pub mod image;
+pub mod many;
 pub mod orphans;
 pub mod seal;
 pub mod shared;

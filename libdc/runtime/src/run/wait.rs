@@ -70,7 +70,7 @@ fn look(whom: Whom, options: usize) -> Found {
         match child.life() {
             Life::Zombie if options & WEXITED != 0 => return Found::Zombie(child),
             Life::Lives | Life::Zombie => {
-                let changed = child.changed.load(SeqCst);
+                let changed = child.changed.get() as u32;
                 let asked = match changed {
                     0 => false,
                     CONTINUED => options & WCONTINUED != 0,
@@ -115,7 +115,7 @@ pub fn wait4(l: &mut Local, a: [usize; 6]) -> isize {
         return -EFAULT;
     }
     match changed {
-        Some(_) => child.changed.store(0, SeqCst),
+        Some(_) => child.changed.set(0, engine().store.published()),
         None => reap(child),
     }
     event::non_deterministic(l);
@@ -166,7 +166,7 @@ pub fn waitid(l: &mut Local, a: [usize; 6]) -> isize {
     }
     if options & WNOWAIT == 0 {
         match changed {
-            Some(_) => child.changed.store(0, SeqCst),
+            Some(_) => child.changed.set(0, engine().store.published()),
             None => reap(child),
         }
     }
