@@ -21,7 +21,7 @@ pub mod request {
     pub const STAGED: u32 = 3;
 }
 
-const ROOM: usize = 24;
+const ROOM: usize = 20;
 
 /// One process of the run. Entry 0 is the first.
 #[repr(C, align(64))]
@@ -86,6 +86,12 @@ pub struct Process {
     /// Process group and session, as the program knows them.
     pub group: Dated,
     pub session: Dated,
+    /// Of the leader of a session: its terminal, major << 20 | minor, and which group is in the
+    /// foreground there.
+    pub terminal: Dated,
+    pub foreground: Dated,
+    /// At a recovery: nonzero once it is in its session and group.
+    pub placed: AtomicU32,
     /// The signal that it gets when its parent ends (PR_SET_PDEATHSIG); whether it adopts
     /// the orphans below it (PR_SET_CHILD_SUBREAPER). Both are its state, and stand here for
     /// others to see.
@@ -176,6 +182,9 @@ impl Process {
             group_answer: AtomicI32::new(0),
             group: Dated::new(),
             session: Dated::new(),
+            terminal: Dated::new(),
+            foreground: Dated::new(),
+            placed: AtomicU32::new(0),
             death_signal: AtomicU32::new(0),
             adopts: AtomicU32::new(0),
             bereft: Dated::new(),
@@ -246,8 +255,10 @@ impl Process {
         holds(told, published) && (told > since || since > published)
     }
 
-    fn dated(&self) -> [&Dated; 7] {
+    fn dated(&self) -> [&Dated; 9] {
         [
+            &self.terminal,
+            &self.foreground,
             &self.group,
             &self.session,
             &self.bereft,
@@ -307,6 +318,7 @@ impl Process {
         self.seals.roll_back(published);
         self.thawed.store(0, Relaxed);
         self.request.store(request::NONE, Relaxed);
+        self.placed.store(0, Relaxed);
         self.active.store(0, Relaxed);
         self.ran.store(0, Relaxed);
         life
@@ -343,7 +355,12 @@ impl Process {
         for counter in &self.begun {
             counter.store(0, Relaxed);
         }
-        for word in [&self.death_signal, &self.adopts, &self.executed] {
+        for word in [
+            &self.death_signal,
+            &self.adopts,
+            &self.executed,
+            &self.placed,
+        ] {
             word.store(0, Relaxed);
         }
         for word in self.dated() {

@@ -6,6 +6,7 @@
 //!            + 0x0000_1000   table of processes: 1024 bytes each
 //!            + 0x0040_1000   table of what they share: 128 bytes each
 //!            + 0x0060_0000   contents of pipes: two buffers for each shared object
+//!            + 0x0ce0_0000   settings of terminals: two places for each shared object
 //!            + 0x0d00_0000   stacks of parents whose children run on a copy (vfork)
 //!            + 0x0f00_0000   System V objects: what is changed there has a before-image in
 //!                            the journal, as files have
@@ -23,7 +24,7 @@ use crate::header::JOURNAL_OFFSET;
 pub(crate) use crate::process::holds;
 pub use crate::process::{Life, Process, processes_sum, request};
 use crate::seal::Seals;
-pub use crate::shared::{Shared, shared_sum};
+pub use crate::shared::{BY_KEEPER, Settings, Shared, pty_number, pty_of, shared_sum};
 
 /// Where the run's own part of its image begins, and how long it is.
 pub const RUN_OFFSET: usize = 0x8_0000;
@@ -41,7 +42,8 @@ pub const CONTENTS_OFFSET: usize = 0x60_0000;
 /// more (pipe(7)).
 pub const CONTENTS_LEN: usize = 64 << 10;
 const _: () = assert!(SHARED_OFFSET + SHARED_MAX * size_of::<Shared>() <= CONTENTS_OFFSET);
-const _: () = assert!(CONTENTS_OFFSET + SHARED_MAX * 2 * CONTENTS_LEN <= SPARE_OFFSET);
+pub const SETTINGS_OFFSET: usize = CONTENTS_OFFSET + SHARED_MAX * 2 * CONTENTS_LEN;
+const _: () = assert!(SETTINGS_OFFSET + SHARED_MAX * 2 * size_of::<Settings>() <= SPARE_OFFSET);
 const _: () = assert!(SPARE_OFFSET + SPARE_MAX * SPARE_LEN <= SYSV_OFFSET);
 const _: () = assert!(size_of::<Process>() == 1024);
 const _: () = assert!(size_of::<Run>() <= PROCESSES_OFFSET);

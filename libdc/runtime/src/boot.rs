@@ -234,8 +234,6 @@ fn begin_run() {
     run.elder.store(0, Relaxed);
     run.fault_count.store(0, Relaxed);
     me.clear();
-    me.group.set(sys!(GETPGID, 0) as i32, 0);
-    me.session.set(sys!(GETSID, 0) as i32, 0);
     me.born.store(1, Relaxed);
     me.real.store(e.pid, Relaxed);
     me.worker.store(e.pid, Relaxed);

@@ -77,10 +77,7 @@ pub struct Root {
     pub tree: u32,
     /// The highest open file ever used (index + 1).
     pub file_high: u32,
-    /// Process group, session, and whether the group was given the terminal: see
-    /// object::group.
-    pub group: i32,
-    pub own_session: u32,
+    /// Whether the process's group was given the terminal: see object::group.
     pub has_terminal: u32,
     /// One above the highest descriptor ever used.
     pub fd_high: u32,

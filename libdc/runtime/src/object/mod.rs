@@ -39,6 +39,7 @@ pub mod output;
 pub mod pipe;
 pub mod poll;
 pub mod process;
+pub mod pty;
 pub mod pushback;
 pub mod record;
 pub mod regular;

@@ -12,6 +12,7 @@ use crate::{fatal, sys, uffd};
 use core::sync::atomic::Ordering::*;
 use dc_image::FatalCode;
 use dc_image::boot::high_fd;
+use dc_image::run::BY_KEEPER;
 
 const O_CLOEXEC: usize = 0o2000000;
 
@@ -78,7 +79,12 @@ pub fn restore(warm: bool) {
                 continue;
             }
             match held.shared(file) {
-                Some(made) => install(file, made, fd as i32),
+                Some(made) => {
+                    install(file, made, fd as i32);
+                    if kind == Kind::Tty {
+                        as_it_was_asked_for(file, fd as i32);
+                    }
+                }
                 None => remake(file, fd as i32),
             }
         }
@@ -221,7 +227,7 @@ impl Held {
         let writes = f.kind == Kind::Pipe && f.flags as usize & descriptor::O_ACCMODE == 1;
         let made = match shared.maker.load(Acquire) as usize {
             0 => return None,
-            maker if maker == engine().slot + 1 => {
+            maker if maker == engine().slot + 1 || maker == BY_KEEPER as usize => {
                 sys!(DUP, shared.made[usize::from(writes)].load(Acquire))
             }
             _ => run::shared::fetch_made(shared, usize::from(writes)),
@@ -233,6 +239,8 @@ impl Held {
     }
 
     fn close(self) {
+        let ptys = engine().high_fd(high_fd::PTYS);
+        sys!(CLOSE_RANGE, ptys, ptys + high_fd::PTYS_COUNT - 1, 0);
         if self.len > 0 {
             let last = engine().high_fd(high_fd::DEFERRED) + high_fd::DEFERRED_COUNT - 1;
             sys!(CLOSE_RANGE, last + 1 - self.len, last, 0);

@@ -22,7 +22,7 @@ pub mod threads;
 use crate::commit::now_ns;
 use crate::engine::{engine, state};
 use crate::object::{
-    about, group, identity, input, lock, output, process, pushback, timers, tty, undo,
+    about, group, identity, input, lock, output, process, pty, pushback, timers, tty, undo,
 };
 use crate::run::together::{self, Step};
 use crate::run::{self, unit};
@@ -75,6 +75,7 @@ pub fn recover(warm: bool) -> ! {
         run::image::renew();
     }
     lock::restore(warm);
+    pty::restore();
     group::restore(warm);
     // A log tells what the terminals are to be; until then they stay.
     if !crate::log::replay::is_due() {

@@ -29,7 +29,7 @@ const EVERYBODY: i32 = -1;
 pub fn send(l: &mut Local, target: i32, signo: i32) -> isize {
     match target {
         EVERYBODY => to_all(l, signo),
-        0 => to_group(l, me().group.get(), signo),
+        0 => to_group(l, group::own(), signo),
         // (There is no such group.)
         i32::MIN => -ESRCH,
         _ => to_group(l, -target, signo),
@@ -37,8 +37,9 @@ pub fn send(l: &mut Local, target: i32, signo: i32) -> isize {
 }
 
 fn to_group(l: &mut Local, id: i32, signo: i32) -> isize {
-    let is_in = |p: &Process| p.life() != Life::None && p.group.get() == id;
-    let is_keepers = group::real(id) as isize == group::of_keeper();
+    let in_table = group::in_table(id);
+    let is_in = |p: &Process| p.life() != Life::None && p.group.get() == in_table;
+    let is_keepers = in_table == group::KEEPERS;
     if !is_keepers && !all().any(|(_, p)| is_in(p)) {
         return to_outside(l, id, signo);
     }
@@ -47,7 +48,7 @@ fn to_group(l: &mut Local, id: i32, signo: i32) -> isize {
     }
     if signo == SIGKILL {
         kill(l, is_in);
-        if me().group.get() == id || orphans::is_killed_for_it() {
+        if is_in(me()) || orphans::is_killed_for_it() {
             end::end(l, How::Signal(SIGKILL));
         }
         return 0;
@@ -59,7 +60,7 @@ fn to_group(l: &mut Local, id: i32, signo: i32) -> isize {
         }
         event::visible(l);
         event::non_deterministic(l);
-        return sys!(KILL, -group::real(id), signo);
+        return sys!(KILL, -group::of_keeper(), signo);
     }
     event::non_deterministic(l);
     let r = each(signo, is_in);

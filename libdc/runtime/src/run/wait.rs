@@ -10,6 +10,7 @@ use crate::machine::frame::{ATTENTION_STOP, Local};
 use crate::machine::nr;
 use crate::machine::sys::errno::*;
 use crate::machine::user;
+use crate::object::group;
 use crate::signal::queue::SigInfo;
 use crate::thread;
 use core::sync::atomic::Ordering::*;
@@ -96,7 +97,7 @@ pub fn wait4(l: &mut Local, a: [usize; 6]) -> isize {
         -1 => Whom::Any,
         0 => Whom::Group(me().group.get()),
         i32::MIN => return -ESRCH,
-        id if id < 0 => Whom::Group(-id),
+        id if id < 0 => Whom::Group(group::in_table(-id)),
         id => Whom::Process(id),
     };
     for at in [status_at, usage_at] {
@@ -136,7 +137,7 @@ pub fn waitid(l: &mut Local, a: [usize; 6]) -> isize {
         P_ALL => Whom::Any,
         P_PID if id as i32 > 0 => Whom::Process(id as i32),
         P_PGID if id == 0 => Whom::Group(me().group.get()),
-        P_PGID => Whom::Group(id as i32),
+        P_PGID => Whom::Group(group::in_table(id as i32)),
         P_PIDFD => match super::signals::process_of_pidfd(id as i32) {
             Some(id) => Whom::Process(id),
             None => return -EBADF,
@@ -183,18 +184,22 @@ fn wait_for(l: &mut Local, whom: Whom, options: usize) -> Result<Option<Child>, 
     let event_of = &me().child_event;
     loop {
         let before = event_of.load(SeqCst);
-        {
+        let found = {
             let _guard = engine().lock.acquire(l);
             match look(whom, options) {
-                Found::Zombie(child) => return Ok(Some((child, None))),
-                Found::Changed(child, how) => return Ok(Some((child, Some(how)))),
+                Found::Zombie(child) => Ok((child, None)),
+                Found::Changed(child, how) => Ok((child, Some(how))),
                 Found::None => return Err(-ECHILD),
                 Found::Living if at_once => {
                     event::non_deterministic(l);
                     return Ok(None);
                 }
-                Found::Living => {}
+                Found::Living => Err(()),
             }
+        };
+        if let Ok((child, how)) = found {
+            await_terminal(child, how);
+            return Ok(Some((child, how)));
         }
         const FUTEX_WAIT: usize = 0;
         let args = [
@@ -216,6 +221,19 @@ fn wait_for(l: &mut Local, whom: Whom, options: usize) -> Result<Option<Child>, 
                 thread::pause_for_stop(l);
             }
         }
+    }
+}
+
+/// A parent is told of an end before the kernel has seen to all of it. Who has waited for the
+/// leader of a session finds its terminal free, and hung up.
+fn await_terminal(child: &Process, how: Option<u32>) {
+    const BREATH_NS: usize = 50_000;
+    let mut patience = 20_000;
+    let is_there = || child.terminal.get() != 0 && child.real.load(SeqCst) != 0;
+    while how.is_none() && is_there() && patience > 0 {
+        let breath = [0usize, BREATH_NS];
+        crate::sys!(NANOSLEEP, breath.as_ptr(), 0);
+        patience -= 1;
     }
 }
 
