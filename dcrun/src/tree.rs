@@ -91,7 +91,7 @@ pub fn note_stop(live: &SharedLive, pid: i32, change: Change) {
     for (word, value) in [
         (&p.stopped, signal),
         (&p.changed, status),
-        (&p.change_untold, 1),
+        (&p.change_untold, status),
     ] {
         match is_typed {
             true => word.fix(value),

@@ -74,8 +74,8 @@ pub struct Process {
     pub stopped: Dated,
     /// The commit behind which a process of the run sent it SIGTSTP.
     pub stop_sent: AtomicU64,
-    /// A stop or continue that nobody has waited for yet, as wait(2) has it; and whether its
-    /// parent is yet to be told by a signal.
+    /// A stop or continue that nobody has waited for yet, as wait(2) has it; and one that its
+    /// parent is yet to be told of by a signal.
     pub changed: Dated,
     pub change_untold: Dated,
     /// Nonzero: it was made to run for a moment, to take part in a commit, and stops again.
@@ -90,6 +90,8 @@ pub struct Process {
     /// foreground there.
     pub terminal: Dated,
     pub foreground: Dated,
+    /// Somebody has a descriptor of it (pidfd_open(2)).
+    pub watched: AtomicU32,
     /// At a recovery: nonzero once it is in its session and group.
     pub placed: AtomicU32,
     /// The signal that it gets when its parent ends (PR_SET_PDEATHSIG); whether it adopts
@@ -185,6 +187,7 @@ impl Process {
             terminal: Dated::new(),
             foreground: Dated::new(),
             placed: AtomicU32::new(0),
+            watched: AtomicU32::new(0),
             death_signal: AtomicU32::new(0),
             adopts: AtomicU32::new(0),
             bereft: Dated::new(),
@@ -360,6 +363,7 @@ impl Process {
             &self.adopts,
             &self.executed,
             &self.placed,
+            &self.watched,
         ] {
             word.store(0, Relaxed);
         }

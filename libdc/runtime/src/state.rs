@@ -244,6 +244,8 @@ pub enum Kind {
     Device,
     /// Files of proc and sys, and whatever cannot be told.
     Other,
+    /// A process of the run.
+    PidFd,
 }
 
 /// [`OpenFile::inherited`]: nobody else.

@@ -122,6 +122,7 @@ pub fn all() -> Vec<Session> {
         probe!("tree-file-removed", "files of one process whose names another one removes"),
         probe!("waits", "children that stop, go on and end; process groups"),
         probe!("ptys", "sessions on terminals that the program makes itself"),
+        probe!("pidfds", "descriptors of processes"),
         probe!("orphans", "parents that end before their children, and the signal that those asked for"),
         probe!("file-maps-threads", "threads that store into the same pages of a file"),
         probe!("signal-queue", "many queued signals with values, after the first thread has ended"),

@@ -36,6 +36,7 @@ pub mod lock;
 pub mod memfd;
 pub mod message;
 pub mod output;
+pub mod pidfd;
 pub mod pipe;
 pub mod poll;
 pub mod process;

@@ -69,7 +69,8 @@ pub fn restore(warm: bool) {
             }
             continue;
         }
-        if warm && kind == Kind::MemFd && memfd::is_other(file, fd as i32) {
+        let is_other = kind == Kind::MemFd && memfd::is_other(file, fd as i32);
+        if warm && (is_other || kind == Kind::PidFd) {
             remake(file, fd as i32);
         }
         if !warm {
@@ -354,6 +355,7 @@ fn remake(file: u32, fd: i32) {
         Kind::TimerFd => timerfd::remake(file),
         Kind::SignalFd => signalfd::remake(file),
         Kind::Inotify => inotify::remake(file),
+        Kind::PidFd => pidfd::remake(file),
         Kind::MemFd => memfd::remake(file),
         Kind::Socket => closed_peer(),
         Kind::Epoll | Kind::None => return,

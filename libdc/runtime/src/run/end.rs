@@ -224,13 +224,14 @@ pub fn take_changes(l: &mut Local) {
     const SIGCHLD: i32 = 17;
     let own = Some(engine().slot);
     for (_, child) in all() {
-        if child.change_untold.get() == 0 || child.parent_at(u64::MAX) != own {
+        // (Somebody may have waited for it meanwhile.)
+        let status = child.change_untold.get() as u32;
+        if status == 0 || child.parent_at(u64::MAX) != own {
             continue;
         }
         child.change_untold.set(0, engine().store.published());
         let action = state().root.actions[SIGCHLD as usize];
         if action.flags & signal::SA_NOCLDSTOP == 0 {
-            let status = child.changed.get() as u32;
             receive(l, &super::wait::info_of_status(child, SIGCHLD, status));
         }
     }

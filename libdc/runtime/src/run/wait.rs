@@ -10,7 +10,7 @@ use crate::machine::frame::{ATTENTION_STOP, Local};
 use crate::machine::nr;
 use crate::machine::sys::errno::*;
 use crate::machine::user;
-use crate::object::group;
+use crate::object::{group, pidfd};
 use crate::signal::queue::SigInfo;
 use crate::thread;
 use core::sync::atomic::Ordering::*;
@@ -124,7 +124,25 @@ pub fn wait4(l: &mut Local, a: [usize; 6]) -> isize {
 }
 
 pub fn waitid(l: &mut Local, a: [usize; 6]) -> isize {
-    let [kind, id, info_at, options, usage_at, _] = a;
+    let info_at = a[2];
+    let r = waited(l, a);
+    if r < 0 && info_at != 0 && !tell(info_at, None) {
+        return -EFAULT;
+    }
+    r
+}
+
+/// What the kernel writes of a siginfo, and no more: of no child zeros, as after an error.
+fn tell(info_at: usize, info: Option<&SigInfo>) -> bool {
+    let (head, who) = match info {
+        Some(info) => ([info.signo, info.errno, info.code], &info.rest[4..16]),
+        None => ([0; 3], &[0u8; 12][..]),
+    };
+    user::write(info_at, &head) && user::write_bytes(info_at + 16, who)
+}
+
+fn waited(l: &mut Local, a: [usize; 6]) -> isize {
+    let [kind, id, info_at, mut options, usage_at, _] = a;
     const P_ALL: usize = 0;
     const P_PID: usize = 1;
     const P_PGID: usize = 2;
@@ -133,14 +151,22 @@ pub fn waitid(l: &mut Local, a: [usize; 6]) -> isize {
     if options & !known != 0 || options & (WEXITED | WSTOPPED | WCONTINUED) == 0 {
         return -EINVAL;
     }
+    let mut would_wait = 0;
+    let asks_only = options & WNOHANG != 0;
     let whom = match kind {
         P_ALL => Whom::Any,
         P_PID if id as i32 > 0 => Whom::Process(id as i32),
         P_PGID if id == 0 => Whom::Group(me().group.get()),
         P_PGID => Whom::Group(group::in_table(id as i32)),
-        P_PIDFD => match super::signals::process_of_pidfd(id as i32) {
-            Some(id) => Whom::Process(id),
-            None => return -EBADF,
+        P_PIDFD => match of_descriptor(l, id as i32) {
+            Ok((id, at_once)) => {
+                if at_once {
+                    would_wait = -EAGAIN;
+                    options |= WNOHANG;
+                }
+                Whom::Process(id)
+            }
+            Err(e) => return e,
         },
         _ => return -EINVAL,
     };
@@ -149,8 +175,9 @@ pub fn waitid(l: &mut Local, a: [usize; 6]) -> isize {
     }
     let (child, changed) = match wait_for(l, whom, options) {
         Ok(Some(found)) => found,
+        Ok(None) if would_wait != 0 && !asks_only => return would_wait,
         Ok(None) => {
-            return match info_at == 0 || user::write_bytes(info_at, &[0; 128]) {
+            return match info_at == 0 || tell(info_at, None) {
                 true => 0,
                 false => -EFAULT,
             };
@@ -160,7 +187,7 @@ pub fn waitid(l: &mut Local, a: [usize; 6]) -> isize {
     let _guard = engine().lock.acquire(l);
     let status = changed.unwrap_or(child.status.load(Relaxed));
     let info = info_of_status(child, 17, status);
-    let written = (info_at == 0 || user::write(info_at, &info))
+    let written = (info_at == 0 || tell(info_at, Some(&info)))
         && (usage_at == 0 || user::write(usage_at, &usage_of(child)));
     if !written {
         return -EFAULT;
@@ -173,6 +200,20 @@ pub fn waitid(l: &mut Local, a: [usize; 6]) -> isize {
     }
     event::non_deterministic(l);
     0
+}
+
+/// Whom a descriptor means, and whether it is one that does not wait.
+fn of_descriptor(l: &mut Local, fd: i32) -> Result<(i32, bool), isize> {
+    let _guard = engine().lock.acquire(l);
+    match (pidfd::is_ours(fd), pidfd::meant(fd)) {
+        (Some(at_once), Some((_, p))) => Ok((p.id.load(Relaxed), at_once)),
+        (Some(_), None) => Err(-ECHILD),
+        // One of another process, or none at all.
+        (None, _) => match super::signals::process_of_pidfd(fd) {
+            Some(_) => Err(-ECHILD),
+            None => Err(-EBADF),
+        },
+    }
 }
 
 /// A child that has ended, or how it was stopped or continued.
@@ -225,11 +266,13 @@ fn wait_for(l: &mut Local, whom: Whom, options: usize) -> Result<Option<Child>, 
 }
 
 /// A parent is told of an end before the kernel has seen to all of it. Who has waited for the
-/// leader of a session finds its terminal free, and hung up.
+/// leader of a session finds its terminal free and hung up, and a descriptor of the child
+/// readable.
 fn await_terminal(child: &Process, how: Option<u32>) {
     const BREATH_NS: usize = 50_000;
     let mut patience = 20_000;
-    let is_there = || child.terminal.get() != 0 && child.real.load(SeqCst) != 0;
+    let is_looked_at = child.terminal.get() != 0 || child.watched.load(Relaxed) != 0;
+    let is_there = || is_looked_at && child.real.load(SeqCst) != 0;
     while how.is_none() && is_there() && patience > 0 {
         let breath = [0usize, BREATH_NS];
         crate::sys!(NANOSLEEP, breath.as_ptr(), 0);
