@@ -68,6 +68,14 @@ pub fn note_stop(live: &SharedLive, pid: i32, change: Change) {
         return;
     };
     let p = &live.processes()[slot];
+    let change = match change {
+        // It has stopped itself for what the terminal wanted.
+        Change::Stopped(libc::SIGSTOP) => match p.stops_by.swap(0, SeqCst) as i32 {
+            0 => change,
+            signal => Change::Stopped(signal),
+        },
+        _ => change,
+    };
     let status = match change {
         Change::Stopped(signal) => 0x7f | signal << 8,
         Change::Continued => 0xffff,

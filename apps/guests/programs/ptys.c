@@ -127,6 +127,56 @@ static void lead(const char *name)
             CHECK(waitpid(job, &status, 0) == job && WIFSIGNALED(status));
             CHECK(tcsetpgrp(tty, getpgrp()) == 0);
             snprintf(answer, sizeof answer, "job ended by %d", WTERMSIG(status));
+        } else if (!strcmp(line, "stop")) {
+            /* ^Z stops the foreground; in the background it may not read, nor set the terminal. */
+            int status;
+            pid_t job = spawned();
+            if (job == 0) {
+                setpgid(0, 0);
+                CHECK(tcsetpgrp(tty, getpid()) == 0);
+                signal(SIGTTOU, SIG_DFL);
+                print_line(tty, "job runs");
+                pause();
+                _exit(1);
+            }
+            setpgid(job, job);
+            CHECK(waitpid(job, &status, WUNTRACED) == job && WIFSTOPPED(status));
+            int first = WSTOPSIG(status);
+            CHECK(kill(-job, SIGKILL) == 0 && waitpid(job, &status, 0) == job);
+            CHECK(tcsetpgrp(tty, getpgrp()) == 0);
+            job = spawned();
+            if (job == 0) {
+                char byte;
+                setpgid(0, 0);
+                signal(SIGTTOU, SIG_DFL);
+                CHECK(tcgetattr(tty, &mode) == 0);
+                CHECK(tcsetattr(tty, TCSANOW, &mode) == 0);
+                if (read(tty, &byte, 1) < 0)
+                    _exit(2);
+                _exit(1);
+            }
+            setpgid(job, job);
+            CHECK(waitpid(job, &status, WUNTRACED) == job && WIFSTOPPED(status));
+            int second = WSTOPSIG(status);
+            signal(SIGTTOU, SIG_IGN);
+            CHECK(tcsetpgrp(tty, job) == 0 && kill(-job, SIGCONT) == 0);
+            CHECK(waitpid(job, &status, WCONTINUED) == job && WIFCONTINUED(status));
+            usleep(1000);
+            CHECK(tcsetpgrp(tty, getpgrp()) == 0);
+            CHECK(kill(-job, SIGKILL) == 0 && waitpid(job, &status, 0) == job);
+            job = spawned();
+            if (job == 0) {
+                char byte;
+                setpgid(0, 0);
+                if (read(tty, &byte, 1) < 0)
+                    _exit(2);
+                _exit(1);
+            }
+            setpgid(job, job);
+            CHECK(waitpid(job, &status, WUNTRACED) == job && WIFSTOPPED(status));
+            int third = WSTOPSIG(status);
+            CHECK(kill(-job, SIGKILL) == 0 && waitpid(job, &status, 0) == job);
+            snprintf(answer, sizeof answer, "job stopped by %d %d %d", first, second, third);
         } else if (!strcmp(line, "leave")) {
             print_line(tty, "left");
             _exit(17);
@@ -195,6 +245,11 @@ int main(void)
         CHECK(write(master, "\x03", 1) == 1);
         expect_line(master, "job ended by 2");
         say("%d: interrupted", r);
+        print_line(master, "stop");
+        expect_line(master, "job runs");
+        CHECK(write(master, "\x1a", 1) == 1);
+        expect_line(master, "job stopped by 20 22 21");
+        say("%d: stopped", r);
         CHECK(ptsname_r(master, again, sizeof again) == 0 && !strcmp(name, again));
         if (r % 2) {
             print_line(master, "leave");

@@ -90,6 +90,8 @@ pub struct Process {
     /// foreground there.
     pub terminal: Dated,
     pub foreground: Dated,
+    /// The signal for which it is about to stop itself by SIGSTOP.
+    pub stops_by: AtomicU32,
     /// Somebody has a descriptor of it (pidfd_open(2)).
     pub watched: AtomicU32,
     /// At a recovery: nonzero once it is in its session and group.
@@ -188,6 +190,7 @@ impl Process {
             foreground: Dated::new(),
             placed: AtomicU32::new(0),
             watched: AtomicU32::new(0),
+            stops_by: AtomicU32::new(0),
             death_signal: AtomicU32::new(0),
             adopts: AtomicU32::new(0),
             bereft: Dated::new(),
@@ -322,6 +325,7 @@ impl Process {
         self.thawed.store(0, Relaxed);
         self.request.store(request::NONE, Relaxed);
         self.placed.store(0, Relaxed);
+        self.stops_by.store(0, Relaxed);
         self.active.store(0, Relaxed);
         self.ran.store(0, Relaxed);
         life

@@ -183,6 +183,10 @@ pub fn setsid(_l: &mut Local, _a: [usize; 6]) -> isize {
     p.session.set(pid, published());
     p.terminal.set(0, published());
     p.foreground.set(0, published());
+    if run::is_tree() {
+        // Stops by a terminal are the runtime's from now on.
+        run::signals::install_all();
+    }
     pid as isize
 }
 

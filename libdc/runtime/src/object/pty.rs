@@ -42,6 +42,11 @@ pub fn opened(fd: i32, file: u32, st: &Stat) {
     }
 }
 
+/// Whether a terminal is no master.
+pub fn is_slave(fd: i32) -> bool {
+    Stat::of_fd(fd).is_ok_and(|st| st.rdev != MULTIPLEXER)
+}
+
 /// The number of a terminal, by either end.
 fn number_of(fd: i32) -> Option<u32> {
     let st = Stat::of_fd(fd).ok()?;

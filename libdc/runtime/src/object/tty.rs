@@ -17,6 +17,7 @@ use crate::log::replay;
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{entry, nr, user};
+use crate::run::job_control::{self, SIGTTOU};
 use crate::state::{Kind, OpenFile};
 use crate::sys;
 use core::fmt::Write;
@@ -142,7 +143,6 @@ fn open_peer(master: i32, flags: usize) -> isize {
 
 /// A signal came before the call, unless it came of the call: from the background.
 fn broken_off(l: &mut Local) {
-    const SIGTTOU: i32 = 22;
     l.interrupted = true;
     l.early = l.queue.pending() & crate::signal::bit(SIGTTOU) == 0;
 }
@@ -206,6 +206,9 @@ fn foreground(l: &mut Local, fd: i32, arg: usize) -> isize {
             r
         }
     };
+    if job_control::answers_by_stop(l, fd, r, SIGTTOU) {
+        return -EINTR;
+    }
     if !failed(r) {
         group::note_foreground(id);
     } else if r == -EINTR {
@@ -256,6 +259,9 @@ fn set(l: &mut Local, fd: i32, file: u32, a: [usize; 6]) -> isize {
     // SAFETY: the program's own call with its own arguments; it may wait for
     // output to drain.
     let r = unsafe { entry::interruptible(nr::IOCTL, &a) };
+    if job_control::answers_by_stop(l, fd, r, SIGTTOU) {
+        return -EINTR;
+    }
     if !failed(r) {
         read_settings(f, fd);
         f.termios_set = 1;

@@ -13,6 +13,7 @@
 pub mod birth;
 pub mod end;
 pub mod image;
+pub mod job_control;
 pub mod many;
 pub mod orphans;
 pub mod seal;

@@ -247,7 +247,7 @@ pub fn collect_blocked(l: &mut Local) {
 
 /// A signal that stops was held back while the program blocked it: the process stops now,
 /// and goes on here.
-fn stop_for(sig: i32) {
+pub fn stop_for(sig: i32) {
     let unblock = bit(sig);
     let mut old = 0u64;
     sys!(RT_SIGPROCMASK, 1, &raw const unblock, &raw mut old, 8);
