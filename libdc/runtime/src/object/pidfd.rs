@@ -7,7 +7,6 @@
 //! restore:   warm and cold: of the process's present worker. Of one that has ended, that of
 //!            a process that ends at once
 //! survives:  warm and cold
-#![allow(unsafe_code)]
 
 use super::descriptor::{self, O_NONBLOCK, file_of, new_file, open_file};
 use super::epoll;

@@ -8,7 +8,6 @@
 //!            terminals of sessions
 //! survives:  warm as any other terminal: what was printed and typed is there. Cold but for
 //!            what was on its way and not yet read, which the keeper says
-#![allow(unsafe_code)]
 
 use super::descriptor::{any_fd, known_file, open_file};
 use super::stat::Stat;
