@@ -12,6 +12,7 @@ use dc_image::header::UNCOUNTED;
 use dc_image::{FatalCode, Status};
 
 use crate::cli::RioKind;
+use crate::families::{self, Member};
 use crate::fruitless::Fruitless;
 use crate::image;
 use crate::limits::AtLimits;
@@ -27,6 +28,7 @@ use crate::remains::Remains;
 use crate::reserve::Reservation;
 use crate::run_directory::RunDirectory;
 use crate::stats;
+use crate::terminals;
 use crate::tree;
 use crate::verdict::{self, Facts, Verdict};
 use crate::victims::Victims;
@@ -58,7 +60,6 @@ impl Keeper {
             mode,
             pid: self.live.first().id.load(Relaxed),
             fault: take_fault(&mut self.fault, mode),
-            slot: 0,
         };
         if mode == Mode::Fresh {
             start.pid = 0;
@@ -107,7 +108,6 @@ impl Keeper {
                         mode: Mode::Warm,
                         pid,
                         fault,
-                        slot: 0,
                     };
                 }
                 Verdict::StartOver { crashes } => {
@@ -126,7 +126,6 @@ impl Keeper {
                         mode: Mode::Fresh,
                         pid,
                         fault: fault::NONE,
-                        slot: 0,
                     };
                 }
                 Verdict::CrashLoop { signal, crashes } => {
@@ -182,22 +181,34 @@ impl Keeper {
             true => (Vec::new(), true),
             false => tree::roll_back(&self.live, start.mode == Mode::Cold),
         };
-        for slot in others {
-            let p = &self.live.processes()[slot];
-            let pid = self.starter.start(Start {
-                slot: slot as u32,
-                pid: p.id.load(Relaxed),
-                ..start
-            })?;
-            self.live.processes()[slot].real.store(pid, Release);
+        let mut members = match fresh {
+            true => vec![Member::first(start.pid)],
+            false => {
+                let first = first.then_some(0);
+                let slots: Vec<usize> = others.into_iter().chain(first).collect();
+                families::arrange(&self.live, &slots)
+            }
+        };
+        if start.mode == Mode::Cold && terminals::make_again(&self.live, &self.reservation)? > 0 {
+            self.tell(
+                "what was on its way through terminals of the program's own, and not yet read, is lost",
+            );
         }
-        if !first {
+        let last = match first {
+            true => members.pop(),
+            false => None,
+        };
+        let mut groups = Vec::new();
+        for member in &members {
+            self.starter.start(start, member, &mut groups)?;
+        }
+        let Some(last) = last else {
             return Ok(0);
-        }
+        };
         if !fresh {
             missed.leave(&self.live, copies);
         }
-        let pid = self.starter.start(start)?;
+        let pid = self.starter.start(start, &last, &mut groups)?;
         missed.pass_on(pid, copies);
         let entry = self.live.first();
         entry.real.store(pid, Relaxed);

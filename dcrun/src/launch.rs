@@ -427,6 +427,8 @@ fn assemble(
         process_name: process_name(&record.executed),
         live: live.address(),
         companion: live.first().companion.as_ptr(),
+        processes: live.first(),
+        run: live.run(),
         keeper: process::pid(),
     };
     Ok(Keeper {

@@ -68,8 +68,16 @@ pub fn note_stop(live: &SharedLive, pid: i32, change: Change) {
         return;
     };
     let p = &live.processes()[slot];
+    let change = match change {
+        // It has stopped itself for what the terminal wanted.
+        Change::Stopped(libc::SIGSTOP) => match p.stops_by.swap(0, SeqCst) as i32 {
+            0 => change,
+            signal => Change::Stopped(signal),
+        },
+        _ => change,
+    };
     let status = match change {
-        Change::Stopped(signal) => 0x7f | (signal as u32) << 8,
+        Change::Stopped(signal) => 0x7f | signal << 8,
         Change::Continued => 0xffff,
         _ => return,
     };
@@ -81,12 +89,23 @@ pub fn note_stop(live: &SharedLive, pid: i32, change: Change) {
         return;
     }
     let signal = match change {
-        Change::Stopped(signal) => signal as u32,
+        Change::Stopped(signal) => signal,
         _ => 0,
     };
-    p.stopped.store(signal, Release);
-    p.changed.store(status, Release);
-    p.change_untold.store(1, Release);
+    // What a process of the run has brought about is rolled back with it, and comes again.
+    // Only what somebody typed does not.
+    let published = live.published.load(Acquire);
+    let is_typed = signal == libc::SIGTSTP && p.stop_sent.load(Acquire) <= published;
+    for (word, value) in [
+        (&p.stopped, signal),
+        (&p.changed, status),
+        (&p.change_untold, status),
+    ] {
+        match is_typed {
+            true => word.fix(value),
+            false => word.set(value, published),
+        }
+    }
     let Some(parent) = p.parent_at(u64::MAX) else {
         return;
     };
@@ -140,7 +159,7 @@ pub fn roll_back(live: &SharedLive, cold: bool) -> (Vec<usize>, bool) {
         if slot == 0 {
             // Its stop was nobody's state: the parent that was told of it is outside, and
             // whoever kills a stopped worker wants it to go on.
-            p.stopped.store(0, Relaxed);
+            p.stopped.clear();
         }
         p.real.store(0, Relaxed);
         match p.roll_back(published) {

@@ -1,9 +1,9 @@
 //! Workers of one run: what each is told, and how it is started.
 
 use dc_image::boot::{BootInfo, FOLD_MS, LOG_LIMIT, Mode, Slice, conflict, fault, plant};
-use nix::errno::Errno;
 
-use crate::machine::jump::{self, Plan};
+use crate::families::Member;
+use crate::machine::jump::{self, Groups, Plan};
 use crate::message::{Doing, Outcome};
 
 /// Starts the workers of a run, one after the other.
@@ -14,37 +14,24 @@ pub struct Starter {
     pub can_set_tid: bool,
 }
 
-/// What is different from worker to worker.
+/// What is different from recovery to recovery.
 #[derive(Clone, Copy)]
 pub struct Start {
     pub mode: Mode,
     /// The pid the program knows itself by; 0 for the first worker.
     pub pid: i32,
     pub fault: u32,
-    /// Its entry in the run's table of processes.
-    pub slot: u32,
 }
 
 impl Starter {
-    /// Returns the pid of the new worker.
-    pub fn start(&mut self, start: Start) -> Outcome<i32> {
+    /// Starts a process with those that it starts. Returns the kernel's number of it.
+    pub fn start(&mut self, start: Start, member: &Member, groups: &mut Groups) -> Outcome<i32> {
         let info = &mut self.info;
         info.mode = start.mode as u32;
-        info.pid = start.pid;
         info.fault = start.fault;
-        info.slot = start.slot;
         info.can_set_tid = u32::from(self.can_set_tid);
-        let wanted = (self.can_set_tid && start.pid != 0).then_some(start.pid);
-        let mut outcome = jump::start(&self.plan, &self.info, wanted);
-        if let (Some(_), Err(error)) = (wanted, &outcome) {
-            // EEXIST: the old number has a new owner. The program is then told
-            // its old number and the kernel's is translated.
-            let code = error.raw_os_error().map(Errno::from_raw);
-            if matches!(code, Some(Errno::EEXIST | Errno::EPERM | Errno::EINVAL)) {
-                outcome = jump::start(&self.plan, &self.info, None);
-            }
-        }
-        outcome.doing(|| "start the worker process (clone3)".to_owned())
+        jump::start(&self.plan, &self.info, member, groups)
+            .doing(|| "start the worker process (clone3)".to_owned())
     }
 }
 

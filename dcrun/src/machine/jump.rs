@@ -14,10 +14,13 @@ use std::sync::atomic::Ordering;
 use dc_image::FatalCode;
 use dc_image::boot::{BootInfo, Mode};
 use dc_image::header::Live;
+use dc_image::run::{Process, Run};
 use dc_image::window::{ARENA_BASE, ARENA_LEN, PAGE};
 
 use crate::boot_block;
 use crate::elf::Segment;
+use crate::families::Member;
+use crate::machine::birthplace;
 use crate::machine::memory_holder;
 use crate::machine::process::Rseq;
 use crate::machine::signals::{self, Inherited};
@@ -39,8 +42,14 @@ pub struct Plan {
     pub live: *mut Live,
     /// Where the first process's companion is noted.
     pub companion: *mut u32,
+    /// The table of processes, and what says how long it is.
+    pub processes: *const Process,
+    pub run: *const Run,
     pub keeper: i32,
 }
+
+/// Groups that somebody has begun: by the number that the program knows, and the kernel's.
+pub type Groups = Vec<(i32, i32)>;
 
 /// `struct clone_args`, as far as set_tid (Linux 5.5).
 #[repr(C)]
@@ -58,19 +67,58 @@ pub struct CloneArguments {
     pub set_tid_size: u64,
 }
 
-/// Starts a worker, with the pid `wanted` if there is one. The child never
-/// comes back from here.
-pub fn start(plan: &Plan, info: &BootInfo, wanted: Option<i32>) -> io::Result<i32> {
+/// Starts a worker, with the number that the program knows it by if it may have that. The
+/// child never comes back from here.
+pub fn start(
+    plan: &Plan,
+    info: &BootInfo,
+    member: &Member,
+    groups: &mut Groups,
+) -> io::Result<i32> {
+    let mut info = *info;
+    info.slot = member.slot.unwrap_or(0);
+    info.pid = member.id;
+    let wanted = (info.can_set_tid != 0 && member.id != 0).then_some(member.id);
+    let mut outcome = cloned(plan, &info, member, groups, wanted);
+    if let (Some(_), Err(error)) = (wanted, &outcome) {
+        // EEXIST: the old number has a new owner. The program is then told its old number
+        // and the kernel's is translated.
+        if matches!(
+            error.raw_os_error(),
+            Some(libc::EEXIST | libc::EPERM | libc::EINVAL)
+        ) {
+            outcome = cloned(plan, &info, member, groups, None);
+        }
+    }
+    if let Ok(pid) = outcome
+        && member.leads_group()
+    {
+        groups.push((member.group, pid));
+    }
+    outcome
+}
+
+fn cloned(
+    plan: &Plan,
+    info: &BootInfo,
+    member: &Member,
+    groups: &mut Groups,
+    wanted: Option<i32>,
+) -> io::Result<i32> {
     let set_tid = [wanted.unwrap_or(0)];
+    let by_keeper = crate::machine::process::pid() == plan.keeper;
+    // The first process shares its descriptors with the keeper; each other one has a table of
+    // its own.
+    let mut flags = match member.slot {
+        Some(0) => libc::CLONE_FILES as u64,
+        _ => 0,
+    };
+    if !by_keeper {
+        flags |= libc::CLONE_PARENT as u64;
+    }
     let arguments = CloneArguments {
-        // The first process shares its descriptors with the keeper; each other one has a
-        // table of its own.
-        flags: if info.slot == 0 {
-            libc::CLONE_FILES as u64
-        } else {
-            0
-        },
-        exit_signal: libc::SIGCHLD as u64,
+        flags,
+        exit_signal: if by_keeper { libc::SIGCHLD as u64 } else { 0 },
         set_tid: if wanted.is_some() {
             set_tid.as_ptr() as u64
         } else {
@@ -90,7 +138,7 @@ pub fn start(plan: &Plan, info: &BootInfo, wanted: Option<i32>) -> io::Result<i3
     };
     match answer {
         -1 => Err(io::Error::last_os_error()),
-        0 => become_worker(plan, info),
+        0 => become_worker(plan, info, member, groups),
         pid => Ok(pid as i32),
     }
 }
@@ -122,7 +170,7 @@ pub fn may_choose_pid() -> bool {
     io::Error::last_os_error().raw_os_error() == Some(libc::EEXIST)
 }
 
-fn become_worker(plan: &Plan, info: &BootInfo) -> ! {
+fn become_worker(plan: &Plan, info: &BootInfo, member: &Member, groups: &mut Groups) -> ! {
     // SAFETY: these calls take no pointers but to the name and the registered
     // rseq area, which is unregistered under the address it was registered with.
     unsafe {
@@ -132,6 +180,16 @@ fn become_worker(plan: &Plan, info: &BootInfo) -> ! {
             libc::_exit(0);
         }
         libc::prctl(libc::PR_SET_NAME, plan.process_name.as_ptr());
+    }
+    let starts = birthplace::take(plan, member, groups);
+    if let Err(error) = starts.and_then(|()| start_members(plan, info, member, groups)) {
+        give_up(plan, "start the members of a session", &error);
+    }
+    if member.slot.is_none() {
+        birthplace::stand_in(plan, member, groups)
+    }
+    // SAFETY: as above.
+    unsafe {
         if let Some(rseq) = plan.rseq {
             const UNREGISTER: u32 = 1;
             const SIGNATURE: u32 = 0x5305_3053;
@@ -181,6 +239,19 @@ fn become_worker(plan: &Plan, info: &BootInfo) -> ! {
         }
         jump(plan.entry, ARENA_BASE as u64)
     }
+}
+
+/// Those that this one starts, before it is a worker.
+fn start_members(
+    plan: &Plan,
+    info: &BootInfo,
+    member: &Member,
+    groups: &mut Groups,
+) -> io::Result<()> {
+    member
+        .members
+        .iter()
+        .try_for_each(|its| start(plan, info, its, groups).map(drop))
 }
 
 /// Opens the counters of this process at a number where the keeper finds them.

@@ -114,8 +114,9 @@ unsafe extern "C" fn sleep_for_good(gate: *const Gate) -> ! {
             [libc::SIG_SETMASK as usize, mask, 0, 8, 0],
         );
         // Out of reach of what is sent to the program's group: a stop would
-        // send it back to user mode.
-        raw(libc::SYS_setpgid, [0; 5]);
+        // send it back to user mode. And of its session, whose number must be
+        // free for the next worker.
+        raw(libc::SYS_setsid, [0; 5]);
         raw(
             libc::SYS_prctl,
             [

@@ -2,6 +2,8 @@
 //! safe crate wraps. Everything outside of this folder is safe Rust.
 
 #[allow(unsafe_code)]
+pub mod birthplace;
+#[allow(unsafe_code)]
 pub mod descriptors;
 #[allow(unsafe_code)]
 #[cfg(not(test))]

@@ -63,6 +63,10 @@ pub mod high_fd {
     /// Descriptors the program has closed, kept until the next commit.
     pub const DEFERRED: i32 = 64;
     pub const DEFERRED_COUNT: i32 = 960;
+    /// In the middle of them, at a cold recovery: terminals that the run had made, until all
+    /// have theirs.
+    pub const PTYS: i32 = DEFERRED + 400;
+    pub const PTYS_COUNT: i32 = 80;
     /// How many numbers are reserved in all.
     pub const COUNT: i32 = 1024;
 }

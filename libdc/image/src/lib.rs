@@ -10,7 +10,9 @@
 
 pub mod boot;
 pub mod count;
+pub mod dated;
 pub mod header;
+mod process;
 pub mod run;
 pub mod seal;
 mod shared;

@@ -36,6 +36,32 @@ pub struct Shared {
 }
 const _: () = assert!(size_of::<Shared>() == 128);
 
+/// In [`Shared::maker`]: the keeper has made it, and every worker has it from there.
+pub const BY_KEEPER: u32 = u32::MAX;
+
+/// In [`Shared::ino`]: a terminal that the run has made, by its number. No inode is so high.
+pub const fn pty_of(number: u32) -> u64 {
+    u64::MAX - number as u64
+}
+
+/// The number of a terminal that the run has made.
+pub fn pty_number(ino: u64) -> Option<u32> {
+    let number = u64::MAX - ino;
+    (number <= 1 << 20).then_some(number as u32)
+}
+
+/// What such a terminal is set to: two places, as [`Shared::place_at`] has them.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Settings {
+    pub termios: [u8; 64],
+    pub size: [u16; 4],
+    pub locked: i32,
+    pub packets: i32,
+    _room: [u32; 12],
+}
+const _: () = assert!(size_of::<Settings>() == 128);
+
 /// What the state of a commit has of what processes share: part of the run's seal.
 pub fn shared_sum<'a>(table: impl Iterator<Item = &'a Shared>, published: u64) -> u64 {
     table.enumerate().fold(0, |sum: u64, (at, s)| {
@@ -102,6 +128,11 @@ impl Shared {
         self.since[place].store(published + 1, Release);
     }
 
+    /// Whether nobody uses it in the state of a commit.
+    pub fn is_free_at(&self, published: u64) -> bool {
+        holds(self.free_from.load(Relaxed), published)
+    }
+
     /// Which of the two places the commit to come may write: never that which holds.
     pub fn place_for(&self, published: u64) -> usize {
         match self.place_at(published) {
@@ -118,7 +149,7 @@ impl Shared {
 
     /// A sum of what the state of a commit has of it; 0 if that has nothing.
     fn sum_at(&self, at: usize, published: u64) -> u64 {
-        let place = match holds(self.free_from.load(Relaxed), published) {
+        let place = match self.is_free_at(published) {
             true => None,
             false => self.place_at(published),
         };

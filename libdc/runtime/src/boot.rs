@@ -234,8 +234,6 @@ fn begin_run() {
     run.elder.store(0, Relaxed);
     run.fault_count.store(0, Relaxed);
     me.clear();
-    me.group.store(sys!(GETPGID, 0) as i32, Relaxed);
-    me.session.store(sys!(GETSID, 0) as i32, Relaxed);
     me.born.store(1, Relaxed);
     me.real.store(e.pid, Relaxed);
     me.worker.store(e.pid, Relaxed);

@@ -187,12 +187,14 @@ pub extern "C" fn on_leave(l: &'static mut Local) {
             }
         }
         if l.attention.load(SeqCst) & ATTENTION_SIGNAL != 0 {
-            let _guard = engine().lock.acquire(l);
+            let guard = engine().lock.acquire(l);
             signal::deliver::deliver_pending(l);
             if l.commit_after {
                 l.commit_after = false;
                 event::commit_and_move(l);
             }
+            drop(guard);
+            crate::run::job_control::stop_now(l);
         }
     }
 }

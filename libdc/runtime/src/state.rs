@@ -79,10 +79,7 @@ pub struct Root {
     pub tree: u32,
     /// The highest open file ever used (index + 1).
     pub file_high: u32,
-    /// Process group, session, and whether the group was given the terminal: see
-    /// object::group.
-    pub group: i32,
-    pub own_session: u32,
+    /// Whether the process's group was given the terminal: see object::group.
     pub has_terminal: u32,
     /// One above the highest descriptor ever used.
     pub fd_high: u32,
@@ -252,6 +249,8 @@ pub enum Kind {
     Device,
     /// Files of proc and sys, and whatever cannot be told.
     Other,
+    /// A process of the run.
+    PidFd,
 }
 
 /// [`OpenFile::inherited`]: nobody else.

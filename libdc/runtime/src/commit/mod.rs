@@ -70,7 +70,6 @@ pub fn stage(local: &mut Local, begin: u64) -> u64 {
     e.pieces.tell_time(begin);
     thread::stop_others(local);
     crate::run::end::take_signals(local);
-    object::group::notice();
     signal::collect_blocked(local);
     object::signalfd::save(local);
     save_threads(local);

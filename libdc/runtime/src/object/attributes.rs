@@ -16,7 +16,8 @@ use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{nr, user};
-use crate::{fatal, sys};
+use crate::{fatal, run, sys};
+use core::sync::atomic::Ordering::*;
 use dc_image::FatalCode;
 
 const PR_SET_PDEATHSIG: usize = 1;
@@ -98,9 +99,10 @@ pub struct Attributes {
     /// PR_SET_DUMPABLE: its value + 1, 0 if it was not set.
     dumpable: u32,
     death_signal: u32,
+    /// Nonzero once it has executed a program of its own.
+    executed: u32,
     /// Value + 1.
     personality: u32,
-    _pad: u32,
     /// MEMBARRIER_CMD_REGISTER_*.
     membarrier: u64,
 }
@@ -180,6 +182,9 @@ pub fn prctl(l: &mut Local, a: [usize; 6]) -> isize {
                 Some(i) if !failed(r) => {
                     attributes().simple_set |= 1 << i;
                     attributes().simple[i] = a[1] as u64;
+                    if other == PR_SET_CHILD_SUBREAPER {
+                        run::me().adopts.store(u32::from(a[1] != 0), Relaxed);
+                    }
                 }
                 Some(_) => {}
                 None => say_lost(r, other),
@@ -196,18 +201,18 @@ fn say_lost(r: isize, what: usize) {
 }
 
 /// The worker's parent is the keeper, which it must not outlive; so the program's own
-/// wish cannot be told to the kernel.
+/// wish is not told to the kernel ([`crate::run::orphans`]).
 fn death_signal(signal: usize) -> isize {
     if signal > 64 {
         return -EINVAL;
     }
-    if signal != 0 {
+    if signal != 0 && run::me().parent_at(u64::MAX).is_none() {
         crate::say!(
             "the signal that the program asks for at its parent's death (PR_SET_PDEATHSIG) does \
              not come when dcrun's own parent dies"
         );
     }
-    attributes().death_signal = signal as u32;
+    set_death_signal(signal as u32);
     0
 }
 
@@ -216,7 +221,41 @@ pub fn credentials_changed() {
     const PR_GET_DUMPABLE: usize = 3;
     let now = sys!(PRCTL, PR_GET_DUMPABLE, 0, 0, 0, 0);
     attributes().dumpable = now.max(0) as u32 + 1;
-    attributes().death_signal = 0;
+    set_death_signal(0);
+}
+
+fn set_death_signal(signal: u32) {
+    attributes().death_signal = signal;
+    run::me().death_signal.store(signal, Relaxed);
+}
+
+/// A child has asked for nothing of this.
+pub fn forked() {
+    set_death_signal(0);
+    attributes().executed = 0;
+    let reaper = SIMPLE.iter().position(|s| s.0 == PR_SET_CHILD_SUBREAPER);
+    attributes().simple_set &= !(1 << reaper.unwrap_or(31));
+}
+
+/// At recovery: what other processes look at.
+pub fn show() {
+    let a = attributes();
+    run::me().death_signal.store(a.death_signal, Relaxed);
+    run::me().executed.store(a.executed, Relaxed);
+    let reaper = SIMPLE.iter().position(|s| s.0 == PR_SET_CHILD_SUBREAPER);
+    let adopts = reaper.is_some_and(|i| a.simple_set & 1 << i != 0 && a.simple[i] != 0);
+    run::me().adopts.store(u32::from(adopts), Relaxed);
+}
+
+/// Another program begins. If it runs with ids that are not its user's, the kernel forgets
+/// the signal.
+pub fn executed() {
+    attributes().executed = 1;
+    run::me().executed.store(1, Relaxed);
+    let ids = [sys!(GETUID) != sys!(GETEUID), sys!(GETGID) != sys!(GETEGID)];
+    if ids.contains(&true) {
+        set_death_signal(0);
+    }
 }
 
 /// personality(2).

@@ -241,6 +241,10 @@ pub fn adopt(fd: i32, flags: usize, path: &[u8], inherited: bool) -> isize {
     }
     set_path(f, path);
     super::memfd::adopt(file, &st, flags);
+    if kind == Kind::Tty && !inherited {
+        super::pty::opened(fd, file, &st);
+        super::tty::opened(fd, flags);
+    }
     enter(fd, file, flags & O_CLOEXEC != 0);
     fd as isize
 }

@@ -354,6 +354,18 @@ pub fn fill(file: u32) {
     }
 }
 
+/// The kernel's sets give up a file that is about to be replaced by one like it.
+pub fn forget_kernels(target: u32) {
+    for e in entries() {
+        if e.epoll != 0
+            && e.target == target
+            && let Some(epfd) = any_fd(e.epoll)
+        {
+            control(epfd, CTL_DEL, e);
+        }
+    }
+}
+
 fn control(epfd: i32, op: usize, e: &EpollEntry) -> isize {
     let mut b = [0u8; 12];
     b[..4].copy_from_slice(&e.events.to_le_bytes());
@@ -371,6 +383,14 @@ fn control(epfd: i32, op: usize, e: &EpollEntry) -> isize {
 /// is known to nobody: a worker may have died in the call, when the kernel had given it
 /// its edges. So all are armed.
 pub fn arm() {
+    for e in entries() {
+        if e.epoll != 0
+            && open_file(e.target).kind == Kind::PidFd
+            && let Some(epfd) = any_fd(e.epoll)
+        {
+            control(epfd, CTL_ADD, e);
+        }
+    }
     for e in entries() {
         if e.epoll != 0
             && e.events & (EPOLLET | EPOLLONESHOT) != 0

@@ -4,11 +4,12 @@
 //! new worker is born into the keeper's group, and the terminal still names the
 //! group that died with the last one: a read would be answered by EIO.
 //!
-//! state:     whose group, whether a session of its own, who got the terminal
+//! state:     group and session, in the table of processes, where the keeper needs them; who
+//!            got the terminal
 //! intercept: setpgid, setsid, getpgrp and its like, TIOCSPGRP, TIOCGPGRP
-//! restore:   warm and cold: setsid or setpgid; the terminal, unless a group that
-//!            lives (a job) has it
-//! survives:  warm and cold; the group of a child only while that lives
+//! restore:   warm and cold: by the keeper, at the birth of the next worker (`families.rs`
+//!            there); the terminal, unless a group that lives (a job) has it
+//! survives:  warm and cold
 #![allow(unsafe_code)]
 
 use super::descriptor::{any_fd, known_file, open_file};
@@ -22,32 +23,82 @@ use crate::run::{self, unit};
 use crate::state::Kind;
 use crate::sys;
 use core::sync::atomic::Ordering::*;
-use dc_image::run::Process;
+use dc_image::run::{Life, Process};
 
 pub const TIOCGPGRP: usize = 0x540f;
 pub const TIOCSPGRP: usize = 0x5410;
 const SIGTTOU: i32 = 22;
 
-/// [`crate::state::Root::group`]: that of the keeper, one of its own, or the
-/// number of another's.
-const OF_KEEPER: i32 = 0;
-const OWN: i32 = -1;
+/// In the table of processes: the keeper's own group or session, whatever its number.
+pub const KEEPERS: i32 = 0;
 
-/// The kernel's number for one that the program knows, and the other way. A
-/// recovery that could not keep the process id has another.
+/// The kernel's number for one that the program knows, and the other way. A recovery that
+/// could not keep the process ids has others; so have groups and sessions whose leader has
+/// ended, of which their members tell.
 pub fn real(id: i32) -> i32 {
+    if id <= 0 {
+        return id;
+    }
     if id == state().root.pid {
-        engine().pid
-    } else {
-        run::real_id(id)
+        return engine().pid;
+    }
+    if let Some((_, p)) = run::known_as(id)
+        && p.life() == Life::Lives
+    {
+        return run::real_id(id);
+    }
+    let of_member = |p: &Process| {
+        let real = p.real.load(Relaxed);
+        let number = match (p.group.get() == id, p.session.get() == id) {
+            _ if real == 0 => return None,
+            (true, _) => sys!(GETPGID, real),
+            (_, true) => sys!(GETSID, real),
+            _ => return None,
+        };
+        (!failed(number)).then_some(number as i32)
+    };
+    living().find_map(of_member).unwrap_or(id)
+}
+
+pub fn known(number: i32) -> i32 {
+    if number == engine().pid {
+        return state().root.pid;
+    }
+    let known = run::known_id(number);
+    if known != number || !run::is_tree() || run::known_as(number).is_some() {
+        return known;
+    }
+    let of_member = |p: &Process| {
+        let real = p.real.load(Relaxed);
+        let is = |r: isize| real != 0 && r == number as isize;
+        match (p.group.get(), p.session.get()) {
+            (group, _) if group != KEEPERS && is(sys!(GETPGID, real)) => Some(group),
+            (_, session) if session != KEEPERS && is(sys!(GETSID, real)) => Some(session),
+            _ => None,
+        }
+    };
+    living().find_map(of_member).unwrap_or(number)
+}
+
+fn living() -> impl Iterator<Item = &'static Process> {
+    run::all()
+        .map(|(_, p)| p)
+        .filter(|p| p.life() == Life::Lives)
+}
+
+/// This process's own, as the program knows it.
+pub fn own() -> i32 {
+    match run::me().group.get() {
+        KEEPERS => of_keeper() as i32,
+        group => group,
     }
 }
 
-pub fn known(id: i32) -> i32 {
-    if id == engine().pid {
-        state().root.pid
-    } else {
-        run::known_id(id)
+/// A group as the table has it.
+pub fn in_table(group: i32) -> i32 {
+    match real(group) as isize == of_keeper() {
+        true => KEEPERS,
+        false => group,
     }
 }
 
@@ -60,46 +111,54 @@ pub fn setpgid(_l: &mut Local, a: [usize; 6]) -> isize {
     }
     let r = sys!(SETPGID, real(who), real(group));
     if !failed(r) && own {
-        note_own(group);
+        let group = if group == 0 { state().root.pid } else { group };
+        run::me().group.set(in_table(group), published());
     }
     r
 }
 
-/// This process is in another group.
-fn note_own(group: i32) {
-    let root = &mut state().root;
-    root.group = if group == 0 || group == root.pid {
-        OWN
-    } else if of_keeper() == group as isize {
-        OF_KEEPER
-    } else {
-        group
-    };
-    let known = if group == 0 { root.pid } else { group };
-    run::me().group.store(known, Relaxed);
+fn published() -> u64 {
+    engine().store.published()
 }
 
 /// A parent puts its child into a group. In the kernel it is not the parent, so the child
 /// does it, by the runtime's signal.
 fn of_child(child: &Process, group: i32) -> isize {
+    if group < 0 {
+        return -EINVAL;
+    }
     if child.parent_at(u64::MAX) != Some(engine().slot) {
         return -ESRCH;
     }
     let id = child.id.load(Relaxed);
-    let group = if group == 0 { id } else { group };
-    if child.group.load(Relaxed) == group {
+    let session = child.session.get();
+    if session != run::me().session.get() {
+        return -EPERM;
+    }
+    if child.executed.load(Relaxed) != 0 {
+        return -EACCES;
+    }
+    if session == id {
+        return -EPERM;
+    }
+    let group = in_table(if group == 0 { id } else { group });
+    if child.group.get() == group || child.life() == Life::Zombie {
         return 0;
     }
     const UNANSWERED: i32 = 1;
     child.group_answer.store(UNANSWERED, SeqCst);
-    child.group_wanted.store(real(group) + 1, SeqCst);
+    let number = match group {
+        KEEPERS => of_keeper() as i32,
+        _ => real(group),
+    };
+    child.group_wanted.store(number + 1, SeqCst);
     for _ in 0..1000 {
         unit::poke(child);
         for _ in 0..100 {
             match child.group_answer.load(SeqCst) {
                 UNANSWERED => core::hint::spin_loop(),
                 -1 => {
-                    child.group.store(group, Relaxed);
+                    child.group.set(group, engine().store.published());
                     return 0;
                 }
                 error => return error as isize + 1,
@@ -113,47 +172,53 @@ fn of_child(child: &Process, group: i32) -> isize {
     -ESRCH
 }
 
-/// After another process has put this one into a group: the state is to know.
-pub fn notice() {
-    let group = run::me().group.load(Relaxed);
-    let root = &mut state().root;
-    let noted = match root.group {
-        OF_KEEPER => of_keeper() as i32,
-        OWN => root.pid,
-        other => other,
-    };
-    if group != 0 && noted != group {
-        note_own(group);
-    }
-}
-
 /// setsid(2). Holds the big lock.
 pub fn setsid(_l: &mut Local, _a: [usize; 6]) -> isize {
     let r = sys!(SETSID);
     if failed(r) {
         return r;
     }
-    let root = &mut state().root;
-    (root.own_session, root.group) = (1, OWN);
-    run::me().group.store(root.pid, Relaxed);
-    run::me().session.store(root.pid, Relaxed);
-    known(r as i32) as isize
+    let (p, pid) = (run::me(), state().root.pid);
+    p.group.set(pid, published());
+    p.session.set(pid, published());
+    p.terminal.set(0, published());
+    p.foreground.set(0, published());
+    if run::is_tree() {
+        // Stops by a terminal are the runtime's from now on.
+        run::signals::install_all();
+    }
+    pid as isize
 }
 
 /// Ids of parent, group and session: the same until a cold recovery, whose
 /// keeper has others. A replay that comes with it must not show them yet.
 pub fn relatives(l: &mut Local, mut a: [usize; 6]) -> isize {
     let n = l.frame.nr;
-    if n == nr::GETPPID
-        && engine().slot != 0
-        && let Some(parent) = run::me().parent_at(u64::MAX)
-    {
-        return run::process(parent).id.load(Relaxed) as isize;
+    if n == nr::GETPPID && engine().slot != 0 {
+        return match run::me().parent_at(u64::MAX) {
+            Some(parent) => run::process(parent).id.load(Relaxed) as isize,
+            None => run::orphans::NOBODYS,
+        };
     }
     let logs = engine().log.wanted && engine().machine.protocol().logs();
     let guard = logs.then(|| engine().lock.acquire(l));
     if logs && let Some(r) = replay::answer(l) {
         return r;
+    }
+    // Of what has ended the kernel knows nothing any more.
+    if matches!(n, nr::GETPGID | nr::GETSID)
+        && let Some((_, p)) = run::known_as(a[0] as i32)
+        && p.life() == Life::Zombie
+    {
+        let id = if n == nr::GETSID {
+            &p.session
+        } else {
+            &p.group
+        };
+        if id.get() != KEEPERS {
+            return id.get() as isize;
+        }
+        a[0] = engine().live().keeper_pid.load(Relaxed) as usize;
     }
     if matches!(n, nr::GETPGID | nr::GETSID) {
         a[0] = real(a[0] as i32) as usize;
@@ -171,30 +236,62 @@ pub fn relatives(l: &mut Local, mut a: [usize; 6]) -> isize {
     }
 }
 
-/// The program has given the terminal to a group.
+/// The program has given a terminal to a group.
 pub fn note_foreground(group: i32) {
+    if let Some(leader) = leader_of_session() {
+        leader.foreground.set(group, published());
+    }
     let root = &mut state().root;
-    let own = root.group == OWN && group == root.pid;
+    let own = run::me().group.get() == group && group == root.pid;
     root.has_terminal = own as u32;
     let number = if own { real(group) as u64 } else { 0 };
     engine().live().front_group.store(number, Relaxed);
 }
 
-/// At recovery, when the descriptors are there.
+/// This process leads a session, which has this terminal now; 0 is none.
+pub fn note_terminal(number: i32) {
+    let p = run::me();
+    if p.session.get() == p.id.load(Relaxed) {
+        p.terminal.set(number, published());
+        let group = if number == 0 { 0 } else { own() };
+        p.foreground.set(group, published());
+    }
+}
+
+/// The leader of this process's session, if that is of the run and lives.
+pub fn leader_of_session() -> Option<&'static Process> {
+    let session = run::me().session.get();
+    living().find(|p| session != KEEPERS && p.id.load(Relaxed) == session)
+}
+
+/// At recovery, when the descriptors are there. Session and group are as they were since its
+/// birth; who was in the foreground is again.
 pub fn restore(warm: bool) {
+    let p = run::me();
+    match p.session.get() {
+        KEEPERS => take_back(warm),
+        session if session == p.id.load(Relaxed) => give_to_foreground(p),
+        _ => {}
+    }
+}
+
+/// The terminal of a session that the program began.
+fn give_to_foreground(leader: &Process) {
+    let group = leader.foreground.get();
+    if leader.terminal.get() == 0 || group == 0 {
+        return;
+    }
+    const O_RDWR_CLOEXEC: usize = 2 | 0o2000000;
+    let fd = sys!(OPEN, c"/dev/tty".as_ptr(), O_RDWR_CLOEXEC);
+    if !failed(fd) {
+        take_terminal(fd as i32, real(group));
+        sys!(CLOSE, fd);
+    }
+}
+
+/// The keeper's terminal names the group that died, or somebody else's.
+fn take_back(warm: bool) {
     let root = &state().root;
-    if root.own_session != 0 {
-        sys!(SETSID);
-    }
-    match root.group {
-        OF_KEEPER => {}
-        OWN => {
-            sys!(SETPGID, 0, 0);
-        }
-        other => {
-            sys!(SETPGID, 0, other);
-        }
-    }
     let own = sys!(GETPGID, 0);
     for fd in 0..root.fd_high as i32 {
         let Some(file) = known_file(fd) else { continue };
@@ -218,8 +315,9 @@ pub fn restore(warm: bool) {
     }
 }
 
-fn of_keeper() -> isize {
-    sys!(GETPGID, sys!(GETPPID))
+/// The keeper's group, by the kernel's number.
+pub fn of_keeper() -> isize {
+    sys!(GETPGID, engine().live().keeper_pid.load(Relaxed))
 }
 
 fn take_terminal(fd: i32, group: i32) {

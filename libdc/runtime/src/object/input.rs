@@ -21,6 +21,7 @@ use crate::log::replay;
 use crate::machine::frame::Local;
 use crate::machine::sys::errno::*;
 use crate::machine::{entry, nr};
+use crate::run::job_control::{self, SIGTTIN};
 use crate::state::Kind;
 use crate::thread;
 use core::sync::atomic::Ordering::*;
@@ -290,7 +291,9 @@ fn stream(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
         }
         let f = descriptor::open_file(file);
         let blocking = !at_once && f.flags as usize & descriptor::O_NONBLOCK == 0;
-        if blocking && !crate::run::is_alone() {
+        // In the background a read does not wait, but stops.
+        let background = f.kind == Kind::Tty && job_control::is_background(fd);
+        if blocking && !background && !crate::run::is_alone() {
             // Wait without the lock, consume with it: one consumer at a time
             // is under way when a crash comes.
             drop(guard);
@@ -370,6 +373,10 @@ fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
     if l.early {
         flight.end();
         return r;
+    }
+    if job_control::answers_by_stop(l, fd, r, SIGTTIN) {
+        flight.end();
+        return -EINTR;
     }
     fault_point(fault::AFTER_READ);
     if r > 0 {

@@ -29,7 +29,21 @@ pub fn exit_group(l: &mut Local, a: [usize; 6]) -> isize {
 /// of the kernel tells. Then it is sent again, and said.)
 /// Under the big lock.
 pub fn send_to_others(l: &mut Local, n: usize, a: [usize; 6]) -> isize {
-    let sum = signal_sum(n, &a);
+    // SAFETY: the program's own call with its own arguments.
+    let deed = || unsafe { crate::machine::sys::raw6(n, a) };
+    sent(l, signal_sum(n, &a), deed)
+}
+
+/// In the place of a process: all of them.
+pub const KILL_ALL: usize = usize::MAX;
+
+/// The same of what is done by several calls of the kernel: `to` says whom and what.
+pub fn send_to_others_by(l: &mut Local, to: [usize; 2], deed: impl FnOnce() -> isize) -> isize {
+    let args = [to[0], to[1], 0, 0, 0, 0];
+    sent(l, signal_sum(nr::KILL, &args), deed)
+}
+
+fn sent(l: &mut Local, sum: u64, deed: impl FnOnce() -> isize) -> isize {
     let e = engine();
     if let Some(r) = e.replay.take(l.slot, SIGNAL, sum, 0) {
         if !e.replay.is_active() {
@@ -44,8 +58,7 @@ pub fn send_to_others(l: &mut Local, n: usize, a: [usize; 6]) -> isize {
     flight.before.store(before, Relaxed);
     crate::run::flies();
     flight.begin(engine().slot);
-    // SAFETY: the program's own call with its own arguments.
-    let r = unsafe { crate::machine::sys::raw6(n, a) };
+    let r = deed();
     crate::commit::fault_point(dc_image::boot::fault::AFTER_VISIBLE);
     if !failed(r) && !crate::log::is_kept() {
         let head = IoHead {

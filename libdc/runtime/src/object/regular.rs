@@ -418,7 +418,11 @@ pub fn restore_warm(file: u32, fd: i32) {
 /// At recovery, cold: the file by its name. An error number if it is gone.
 pub fn reopen(file: u32) -> isize {
     let f = open_file(file);
-    let flags = f.flags as usize & !(O_CREAT | O_EXCL | O_TRUNC);
+    let mut flags = f.flags as usize & !(O_CREAT | O_EXCL | O_TRUNC);
+    if f.kind == Kind::Tty {
+        // Whose terminal it is, is known.
+        flags |= O_NOCTTY;
+    }
     let r = undo::nameless::open_named(f, flags);
     if failed(r) {
         return r;

@@ -9,7 +9,7 @@
 
 use super::descriptor::*;
 use super::group::{TIOCGPGRP, TIOCSPGRP};
-use super::{group, record};
+use super::{group, pty, record};
 use crate::engine::{engine, state};
 use crate::event;
 use crate::fatal::Text;
@@ -17,6 +17,7 @@ use crate::log::replay;
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{entry, nr, user};
+use crate::run::job_control::{self, SIGTTOU};
 use crate::state::{Kind, OpenFile};
 use crate::sys;
 use core::fmt::Write;
@@ -25,11 +26,17 @@ const TCGETS: usize = 0x5401;
 const TCSETS: usize = 0x5402;
 const TCSETSF: usize = 0x5404;
 const TIOCSTI: usize = 0x5412;
-const TIOCGWINSZ: usize = 0x5413;
-const TCGETS2: usize = 0x802c_542a;
+pub const TIOCGWINSZ: usize = 0x5413;
+pub const TCGETS2: usize = 0x802c_542a;
 const TCSETS2: usize = 0x402c_542b;
 const TCSETSF2: usize = 0x402c_542d;
-const TIOCGPTN: usize = 0x8004_5430;
+pub const TIOCGPTN: usize = 0x8004_5430;
+const TIOCSCTTY: usize = 0x540e;
+const TIOCNOTTY: usize = 0x5422;
+const TIOCGSID: usize = 0x5429;
+pub const TIOCSWINSZ: usize = 0x5414;
+pub const TIOCSPTLCK: usize = 0x4004_5431;
+pub const TIOCPKT: usize = 0x5420;
 const TIOCGPTPEER: usize = 0x5441;
 const FIONREAD: usize = 0x541b;
 const FIONBIO: usize = 0x5421;
@@ -78,6 +85,15 @@ pub fn ioctl(l: &mut Local, a: [usize; 6]) -> isize {
             r
         }
         TIOCSPGRP => foreground(l, fd, arg),
+        TIOCSCTTY | TIOCNOTTY if kind == Kind::Tty => controls(l, fd, a),
+        TIOCSWINSZ | TIOCSPTLCK | TIOCPKT if kind == Kind::Tty => {
+            let r = sys!(IOCTL, fd, cmd, arg);
+            if !failed(r) {
+                pty::note(fd);
+            }
+            event::non_deterministic(l);
+            r
+        }
         TIOCGPTPEER => open_peer(fd, arg),
         FICLONE | FICLONERANGE => -95, // EOPNOTSUPP: programs then copy
         TIOCSTI => -EIO,
@@ -96,7 +112,7 @@ pub fn ioctl(l: &mut Local, a: [usize; 6]) -> isize {
                     r
                 }
             };
-            if cmd == TIOCGPGRP
+            if matches!(cmd, TIOCGPGRP | TIOCGSID)
                 && !failed(r)
                 && let Some(id) = user::read::<i32>(arg)
                 && group::known(id) != id
@@ -127,9 +143,51 @@ fn open_peer(master: i32, flags: usize) -> isize {
 
 /// A signal came before the call, unless it came of the call: from the background.
 fn broken_off(l: &mut Local) {
-    const SIGTTOU: i32 = 22;
     l.interrupted = true;
     l.early = l.queue.pending() & crate::signal::bit(SIGTTOU) == 0;
+}
+
+/// The terminal of a session: taken, or given up.
+fn controls(l: &mut Local, fd: i32, a: [usize; 6]) -> isize {
+    let r = match replay::answer(l) {
+        Some(r) => r,
+        None => {
+            let r = sys!(IOCTL, fd, a[1], a[2]);
+            event::non_deterministic(l);
+            r
+        }
+    };
+    if !failed(r) {
+        let taken = a[1] & 0xffff_ffff == TIOCSCTTY;
+        group::note_terminal(if taken { number_of(fd) } else { 0 });
+    }
+    r
+}
+
+/// A terminal that is opened without O_NOCTTY becomes that of its opener's session, if that
+/// leads one and has none.
+pub fn opened(fd: i32, flags: usize) {
+    let p = crate::run::me();
+    let leads = p.session.get() == state().root.pid;
+    if flags & O_NOCTTY != 0 || !leads || p.terminal.get() != 0 {
+        return;
+    }
+    let mut session = 0i32;
+    let r = sys!(IOCTL, fd, TIOCGSID, &raw mut session);
+    if !failed(r) && session as isize == sys!(GETSID, 0) {
+        group::note_terminal(number_of(fd));
+    }
+}
+
+/// Major and minor number of a terminal, as the table of processes has them.
+fn number_of(fd: i32) -> i32 {
+    super::stat::Stat::of_fd(fd).map_or(0, |st| {
+        let (major, minor) = (
+            st.rdev >> 8 & 0xfff,
+            st.rdev & 0xff | st.rdev >> 12 & 0xf_ff00,
+        );
+        (major << 20 | minor) as i32
+    })
 }
 
 /// Gives the terminal to a group.
@@ -148,6 +206,9 @@ fn foreground(l: &mut Local, fd: i32, arg: usize) -> isize {
             r
         }
     };
+    if job_control::answers_by_stop(l, fd, r, SIGTTOU) {
+        return -EINTR;
+    }
     if !failed(r) {
         group::note_foreground(id);
     } else if r == -EINTR {
@@ -198,9 +259,13 @@ fn set(l: &mut Local, fd: i32, file: u32, a: [usize; 6]) -> isize {
     // SAFETY: the program's own call with its own arguments; it may wait for
     // output to drain.
     let r = unsafe { entry::interruptible(nr::IOCTL, &a) };
+    if job_control::answers_by_stop(l, fd, r, SIGTTOU) {
+        return -EINTR;
+    }
     if !failed(r) {
         read_settings(f, fd);
         f.termios_set = 1;
+        pty::note(fd);
     } else if r == -EINTR {
         broken_off(l);
     }
@@ -247,10 +312,11 @@ pub fn settle() {
     roll_back();
 }
 
-/// At recovery: the settings as of the last commit.
+/// At recovery: the settings as of the last commit. (Those of a terminal that the run has
+/// made are kept once for all.)
 pub fn restore(file: u32, fd: i32) {
     let f = open_file(file);
-    if f.termios_set != 0 {
+    if f.termios_set != 0 && pty::entry_of(fd).is_none() {
         apply(fd, f.termios.as_ptr());
     }
 }
@@ -264,14 +330,14 @@ pub fn roll_back() {
                 continue;
             };
             let Some(file) = known_file(fd) else { continue };
-            if open_file(file).termios_set == 0 {
+            if open_file(file).termios_set == 0 && pty::entry_of(fd).is_none() {
                 apply(fd, r.payload[8..].as_ptr());
             }
         }
     }
 }
 
-fn apply(fd: i32, termios: *const u8) {
+pub fn apply(fd: i32, termios: *const u8) {
     // A background process would be stopped for this.
     let block = crate::signal::bit(22);
     let mut old = 0u64;

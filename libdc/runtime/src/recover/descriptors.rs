@@ -12,6 +12,7 @@ use crate::{fatal, sys, uffd};
 use core::sync::atomic::Ordering::*;
 use dc_image::FatalCode;
 use dc_image::boot::high_fd;
+use dc_image::run::BY_KEEPER;
 
 const O_CLOEXEC: usize = 0o2000000;
 
@@ -68,7 +69,8 @@ pub fn restore(warm: bool) {
             }
             continue;
         }
-        if warm && kind == Kind::MemFd && memfd::is_other(file, fd as i32) {
+        let is_other = kind == Kind::MemFd && memfd::is_other(file, fd as i32);
+        if warm && (is_other || kind == Kind::PidFd) {
             remake(file, fd as i32);
         }
         if !warm {
@@ -78,7 +80,12 @@ pub fn restore(warm: bool) {
                 continue;
             }
             match held.shared(file) {
-                Some(made) => install(file, made, fd as i32),
+                Some(made) => {
+                    install(file, made, fd as i32);
+                    if kind == Kind::Tty {
+                        as_it_was_asked_for(file, fd as i32);
+                    }
+                }
                 None => remake(file, fd as i32),
             }
         }
@@ -221,7 +228,7 @@ impl Held {
         let writes = f.kind == Kind::Pipe && f.flags as usize & descriptor::O_ACCMODE == 1;
         let made = match shared.maker.load(Acquire) as usize {
             0 => return None,
-            maker if maker == engine().slot + 1 => {
+            maker if maker == engine().slot + 1 || maker == BY_KEEPER as usize => {
                 sys!(DUP, shared.made[usize::from(writes)].load(Acquire))
             }
             _ => run::shared::fetch_made(shared, usize::from(writes)),
@@ -233,6 +240,8 @@ impl Held {
     }
 
     fn close(self) {
+        let ptys = engine().high_fd(high_fd::PTYS);
+        sys!(CLOSE_RANGE, ptys, ptys + high_fd::PTYS_COUNT - 1, 0);
         if self.len > 0 {
             let last = engine().high_fd(high_fd::DEFERRED) + high_fd::DEFERRED_COUNT - 1;
             sys!(CLOSE_RANGE, last + 1 - self.len, last, 0);
@@ -346,6 +355,7 @@ fn remake(file: u32, fd: i32) {
         Kind::TimerFd => timerfd::remake(file),
         Kind::SignalFd => signalfd::remake(file),
         Kind::Inotify => inotify::remake(file),
+        Kind::PidFd => pidfd::remake(file),
         Kind::MemFd => memfd::remake(file),
         Kind::Socket => closed_peer(),
         Kind::Epoll | Kind::None => return,

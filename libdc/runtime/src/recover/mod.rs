@@ -22,7 +22,7 @@ pub mod threads;
 use crate::commit::now_ns;
 use crate::engine::{engine, state};
 use crate::object::{
-    about, group, identity, input, lock, output, process, pushback, timers, tty, undo,
+    about, group, identity, input, lock, output, process, pty, pushback, timers, tty, undo,
 };
 use crate::run::together::{self, Step};
 use crate::run::{self, unit};
@@ -48,6 +48,7 @@ pub fn recover(warm: bool) -> ! {
     // Without them they are made again, as if everything had died.
     let warm = warm && (e.slot == 0 || descriptors::take_over());
     crate::object::attributes::check_left_behind();
+    crate::object::attributes::show();
     crate::object::cpu_time::restore();
     let generation = live.generation.load(Relaxed);
     let counted = live.dead_generation.load(Acquire) == generation
@@ -74,6 +75,7 @@ pub fn recover(warm: bool) -> ! {
         run::image::renew();
     }
     lock::restore(warm);
+    pty::restore();
     group::restore(warm);
     // A log tells what the terminals are to be; until then they stay.
     if !crate::log::replay::is_due() {
@@ -111,8 +113,9 @@ pub fn recover(warm: bool) -> ! {
     boot::start_clock();
     unit::runs();
     together::come_to(Step::Ready);
-    if run::me().stopped.load(SeqCst) != 0 {
-        // As it was when it died.
+    if run::me().stopped.get() != 0 {
+        // As it was; nobody is told anew.
+        run::me().thawed.store(1, SeqCst);
         const SIGSTOP: i32 = 19;
         sys!(KILL, e.pid, SIGSTOP);
     }

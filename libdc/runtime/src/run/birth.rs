@@ -42,6 +42,8 @@ pub struct Wanted {
     pub child_tid: usize,
     pub tls: usize,
     pub exit_signal: usize,
+    /// Where its parent gets a descriptor of it; 0 is nowhere.
+    pub pidfd_at: usize,
 }
 
 pub fn fork_call(l: &mut Local, _a: [usize; 6]) -> isize {
@@ -61,6 +63,7 @@ impl Wanted {
             child_tid: 0,
             tls: 0,
             exit_signal: SIGCHLD,
+            pidfd_at: 0,
         }
     }
 }
@@ -71,7 +74,6 @@ fn unsupported(flags: usize) -> Option<(&'static str, isize)> {
     const CLONE_FS: usize = 0x200;
     const CLONE_FILES: usize = 0x400;
     const CLONE_SIGHAND: usize = 0x800;
-    const CLONE_PIDFD: usize = 0x1000;
     // Of mounts, control groups, host names, System V objects, users, processes, networks.
     const CLONE_NEW: usize = 0x7e02_0000;
     if flags & CLONE_NEW != 0 {
@@ -91,8 +93,6 @@ fn unsupported(flags: usize) -> Option<(&'static str, isize)> {
             "shares its parent's handlers of signals, but no memory,",
             EINVAL,
         ))
-    } else if flags & CLONE_PIDFD != 0 {
-        Some(("is told by a descriptor", EINVAL))
     } else {
         None
     }
@@ -103,6 +103,9 @@ pub fn fork(l: &mut Local, w: Wanted) -> isize {
     if let Some((what, errno)) = unsupported(w.flags) {
         crate::say!("a child that {what} is not supported: clone is refused");
         return -errno;
+    }
+    if let Err(e) = has_room(&w) {
+        return e;
     }
     let Some(slot) = free_entry() else {
         return -EAGAIN;
@@ -160,6 +163,10 @@ pub fn fork(l: &mut Local, w: Wanted) -> isize {
     if w.flags & CLONE_PARENT_SETTID != 0 {
         user::write(w.parent_tid, &(r as i32));
     }
+    if w.pidfd_at != 0 {
+        let fd = object::pidfd::of_process(slot, child, 0) as i32;
+        user::write(w.pidfd_at, &fd);
+    }
     thread::resume_others();
     engine().log.share();
     event::company(true);
@@ -172,6 +179,25 @@ pub fn fork(l: &mut Local, w: Wanted) -> isize {
         wait_for_exec(l, slot);
     }
     r
+}
+
+/// Whether there is a number for the descriptor that is asked for, and a place to tell it.
+fn has_room(w: &Wanted) -> Result<(), isize> {
+    if w.pidfd_at == 0 {
+        return Ok(());
+    }
+    if !user::write(w.pidfd_at, &-1i32) {
+        return Err(-EFAULT);
+    }
+    let number = sys!(DUP, engine().high_fd(high_fd::RIO));
+    if failed(number) {
+        return Err(number);
+    }
+    sys!(CLOSE, number);
+    match number as i32 >= engine().boot.fd_base {
+        true => Err(-EMFILE),
+        false => Ok(()),
+    }
 }
 
 /// A free entry of the table, with room behind it.
@@ -210,8 +236,11 @@ fn prepare(l: &Local, slot: usize, w: &Wanted, waits: bool) {
     };
     p.parent.store(parent, Relaxed);
     p.exit_signal.store(w.exit_signal as u32, Relaxed);
-    p.group.store(own.group.load(Relaxed), Relaxed);
-    p.session.store(own.session.load(Relaxed), Relaxed);
+    let published = engine().store.published();
+    p.group.set(own.group.get(), published);
+    p.session.set(own.session.get(), published);
+    let maker = state().threads[l.slot as usize].tid;
+    p.parent_thread.store(maker, Relaxed);
     p.active.store(1, Relaxed);
     p.ran.store(1, Relaxed);
     run().stir(slot);
@@ -257,6 +286,7 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     root.cpu = CpuTime::ZERO;
     root.cpu_of_children = CpuTime::ZERO;
     root.signals_delivered = [0; 32];
+    object::attributes::forked();
     l.tid = e.pid;
     let record = &mut state().threads[l.slot as usize];
     record.tid = e.pid;

@@ -6,11 +6,12 @@
 //! only then is the parent told.
 #![allow(unsafe_code)]
 
-use super::{all, birth, has_company, image, me, process, run, shared, unit};
+use super::{all, birth, has_company, image, me, orphans, process, run, shared, unit};
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::futex;
 use crate::machine::sys::failed;
+use crate::signal::queue::SigInfo;
 use crate::{commit, event, signal, sys, sysv};
 use core::sync::atomic::Ordering::*;
 use dc_image::Status;
@@ -42,10 +43,13 @@ pub fn end(l: &mut Local, how: How) -> ! {
     let (e, p) = (engine(), me());
     let id = p.id.load(Relaxed);
     birth::leave_memory();
+    while let Some(doomed) = orphans::doomed_below(e.slot) {
+        kill_one(l, doomed);
+    }
     event::leaves(l);
     note_usage(p);
     p.status.store(how.status(), Relaxed);
-    leave_children();
+    orphans::leave_children(e.slot);
     sysv::ends(e.slot);
     p.ended.store(e.store.published() + 1, SeqCst);
     if e.slot == 0 {
@@ -67,6 +71,7 @@ pub fn end(l: &mut Local, how: How) -> ! {
         let at = e.high_fd(high_fd::IMAGES);
         sys!(UNLINKAT, at, name.as_bytes().as_ptr(), 0);
     }
+    orphans::tell_those_left(e.slot);
     tell_parent(e.slot);
     run().ends.fetch_add(1, SeqCst);
     crate::thread::last::nobody_goes_on(l);
@@ -120,23 +125,6 @@ fn note_usage(p: &Process) {
     p.system_us.store(usage[2] * 1_000_000 + usage[3], Relaxed);
 }
 
-/// Orphans get another parent: the keeper, which reaps them.
-fn leave_children() {
-    let e = engine();
-    let published = e.store.published();
-    let own = Some(e.slot);
-    for (slot, child) in all() {
-        if child.life() != Life::None && child.parent_at(u64::MAX) == own {
-            let reaper = None;
-            child.adopt(reaper, published);
-            if child.life() == Life::Zombie {
-                child.reaped.store(published + 1, SeqCst);
-            }
-            let _ = slot;
-        }
-    }
-}
-
 /// The parent of a process that has ended learns of it: whoever waits wakes up, and the
 /// signal that the child was to send comes.
 pub fn tell_parent(slot: usize) {
@@ -158,19 +146,23 @@ pub fn tell_parent(slot: usize) {
 /// Ends another process of the run, as SIGKILL does: it is no failure, but what the
 /// program wanted. The caller holds the lock. Answers what kill(2) does.
 pub fn kill_other(l: &mut Local, slot: usize) -> isize {
-    let p = process(slot);
-    if p.life() == Life::Zombie {
+    if process(slot).life() != Life::Lives {
         return 0;
     }
+    while let Some(doomed) = orphans::doomed_below(slot) {
+        kill_one(l, doomed);
+    }
+    kill_one(l, slot);
+    0
+}
+
+fn kill_one(l: &mut Local, slot: usize) {
+    let p = process(slot);
     event::leaves(l);
     sysv::ends(slot);
     p.status.store(signal::SIGKILL as u32, Relaxed);
     p.ended.store(engine().store.published() + 1, SeqCst);
-    for (_, child) in all() {
-        if child.life() != Life::None && child.parent_at(u64::MAX) == Some(slot) {
-            child.adopt(None, engine().store.published());
-        }
-    }
+    orphans::leave_children(slot);
     commit::commit(l);
     if slot == 0 {
         note_status(How::Signal(signal::SIGKILL));
@@ -194,8 +186,8 @@ pub fn kill_other(l: &mut Local, slot: usize) -> isize {
     if p.holds_parent.swap(0, SeqCst) != 0 {
         futex::wake_all(&p.holds_parent);
     }
+    orphans::tell_those_left(slot);
     tell_parent(slot);
-    0
 }
 
 /// Takes the signals of children that have ended since somebody looked: into the queue of
@@ -208,11 +200,15 @@ pub fn take_signals(l: &mut Local) {
         if child.life() != Life::Zombie || child.parent_at(u64::MAX) != own {
             continue;
         }
-        if child
-            .told
-            .compare_exchange(0, number, SeqCst, SeqCst)
-            .is_err()
-        {
+        // (Of one that this process is about to adopt it is told when that is committed.)
+        let told = child.told.load(SeqCst);
+        let since = child.parent_since.load(SeqCst);
+        if child.is_told() || since >= number {
+            continue;
+        }
+        // One thread takes it.
+        let taken = child.told.compare_exchange(told, number, SeqCst, SeqCst);
+        if taken.is_err() {
             continue;
         }
         let signo = child.exit_signal.load(Relaxed) as i32;
@@ -220,6 +216,7 @@ pub fn take_signals(l: &mut Local) {
             child_has_ended(l, child, signo);
         }
     }
+    orphans::take_signal(l);
 }
 
 /// The same for children that were stopped or continued.
@@ -227,20 +224,15 @@ pub fn take_changes(l: &mut Local) {
     const SIGCHLD: i32 = 17;
     let own = Some(engine().slot);
     for (_, child) in all() {
-        if child.change_untold.load(SeqCst) == 0 || child.parent_at(u64::MAX) != own {
+        // (Somebody may have waited for it meanwhile.)
+        let status = child.change_untold.get() as u32;
+        if status == 0 || child.parent_at(u64::MAX) != own {
             continue;
         }
-        child.change_untold.store(0, SeqCst);
+        child.change_untold.set(0, engine().store.published());
         let action = state().root.actions[SIGCHLD as usize];
-        let asks = action.handler != signal::SIG_DFL
-            && action.handler != signal::SIG_IGN
-            && action.flags & signal::SA_NOCLDSTOP == 0;
-        if asks {
-            let status = child.changed.load(SeqCst);
-            l.queue
-                .push(&super::wait::info_of_status(child, SIGCHLD, status));
-            l.attention
-                .fetch_or(crate::machine::frame::ATTENTION_SIGNAL, SeqCst);
+        if action.flags & signal::SA_NOCLDSTOP == 0 {
+            receive(l, &super::wait::info_of_status(child, SIGCHLD, status));
         }
     }
 }
@@ -256,20 +248,33 @@ fn child_has_ended(l: &mut Local, child: &Process, signo: i32) {
         me().child_event.fetch_add(1, SeqCst);
         futex::wake_all(&me().child_event);
     }
+    receive(l, &super::wait::info_of(child, signo));
+}
+
+/// A signal of the table's: into the queue of this thread, or of the kernel where the thread
+/// blocks it and another one may not; unless nobody asks for it.
+pub fn receive(l: &mut Local, info: &SigInfo) {
+    const BY_DEFAULT: [i32; 4] = [17, 18, 23, 28];
+    let signo = info.signo;
+    let action = state().root.actions[signo as usize];
     let bit = signal::bit(signo);
     let blocked = signal::mask_of(l) & bit != 0;
-    let nobody_asks =
-        action.handler == signal::SIG_IGN || action.handler == signal::SIG_DFL && signo == SIGCHLD;
+    let nobody_asks = action.handler == signal::SIG_IGN
+        || action.handler == signal::SIG_DFL && BY_DEFAULT.contains(&signo);
     if nobody_asks && !blocked {
         return;
     }
-    let info = super::wait::info_of(child, signo);
     let by_kernel = crate::object::signalfd::masks() & bit != 0
         || blocked && engine().thread_count.load(Relaxed) > 1;
     if by_kernel {
-        sys!(RT_SIGQUEUEINFO, engine().pid, signo, &raw const info);
+        sys!(
+            RT_SIGQUEUEINFO,
+            engine().pid,
+            signo,
+            core::ptr::from_ref(info)
+        );
     } else {
-        l.queue.push(&info);
+        l.queue.push(info);
         l.attention
             .fetch_or(crate::machine::frame::ATTENTION_SIGNAL, SeqCst);
     }

@@ -236,13 +236,14 @@ pub fn start_companion() {
     }
 }
 
-/// The life of a companion: out of reach of signals to the program's group, it ends with
-/// the keeper.
+/// The life of a companion: out of reach of signals to the program's group and terminal, it
+/// ends with the keeper. (The number of a session is free for the next worker only if nobody
+/// is in it.)
 pub extern "C" fn companion() -> ! {
     const PR_SET_PDEATHSIG: usize = 1;
     const PR_SET_NAME: usize = 15;
     const SIGKILL: usize = 9;
-    sys!(SETPGID, 0, 0);
+    sys!(SETSID);
     sys!(PRCTL, PR_SET_NAME, c"dcrun-memory".as_ptr());
     sys!(PRCTL, PR_SET_PDEATHSIG, SIGKILL);
     if sys!(GETPPID) as u32 != engine().live().keeper_pid.load(Relaxed) {

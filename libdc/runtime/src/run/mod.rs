@@ -4,14 +4,18 @@
 //! back together. What passes between them is state, as it is between threads. So they
 //! are treated as threads are: one lock for all, and a commit that stops all.
 //!
-//! [`unit`] is the commit of all; [`birth`], [`end`] and [`wait`] are the lives of
-//! processes; [`shared`] is what several of them know; [`image`] where a process that is
-//! not the first has its pages; [`together`] how all recover at once.
+//! [`unit`] is the commit of all; [`birth`], [`end`], [`wait`] and [`orphans`] are the
+//! lives of processes; [`shared`] is what several of them know; [`image`] where a process that is
+//! not the first has its pages; [`together`] how all recover at once;
+//! [`signals`] and [`many`] what they send to each other.
 #![allow(unsafe_code)]
 
 pub mod birth;
 pub mod end;
 pub mod image;
+pub mod job_control;
+pub mod many;
+pub mod orphans;
 pub mod seal;
 pub mod shared;
 pub mod signals;

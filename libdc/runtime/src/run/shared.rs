@@ -23,7 +23,9 @@ use crate::state::{Kind, OpenFile};
 use crate::sys;
 use core::sync::atomic::Ordering::*;
 use dc_image::boot::high_fd;
-use dc_image::run::{CONTENTS_LEN, CONTENTS_OFFSET, SHARED_MAX, SHARED_OFFSET, Shared};
+use dc_image::run::{
+    CONTENTS_LEN, CONTENTS_OFFSET, SETTINGS_OFFSET, SHARED_MAX, SHARED_OFFSET, Settings, Shared,
+};
 
 /// An entry of the table.
 pub fn entry(at: usize) -> &'static Shared {
@@ -41,6 +43,27 @@ pub fn of(f: &OpenFile) -> Option<(usize, &'static Shared)> {
 /// The bytes of one of the two places of a pipe.
 pub fn contents(at: usize, place: usize) -> *mut u8 {
     (BASE + CONTENTS_OFFSET + (at * 2 + place) * CONTENTS_LEN) as *mut u8
+}
+
+/// What a terminal that the run has made is set to, in one of two places.
+pub fn settings(at: usize, place: usize) -> &'static mut Settings {
+    let at = BASE + SETTINGS_OFFSET + (at * 2 + place) * size_of::<Settings>();
+    // SAFETY: mapped for the life of the worker; under the big lock.
+    unsafe { &mut *(at as *mut Settings) }
+}
+
+/// A terminal that the run has made is state from its opening on, for its session may be
+/// another process's.
+pub fn enter_pty(f: &mut OpenFile, ino: u64) -> Result<(), isize> {
+    let at = free().ok_or(-ENFILE)?;
+    let s = entry(at);
+    s.ino.store(ino, Relaxed);
+    s.since[0].store(0, Relaxed);
+    s.since[1].store(0, Relaxed);
+    s.free_from.store(0, Relaxed);
+    s.users.store(1, Relaxed);
+    f.shared = at as u32 + 1;
+    Ok(())
 }
 
 fn published() -> u64 {
@@ -95,7 +118,7 @@ fn enter(file: u32, f: &mut OpenFile) -> Result<(), isize> {
         {
             (f.dev, f.ino) = (st.dev, st.ino);
         }
-        if let Some(at) = pipe_with(f.ino) {
+        if let Some(at) = with_ino(f.ino) {
             entry(at).users.fetch_add(1, Relaxed);
             f.shared = at as u32 + 1;
             return Ok(());
@@ -118,8 +141,8 @@ fn enter(file: u32, f: &mut OpenFile) -> Result<(), isize> {
     Ok(())
 }
 
-/// The entry of the pipe with this inode.
-fn pipe_with(ino: u64) -> Option<usize> {
+/// The entry of the pipe with this inode, or of a terminal.
+pub fn with_ino(ino: u64) -> Option<usize> {
     (0..run().shared_high.load(Relaxed) as usize).find(|&at| {
         let s = entry(at);
         s.users.load(Relaxed) != 0 && s.ino.load(Relaxed) == ino && ino != 0

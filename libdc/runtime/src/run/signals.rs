@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use super::end::{self, How};
-use super::{all, known_as, me, unit};
+use super::{all, known_as, many, me, orphans, unit};
 use crate::engine::{engine, state};
 use crate::fatal::Text;
 use crate::machine::frame::Local;
@@ -67,6 +67,7 @@ pub fn send(l: &mut Local, mut a: [usize; 6]) -> isize {
         return kill_self(l);
     }
     if own {
+        before_stop_or_go(me(), signo);
         // Ids may have changed with a recovery that could not keep them.
         a[0] = engine().pid as usize;
         if by_thread {
@@ -85,7 +86,7 @@ pub fn send(l: &mut Local, mut a: [usize; 6]) -> isize {
         return r;
     }
     if target <= 0 && n == nr::KILL {
-        return to_group(l, target, signo);
+        return many::send(l, target, signo);
     }
     if signo != 0 {
         return crate::object::process::send_to_others(l, n, a);
@@ -110,10 +111,15 @@ fn to_process(
         return -EINVAL;
     }
     if signo == SIGKILL {
-        return end::kill_other(l, slot);
+        end::kill_other(l, slot);
+        if orphans::is_killed_for_it() {
+            end::end(l, How::Signal(SIGKILL));
+        }
+        return 0;
     }
     // It may lie in the kernel when the next commit is made.
     unit::look_at(slot);
+    before_stop_or_go(p, signo);
     let real = p.real.load(Relaxed);
     if by_thread && a[0] == a[1] {
         a[1] = real as usize;
@@ -124,39 +130,15 @@ fn to_process(
     unsafe { crate::machine::sys::raw6(l.frame.nr, a) }
 }
 
-/// To a process group, or to all.
-fn to_group(l: &mut Local, target: i32, signo: i32) -> isize {
-    let group = match target {
-        0 => me().group.load(Relaxed),
-        -1 => 0,
-        _ => -target,
-    };
-    let is_in =
-        |p: &Process| p.life() == Life::Lives && (group == 0 || p.group.load(Relaxed) == group);
-    if signo == SIGKILL && all().any(|(_, p)| is_in(p)) {
-        for (slot, p) in all() {
-            if is_in(p) && slot != engine().slot {
-                end::kill_other(l, slot);
-            }
-        }
-        if is_in(me()) {
-            end::end(l, How::Signal(SIGKILL));
-        }
-        return 0;
+/// What the table is to know of a signal that stops or continues.
+pub fn before_stop_or_go(p: &Process, signo: i32) {
+    const SIGCONT: i32 = 18;
+    const SIGTSTP: i32 = 20;
+    match signo {
+        SIGCONT => unit::is_continued(p),
+        SIGTSTP => p.stop_sent.store(engine().store.published() + 1, SeqCst),
+        _ => {}
     }
-    if signo != 0 {
-        for (slot, _) in all().filter(|(_, p)| is_in(p)) {
-            unit::look_at(slot);
-        }
-        event::visible(l);
-        event::non_deterministic(l);
-    }
-    let real = if target < -1 {
-        -crate::object::group::real(-target)
-    } else {
-        target
-    };
-    sys!(KILL, real, signo)
 }
 
 fn to_thread(l: &mut Local, mut a: [usize; 6]) -> isize {

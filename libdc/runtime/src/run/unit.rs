@@ -19,10 +19,13 @@
 use super::{has_company, me, process, run};
 use crate::commit;
 use crate::engine::engine;
+use crate::fatal::Text;
 use crate::machine::frame::{ATTENTION_STAGE, Local, STOPPED};
 use crate::machine::sys::errno::EPERM;
+use crate::machine::sys::failed;
 use crate::machine::{entry, futex};
 use crate::{signal, sys, thread};
+use core::fmt::Write;
 use core::sync::atomic::{AtomicU32, Ordering::*};
 use dc_image::run::{Life, Process, request::*};
 
@@ -113,7 +116,7 @@ pub fn await_staged() {
             }
             futex::wait_at_most(&p.request, now, PATIENCE_NS);
             if p.request.load(SeqCst) == STAGE {
-                if p.stopped.load(SeqCst) != 0 && p.thawed.swap(1, SeqCst) == 0 {
+                if p.stopped.get() != 0 && is_stopped(p) && p.thawed.swap(1, SeqCst) == 0 {
                     // One that is stopped must not hold up the others.
                     const SIGCONT: i32 = 18;
                     sys!(KILL, p.real.load(Relaxed), SIGCONT);
@@ -121,6 +124,39 @@ pub fn await_staged() {
                 poke(p);
             }
         }
+    }
+}
+
+/// Whether the kernel has stopped a process (proc(5): `12 (name) T ..`). That it was noted so
+/// may be out of date.
+fn is_stopped(p: &Process) -> bool {
+    let mut path = Text::<40>::new();
+    let _ = write!(path, "/proc/{}/stat\0", p.real.load(Relaxed));
+    let fd = sys!(OPEN, path.as_bytes().as_ptr(), 0o2000000);
+    if failed(fd) {
+        return false;
+    }
+    let mut text = [0u8; 64];
+    let n = sys!(READ, fd, text.as_mut_ptr(), text.len());
+    crate::object::input::count_read(n);
+    sys!(CLOSE, fd);
+    let text = &text[..n.max(0) as usize];
+    let end = text.iter().rposition(|&b| b == b')');
+    end.is_some_and(|end| text.get(end + 2) == Some(&b'T'))
+}
+
+/// A process is about to be continued. If it runs for a commit and will stop again, that
+/// comes first. The caller has the lock, so no other commit is under way.
+pub fn is_continued(p: &Process) {
+    const BREATH_NS: usize = 100_000;
+    let mut patience = 5000;
+    while p.thawed.load(SeqCst) != 0 && patience > 0 {
+        let breath = [0usize, BREATH_NS];
+        sys!(NANOSLEEP, breath.as_ptr(), 0);
+        patience -= 1;
+    }
+    if p.stopped.get() != 0 {
+        p.stopped.set(0, engine().store.published());
     }
 }
 

@@ -10,6 +10,7 @@ use crate::machine::frame::{ATTENTION_STOP, Local};
 use crate::machine::nr;
 use crate::machine::sys::errno::*;
 use crate::machine::user;
+use crate::object::{group, pidfd};
 use crate::signal::queue::SigInfo;
 use crate::thread;
 use core::sync::atomic::Ordering::*;
@@ -46,7 +47,7 @@ impl Whom {
         match self {
             Whom::Any => true,
             Whom::Process(id) => child.id.load(Relaxed) == id,
-            Whom::Group(group) => child.group.load(Relaxed) == group,
+            Whom::Group(group) => child.group.get() == group,
         }
     }
 }
@@ -70,7 +71,7 @@ fn look(whom: Whom, options: usize) -> Found {
         match child.life() {
             Life::Zombie if options & WEXITED != 0 => return Found::Zombie(child),
             Life::Lives | Life::Zombie => {
-                let changed = child.changed.load(SeqCst);
+                let changed = child.changed.get() as u32;
                 let asked = match changed {
                     0 => false,
                     CONTINUED => options & WCONTINUED != 0,
@@ -94,9 +95,9 @@ pub fn wait4(l: &mut Local, a: [usize; 6]) -> isize {
     }
     let whom = match pid as i32 {
         -1 => Whom::Any,
-        0 => Whom::Group(me().group.load(Relaxed)),
+        0 => Whom::Group(me().group.get()),
         i32::MIN => return -ESRCH,
-        id if id < 0 => Whom::Group(-id),
+        id if id < 0 => Whom::Group(group::in_table(-id)),
         id => Whom::Process(id),
     };
     for at in [status_at, usage_at] {
@@ -115,7 +116,7 @@ pub fn wait4(l: &mut Local, a: [usize; 6]) -> isize {
         return -EFAULT;
     }
     match changed {
-        Some(_) => child.changed.store(0, SeqCst),
+        Some(_) => child.changed.set(0, engine().store.published()),
         None => reap(child),
     }
     event::non_deterministic(l);
@@ -123,7 +124,25 @@ pub fn wait4(l: &mut Local, a: [usize; 6]) -> isize {
 }
 
 pub fn waitid(l: &mut Local, a: [usize; 6]) -> isize {
-    let [kind, id, info_at, options, usage_at, _] = a;
+    let info_at = a[2];
+    let r = waited(l, a);
+    if r < 0 && info_at != 0 && !tell(info_at, None) {
+        return -EFAULT;
+    }
+    r
+}
+
+/// What the kernel writes of a siginfo, and no more: of no child zeros, as after an error.
+fn tell(info_at: usize, info: Option<&SigInfo>) -> bool {
+    let (head, who) = match info {
+        Some(info) => ([info.signo, info.errno, info.code], &info.rest[4..16]),
+        None => ([0; 3], &[0u8; 12][..]),
+    };
+    user::write(info_at, &head) && user::write_bytes(info_at + 16, who)
+}
+
+fn waited(l: &mut Local, a: [usize; 6]) -> isize {
+    let [kind, id, info_at, mut options, usage_at, _] = a;
     const P_ALL: usize = 0;
     const P_PID: usize = 1;
     const P_PGID: usize = 2;
@@ -132,14 +151,22 @@ pub fn waitid(l: &mut Local, a: [usize; 6]) -> isize {
     if options & !known != 0 || options & (WEXITED | WSTOPPED | WCONTINUED) == 0 {
         return -EINVAL;
     }
+    let mut would_wait = 0;
+    let asks_only = options & WNOHANG != 0;
     let whom = match kind {
         P_ALL => Whom::Any,
         P_PID if id as i32 > 0 => Whom::Process(id as i32),
-        P_PGID if id == 0 => Whom::Group(me().group.load(Relaxed)),
-        P_PGID => Whom::Group(id as i32),
-        P_PIDFD => match super::signals::process_of_pidfd(id as i32) {
-            Some(id) => Whom::Process(id),
-            None => return -EBADF,
+        P_PGID if id == 0 => Whom::Group(me().group.get()),
+        P_PGID => Whom::Group(group::in_table(id as i32)),
+        P_PIDFD => match of_descriptor(l, id as i32) {
+            Ok((id, at_once)) => {
+                if at_once {
+                    would_wait = -EAGAIN;
+                    options |= WNOHANG;
+                }
+                Whom::Process(id)
+            }
+            Err(e) => return e,
         },
         _ => return -EINVAL,
     };
@@ -148,8 +175,9 @@ pub fn waitid(l: &mut Local, a: [usize; 6]) -> isize {
     }
     let (child, changed) = match wait_for(l, whom, options) {
         Ok(Some(found)) => found,
+        Ok(None) if would_wait != 0 && !asks_only => return would_wait,
         Ok(None) => {
-            return match info_at == 0 || user::write_bytes(info_at, &[0; 128]) {
+            return match info_at == 0 || tell(info_at, None) {
                 true => 0,
                 false => -EFAULT,
             };
@@ -159,19 +187,33 @@ pub fn waitid(l: &mut Local, a: [usize; 6]) -> isize {
     let _guard = engine().lock.acquire(l);
     let status = changed.unwrap_or(child.status.load(Relaxed));
     let info = info_of_status(child, 17, status);
-    let written = (info_at == 0 || user::write(info_at, &info))
+    let written = (info_at == 0 || tell(info_at, Some(&info)))
         && (usage_at == 0 || user::write(usage_at, &usage_of(child)));
     if !written {
         return -EFAULT;
     }
     if options & WNOWAIT == 0 {
         match changed {
-            Some(_) => child.changed.store(0, SeqCst),
+            Some(_) => child.changed.set(0, engine().store.published()),
             None => reap(child),
         }
     }
     event::non_deterministic(l);
     0
+}
+
+/// Whom a descriptor means, and whether it is one that does not wait.
+fn of_descriptor(l: &mut Local, fd: i32) -> Result<(i32, bool), isize> {
+    let _guard = engine().lock.acquire(l);
+    match (pidfd::is_ours(fd), pidfd::meant(fd)) {
+        (Some(at_once), Some((_, p))) => Ok((p.id.load(Relaxed), at_once)),
+        (Some(_), None) => Err(-ECHILD),
+        // One of another process, or none at all.
+        (None, _) => match super::signals::process_of_pidfd(fd) {
+            Some(_) => Err(-ECHILD),
+            None => Err(-EBADF),
+        },
+    }
 }
 
 /// A child that has ended, or how it was stopped or continued.
@@ -183,18 +225,22 @@ fn wait_for(l: &mut Local, whom: Whom, options: usize) -> Result<Option<Child>, 
     let event_of = &me().child_event;
     loop {
         let before = event_of.load(SeqCst);
-        {
+        let found = {
             let _guard = engine().lock.acquire(l);
             match look(whom, options) {
-                Found::Zombie(child) => return Ok(Some((child, None))),
-                Found::Changed(child, how) => return Ok(Some((child, Some(how)))),
+                Found::Zombie(child) => Ok((child, None)),
+                Found::Changed(child, how) => Ok((child, Some(how))),
                 Found::None => return Err(-ECHILD),
                 Found::Living if at_once => {
                     event::non_deterministic(l);
                     return Ok(None);
                 }
-                Found::Living => {}
+                Found::Living => Err(()),
             }
+        };
+        if let Ok((child, how)) = found {
+            await_terminal(child, how);
+            return Ok(Some((child, how)));
         }
         const FUTEX_WAIT: usize = 0;
         let args = [
@@ -216,6 +262,21 @@ fn wait_for(l: &mut Local, whom: Whom, options: usize) -> Result<Option<Child>, 
                 thread::pause_for_stop(l);
             }
         }
+    }
+}
+
+/// A parent is told of an end before the kernel has seen to all of it. Who has waited for the
+/// leader of a session finds its terminal free and hung up, and a descriptor of the child
+/// readable.
+fn await_terminal(child: &Process, how: Option<u32>) {
+    const BREATH_NS: usize = 50_000;
+    let mut patience = 20_000;
+    let is_looked_at = child.terminal.get() != 0 || child.watched.load(Relaxed) != 0;
+    let is_there = || is_looked_at && child.real.load(SeqCst) != 0;
+    while how.is_none() && is_there() && patience > 0 {
+        let breath = [0usize, BREATH_NS];
+        crate::sys!(NANOSLEEP, breath.as_ptr(), 0);
+        patience -= 1;
     }
 }
 

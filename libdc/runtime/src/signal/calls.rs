@@ -40,7 +40,7 @@ pub fn sigaction(_l: &mut Local, a: [usize; 6]) -> isize {
 pub fn install_for(sig: i32, act: &SigAction) -> isize {
     let ends = act.handler == SIG_DFL
         && state().root.tree != 0
-        && crate::run::signals::ends_by_default(sig);
+        && (crate::run::signals::ends_by_default(sig) || crate::run::job_control::stops_here(sig));
     if !ends && (act.handler == SIG_DFL || act.handler == SIG_IGN) {
         let real = [
             act.handler,

@@ -96,7 +96,7 @@ fn deliver(l: &mut Local, info: &SigInfo) {
         SIG_DFL | SIG_IGN => match sig {
             17 | 18 | 23 | 28 => return end_call(l, true),
             20..=22 => {
-                stop_for(sig);
+                crate::run::job_control::is_to_stop(sig);
                 return end_call(l, true);
             }
             _ => crate::run::signals::end_by(l, sig),

@@ -28,6 +28,7 @@ use queue::SigInfo;
 pub const STOP: i32 = 64;
 pub const SIGSYS: i32 = 31;
 pub const SIGKILL: i32 = 9;
+pub const SIGSTOP: i32 = 19;
 pub const SIGSEGV: i32 = 11;
 pub const SIGBUS: i32 = 7;
 
@@ -246,7 +247,7 @@ pub fn collect_blocked(l: &mut Local) {
 
 /// A signal that stops was held back while the program blocked it: the process stops now,
 /// and goes on here.
-fn stop_for(sig: i32) {
+pub fn stop_for(sig: i32) {
     let unblock = bit(sig);
     let mut old = 0u64;
     sys!(RT_SIGPROCMASK, 1, &raw const unblock, &raw mut old, 8);

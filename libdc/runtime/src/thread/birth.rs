@@ -5,6 +5,7 @@
 use super::*;
 use crate::run::birth::{self, Wanted};
 
+const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_VM: usize = 0x100;
 const CLONE_THREAD: usize = 0x10000;
 const CLONE_SETTLS: usize = 0x80000;
@@ -27,9 +28,14 @@ pub struct Birth {
 pub fn clone(l: &mut Local, a: [usize; 6]) -> isize {
     let [flags, stack, parent_tid, child_tid, tls, _] = a;
     if flags & CLONE_THREAD == 0 {
+        let with_pidfd = flags as u64 & CLONE_PIDFD != 0;
+        if with_pidfd && flags & CLONE_PARENT_SETTID != 0 {
+            return -EINVAL;
+        }
         return birth::fork(
             l,
             Wanted {
+                pidfd_at: if with_pidfd { parent_tid } else { 0 },
                 flags,
                 stack,
                 parent_tid,
@@ -80,20 +86,24 @@ pub fn clone3(l: &mut Local, a: [usize; 6]) -> isize {
 }
 
 /// clone3(2) of a process. What it offers beyond clone(2) and is not kept (a wanted id,
-/// cgroups, a pidfd) is refused, whereupon a libc asks clone(2).
+/// cgroups) is refused, whereupon a libc asks clone(2).
 fn by_clone3(l: &mut Local, args: &[u64; 11]) -> isize {
-    const CLONE_PIDFD: u64 = 0x1000;
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
     const CLONE_NEWTIME: u64 = 0x80;
     let flags = args[0];
-    let beyond = CLONE_PIDFD | CLONE_INTO_CGROUP | CLONE_CLEAR_SIGHAND | CLONE_NEWTIME;
+    let beyond = CLONE_INTO_CGROUP | CLONE_CLEAR_SIGHAND | CLONE_NEWTIME;
     if flags & beyond != 0 || args[9] != 0 {
         return -ENOSYS;
     }
     birth::fork(
         l,
         Wanted {
+            pidfd_at: if flags & CLONE_PIDFD != 0 {
+                args[1] as usize
+            } else {
+                0
+            },
             flags: flags as usize,
             stack: (args[5] + args[6]) as usize,
             parent_tid: args[3] as usize,
@@ -220,6 +230,7 @@ pub fn exit(l: &mut Local, a: [usize; 6]) -> isize {
         drop(guard);
         return crate::object::process::exit_group(l, a);
     }
+    run::orphans::thread_ends(l, state().threads[l.slot as usize].tid);
     let record = &mut state().threads[l.slot as usize];
     record.used = 0;
     let clear = record.clear_tid;

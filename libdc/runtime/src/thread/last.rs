@@ -101,6 +101,7 @@ pub fn end_others(l: &mut Local) {
     }
     // What the others did may matter to the last one.
     crate::event::mark();
+    run::orphans::others_ended(l);
 }
 
 /// Whether the kernel's first thread waits to take the place of this one, the last.
