@@ -18,10 +18,17 @@ fn up(len: usize) -> usize {
 pub fn mmap(a: [usize; 6]) -> isize {
     let [addr, len, prot, flags, mut fd, offset] = a;
     let (prot, mut flags) = (prot as u32, flags as u32);
-    if len == 0 || offset % PAGE != 0 || len > isize::MAX as usize - huge::PAGE_LEN {
+    // In the kernel's order.
+    if offset % PAGE != 0 {
         return -EINVAL;
     }
-    if is_full() {
+    if flags & MAP_ANONYMOUS == 0 && descriptor::file_of(fd as i32).is_none() {
+        return -EBADF;
+    }
+    if len == 0 {
+        return -EINVAL;
+    }
+    if len > window::USER_END || is_full() {
         return -ENOMEM;
     }
     if flags & MAP_ANONYMOUS == 0 && untrackable::is_zeros(fd as i32) {
@@ -66,6 +73,9 @@ pub fn mmap(a: [usize; 6]) -> isize {
         tracked: 0,
         offset: offset as u64,
     };
+    if prot & PROT_WRITE != 0 && !shared::may_write(&v) {
+        return -EACCES;
+    }
     memfd::before_unmap(at, at + len);
     if file != 0 && is_shared {
         let refused = memfd::before_growth(fd as i32, Some((offset + len) as u64), 0);
@@ -193,6 +203,14 @@ pub fn mprotect(a: [usize; 6]) -> isize {
     if is_full() {
         return -ENOMEM;
     }
+    // The kernel changes what lies before the first place that it may not change.
+    if let Some((end, why)) = first_refusal(addr, addr + len, prot) {
+        let r = match end > addr {
+            true => mprotect([addr, end - addr, prot as usize, 0, 0, 0]),
+            false => 0,
+        };
+        return if failed(r) { r } else { -why };
+    }
     // The image may lie where nothing may be executed.
     if prot & PROT_EXEC != 0 && failed(gather::in_call(addr, addr + len)) {
         return -ENOMEM;
@@ -221,6 +239,22 @@ pub fn mprotect(a: [usize; 6]) -> isize {
         }
     });
     if lost { -ENOMEM } else { r }
+}
+
+/// Where a change of protection must end before the end of its range, and with which
+/// error: at memory that is not there, or at a file that was not opened for writing.
+fn first_refusal(from: usize, to: usize, prot: u32) -> Option<(usize, isize)> {
+    let mut at = from;
+    for v in folded::areas_in(from, to) {
+        if v.start as usize > at {
+            return Some((at, ENOMEM));
+        }
+        if prot & PROT_WRITE != 0 && !shared::may_write(&v) {
+            return Some((at, EACCES));
+        }
+        at = v.end as usize;
+    }
+    (at < to).then_some((at, ENOMEM))
 }
 
 pub fn mremap(a: [usize; 6]) -> isize {

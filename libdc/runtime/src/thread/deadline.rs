@@ -67,7 +67,8 @@ impl Deadline {
                     s.checked_mul(NS)?.checked_add(us.checked_mul(1000)?)?
                 }
                 _ => {
-                    let [s, ns] = spec()?;
+                    // What the kernel refuses (EINVAL) it is to see as it is.
+                    let [s, ns] = spec().filter(|spec| spec[1] < NS)?;
                     s.checked_mul(NS)?.checked_add(ns)?
                 }
             };
