@@ -22,9 +22,11 @@
 #![allow(unsafe_code)]
 
 use super::*;
+use crate::fatal;
 use crate::machine::sys::failed;
 use crate::object::{descriptor, regular, undo};
 use crate::state::Kind;
+use dc_image::FatalCode;
 use dc_image::window::PAGE;
 
 const MAX: usize = 256;
@@ -201,7 +203,18 @@ pub fn open(from: usize, to: usize) -> bool {
 
 fn open_part(v: &Vma, from: usize, to: usize) {
     undo::before_store(v.file, v.offset + (from as u64 - v.start), from, to - from);
-    sys!(MPROTECT, from, to - from, v.prot);
+    let r = sys!(MPROTECT, from, to - from, v.prot);
+    if failed(r) {
+        // The store would meet the same fault for ever.
+        fatal::stop(
+            FatalCode::CannotRestore,
+            r,
+            format_args!(
+                "a mapping of a file at {from:#x} cannot be made writable: error {}",
+                -r
+            ),
+        );
+    }
     engine().shared.push(from, to);
 }
 
