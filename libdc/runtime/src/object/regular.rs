@@ -56,6 +56,9 @@ pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
             Err(e) => return e,
         },
     };
+    if !has_numbers(1) {
+        return -EMFILE;
+    }
     let path_at = named.address();
     let writes = flags & O_ACCMODE != 0;
     let tmpfile = flags & O_TMPFILE == O_TMPFILE;
