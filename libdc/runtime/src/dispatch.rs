@@ -97,6 +97,10 @@ fn awake(locked: bool, args: &[usize; 6], mut call: impl FnMut() -> isize) -> is
 
 #[cold]
 fn awake_slowly(locked: bool, args: &[usize; 6], mut call: impl FnMut() -> isize) -> isize {
+    if local().frame.nr == AFTER_SIGRETURN {
+        // It is the result of the call that a handler came behind.
+        return -EFAULT;
+    }
     let mut any = engine().pieces.wake_arguments(args);
     if engine().shared.any() {
         let _guard = (!locked).then(|| engine().lock.acquire(local()));
@@ -117,6 +121,9 @@ fn awake_slowly(locked: bool, args: &[usize; 6], mut call: impl FnMut() -> isize
         -EFAULT
     }
 }
+
+/// The number in a frame that rt_sigreturn has replaced.
+pub const AFTER_SIGRETURN: usize = usize::MAX;
 
 /// What is opened of a file in memory that a call names: more than most calls write.
 const GUARDED_AT_ONCE: usize = 64 << 10;

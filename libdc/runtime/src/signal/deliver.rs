@@ -329,7 +329,7 @@ pub fn sigreturn(l: &mut Local) -> isize {
     (f.rdx, f.rax, f.rcx, f.rsp) = (uc.rdx, uc.rax, uc.rcx, uc.rsp);
     f.rip = uc.rip;
     f.rflags = (uc.rflags & 0xcd5) | 0x202;
-    f.nr = usize::MAX;
+    f.nr = crate::dispatch::AFTER_SIGRETURN;
     if uc.fpstate != 0 {
         load_vectors(l, uc.fpstate);
     }
