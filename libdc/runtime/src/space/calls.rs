@@ -76,6 +76,9 @@ pub fn mmap(a: [usize; 6]) -> isize {
     if prot & PROT_WRITE != 0 && !shared::may_write(&v) {
         return -EACCES;
     }
+    if prot & PROT_WRITE != 0 && !engine().pieces.has_room(len) {
+        return -ENOMEM;
+    }
     memfd::before_unmap(at, at + len);
     if file != 0 && is_shared {
         let refused = memfd::before_growth(fd as i32, Some((offset + len) as u64), 0);
@@ -200,7 +203,7 @@ pub fn mprotect(a: [usize; 6]) -> isize {
     if len == 0 {
         return 0;
     }
-    if is_full() {
+    if is_full() || prot & PROT_WRITE != 0 && !engine().pieces.has_room(len) {
         return -ENOMEM;
     }
     // The kernel changes what lies before the first place that it may not change.
@@ -288,7 +291,9 @@ pub fn mremap(a: [usize; 6]) -> isize {
     shared::before_move(old, old + old_len);
     memfd::before_unmap(old, old + old_len);
     let grow = new_len.saturating_sub(old_len);
-    if !quota::allows(grow as u64, quota::counts_as_data(&v), 0, 0) {
+    if !quota::allows(grow as u64, quota::counts_as_data(&v), 0, 0)
+        || !engine().pieces.has_room(grow)
+    {
         return -ENOMEM;
     }
     // In place, if nothing follows.
@@ -392,6 +397,9 @@ pub fn madvise(a: [usize; 6]) -> isize {
     const GUARD_INSTALL: usize = 102;
     if !allowed(addr, len.max(PAGE)) {
         return -EINVAL;
+    }
+    if is_full() {
+        return -ENOMEM;
     }
     let drops = matches!(advice, DONTNEED | FREE | DONTNEED_LOCKED);
     if drops && folded::areas_in(addr, addr + len).any(|v| is_shared(&v)) {
@@ -507,7 +515,8 @@ pub fn brk(a: [usize; 6]) -> isize {
         if !is_free(have, need - have) || !allowed(have, need - have) {
             return now as isize;
         }
-        if !quota::allows((need - have) as u64, true, 0, 0) {
+        let room = !is_full() && engine().pieces.has_room(need - have);
+        if !room || !quota::allows((need - have) as u64, true, 0, 0) {
             return now as isize;
         }
         if failed(map_anonymous(have, need - have, 3, 0)) {

@@ -189,6 +189,9 @@ pub fn update(from: u64, to: u64, mut f: impl FnMut(&mut Vma)) {
     merge_around(from, to);
 }
 
+/// What is free in the table of discards when a commit is due: more than a call needs.
+const DISCARDS_LEFT: usize = 16;
+
 /// The pages of a range lose their contents: with the next commit, what was
 /// committed of them is void.
 pub fn discard(from: usize, to: usize) {
@@ -210,6 +213,10 @@ pub fn discard(from: usize, to: usize) {
     {
         last.to = to as u64;
         return;
+    }
+    if n + DISCARDS_LEFT >= root.head.discards.len() {
+        // A commit frees the table, before holes are too many to remember one by one.
+        crate::machine::entry::local().commit_after |= !crate::event::is_behind();
     }
     if n == root.head.discards.len() {
         // Too many holes to remember one by one.
