@@ -16,6 +16,7 @@ pub extern "C" fn on_call(l: &'static mut Local) {
     l.again = true;
     l.interrupted = false;
     l.early = false;
+    l.is_final = false;
     l.commit_after = false;
     l.chance = false;
     if l.trapped {
@@ -97,8 +98,9 @@ fn awake(locked: bool, args: &[usize; 6], mut call: impl FnMut() -> isize) -> is
 
 #[cold]
 fn awake_slowly(locked: bool, args: &[usize; 6], mut call: impl FnMut() -> isize) -> isize {
-    if local().frame.nr == AFTER_SIGRETURN {
-        // It is the result of the call that a handler came behind.
+    let l = local();
+    if core::mem::take(&mut l.is_final) || l.frame.nr == AFTER_SIGRETURN {
+        // (That of rt_sigreturn is of the call that a handler came behind.)
         return -EFAULT;
     }
     let mut any = engine().pieces.wake_arguments(args);

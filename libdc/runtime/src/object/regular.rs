@@ -12,7 +12,7 @@ use super::descriptor::{self, *};
 use super::stat::*;
 use super::undo::contents::Opening;
 use super::undo::place::O_NOFOLLOW;
-use super::{about, process, undo};
+use super::{about, openat2, process, undo};
 use crate::engine::{engine, state};
 use crate::event;
 use crate::machine::frame::Local;
@@ -38,8 +38,13 @@ pub fn creat(l: &mut Local, a: [usize; 6]) -> isize {
 /// (What only opens does so without the lock: a fifo waits for its other end, which
 /// another thread may be about to open.)
 pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
-    let [dir, path_at, flags, mode, ..] = a;
     let guard = engine().lock.acquire(l);
+    open_with(l, guard, a, 0)
+}
+
+/// The same with restrictions (RESOLVE_*), where it makes and cuts nothing.
+pub fn open_with(l: &mut Local, guard: thread::Guard, a: [usize; 6], resolve: u64) -> isize {
+    let [dir, path_at, flags, mode, ..] = a;
     let only_opens = flags & (O_CREAT | O_TRUNC) == 0;
     let named = match only_opens {
         true => about::Path::opened(dir as i32, path_at, flags & O_NOFOLLOW == 0),
@@ -79,7 +84,14 @@ pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
         Opening::Plain if tmpfile => sys!(OPENAT, dir, path_at, flags, mode),
         Opening::Plain => {
             guard = None;
-            thread::wait_or_signal(l, nr::OPENAT, [dir, path_at, flags, mode, 0, 0])
+            let how = [flags as u64, mode as u64, resolve];
+            match resolve {
+                0 => thread::wait_or_signal(l, nr::OPENAT, [dir, path_at, flags, mode, 0, 0]),
+                _ => {
+                    let args = openat2::arguments(&how, dir, path_at);
+                    thread::wait_or_signal(l, nr::OPENAT2, args)
+                }
+            }
         }
     };
     if failed(r) {

@@ -252,10 +252,16 @@ pub fn sigtimedwait(l: &mut Local, a: [usize; 6]) -> isize {
         deadline.shorten(&mut args);
     };
     l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
-    if r > 0 && a[1] != 0 && !user::write(a[1], &outside::as_sent(&info)) {
-        return -EFAULT;
-    }
     let _guard = engine().lock.acquire(l);
     event::non_deterministic(l);
+    if r > 0 && a[1] != 0 {
+        let info = outside::as_sent(&info);
+        crate::space::shared::open(a[1], a[1].saturating_add(size_of_val(&info)));
+        if !user::write(a[1], &info) {
+            // The signal is taken: made again, the call would wait for another one.
+            l.is_final = true;
+            return -EFAULT;
+        }
+    }
     r
 }

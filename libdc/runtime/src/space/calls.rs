@@ -4,11 +4,8 @@
 //! the table; writable private memory is registered for tracking as it comes.
 
 use super::*;
-use crate::machine::frame::Local;
-use crate::machine::nr;
 use crate::machine::sys::{errno::*, failed};
 use crate::object::{descriptor, memfd};
-use crate::thread;
 use dc_image::window::PAGE;
 
 fn up(len: usize) -> usize {
@@ -113,6 +110,7 @@ pub fn mmap(a: [usize; 6]) -> isize {
     let lost = (anonymous || written) && v.tracked == 0;
     engine().huge |= is_huge;
     insert(v);
+    locked::came(at, len);
     if lost {
         // Nothing would find what is written there.
         crate::say!("memory of {len} bytes is refused: the kernel cannot track writes to it");
@@ -265,7 +263,18 @@ pub fn mremap(a: [usize; 6]) -> isize {
     const MAYMOVE: usize = 1;
     const FIXED: usize = 2;
     const DONTUNMAP: usize = 4;
+    // In the kernel's order.
+    if flags & !(MAYMOVE | FIXED | DONTUNMAP) != 0
+        || flags & (FIXED | DONTUNMAP) != 0 && flags & MAYMOVE == 0
+        || flags & DONTUNMAP != 0 && old_len != new_len
+    {
+        return -EINVAL;
+    }
     let (old_len, new_len) = (up(old_len), up(new_len));
+    let overlaps = wish < old.saturating_add(old_len) && old < wish.saturating_add(new_len);
+    if flags & FIXED != 0 && (wish % PAGE != 0 || !allowed(wish, new_len) || overlaps) {
+        return -EINVAL;
+    }
     if old % PAGE != 0 || new_len == 0 || !allowed(old, old_len.max(PAGE)) {
         return -EINVAL;
     }
@@ -477,33 +486,6 @@ fn drop_private(addr: usize, len: usize, advice: usize) -> isize {
     if at < addr + len { -ENOMEM } else { result }
 }
 
-/// mlock, mlock2, mlockall: what is locked is the program's own memory, and none
-/// of it is replaced from then on.
-pub fn lock_memory(l: &mut Local, a: [usize; 6]) -> isize {
-    let e = engine();
-    e.fold.never();
-    let r = if l.frame.nr == nr::MLOCKALL {
-        thread::stop_others(l);
-        let r = gather::all();
-        thread::resume_others();
-        r
-    } else {
-        let from = a[0] & !(PAGE - 1);
-        match a[0]
-            .checked_add(a[1])
-            .filter(|&to| allowed(from, to - from))
-        {
-            Some(to) => gather::in_call(from, up(to)),
-            None => 0,
-        }
-    };
-    if failed(r) {
-        return r;
-    }
-    // SAFETY: the program's own call with its own arguments.
-    unsafe { crate::machine::sys::raw6(l.frame.nr, a) }
-}
-
 pub fn brk(a: [usize; 6]) -> isize {
     let root = &mut state().root;
     let (start, now, want) = (root.brk_start as usize, root.brk_now as usize, a[0]);
@@ -522,6 +504,7 @@ pub fn brk(a: [usize; 6]) -> isize {
         if failed(map_anonymous(have, need - have, 3, 0)) {
             return now as isize;
         }
+        locked::came(have, need - have);
     } else if need < have {
         munmap([need, have - need, 0, 0, 0, 0]);
     }

@@ -10,6 +10,7 @@ pub mod downward;
 pub mod folded;
 pub mod gather;
 pub mod huge;
+pub mod locked;
 pub mod quota;
 pub mod shared;
 pub mod untrackable;
