@@ -2,6 +2,7 @@
 #include <linux/openat2.h>
 #include <linux/sched.h>
 #include <sys/inotify.h>
+#include <sys/sendfile.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -76,7 +77,10 @@ static void births(int r)
 static int opens(const char *path, uint64_t flags, uint64_t resolve)
 {
     struct open_how how = {.flags = flags, .mode = flags & O_CREAT ? 0600 : 0, .resolve = resolve};
-    int fd = syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+    int fd;
+    do /* A rename anywhere makes the kernel unsure of "..". */
+        fd = syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+    while (fd < 0 && errno == EAGAIN && !(resolve & RESOLVE_CACHED));
     if (fd < 0)
         return -errno;
     CHECK(close(fd) == 0);
@@ -104,6 +108,31 @@ static void memory(int r)
     CHECK(munlockall() == 0 && munmap(at, 3 * PAGE) == 0);
 }
 
+/* Memory without a name is cut by its path in /proc as any file is, unless it is sealed. */
+static void cut(int r)
+{
+    char path[64];
+    int fd = memfd_create("cut", MFD_ALLOW_SEALING);
+    CHECK(fd >= 0 && write(fd, "something", 9) == 9);
+    sprintf(path, "/proc/self/fd/%d", fd);
+    int again = open(path, O_RDWR | O_TRUNC);
+    CHECK(again >= 0 && lseek(fd, 0, SEEK_END) == 0 && write(again, "new", 3) == 3);
+    CHECK(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) == 0);
+    say("round %d cut: %d, and %d bytes are left", r, error(open(path, O_RDWR | O_TRUNC)), (int)lseek(fd, 0, SEEK_END));
+    CHECK(close(fd) == 0 && close(again) == 0);
+}
+
+/* What is sent has gone, though where it ended cannot be told. */
+static void sent(int r)
+{
+    off_t below = -1, *fixed = mmap(0, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int from = open("/etc/passwd", O_RDONLY), to = open("sent", O_RDWR | O_CREAT | O_TRUNC, 0600);
+    CHECK(fixed != MAP_FAILED && from >= 0 && to >= 0);
+    int negative = error(sendfile(to, from, &below, 1)), untold = error(sendfile(to, from, fixed, 3));
+    say("round %d sent: %d %d, %d bytes", r, negative, untold, (int)lseek(to, 0, SEEK_CUR));
+    CHECK(close(from) == 0 && close(to) == 0 && unlink("sent") == 0 && munmap(fixed, PAGE) == 0);
+}
+
 int main(void)
 {
     CHECK(mkdir("deep", 0700) == 0 && close(open("file", O_CREAT | O_WRONLY, 0600)) == 0 && symlink("file", "link") == 0);
@@ -116,6 +145,8 @@ int main(void)
         births(r);
         resolved(r);
         memory(r);
+        cut(r);
+        sent(r);
         say("round %d renamed: %d %d", r, error(renameat2(AT_FDCWD, "file", AT_FDCWD, "link", 3)),
             error(renameat2(AT_FDCWD, "gone", AT_FDCWD, "file", 8)));
     }

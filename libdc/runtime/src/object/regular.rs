@@ -121,6 +121,15 @@ pub fn open_with(l: &mut Local, guard: thread::Guard, a: [usize; 6], resolve: u6
             return cut;
         }
     }
+    if cuts && f.kind == Kind::MemFd {
+        // It has no name, but a path of /proc.
+        let cut = sys!(FTRUNCATE, fd, 0);
+        if failed(cut) {
+            descriptor::close_locked(l, fd);
+            return cut;
+        }
+        super::memfd::resized(fd);
+    }
     if tmpfile {
         undo::nameless::made_without(fd, file);
         f.words[undo::contents::MADE_NAMELESS] = engine().store.published() + 1;
