@@ -4,7 +4,6 @@
 //! cut a file is undone by names, for which the kernel has no restrictions; so its path
 //! is resolved first, and what is left of it then is one name in a directory that they
 //! have led to.
-#![allow(unsafe_code)]
 
 use super::descriptor::*;
 use super::regular;

@@ -28,6 +28,10 @@ pub fn mmap(a: [usize; 6]) -> isize {
     if len > window::USER_END || is_full() {
         return -ENOMEM;
     }
+    // Shared, private, shared with all flags known; memory that may vanish is not kept.
+    if !matches!(flags & MAP_TYPE, 1..=3) {
+        return -EINVAL;
+    }
     if flags & MAP_ANONYMOUS == 0 && untrackable::is_zeros(fd as i32) {
         (flags, fd) = (flags | MAP_ANONYMOUS, usize::MAX);
     }

@@ -25,6 +25,7 @@ pub const PROT_WRITE: u32 = 2;
 pub const PROT_EXEC: u32 = 4;
 pub const PROT_GROWSDOWN: u32 = 0x0100_0000;
 pub const PROT_GROWSUP: u32 = 0x0200_0000;
+pub const MAP_TYPE: u32 = 15;
 pub const MAP_PRIVATE: u32 = 2;
 pub const MAP_FIXED: u32 = 0x10;
 pub const MAP_ANONYMOUS: u32 = 0x20;
