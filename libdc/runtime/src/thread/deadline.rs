@@ -203,10 +203,10 @@ impl Deadline {
             Unit::TimevalLeft if self.replaced => {
                 user::write(self.own, &[left / NS, left % NS / 1000]);
             }
-            Unit::Timespec if r == -EINTR && self.left_at != 0 => {
-                if !user::write(self.left_at, &spec) {
-                    return -EFAULT;
-                }
+            Unit::Timespec
+                if r == -EINTR && self.left_at != 0 && !user::write(self.left_at, &spec) =>
+            {
+                return -EFAULT;
             }
             _ => {}
         }
