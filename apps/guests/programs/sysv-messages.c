@@ -56,6 +56,17 @@ int main(void)
         ;
     CHECK(errno == EAGAIN && n == 5);
     put(queue, 5, "small", 5);
+    /* Looked at by place, and found by place among all queues, as ipcs does. */
+    CHECK(msgrcv(queue, &m, sizeof m.text, 5, 040000 | IPC_NOWAIT) == 5 && m.type == 5);
+    CHECK(msgrcv(queue, &m, sizeof m.text, 6, 040000 | IPC_NOWAIT) == -1 && errno == ENOMSG);
+    CHECK(msgrcv(queue, &m, sizeof m.text, 0, 040000) == -1 && errno == EINVAL);
+    struct msginfo info;
+    struct msqid_ds other;
+    int last = msgctl(0, MSG_INFO, (struct msqid_ds *)&info), seen = 0;
+    for (int i = 0; i <= last; i++)
+        seen += msgctl(i, MSG_STAT, &other) == queue && other.msg_qnum == 6;
+    CHECK(last >= 1 && seen == 1 && msgctl(0, IPC_INFO, (struct msqid_ds *)&info) == last && info.msgmax == 8192);
+    m.type = 7;
     struct msqid_ds ds;
     CHECK(msgctl(queue, IPC_STAT, &ds) == 0 && ds.msg_qnum == 6 && ds.msg_qbytes == 16384);
     CHECK(msgrcv(queue, &m, 2, 5, 0) == -1 && errno == E2BIG);

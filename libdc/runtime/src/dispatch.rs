@@ -16,6 +16,7 @@ pub extern "C" fn on_call(l: &'static mut Local) {
     l.again = true;
     l.interrupted = false;
     l.early = false;
+    l.is_final = false;
     l.commit_after = false;
     l.chance = false;
     if l.trapped {
@@ -97,6 +98,11 @@ fn awake(locked: bool, args: &[usize; 6], mut call: impl FnMut() -> isize) -> is
 
 #[cold]
 fn awake_slowly(locked: bool, args: &[usize; 6], mut call: impl FnMut() -> isize) -> isize {
+    let l = local();
+    if core::mem::take(&mut l.is_final) || l.frame.nr == AFTER_SIGRETURN {
+        // (That of rt_sigreturn is of the call that a handler came behind.)
+        return -EFAULT;
+    }
     let mut any = engine().pieces.wake_arguments(args);
     if engine().shared.any() {
         let _guard = (!locked).then(|| engine().lock.acquire(local()));
@@ -117,6 +123,9 @@ fn awake_slowly(locked: bool, args: &[usize; 6], mut call: impl FnMut() -> isize
         -EFAULT
     }
 }
+
+/// The number in a frame that rt_sigreturn has replaced.
+pub const AFTER_SIGRETURN: usize = usize::MAX;
 
 /// What is opened of a file in memory that a call names: more than most calls write.
 const GUARDED_AT_ONCE: usize = 64 << 10;

@@ -118,6 +118,8 @@ pub fn all() -> Vec<Session> {
         probe!("file-attributes", "extended attributes set, replaced and removed"),
         probe!("file-unlinked", "an open file without a name"),
         probe!("file-maps", "a shared and a private mapping of a file"),
+        probe!("odd-arguments", "what the kernel refuses, with which error, and that nothing comes of it"),
+        probe!("map-rights", "what a mapping may not become, and a change of protection that ends early"),
         probe!("file-nameless", "files that are open or mapped, and whose names go or change"),
         probe!("tree-file-removed", "files of one process whose names another one removes"),
         probe!("waits", "children that stop, go on and end; process groups"),

@@ -124,6 +124,8 @@ pub struct Local {
     /// And it would not have waited: to the program the signal came before it, so
     /// that it is made behind the handler.
     pub early: bool,
+    /// The call under way has had its effect, though it says EFAULT.
+    pub is_final: bool,
     /// The call had a non-deterministic result, which the protocol is told of
     /// at the end of the call.
     pub chance: bool,

@@ -36,6 +36,7 @@ const PR_CAPBSET_READ: usize = 23;
 const PR_CAPBSET_DROP: usize = 24;
 const PR_SET_TSC: usize = 26;
 const PR_GET_TSC: usize = 25;
+const PR_TSC_SIGSEGV: usize = 2;
 const PR_GET_SECUREBITS: usize = 27;
 const PR_SET_SECUREBITS: usize = 28;
 const PR_SET_TIMERSLACK: usize = 29;
@@ -116,6 +117,11 @@ pub fn prctl(l: &mut Local, a: [usize; 6]) -> isize {
     let raw = || sys!(PRCTL, a[0], a[1], a[2], a[3], a[4]);
     match a[0] {
         PR_SET_SECCOMP | PR_SET_MM | PR_SET_SYSCALL_USER_DISPATCH => -EINVAL,
+        // The runtime reads the counter too.
+        PR_SET_TSC if a[1] == PR_TSC_SIGSEGV => {
+            crate::say!("a fault for reading the time stamp counter (PR_SET_TSC) is refused");
+            -EINVAL
+        }
         PR_SET_PDEATHSIG => death_signal(a[1]),
         PR_GET_PDEATHSIG => {
             let signal = attributes().death_signal;

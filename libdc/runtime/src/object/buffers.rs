@@ -17,6 +17,13 @@ pub struct Buffers {
     pub len: usize,
 }
 
+/// Whether memory can be a program's at all: the kernel answers EFAULT before anything else
+/// where it cannot.
+pub fn is_user(at: usize, len: usize) -> bool {
+    at.checked_add(len)
+        .is_some_and(|end| end <= dc_image::window::USER_END)
+}
+
 impl Buffers {
     pub fn one(at: usize, len: usize) -> Buffers {
         Buffers {
@@ -27,11 +34,15 @@ impl Buffers {
         }
     }
 
-    /// None if the array cannot be read.
+    /// None if the array cannot be read, or names what no program can have.
     pub fn several(at: usize, count: usize) -> Option<Buffers> {
         let mut len = 0usize;
         for i in 0..count.min(1024) {
-            len = len.saturating_add(user::read::<[usize; 2]>(at + i * 16)?[1]);
+            let part = user::read::<[usize; 2]>(at + i * 16)?;
+            if !is_user(part[0], part[1]) {
+                return None;
+            }
+            len = len.saturating_add(part[1]);
         }
         Some(Buffers {
             at,

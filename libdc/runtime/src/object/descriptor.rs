@@ -17,6 +17,7 @@ use crate::machine::sys::{errno::*, failed};
 use crate::object::stat::*;
 use crate::state::*;
 use crate::sys;
+use core::sync::atomic::Ordering::Relaxed;
 
 pub const O_ACCMODE: usize = 3;
 pub const O_RDWR: usize = 2;
@@ -38,6 +39,27 @@ pub fn file_of(fd: i32) -> Option<u32> {
     }
     let f = state().fds[fd as usize].file as u32;
     if f != 0 { Some(f) } else { adopt_unknown(fd) }
+}
+
+/// The first number that no new descriptor may have: the program's own limit
+/// (RLIMIT_NOFILE), of which the kernel does not know, because dcrun needs numbers too.
+pub fn limit() -> usize {
+    let limit = state().root.nofile[0].min(engine().boot.fd_base as u64);
+    (limit as usize).min(MAX_FDS)
+}
+
+/// Whether some more descriptors can be made; else the call ends with EMFILE, before it
+/// has done anything.
+#[inline]
+pub fn has_numbers(count: usize) -> bool {
+    let limit = limit();
+    state().root.fd_high as usize + count <= limit || has_gaps(count, limit)
+}
+
+#[cold]
+fn has_gaps(count: usize, limit: usize) -> bool {
+    let free = |&fd: &usize| state().fds[fd].file == 0;
+    (0..limit).filter(free).take(count).count() == count
 }
 
 /// The same of what the table has: for walks through all of it.
@@ -186,7 +208,11 @@ pub fn adopt_unknown(fd: i32) -> Option<u32> {
 
 /// Finds out what a descriptor is, and enters it. `path` is absolute or empty.
 pub fn adopt(fd: i32, flags: usize, path: &[u8], inherited: bool) -> isize {
-    if fd >= engine().boot.fd_base || fd as usize >= MAX_FDS {
+    let limit = match inherited {
+        true => (engine().boot.fd_base as usize).min(MAX_FDS),
+        false => limit(),
+    };
+    if fd as usize >= limit {
         sys!(CLOSE, fd);
         return -EMFILE;
     }
@@ -373,19 +399,27 @@ pub fn close_locked(l: &mut Local, fd: i32) {
 }
 
 pub fn close_range(l: &mut Local, a: [usize; 6]) -> isize {
+    const UNSHARE: usize = 2;
     const CLOEXEC: usize = 4;
     let _guard = engine().lock.acquire(l);
-    let (first, last) = (
-        a[0],
-        a[1].min(engine().boot.fd_base as usize - 1)
-            .min(MAX_FDS - 1),
-    );
-    if a[0] > a[1] || a[2] & !6 != 0 {
+    let [first, last, flags] = [a[0], a[1], a[2]].map(|arg| arg as u32 as usize);
+    if first > last || flags & !(UNSHARE | CLOEXEC) != 0 {
         return -EINVAL;
     }
+    if flags & UNSHARE != 0 && engine().thread_count.load(Relaxed) > 1 {
+        crate::say!(
+            "close_range of a thread that wants descriptors of its own is refused: threads share them"
+        );
+        return -EINVAL;
+    }
+    let end = (engine().boot.fd_base as usize).min(MAX_FDS);
+    if first >= end {
+        return 0;
+    }
+    let last = last.min(end - 1);
     for fd in first..(last + 1).min(state().root.fd_high as usize) {
         if known_file(fd as i32).is_some() {
-            if a[2] & CLOEXEC != 0 {
+            if flags & CLOEXEC != 0 {
                 state().fds[fd].cloexec = 1;
                 sys!(FCNTL, fd, 2, 1);
             } else {
@@ -395,13 +429,16 @@ pub fn close_range(l: &mut Local, a: [usize; 6]) -> isize {
         }
     }
     // And what the table does not know.
-    sys!(CLOSE_RANGE, first, last, a[2] & CLOEXEC)
+    sys!(CLOSE_RANGE, first, last, flags & CLOEXEC)
 }
 
 pub fn dup(_l: &mut Local, a: [usize; 6]) -> isize {
     let Some(file) = file_of(a[0] as i32) else {
         return -EBADF;
     };
+    if !has_numbers(1) {
+        return -EMFILE;
+    }
     let r = sys!(DUP, a[0]);
     entered_dup(r, file, false)
 }
@@ -410,7 +447,7 @@ fn entered_dup(r: isize, file: u32, cloexec: bool) -> isize {
     if failed(r) {
         return r;
     }
-    if r as i32 >= engine().boot.fd_base || r as usize >= MAX_FDS {
+    if r as usize >= limit() {
         sys!(CLOSE, r);
         return -EMFILE;
     }
@@ -433,15 +470,12 @@ pub fn dup2(l: &mut Local, a: [usize; 6]) -> isize {
 pub fn dup3(l: &mut Local, a: [usize; 6]) -> isize {
     let (old, new, flags) = (a[0] as i32, a[1] as i32, a[2]);
     let _guard = engine().lock.acquire(l);
-    let Some(file) = file_of(old) else {
-        return -EBADF;
-    };
-    if old == new {
+    if flags as u32 as usize & !O_CLOEXEC != 0 || old == new {
         return -EINVAL;
     }
-    if new < 0 || new >= engine().boot.fd_base || new as usize >= MAX_FDS {
+    let Some(file) = file_of(old).filter(|_| (new as u32 as usize) < limit()) else {
         return -EBADF;
-    }
+    };
     if file_of(new).is_some() {
         announce(l, new);
         put_aside(l, new);
@@ -464,6 +498,10 @@ pub fn fcntl(l: &mut Local, a: [usize; 6]) -> isize {
     let Some(file) = file_of(fd) else {
         return -EBADF;
     };
+    let duplicates = matches!(cmd, F_DUPFD | F_DUPFD_CLOEXEC);
+    if duplicates && arg as u32 as usize >= limit() {
+        return -EINVAL;
+    }
     let r = sys!(FCNTL, fd, cmd, arg);
     match cmd {
         F_DUPFD | F_DUPFD_CLOEXEC => return entered_dup(r, file, cmd == F_DUPFD_CLOEXEC),

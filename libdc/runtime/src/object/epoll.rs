@@ -30,13 +30,16 @@ const CTL_DEL: usize = 2;
 const CTL_MOD: usize = 3;
 
 pub fn create(l: &mut Local, a: [usize; 6]) -> isize {
-    if (a[0] as isize) <= 0 {
+    if (a[0] as i32) <= 0 {
         return -EINVAL;
     }
     create1(l, [0; 6])
 }
 
 pub fn create1(_l: &mut Local, a: [usize; 6]) -> isize {
+    if a[0] as u32 as usize & !O_CLOEXEC == 0 && !has_numbers(1) {
+        return -EMFILE;
+    }
     let r = sys!(EPOLL_CREATE1, a[0]);
     if failed(r) {
         return r;
@@ -51,6 +54,9 @@ pub fn create1(_l: &mut Local, a: [usize; 6]) -> isize {
 
 pub fn ctl(_l: &mut Local, a: [usize; 6]) -> isize {
     let fd = a[2] as i32;
+    if a[1] as u32 as usize != CTL_DEL && event_at(a[3]).is_none() {
+        return -EFAULT;
+    }
     let (epoll, target) = match (file_of(a[0] as i32), file_of(fd)) {
         (Some(epoll), Some(target)) => (epoll, target),
         _ => return -EBADF,

@@ -21,6 +21,9 @@ pub fn eventfd(l: &mut Local, a: [usize; 6]) -> isize {
 }
 
 pub fn eventfd2(_l: &mut Local, a: [usize; 6]) -> isize {
+    if !has_numbers(1) {
+        return -EMFILE;
+    }
     let r = sys!(EVENTFD2, a[0] as u32, a[1]);
     if failed(r) {
         return r;

@@ -16,6 +16,9 @@ pub fn init(l: &mut Local, a: [usize; 6]) -> isize {
     } else {
         0
     };
+    if !has_numbers(1) {
+        return -EMFILE;
+    }
     let r = sys!(INOTIFY_INIT1, flags);
     if failed(r) {
         return r;

@@ -9,7 +9,7 @@
 //! back, its contents too.
 #![allow(unsafe_code)]
 
-use super::buffers::Buffers;
+use super::buffers::{Buffers, is_user};
 use super::message::{self, MSG_DONTWAIT, MSG_WAITALL};
 use super::record::{self, IoHead};
 use super::{descriptor, device, pipe, poll, pushback, regular};
@@ -44,6 +44,9 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
     let f = descriptor::open_file(file);
     if is_for_writing_only(f) {
         return -EBADF;
+    }
+    if !is_user(addr, len) {
+        return -EFAULT;
     }
     to.wake();
     match f.kind {
@@ -132,8 +135,8 @@ pub fn readv(l: &mut Local, a: [usize; 6]) -> isize {
             }
         }
     };
-    if a[2] > 1024 {
-        return -EINVAL;
+    if let Err(e) = super::output::vector_len(a) {
+        return e;
     }
     let Some(to) = Buffers::several(a[1], a[2]) else {
         return -EFAULT;

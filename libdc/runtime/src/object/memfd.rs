@@ -169,6 +169,9 @@ pub fn create(_l: &mut Local, a: [usize; 6]) -> isize {
     let Some(base) = find_window(UNIT) else {
         return -ENOMEM;
     };
+    if !has_numbers(1) {
+        return -EMFILE;
+    }
     let r = sys!(MEMFD_CREATE, name.as_ptr(), a[1]);
     if failed(r) {
         return r;

@@ -35,6 +35,7 @@ pub mod limits;
 pub mod lock;
 pub mod memfd;
 pub mod message;
+pub mod openat2;
 pub mod output;
 pub mod pidfd;
 pub mod pipe;

@@ -12,6 +12,7 @@
 //! ([`stream`]).
 #![allow(unsafe_code)]
 
+use super::buffers::is_user;
 use super::message::MSG_DONTWAIT;
 use super::record::{self, IoHead};
 use super::{descriptor, device, poll, process, regular, socket, undo, witness};
@@ -141,14 +142,18 @@ pub fn vector_len(a: [usize; 6]) -> Result<usize, isize> {
     if a[2] > 1024 {
         return Err(-EINVAL);
     }
-    let mut sum = 0usize;
+    let (mut sum, mut is_given) = (0usize, true);
     for i in 0..a[2] {
         let Some(v) = user::read::<[usize; 2]>(a[1] + i * 16) else {
             return Err(-EFAULT);
         };
+        if (v[1] as isize) < 0 {
+            return Err(-EINVAL);
+        }
+        is_given &= is_user(v[0], v[1]);
         sum = sum.saturating_add(v[1]);
     }
-    Ok(sum)
+    if is_given { Ok(sum) } else { Err(-EFAULT) }
 }
 
 fn perform(l: &mut Local, c: Call, at: Option<u64>) -> isize {
@@ -158,6 +163,9 @@ fn perform(l: &mut Local, c: Call, at: Option<u64>) -> isize {
         return -EBADF;
     };
     let f = descriptor::open_file(file);
+    if matches!(c.nr, nr::WRITE | nr::PWRITE64) && !is_user(c.args[1], c.len) {
+        return -EFAULT;
+    }
     match f.kind {
         Kind::Regular if f.inherited == OWN => {
             let written = undo::written::before_write(fd, file, at, &c);
@@ -176,6 +184,8 @@ fn perform(l: &mut Local, c: Call, at: Option<u64>) -> isize {
             regular::after_write(fd, file, at, r);
             r
         }
+        // There is no place in a stream: ESPIPE.
+        Kind::Pipe | Kind::Socket | Kind::Tty | Kind::EventFd if at.is_some() => raw(l, &c),
         Kind::EventFd => {
             drop(guard);
             super::eventfd::write(l, fd, c)

@@ -38,6 +38,9 @@ pub fn pipe(l: &mut Local, a: [usize; 6]) -> isize {
 
 pub fn pipe2(_l: &mut Local, a: [usize; 6]) -> isize {
     let flags = a[1];
+    if !has_numbers(2) {
+        return -EMFILE;
+    }
     let mut fds = [0i32; 2];
     let r = sys!(PIPE2, fds.as_mut_ptr(), flags);
     if failed(r) {

@@ -12,7 +12,7 @@ use super::descriptor::{self, *};
 use super::stat::*;
 use super::undo::contents::Opening;
 use super::undo::place::O_NOFOLLOW;
-use super::{about, process, undo};
+use super::{about, openat2, process, undo};
 use crate::engine::{engine, state};
 use crate::event;
 use crate::machine::frame::Local;
@@ -35,18 +35,22 @@ pub fn creat(l: &mut Local, a: [usize; 6]) -> isize {
     )
 }
 
-/// (What only opens does so without the lock: a fifo waits for its other end, which
-/// another thread may be about to open.)
 /// Opens what may make it wait: a fifo, a terminal. No signal breaks off the opening of a
 /// file or a directory, so a program need not be ready for its EINTR.
-fn open_in_time(l: &mut Local, a: [usize; 6]) -> isize {
-    let r = thread::wait_or_signal(l, nr::OPENAT, a);
+fn open_in_time(l: &mut Local, a: [usize; 6], resolve: u64) -> isize {
     let [dir, path_at, flags, mode, ..] = a;
+    let how = [flags as u64, mode as u64, resolve];
+    let (number, args) = match resolve {
+        0 => (nr::OPENAT, a),
+        _ => (nr::OPENAT2, openat2::arguments(&how, dir, path_at)),
+    };
+    let r = thread::wait_or_signal(l, number, args);
     if r != -EINTR || !is_file(dir, path_at) {
         return r;
     }
     l.interrupted = false;
-    sys!(OPENAT, dir, path_at, flags, mode)
+    // SAFETY: the program's own call with its own arguments, made again.
+    unsafe { crate::machine::sys::raw6(number, args) }
 }
 
 /// Whether a path leads to a file or a directory.
@@ -56,9 +60,16 @@ fn is_file(dir: usize, path_at: usize) -> bool {
     !failed(r) && matches!(st.kind(), S_IFDIR | S_IFREG)
 }
 
+/// (What only opens does so without the lock: a fifo waits for its other end, which
+/// another thread may be about to open.)
 pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
-    let [dir, path_at, flags, mode, ..] = a;
     let guard = engine().lock.acquire(l);
+    open_with(l, guard, a, 0)
+}
+
+/// The same with restrictions (RESOLVE_*), where it makes and cuts nothing.
+pub fn open_with(l: &mut Local, guard: thread::Guard, a: [usize; 6], resolve: u64) -> isize {
+    let [dir, path_at, flags, mode, ..] = a;
     let only_opens = flags & (O_CREAT | O_TRUNC) == 0;
     let named = match only_opens {
         true => about::Path::opened(dir as i32, path_at, flags & O_NOFOLLOW == 0),
@@ -75,6 +86,9 @@ pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
             Err(e) => return e,
         },
     };
+    if !has_numbers(1) {
+        return -EMFILE;
+    }
     let path_at = named.address();
     let writes = flags & O_ACCMODE != 0;
     let tmpfile = flags & O_TMPFILE == O_TMPFILE;
@@ -95,7 +109,7 @@ pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
         Opening::Plain if tmpfile => sys!(OPENAT, dir, path_at, flags, mode),
         Opening::Plain => {
             guard = None;
-            open_in_time(l, [dir, path_at, flags, mode, 0, 0])
+            open_in_time(l, [dir, path_at, flags, mode, 0, 0], resolve)
         }
     };
     if failed(r) {
@@ -124,6 +138,15 @@ pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
             descriptor::close_locked(l, fd);
             return cut;
         }
+    }
+    if cuts && f.kind == Kind::MemFd {
+        // It has no name, but a path of /proc.
+        let cut = sys!(FTRUNCATE, fd, 0);
+        if failed(cut) {
+            descriptor::close_locked(l, fd);
+            return cut;
+        }
+        super::memfd::resized(fd);
     }
     if tmpfile {
         undo::nameless::made_without(fd, file);

@@ -20,6 +20,9 @@ pub fn signalfd(l: &mut Local, a: [usize; 6]) -> isize {
     let Some(mask) = user::read::<u64>(a[1]) else {
         return -EFAULT;
     };
+    if a[0] as i32 == -1 && !has_numbers(1) {
+        return -EMFILE;
+    }
     let r = sys!(SIGNALFD4, a[0], a[1], a[2], flags);
     if failed(r) {
         return r;

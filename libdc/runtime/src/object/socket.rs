@@ -41,6 +41,9 @@ fn once() {
 /// socket, socketpair, accept.
 pub fn make(l: &mut Local, a: [usize; 6]) -> isize {
     let n = l.frame.nr;
+    if !has_numbers(if n == nr::SOCKETPAIR { 2 } else { 1 }) {
+        return -EMFILE;
+    }
     let r = match n {
         nr::ACCEPT | nr::ACCEPT4 => {
             let r = wait_awake(l, n, a);

@@ -15,6 +15,9 @@ use crate::sys;
 const TFD_TIMER_ABSTIME: u64 = 1;
 
 pub fn create(_l: &mut Local, a: [usize; 6]) -> isize {
+    if !has_numbers(1) {
+        return -EMFILE;
+    }
     let r = sys!(TIMERFD_CREATE, a[0], a[1]);
     if failed(r) {
         return r;

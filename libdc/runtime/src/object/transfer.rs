@@ -24,6 +24,7 @@ use crate::event;
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{nr, user};
+use crate::space::shared;
 use crate::state::Kind;
 use crate::sys;
 use dc_image::window::{PAGE, TRANSFER_BASE, TRANSFER_LEN};
@@ -43,11 +44,24 @@ pub fn sendfile(l: &mut Local, a: [usize; 6]) -> isize {
         let _guard = engine().lock.acquire(l);
         match part_to_send(l, out, from, at, count) {
             Ok(part) => part,
+            Err(0) => return stays(at),
             Err(r) => return r,
         }
     };
     let r = output::write(l, [out, part.address, part.len, 0, 0, 0]);
     finish(l, &part, r)
+}
+
+/// Nothing is left to send: the program is told where it stands all the same.
+fn stays(at: usize) -> isize {
+    if at == 0 {
+        return 0;
+    }
+    shared::open(at, at.saturating_add(8));
+    match user::read::<u64>(at) {
+        Some(position) if user::write(at, &position) => 0,
+        _ => -EFAULT,
+    }
 }
 
 fn part_to_send(
@@ -98,11 +112,7 @@ fn part_of(l: &Local, from: i32, at: usize, count: usize) -> Result<Part, isize>
         at => user::read::<i64>(at).ok_or(-EFAULT)? as isize,
     };
     if position < 0 {
-        return Err(if at == 0 {
-            -EINVAL
-        } else {
-            position.max(-EINVAL)
-        });
+        return Err(-EINVAL);
     }
     let st = Stat::of_fd(from)?;
     if !matches!(st.kind(), S_IFREG | S_IFBLK) {
@@ -190,19 +200,24 @@ fn unmap(part: &Part) {
 fn finish(l: &mut Local, part: &Part, r: isize) -> isize {
     let _guard = engine().lock.acquire(l);
     unmap(part);
-    if r > 0 {
-        move_on(part, r as u64);
+    if r > 0 && !move_on(part, r as u64) {
+        // The bytes have gone: they must not go once more.
+        l.is_final = true;
+        return -EFAULT;
     }
     r
 }
 
-fn move_on(part: &Part, n: u64) {
+/// False if the program's own position cannot be written.
+fn move_on(part: &Part, n: u64) -> bool {
     if part.at != 0 {
-        user::write(part.at, &(part.position + n));
+        shared::open(part.at, part.at.saturating_add(8));
+        return user::write(part.at, &(part.position + n));
     } else {
         sys!(LSEEK, part.from, part.position + n, 0);
         regular::touch(part.file);
     }
+    true
 }
 
 /// At recovery: the output that a thread makes next, if it is a sendfile.

@@ -146,7 +146,7 @@ fn renamed(
 ) -> isize {
     const NOREPLACE: usize = 1;
     const EXCHANGE: usize = 2;
-    if flags & !(NOREPLACE | EXCHANGE) != 0 {
+    if flags & !(NOREPLACE | EXCHANGE) != 0 || flags == NOREPLACE | EXCHANGE {
         return -EINVAL;
     }
     let kernel_says = || sys!(RENAMEAT2, from_dir, from_at, to_dir, to_at, flags);

@@ -105,7 +105,8 @@ fn open(v: &Vma, private: bool) -> (isize, bool) {
         return (memfd::for_mapping(v.file), false);
     }
     let f = descriptor::open_file(v.file);
-    let shared_write = !private && v.prot & PROT_WRITE != 0;
+    // What may become writable needs the right to it from the beginning.
+    let shared_write = !private && f.flags as usize & descriptor::O_ACCMODE == O_RDWR;
     if lock::holds_posix(f.dev, f.ino)
         && let Some(fd) = open_already(v, shared_write)
     {
@@ -127,7 +128,11 @@ fn open_already(v: &Vma, writes: bool) -> Option<i32> {
 
 fn open_anew(v: &Vma, private: bool, shared_write: bool) -> isize {
     let f = descriptor::open_file(v.file);
-    let fd = undo::nameless::open_named(f, if shared_write { O_RDWR } else { 0 });
+    let mut fd = undo::nameless::open_named(f, if shared_write { O_RDWR } else { 0 });
+    if failed(fd) && v.prot & PROT_WRITE == 0 {
+        // The program has given up the right with which it opened the file.
+        fd = undo::nameless::open_named(f, 0);
+    }
     let must_be_unchanged = private && !own_work(v);
     let is_it = |fd: i32| match must_be_unchanged {
         true => regular::unchanged(v.file, fd),

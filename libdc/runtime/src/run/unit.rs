@@ -93,10 +93,13 @@ fn lies_still(slot: usize, p: &Process) -> bool {
 pub fn poke(p: &Process) {
     let r = sys!(KILL, p.real.load(Relaxed), signal::STOP);
     if r == -EPERM {
-        // This process has given up the right to signal it. One that waits for its children
-        // can be woken all the same; any other is asked when it next comes to the runtime.
+        // This process has given up the right to signal it. One that waits for its children,
+        // for the lock or for the end of a commit can be woken all the same, and looks; any
+        // other is asked when it next comes to the runtime.
         p.child_event.fetch_add(1, SeqCst);
         futex::wake_all(&p.child_event);
+        futex::wake_all(&run().stopping);
+        futex::wake_all(&run().lock);
     }
 }
 

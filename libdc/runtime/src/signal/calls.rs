@@ -9,15 +9,22 @@ use crate::{event, thread};
 
 pub fn sigaction(_l: &mut Local, a: [usize; 6]) -> isize {
     let [sig, new, old, size, ..] = a;
-    if size != 8 || sig == 0 || sig > 64 {
+    if size != 8 {
         return -EINVAL;
     }
+    let given = match new {
+        0 => None,
+        _ => match user::read::<SigAction>(new) {
+            Some(act) => Some(act),
+            None => return -EFAULT,
+        },
+    };
     let sig = sig as i32;
+    if !(1..=64).contains(&sig) {
+        return -EINVAL;
+    }
     let current = state().root.actions[sig as usize];
-    if new != 0 {
-        let Some(mut act) = user::read::<SigAction>(new) else {
-            return -EFAULT;
-        };
+    if let Some(mut act) = given {
         if sig == SIGKILL || sig == 19 {
             return -EINVAL;
         }
@@ -79,11 +86,13 @@ pub fn sigprocmask(l: &mut Local, a: [usize; 6]) -> isize {
 }
 
 pub fn sigpending(l: &mut Local, a: [usize; 6]) -> isize {
+    if a[1] > 8 {
+        return -EINVAL;
+    }
     let mut kernel = 0u64;
     sys!(RT_SIGPENDING, &raw mut kernel, 8);
     let all = (kernel | l.queue.pending()) & mask_of(l);
-    let n = a[1].min(8);
-    if user::write_bytes(a[0], &all.to_le_bytes()[..n]) {
+    if user::write_bytes(a[0], &all.to_le_bytes()[..a[1]]) {
         0
     } else {
         -EFAULT
@@ -94,35 +103,53 @@ pub fn sigaltstack(l: &mut Local, a: [usize; 6]) -> isize {
     let [new, old, ..] = a;
     let record = &mut state().threads[l.slot as usize];
     let mut current = record.altstack;
-    let on = current[2] != 0 && l.frame.rsp.wrapping_sub(current[0]) <= current[2];
     if current[2] == 0 {
-        current[1] = 2;
-    } else if on {
-        current[1] |= 1;
+        current[1] = SS_DISABLE;
+    } else if is_on(&current, l.frame.rsp) {
+        current[1] |= SS_ONSTACK;
     }
     if new != 0 {
         let Some(ss) = user::read::<[usize; 3]>(new) else {
             return -EFAULT;
         };
-        if on {
-            return -EPERM;
-        }
-        let flags = ss[1] & 0xffff_ffff;
-        if flags & 0xffff & !3 != 0 {
-            return -EINVAL;
-        }
-        if flags & 2 != 0 {
-            record.altstack = [0, 2, 0];
-        } else {
-            if ss[2] < 2048 {
-                return -ENOMEM;
-            }
-            record.altstack = [ss[0], flags & !1, ss[2]];
+        let r = set_altstack(&mut record.altstack, ss, l.frame.rsp);
+        if failed(r) {
+            return r;
         }
     }
     if old != 0 && !user::write(old, &current) {
         return -EFAULT;
     }
+    0
+}
+
+const SS_ONSTACK: usize = 1;
+pub const SS_DISABLE: usize = 2;
+/// While a handler runs on it, it is none: the handler may leave it for good.
+pub const SS_AUTODISARM: usize = 1 << 31;
+
+/// Whether a stack pointer is on the thread's alternate stack.
+pub fn is_on(altstack: &[usize; 3], sp: usize) -> bool {
+    altstack[1] & SS_AUTODISARM == 0 && is_within(altstack, sp)
+}
+
+pub fn is_within(altstack: &[usize; 3], sp: usize) -> bool {
+    sp > altstack[0] && sp - altstack[0] <= altstack[2]
+}
+
+/// What sigaltstack(2) does, and rt_sigreturn(2) with what it finds in the frame.
+pub fn set_altstack(altstack: &mut [usize; 3], ss: [usize; 3], sp: usize) -> isize {
+    const LEAST: usize = 2048;
+    if is_on(altstack, sp) {
+        return -EPERM;
+    }
+    let flags = ss[1] & 0xffff_ffff;
+    *altstack = match flags & !SS_AUTODISARM {
+        SS_DISABLE => [0, flags, 0],
+        0 | SS_ONSTACK if ss[2] < LEAST => return -ENOMEM,
+        0 | SS_ONSTACK => [ss[0], flags & !SS_ONSTACK, ss[2]],
+        _ => return -EINVAL,
+    };
     0
 }
 
@@ -179,6 +206,9 @@ pub fn sigsuspend(l: &mut Local, a: [usize; 6]) -> isize {
 }
 
 pub fn sigtimedwait(l: &mut Local, a: [usize; 6]) -> isize {
+    if a[3] != 8 {
+        return -EINVAL;
+    }
     let Some(set) = user::read::<u64>(a[0]) else {
         return -EFAULT;
     };
@@ -222,10 +252,16 @@ pub fn sigtimedwait(l: &mut Local, a: [usize; 6]) -> isize {
         deadline.shorten(&mut args);
     };
     l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
-    if r > 0 && a[1] != 0 && !user::write(a[1], &outside::as_sent(&info)) {
-        return -EFAULT;
-    }
     let _guard = engine().lock.acquire(l);
     event::non_deterministic(l);
+    if r > 0 && a[1] != 0 {
+        let info = outside::as_sent(&info);
+        crate::space::shared::open(a[1], a[1].saturating_add(size_of_val(&info)));
+        if !user::write(a[1], &info) {
+            // The signal is taken: made again, the call would wait for another one.
+            l.is_final = true;
+            return -EFAULT;
+        }
+    }
     r
 }

@@ -9,6 +9,7 @@
 //! ```
 #![allow(unsafe_code)]
 
+use super::calls::{SS_AUTODISARM, is_on, is_within, set_altstack};
 use super::queue::SigInfo;
 use super::*;
 use crate::event;
@@ -21,7 +22,6 @@ const FRAME_LEN: usize = 8 + size_of::<UContext>() + 128;
 const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
 const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
 const SEGV_ACCERR: i32 = 2;
-const SS_DISABLE: usize = 2;
 /// UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
 const UC_FLAGS: u64 = 7;
 
@@ -123,9 +123,13 @@ fn deliver(l: &mut Local, info: &SigInfo) {
     } else {
         record.sigmask
     };
-    record.has_saved_mask = 0;
     if !build_frame(l, info, &act, old_mask) {
-        crate::run::signals::end_by(l, SIGSEGV);
+        return without_frame(l, sig);
+    }
+    let record = &mut state().threads[l.slot as usize];
+    record.has_saved_mask = 0;
+    if record.altstack[1] & SS_AUTODISARM != 0 {
+        record.altstack = [0, 0, 0];
     }
     let mut mask = state().threads[l.slot as usize].sigmask | act.mask;
     if act.flags & SA_NODEFER == 0 {
@@ -144,6 +148,24 @@ fn deliver(l: &mut Local, info: &SigInfo) {
             sys!(RT_SIGACTION, sig, &raw const dfl, 0, 8);
         }
     }
+}
+
+/// There was no room on the stack for a handler's frame: that is a fault, which may have a
+/// handler on another stack.
+fn without_frame(l: &mut Local, sig: i32) {
+    const SI_KERNEL: i32 = 0x80;
+    let handler = state().root.actions[SIGSEGV as usize].handler;
+    let blocked = mask_of(l) & bit(SIGSEGV) != 0;
+    if sig == SIGSEGV || blocked || matches!(handler, SIG_DFL | SIG_IGN) {
+        crate::run::signals::end_by(l, SIGSEGV);
+    }
+    let fault = SigInfo {
+        signo: SIGSEGV,
+        errno: 0,
+        code: SI_KERNEL,
+        rest: [0; 116],
+    };
+    deliver(l, &fault);
 }
 
 /// A recovery has put the thread before a call that waits with another mask (sigsuspend,
@@ -200,25 +222,29 @@ fn build_frame(
         0 => {}
         written => l.frame.call_answered(written),
     }
-    let [alt_sp, alt_flags, alt_len] = record.altstack;
+    let altstack = record.altstack;
     let f = &l.frame;
-    let on_alt =
-        alt_flags & SS_DISABLE == 0 && alt_len != 0 && f.rsp.wrapping_sub(alt_sp) <= alt_len;
-    let mut sp =
-        if act.flags & SA_ONSTACK != 0 && alt_flags & SS_DISABLE == 0 && alt_len != 0 && !on_alt {
-            alt_sp + alt_len
-        } else {
-            f.rsp - 128
-        };
+    let is_on_it = is_on(&altstack, f.rsp);
+    let enters = act.flags & SA_ONSTACK != 0 && altstack[2] != 0 && !is_on_it;
+    let mut sp = match enters {
+        true => altstack[0] + altstack[2],
+        false => f.rsp.wrapping_sub(128),
+    };
     let xsave_len = vector::standard_size();
-    sp -= xsave_len + 4;
+    sp = sp.wrapping_sub(xsave_len + 4);
     sp &= !63;
     let fpstate = sp;
-    sp = ((sp - FRAME_LEN + 8) & !15) - 8;
+    sp = (sp.wrapping_sub(FRAME_LEN - 8) & !15).wrapping_sub(8);
+    // What lies below an alternate stack is none of it.
+    if (enters || is_on_it) && !is_within(&altstack, sp) {
+        return false;
+    }
+    // A stack may lie in memory whose stores are noted.
+    space::shared::open(sp, fpstate + xsave_len + 4);
     let uc = UContext {
         flags: UC_FLAGS,
         link: 0,
-        stack: record.altstack,
+        stack: altstack,
         r8: f.r8,
         r9: f.r9,
         r10: f.r10,
@@ -303,12 +329,15 @@ pub fn sigreturn(l: &mut Local) -> isize {
     (f.rdx, f.rax, f.rcx, f.rsp) = (uc.rdx, uc.rax, uc.rcx, uc.rsp);
     f.rip = uc.rip;
     f.rflags = (uc.rflags & 0xcd5) | 0x202;
-    f.nr = usize::MAX;
+    f.nr = crate::dispatch::AFTER_SIGRETURN;
     if uc.fpstate != 0 {
         load_vectors(l, uc.fpstate);
     }
     l.again = false;
     l.interrupted = false;
+    // (Where it cannot be set it stays as it is.)
+    let altstack = &mut state().threads[l.slot as usize].altstack;
+    set_altstack(altstack, uc.stack, uc.rsp);
     set_mask(l, uc.sigmask);
     l.frame.rax as isize
 }

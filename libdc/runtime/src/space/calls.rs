@@ -4,11 +4,8 @@
 //! the table; writable private memory is registered for tracking as it comes.
 
 use super::*;
-use crate::machine::frame::Local;
-use crate::machine::nr;
 use crate::machine::sys::{errno::*, failed};
 use crate::object::{descriptor, memfd};
-use crate::thread;
 use dc_image::window::PAGE;
 
 fn up(len: usize) -> usize {
@@ -18,11 +15,22 @@ fn up(len: usize) -> usize {
 pub fn mmap(a: [usize; 6]) -> isize {
     let [addr, len, prot, flags, mut fd, offset] = a;
     let (prot, mut flags) = (prot as u32, flags as u32);
-    if len == 0 || offset % PAGE != 0 || len > isize::MAX as usize - huge::PAGE_LEN {
+    // In the kernel's order.
+    if offset % PAGE != 0 {
         return -EINVAL;
     }
-    if is_full() {
+    if flags & MAP_ANONYMOUS == 0 && descriptor::file_of(fd as i32).is_none() {
+        return -EBADF;
+    }
+    if len == 0 {
+        return -EINVAL;
+    }
+    if len > window::USER_END || is_full() {
         return -ENOMEM;
+    }
+    // Shared, private, shared with all flags known; memory that may vanish is not kept.
+    if !matches!(flags & MAP_TYPE, 1..=3) {
+        return -EINVAL;
     }
     if flags & MAP_ANONYMOUS == 0 && untrackable::is_zeros(fd as i32) {
         (flags, fd) = (flags | MAP_ANONYMOUS, usize::MAX);
@@ -67,6 +75,12 @@ pub fn mmap(a: [usize; 6]) -> isize {
         advice: Advice::NONE,
         offset: offset as u64,
     };
+    if prot & PROT_WRITE != 0 && !shared::may_write(&v) {
+        return -EACCES;
+    }
+    if prot & PROT_WRITE != 0 && !engine().pieces.has_room(len) {
+        return -ENOMEM;
+    }
     memfd::before_unmap(at, at + len);
     if file != 0 && is_shared {
         let refused = memfd::before_growth(fd as i32, Some((offset + len) as u64), 0);
@@ -101,6 +115,7 @@ pub fn mmap(a: [usize; 6]) -> isize {
     let lost = (anonymous || written) && v.tracked == 0;
     engine().huge |= is_huge;
     insert(v);
+    locked::came(at, len);
     if lost {
         // Nothing would find what is written there.
         crate::say!("memory of {len} bytes is refused: the kernel cannot track writes to it");
@@ -191,8 +206,16 @@ pub fn mprotect(a: [usize; 6]) -> isize {
     if len == 0 {
         return 0;
     }
-    if is_full() {
+    if is_full() || prot & PROT_WRITE != 0 && !engine().pieces.has_room(len) {
         return -ENOMEM;
+    }
+    // The kernel changes what lies before the first place that it may not change.
+    if let Some((end, why)) = first_refusal(addr, addr + len, prot) {
+        let r = match end > addr {
+            true => mprotect([addr, end - addr, prot as usize, 0, 0, 0]),
+            false => 0,
+        };
+        return if failed(r) { r } else { -why };
     }
     // The image may lie where nothing may be executed.
     if prot & PROT_EXEC != 0 && failed(gather::in_call(addr, addr + len)) {
@@ -224,12 +247,39 @@ pub fn mprotect(a: [usize; 6]) -> isize {
     if lost { -ENOMEM } else { r }
 }
 
+/// Where a change of protection must end before the end of its range, and with which
+/// error: at memory that is not there, or at a file that was not opened for writing.
+fn first_refusal(from: usize, to: usize, prot: u32) -> Option<(usize, isize)> {
+    let mut at = from;
+    for v in folded::areas_in(from, to) {
+        if v.start as usize > at {
+            return Some((at, ENOMEM));
+        }
+        if prot & PROT_WRITE != 0 && !shared::may_write(&v) {
+            return Some((at, EACCES));
+        }
+        at = v.end as usize;
+    }
+    (at < to).then_some((at, ENOMEM))
+}
+
 pub fn mremap(a: [usize; 6]) -> isize {
     let [old, old_len, new_len, flags, wish, _] = a;
     const MAYMOVE: usize = 1;
     const FIXED: usize = 2;
     const DONTUNMAP: usize = 4;
+    // In the kernel's order.
+    if flags & !(MAYMOVE | FIXED | DONTUNMAP) != 0
+        || flags & (FIXED | DONTUNMAP) != 0 && flags & MAYMOVE == 0
+        || flags & DONTUNMAP != 0 && old_len != new_len
+    {
+        return -EINVAL;
+    }
     let (old_len, new_len) = (up(old_len), up(new_len));
+    let overlaps = wish < old.saturating_add(old_len) && old < wish.saturating_add(new_len);
+    if flags & FIXED != 0 && (wish % PAGE != 0 || !allowed(wish, new_len) || overlaps) {
+        return -EINVAL;
+    }
     if old % PAGE != 0 || new_len == 0 || !allowed(old, old_len.max(PAGE)) {
         return -EINVAL;
     }
@@ -255,7 +305,9 @@ pub fn mremap(a: [usize; 6]) -> isize {
     shared::before_move(old, old + old_len);
     memfd::before_unmap(old, old + old_len);
     let grow = new_len.saturating_sub(old_len);
-    if !quota::allows(grow as u64, quota::counts_as_data(&v), 0, 0) {
+    if !quota::allows(grow as u64, quota::counts_as_data(&v), 0, 0)
+        || !engine().pieces.has_room(grow)
+    {
         return -ENOMEM;
     }
     // In place, if nothing follows.
@@ -361,6 +413,9 @@ pub fn madvise(a: [usize; 6]) -> isize {
     if !allowed(addr, len.max(PAGE)) {
         return -EINVAL;
     }
+    if is_full() {
+        return -ENOMEM;
+    }
     let drops = matches!(number, DONTNEED | FREE | DONTNEED_LOCKED);
     if drops && folded::areas_in(addr, addr + len).any(|v| is_shared(&v)) {
         return drop_private(addr, len, number);
@@ -436,33 +491,6 @@ fn drop_private(addr: usize, len: usize, advice: usize) -> isize {
     if at < addr + len { -ENOMEM } else { result }
 }
 
-/// mlock, mlock2, mlockall: what is locked is the program's own memory, and none
-/// of it is replaced from then on.
-pub fn lock_memory(l: &mut Local, a: [usize; 6]) -> isize {
-    let e = engine();
-    e.fold.never();
-    let r = if l.frame.nr == nr::MLOCKALL {
-        thread::stop_others(l);
-        let r = gather::all();
-        thread::resume_others();
-        r
-    } else {
-        let from = a[0] & !(PAGE - 1);
-        match a[0]
-            .checked_add(a[1])
-            .filter(|&to| allowed(from, to - from))
-        {
-            Some(to) => gather::in_call(from, up(to)),
-            None => 0,
-        }
-    };
-    if failed(r) {
-        return r;
-    }
-    // SAFETY: the program's own call with its own arguments.
-    unsafe { crate::machine::sys::raw6(l.frame.nr, a) }
-}
-
 pub fn brk(a: [usize; 6]) -> isize {
     let root = &mut state().root;
     let (start, now, want) = (root.brk_start as usize, root.brk_now as usize, a[0]);
@@ -474,12 +502,14 @@ pub fn brk(a: [usize; 6]) -> isize {
         if !is_free(have, need - have) || !allowed(have, need - have) {
             return now as isize;
         }
-        if !quota::allows((need - have) as u64, true, 0, 0) {
+        let room = !is_full() && engine().pieces.has_room(need - have);
+        if !room || !quota::allows((need - have) as u64, true, 0, 0) {
             return now as isize;
         }
         if failed(map_anonymous(have, need - have, 3, 0)) {
             return now as isize;
         }
+        locked::came(have, need - have);
     } else if need < have {
         munmap([need, have - need, 0, 0, 0, 0]);
     }

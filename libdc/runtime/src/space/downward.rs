@@ -47,7 +47,7 @@ pub fn grow(addr: usize) -> bool {
         return false;
     }
     let len = v.start - page;
-    if !quota::allows(len, false, 0, 0) {
+    if is_full() || !quota::allows(len, false, 0, 0) {
         return false;
     }
     let flags = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS;

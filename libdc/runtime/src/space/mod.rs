@@ -11,6 +11,7 @@ pub mod downward;
 pub mod folded;
 pub mod gather;
 pub mod huge;
+pub mod locked;
 pub mod quota;
 pub mod shared;
 pub mod untrackable;
@@ -26,6 +27,7 @@ pub const PROT_WRITE: u32 = 2;
 pub const PROT_EXEC: u32 = 4;
 pub const PROT_GROWSDOWN: u32 = 0x0100_0000;
 pub const PROT_GROWSUP: u32 = 0x0200_0000;
+pub const MAP_TYPE: u32 = 15;
 pub const MAP_PRIVATE: u32 = 2;
 pub const MAP_FIXED: u32 = 0x10;
 pub const MAP_ANONYMOUS: u32 = 0x20;
@@ -190,6 +192,9 @@ pub fn update(from: u64, to: u64, mut f: impl FnMut(&mut Vma)) {
     merge_around(from, to);
 }
 
+/// What is free in the table of discards when a commit is due: more than a call needs.
+const DISCARDS_LEFT: usize = 16;
+
 /// The pages of a range lose their contents: with the next commit, what was
 /// committed of them is void.
 pub fn discard(from: usize, to: usize) {
@@ -211,6 +216,10 @@ pub fn discard(from: usize, to: usize) {
     {
         last.to = to as u64;
         return;
+    }
+    if n + DISCARDS_LEFT >= root.head.discards.len() {
+        // A commit frees the table, before holes are too many to remember one by one.
+        crate::machine::entry::local().commit_after |= !crate::event::is_behind();
     }
     if n == root.head.discards.len() {
         // Too many holes to remember one by one.

@@ -22,9 +22,11 @@
 #![allow(unsafe_code)]
 
 use super::*;
+use crate::fatal;
 use crate::machine::sys::failed;
 use crate::object::{descriptor, regular, undo};
 use crate::state::Kind;
+use dc_image::FatalCode;
 use dc_image::window::PAGE;
 
 const MAX: usize = 256;
@@ -120,6 +122,14 @@ fn is_kept(file: u32) -> bool {
     f.kind == Kind::Regular && regular::rewinds(f)
 }
 
+/// Whether an area may be writable. The kernel is not asked where stores are noted.
+pub fn may_write(v: &Vma) -> bool {
+    const O_ACCMODE: u32 = 3;
+    const O_RDWR: u32 = 2;
+    let is_noted = v.file != 0 && v.flags & 3 != MAP_PRIVATE && is_kept(v.file);
+    !is_noted || descriptor::open_file(v.file).flags & O_ACCMODE == O_RDWR
+}
+
 /// The protection that the kernel is told at first.
 pub fn real_prot(v: &Vma) -> u32 {
     if is_guarded(v) {
@@ -193,7 +203,18 @@ pub fn open(from: usize, to: usize) -> bool {
 
 fn open_part(v: &Vma, from: usize, to: usize) {
     undo::before_store(v.file, v.offset + (from as u64 - v.start), from, to - from);
-    sys!(MPROTECT, from, to - from, v.prot);
+    let r = sys!(MPROTECT, from, to - from, v.prot);
+    if failed(r) {
+        // The store would meet the same fault for ever.
+        fatal::stop(
+            FatalCode::CannotRestore,
+            r,
+            format_args!(
+                "a mapping of a file at {from:#x} cannot be made writable: error {}",
+                -r
+            ),
+        );
+    }
     engine().shared.push(from, to);
 }
 
@@ -247,7 +268,10 @@ pub fn protect(addr: usize, len: usize, prot: u32) -> isize {
     for v in areas()[i..].iter_mut().take_while(covered) {
         let (a, b) = (addr.max(v.start as usize), (addr + len).min(v.end as usize));
         if !mapped(v) {
-            sys!(MPROTECT, a, b - a, prot);
+            let r = sys!(MPROTECT, a, b - a, prot);
+            if failed(r) {
+                return r;
+            }
         }
     }
     r

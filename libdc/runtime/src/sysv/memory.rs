@@ -4,6 +4,7 @@
 //! stores are found by page, and undone. It goes when nobody has it attached any more and
 //! it was removed; its file goes after the commit that says so.
 
+use super::info::{self, Asks};
 use super::room::*;
 use super::*;
 use crate::fatal;
@@ -311,6 +312,17 @@ pub fn leave(of: u32) {
 
 pub fn control(l: &mut Local, a: [usize; 6]) -> isize {
     let (command, at) = (a[1], a[2]);
+    event::non_deterministic(l);
+    match info::asks(Family::Memory, command) {
+        Some(Asks::Place { checked }) => {
+            return match info::at_place(Family::Memory, a[0], checked) {
+                Ok((id, o)) => given(give_status(o, at, &status(o)), id),
+                Err(e) => e,
+            };
+        }
+        Some(asks) => return info::answer(Family::Memory, asks, at),
+        None => {}
+    }
     if !matches!(
         command,
         IPC_RMID | IPC_SET | IPC_STAT | SHM_LOCK | SHM_UNLOCK
@@ -321,7 +333,6 @@ pub fn control(l: &mut Local, a: [usize; 6]) -> isize {
         Ok(o) => o,
         Err(e) => return e,
     };
-    event::non_deterministic(l);
     match command {
         IPC_STAT if !permits(o, READ) => -EACCES,
         IPC_STAT => give_status(o, at, &status(o)),

@@ -14,6 +14,7 @@
 //! only, and ends with the run, which is said; a key that somebody outside of the run uses
 //! already is refused, because those two would not meet.
 
+mod info;
 pub mod memory;
 pub mod queue;
 pub mod room;
@@ -251,6 +252,11 @@ fn give_status<T: Copy>(o: &Object, at: usize, status: &T) -> isize {
         true => 0,
         false => -EFAULT,
     }
+}
+
+/// The answer of a call that has given a status: `r`, or what it is to tell.
+fn given(r: isize, id: isize) -> isize {
+    if failed(r) { r } else { id }
 }
 
 /// IPC_SET: owner and mode, of a structure of the program that begins with them.

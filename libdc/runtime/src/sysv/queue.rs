@@ -9,12 +9,13 @@
 //!   | type, length | bytes, in eights | type 0, .. | ..
 //! ```
 
+use super::info::{self, Asks};
 use super::room::*;
 use super::*;
 
 /// Bytes of a message, and of a queue, as the kernel has them unless it is told otherwise.
-const MESSAGE_MOST: usize = 8192;
-const QUEUE_MOST: u64 = 16384;
+pub const MESSAGE_MOST: usize = 8192;
+pub const QUEUE_MOST: u64 = 16384;
 const UNITS_FIRST: usize = 2;
 const UNITS_MOST: usize = 256;
 const MSG_NOERROR: usize = 0o10000;
@@ -185,8 +186,9 @@ pub fn receive(l: &mut Local, a: [usize; 6]) -> isize {
     if room_for > isize::MAX as usize {
         return -EINVAL;
     }
-    if flags & MSG_COPY != 0 {
-        return -ENOSYS;
+    let copies = flags & MSG_COPY != 0;
+    if copies && (flags & MSG_EXCEPT != 0 || flags & IPC_NOWAIT == 0) {
+        return -EINVAL;
     }
     until_done(l, None, |waited| {
         let o = match find(Family::Queues, id) {
@@ -197,11 +199,20 @@ pub fn receive(l: &mut Local, a: [usize; 6]) -> isize {
         if !permits(o, READ) {
             return Attempt::Done(-EACCES);
         }
-        if let Some((place, head)) = wanted(o, kind as i64, flags) {
+        // A copy is asked for by place, and takes nothing away.
+        let found = match copies {
+            true => messages(o).nth(kind),
+            false => wanted(o, kind as i64, flags),
+        };
+        if let Some((place, head)) = found {
             if head.len as usize > room_for && flags & MSG_NOERROR == 0 {
                 return Attempt::Done(-E2BIG);
             }
-            return Attempt::Done(take(o, place, head, at, room_for));
+            let r = give(o, place, head, at, room_for);
+            if !copies && !failed(r) {
+                take(o, place, head);
+            }
+            return Attempt::Done(r);
         }
         if flags & IPC_NOWAIT != 0 {
             return Attempt::Done(-ENOMSG);
@@ -210,13 +221,17 @@ pub fn receive(l: &mut Local, a: [usize; 6]) -> isize {
     })
 }
 
-fn take(o: &mut Object, place: u32, head: Head, to: usize, room_for: usize) -> isize {
+/// First the program has it: what cannot be given stays.
+fn give(o: &Object, place: u32, head: Head, to: usize, room_for: usize) -> isize {
     let len = (head.len as usize).min(room_for);
     let bytes = values(o, place as usize + HEAD, len);
-    // First the program has it: what cannot be given stays.
-    if !user::write(to, &head.kind) || !user::write_bytes(to + 8, bytes) {
-        return -EFAULT;
+    match user::write(to, &head.kind) && user::write_bytes(to + 8, bytes) {
+        true => len as isize,
+        false => -EFAULT,
     }
+}
+
+fn take(o: &mut Object, place: u32, head: Head) {
     change(&mut head_at(o, place).kind, 0);
     let mut new = *o;
     new.count -= 1;
@@ -231,11 +246,30 @@ fn take(o: &mut Object, place: u32, head: Head, to: usize, room_for: usize) -> i
     new.pids[RECEIVER] = pid();
     change(o, new);
     tell(o);
-    len as isize
+}
+
+/// `struct msqid64_ds` behind its first part.
+fn status(o: &Object) -> [u64; 9] {
+    let pids = o.pids[SENDER] as u32 as u64 | (o.pids[RECEIVER] as u32 as u64) << 32;
+    let (bytes, count, t) = (u64::from(o.bytes), u64::from(o.count), o.times);
+    [
+        t[STIME], t[RTIME], t[CTIME], bytes, count, o.size, pids, 0, 0,
+    ]
 }
 
 pub fn control(l: &mut Local, a: [usize; 6]) -> isize {
     let (command, at) = (a[1], a[2]);
+    event::non_deterministic(l);
+    match info::asks(Family::Queues, command) {
+        Some(Asks::Place { checked }) => {
+            return match info::at_place(Family::Queues, a[0], checked) {
+                Ok((id, o)) => given(give_status(o, at, &status(o)), id),
+                Err(e) => e,
+            };
+        }
+        Some(asks) => return info::answer(Family::Queues, asks, at),
+        None => {}
+    }
     if !matches!(command, IPC_RMID | IPC_SET | IPC_STAT) {
         return -EINVAL;
     }
@@ -243,17 +277,9 @@ pub fn control(l: &mut Local, a: [usize; 6]) -> isize {
         Ok(o) => o,
         Err(e) => return e,
     };
-    event::non_deterministic(l);
     match command {
         IPC_STAT if !permits(o, READ) => -EACCES,
-        IPC_STAT => {
-            let pids = o.pids[SENDER] as u32 as u64 | (o.pids[RECEIVER] as u32 as u64) << 32;
-            let (bytes, count, t) = (u64::from(o.bytes), u64::from(o.count), o.times);
-            let status = [
-                t[STIME], t[RTIME], t[CTIME], bytes, count, o.size, pids, 0, 0,
-            ];
-            give_status(o, at, &status)
-        }
+        IPC_STAT => give_status(o, at, &status(o)),
         _ if !owns(o) => -EPERM,
         IPC_RMID => {
             remove(o);

@@ -4,12 +4,13 @@
 //! the thread sleeps on the set's futex without the lock, and tries again when the set has
 //! changed.
 
+use super::info::{self, Asks};
 use super::room::*;
 use super::*;
 
-const SETS_MOST: usize = 32000;
-const OPS_MOST: usize = 500;
-const VALUE_MOST: i32 = 32767;
+pub const SETS_MOST: usize = 32000;
+pub const OPS_MOST: usize = 500;
+pub const VALUE_MOST: i32 = 32767;
 const SEM_UNDO: i16 = 0x1000;
 const NOWAIT: i16 = IPC_NOWAIT as i16;
 const OTIME: usize = 0;
@@ -254,8 +255,24 @@ fn forget_undo(o: &Object, number: Option<u16>) {
     }
 }
 
+/// `struct semid64_ds` behind its first part.
+fn status(o: &Object) -> [u64; 7] {
+    [o.times[OTIME], 0, o.times[CTIME], 0, o.size, 0, 0]
+}
+
 pub fn control(l: &mut Local, a: [usize; 6]) -> isize {
     let (number, command, argument) = (a[1], a[2], a[3]);
+    event::non_deterministic(l);
+    match info::asks(Family::Semaphores, command) {
+        Some(Asks::Place { checked }) => {
+            return match info::at_place(Family::Semaphores, a[0], checked) {
+                Ok((id, o)) => given(give_status(o, argument, &status(o)), id),
+                Err(e) => e,
+            };
+        }
+        Some(asks) => return info::answer(Family::Semaphores, asks, argument),
+        None => {}
+    }
     let of_one = matches!(command, GETPID | GETVAL | GETNCNT | GETZCNT | SETVAL);
     if !of_one && !matches!(command, IPC_RMID | IPC_SET | IPC_STAT | GETALL | SETALL) {
         return -EINVAL;
@@ -264,7 +281,6 @@ pub fn control(l: &mut Local, a: [usize; 6]) -> isize {
         Ok(o) => o,
         Err(e) => return e,
     };
-    event::non_deterministic(l);
     match command {
         IPC_SET | IPC_RMID if !owns(o) => return -EPERM,
         IPC_SET => return set_permission(o, argument),
@@ -284,10 +300,7 @@ pub fn control(l: &mut Local, a: [usize; 6]) -> isize {
     }
     let all = semaphores(o);
     match command {
-        IPC_STAT => {
-            let status = [o.times[OTIME], 0, o.times[CTIME], 0, o.size, 0, 0];
-            give_status(o, argument, &status)
-        }
+        IPC_STAT => give_status(o, argument, &status(o)),
         GETPID => all[number].pid as isize,
         GETVAL => all[number].value as isize,
         GETNCNT | GETZCNT => waiting(o, number as u16, command == GETZCNT),

@@ -27,6 +27,9 @@ pub struct Birth {
 /// clone(2).
 pub fn clone(l: &mut Local, a: [usize; 6]) -> isize {
     let [flags, stack, parent_tid, child_tid, tls, _] = a;
+    if is_contradictory(flags) {
+        return -EINVAL;
+    }
     if flags & CLONE_THREAD == 0 {
         let with_pidfd = flags as u64 & CLONE_PIDFD != 0;
         if with_pidfd && flags & CLONE_PARENT_SETTID != 0 {
@@ -59,16 +62,10 @@ pub fn clone(l: &mut Local, a: [usize; 6]) -> isize {
 
 /// clone3(2).
 pub fn clone3(l: &mut Local, a: [usize; 6]) -> isize {
-    let mut args = [0u64; 11];
-    let len = a[1].min(88);
-    // SAFETY: plain bytes of the array.
-    let bytes = unsafe { core::slice::from_raw_parts_mut(args.as_mut_ptr().cast::<u8>(), len) };
-    if a[1] < 64 {
-        return -EINVAL;
-    }
-    if !user::read_bytes(a[0], bytes) {
-        return -EFAULT;
-    }
+    let args = match clone_args(a[0], a[1]) {
+        Ok(args) => args,
+        Err(e) => return -e,
+    };
     let flags = args[0] as usize;
     if flags & CLONE_THREAD == 0 {
         return by_clone3(l, &args);
@@ -83,6 +80,74 @@ pub fn clone3(l: &mut Local, a: [usize; 6]) -> isize {
             tls: args[7] as usize,
         },
     )
+}
+
+/// What clone3(2) is given, as far as the kernel takes it.
+fn clone_args(at: usize, size: usize) -> Result<[u64; 11], isize> {
+    const KNOWN: usize = 88;
+    const CSIGNAL: u64 = 0xff;
+    const CLONE_NEWTIME: u64 = 0x80;
+    const CLONE_PARENT: u64 = 0x8000;
+    const CLONE_DETACHED: u64 = 0x40_0000;
+    const CLONE_ANY: u64 = 0x3_ffff_ffff;
+    if size > dc_image::window::PAGE {
+        return Err(E2BIG);
+    }
+    if size < 64 {
+        return Err(EINVAL);
+    }
+    let mut args = [0u64; 11];
+    for (i, arg) in args.iter_mut().enumerate().take(size.div_ceil(8)) {
+        let mut bytes = [0u8; 8];
+        let len = (size - i * 8).min(8);
+        if !user::read_bytes(at + i * 8, &mut bytes[..len]) {
+            return Err(EFAULT);
+        }
+        *arg = u64::from_le_bytes(bytes);
+    }
+    // Of a newer program than we know: what it does not use is zero.
+    for i in KNOWN..size {
+        match user::read::<u8>(at + i) {
+            Some(0) => {}
+            Some(_) => return Err(E2BIG),
+            None => return Err(EFAULT),
+        }
+    }
+    let [
+        flags,
+        _,
+        _,
+        _,
+        exit_signal,
+        stack,
+        stack_size,
+        _,
+        set_tid,
+        set_tid_size,
+        _,
+    ] = args;
+    let refused = flags & !CLONE_ANY != 0
+        || flags & (CLONE_DETACHED | CSIGNAL & !CLONE_NEWTIME) != 0
+        || flags & (CLONE_THREAD as u64 | CLONE_PARENT) != 0 && exit_signal != 0
+        || exit_signal > 64
+        || (stack == 0) != (stack_size == 0)
+        || set_tid_size > 32
+        || (set_tid == 0) != (set_tid_size == 0);
+    if refused || is_contradictory(flags as usize) {
+        return Err(EINVAL);
+    }
+    Ok(args)
+}
+
+/// Flags of which the kernel takes none without, or none with, another.
+pub fn is_contradictory(flags: usize) -> bool {
+    const CLONE_FS: usize = 0x200;
+    const CLONE_SIGHAND: usize = 0x800;
+    const CLONE_NEWNS: usize = 0x2_0000;
+    const CLONE_NEWUSER: usize = 0x1000_0000;
+    flags & CLONE_FS != 0 && flags & (CLONE_NEWNS | CLONE_NEWUSER) != 0
+        || flags & CLONE_THREAD != 0 && flags & CLONE_SIGHAND == 0
+        || flags & CLONE_SIGHAND != 0 && flags & CLONE_VM == 0
 }
 
 /// clone3(2) of a process. What it offers beyond clone(2) and is not kept (a wanted id,

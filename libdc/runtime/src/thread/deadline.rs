@@ -18,7 +18,7 @@ use crate::commit::{self, now_ns};
 use crate::engine::engine;
 use crate::event;
 use crate::machine::frame::Local;
-use crate::machine::sys::errno::{EAGAIN, EINTR, ETIMEDOUT};
+use crate::machine::sys::errno::{EAGAIN, EFAULT, EINTR, ETIMEDOUT};
 use crate::machine::{nr, user};
 use crate::{log, sys};
 
@@ -44,6 +44,9 @@ pub struct Deadline {
     left: [u64; 2],
     /// The program's own argument.
     own: usize,
+    /// Where a sleep that a signal ends says what is left, 0 if nowhere. The kernel is not
+    /// told: a call that it answers with EFAULT would be made, and slept, once more.
+    left_at: usize,
     /// The call was given another time than the program's: of our making, or short.
     replaced: bool,
     sliced: bool,
@@ -67,7 +70,8 @@ impl Deadline {
                     s.checked_mul(NS)?.checked_add(us.checked_mul(1000)?)?
                 }
                 _ => {
-                    let [s, ns] = spec()?;
+                    // What the kernel refuses (EINVAL) it is to see as it is.
+                    let [s, ns] = spec().filter(|spec| spec[1] < NS)?;
                     s.checked_mul(NS)?.checked_add(ns)?
                 }
             };
@@ -92,6 +96,7 @@ impl Deadline {
             end,
             left: [0; 2],
             own: end.map_or(0, |(at, ..)| args[at]),
+            left_at: 0,
             replaced: false,
             sliced: false,
             begun_before,
@@ -105,6 +110,11 @@ impl Deadline {
         let Some((at, unit, end)) = self.end else {
             return;
         };
+        match (unit, nr) {
+            (Unit::Timespec, nr::NANOSLEEP) => self.left_at = core::mem::take(&mut args[1]),
+            (Unit::Timespec, nr::CLOCK_NANOSLEEP) => self.left_at = core::mem::take(&mut args[3]),
+            _ => {}
+        }
         let now = self.now(unit);
         let long = end.saturating_sub(now) > SLICE;
         if long && is_to_be_committed() && self.keep_sets(nr, args) {
@@ -178,29 +188,29 @@ impl Deadline {
         args[at] = self.left.as_ptr() as usize;
     }
 
-    /// The call has ended with `r`: what is left is where the program looks for it.
-    pub fn give_back(&self, nr: usize, args: &[usize; 6], r: isize) {
+    /// The call has ended with `r`: what is left is where the program looks for it, and
+    /// what it is told.
+    pub fn give_back(&self, r: isize) -> isize {
         let Some((_, unit, end)) = self.end else {
-            return;
+            return r;
         };
         let left = end.saturating_sub(now_ns());
         let spec = [left / NS, left % NS];
-        match (unit, nr) {
-            (Unit::TimespecLeft, _) if self.replaced => {
+        match unit {
+            Unit::TimespecLeft if self.replaced => {
                 user::write(self.own, &spec);
             }
-            (Unit::TimevalLeft, _) if self.replaced => {
+            Unit::TimevalLeft if self.replaced => {
                 user::write(self.own, &[left / NS, left % NS / 1000]);
             }
-            // The kernel says nothing if a signal was there before the call began.
-            (Unit::Timespec, nr::NANOSLEEP) if r == -EINTR && args[1] != 0 => {
-                user::write(args[1], &spec);
-            }
-            (Unit::Timespec, nr::CLOCK_NANOSLEEP) if r == -EINTR && args[3] != 0 => {
-                user::write(args[3], &spec);
+            Unit::Timespec
+                if r == -EINTR && self.left_at != 0 && !user::write(self.left_at, &spec) =>
+            {
+                return -EFAULT;
             }
             _ => {}
         }
+        r
     }
 
     /// Copies of select's sets; false if they are too large.

@@ -197,13 +197,11 @@ pub fn wait_or_signal(l: &mut Local, nr: usize, mut args: [usize; 6]) -> isize {
             continue;
         }
         if r != -EINTR {
-            deadline.give_back(nr, &args, r);
-            return r;
+            return deadline.give_back(r);
         }
         if signal_waits(l) {
             l.interrupted = true;
-            deadline.give_back(nr, &args, r);
-            return r;
+            return deadline.give_back(r);
         }
         wait_on(l);
         if l.attention.load(SeqCst) & ATTENTION_STOP != 0 {

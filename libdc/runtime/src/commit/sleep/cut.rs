@@ -3,7 +3,7 @@
 
 use super::{Fold, MAX, PIECE, Piece, Pieces};
 use crate::space::{self, PROT_WRITE};
-use crate::state::State;
+use crate::state::{State, Vma};
 use crate::sys;
 use core::sync::atomic::Ordering::*;
 use dc_image::window::{LOWER_HALF, STATE_BASE};
@@ -20,10 +20,7 @@ impl Pieces {
         };
         let mut old = 0;
         let state_area = (STATE_BASE, STATE_BASE + State::in_use(), 3u32);
-        let program = space::areas()
-            .iter()
-            .filter(|v| v.tracked != 0 && v.prot & PROT_WRITE != 0)
-            .map(|v| (v.start as usize, v.end as usize, v.prot));
+        let program = written().map(|v| (v.start as usize, v.end as usize, v.prot));
         let below = program.clone().take_while(|a| a.0 < LOWER_HALF.start);
         let above = program.clone().skip_while(|a| a.0 < LOWER_HALF.start);
         for (start, end, prot) in below.chain(core::iter::once(state_area)).chain(above) {
@@ -40,6 +37,7 @@ impl Pieces {
         }
         core::mem::swap(&mut self.list, &mut self.other);
         self.len = out.len;
+        self.added = 0;
         self.note_all();
         self.release();
     }
@@ -83,6 +81,12 @@ impl Pieces {
             }
         }
     }
+}
+
+/// The areas that a program may write to and a commit must look at.
+pub(super) fn written() -> impl Iterator<Item = &'static Vma> + Clone {
+    let is_written = |v: &&Vma| v.tracked != 0 && v.prot & PROT_WRITE != 0;
+    space::areas().iter().filter(is_written)
 }
 
 struct Output {

@@ -27,12 +27,13 @@ mod cut;
 
 use crate::engine::{engine, state};
 use crate::space::PROT_WRITE;
+use crate::state::{MAX_VMAS, Vma};
 use crate::sys;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use dc_image::window::{LOWER_HALF, PAGE};
 
 const PIECE: usize = 2 << 20;
-const MAX: usize = 1 << 17;
+const MAX: usize = 1 << 18;
 /// What is spent on looking at a piece in vain before it falls asleep, in half
 /// microseconds: about what waking it costs.
 const QUIET: u8 = 24;
@@ -83,6 +84,8 @@ pub struct Pieces {
     len: usize,
     /// One bit for each piece that is awake: a commit looks at no others.
     awake: [AtomicU64; MAX / 64],
+    /// Pieces that memory which came since may be cut into, at most.
+    added: usize,
     /// The table of areas has changed since.
     pub stale: bool,
     asleep: AtomicU32,
@@ -105,6 +108,7 @@ impl Pieces {
             list: core::ptr::null_mut(),
             other: core::ptr::null_mut(),
             len: 0,
+            added: 0,
             awake: [const { AtomicU64::new(0) }; MAX / 64],
             stale: true,
             asleep: AtomicU32::new(0),
@@ -120,6 +124,23 @@ impl Pieces {
     pub fn init(&mut self, arena: &mut crate::arena::Arena) {
         self.list = arena.alloc(MAX * size_of::<Piece>()).cast();
         self.other = arena.alloc(MAX * size_of::<Piece>()).cast();
+    }
+
+    /// Whether so many bytes more may be written to, however the areas that there are will
+    /// be cut by changes of protection; else the call that wants them ends with ENOMEM.
+    pub fn has_room(&mut self, len: usize) -> bool {
+        const ROOM: usize = MAX - MAX_VMAS - 64;
+        let wanted = len / PIECE + 2;
+        if self.len + self.added + wanted > ROOM {
+            let pieces = |v: &Vma| (v.end - v.start) as usize / PIECE + 1;
+            let all: usize = cut::written().map(pieces).sum();
+            if all.saturating_add(wanted) > ROOM {
+                return false;
+            }
+            self.added = all.saturating_sub(self.len);
+        }
+        self.added += wanted;
+        true
     }
 
     fn acquire(&self) {
