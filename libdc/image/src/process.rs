@@ -433,7 +433,8 @@ mod tests {
     #[test]
     fn an_adopted_zombie_is_told_of_anew() {
         let p = process();
-        (p.born.store(1, Relaxed), p.ended.store(2, Relaxed));
+        p.born.store(1, Relaxed);
+        p.ended.store(2, Relaxed);
         p.told.store(3, Relaxed);
         let told = processes_sum([&p].into_iter(), 3);
         p.adopt(Some(2), 3);

@@ -6,7 +6,6 @@
 //! A fork obeys it: what a child does not inherit (MADV_DONTFORK) is no area of its table.
 //! And vfork(2) shares all memory, where the child of this runtime has a copy: for the
 //! moment of its birth nothing is left out or wiped.
-#![allow(unsafe_code)]
 
 use super::areas;
 use crate::machine::sys::failed;
