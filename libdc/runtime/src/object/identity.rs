@@ -167,6 +167,7 @@ pub fn changed(l: &mut Local) {
     if *record != now {
         *record = now;
         die_with_keeper();
+        crate::run::image::replace_companion();
         attributes::credentials_changed();
         commit_soon(l);
     }
@@ -253,6 +254,9 @@ pub fn restore_all(l: &Local) {
     limits::restore();
     restore(l);
     attributes::restore_last();
+    if is_changed() {
+        crate::run::image::replace_companion();
+    }
 }
 
 /// Gives the calling thread what it had, and no more. Only where neither the program

@@ -11,14 +11,14 @@
 use super::{me, run};
 use crate::engine::{Supplier, engine};
 use crate::fatal::{self, Text};
-use crate::machine::entry;
 use crate::machine::sys::failed;
+use crate::machine::{entry, futex};
 use crate::object::memfd;
 use crate::space;
 use crate::uffd::{self, PAGE_IS_PFNZERO};
 use crate::{commit, sys};
 use core::fmt::Write;
-use core::sync::atomic::Ordering::*;
+use core::sync::atomic::{AtomicU32, Ordering::*};
 use dc_image::FatalCode;
 use dc_image::boot::high_fd;
 use dc_image::header;
@@ -202,6 +202,26 @@ pub fn renew() {
     }
 }
 
+/// This process has given up rights: its companion, whose memory it can write, must not go
+/// on with them. (It may not be allowed to kill the old one, which therefore ends itself.)
+pub fn replace_companion() {
+    let old = me().companion.load(SeqCst);
+    if old == 0 {
+        return;
+    }
+    while COMPANION_WAITS.load(SeqCst) != COMPANION.load(SeqCst) {
+        sys!(SCHED_YIELD);
+    }
+    COMPANION.fetch_add(1, SeqCst);
+    start_companion();
+    futex::wake_all(&COMPANION);
+}
+
+/// Counts the companions of this memory: each ends when there is a later one.
+static COMPANION: AtomicU32 = AtomicU32::new(1);
+/// The latest one that waits for its end.
+static COMPANION_WAITS: AtomicU32 = AtomicU32::new(1);
+
 /// Starts a process that shares memory and descriptors with this one and sleeps: at the
 /// death of this one the descriptors are still there, under their numbers.
 pub fn start_companion() {
@@ -228,6 +248,7 @@ pub fn start_companion() {
     let all = u64::MAX;
     let mut old = 0u64;
     sys!(RT_SIGPROCMASK, 2, &raw const all, &raw mut old, 8);
+    COMPANION_WAITS.store(0, SeqCst);
     // SAFETY: the stack is the companion's own.
     let r = unsafe { entry::clone_companion(args.as_ptr().cast(), 88) };
     sys!(RT_SIGPROCMASK, 2, &raw const old, 0, 8);
@@ -249,9 +270,13 @@ pub extern "C" fn companion() -> ! {
     if sys!(GETPPID) as u32 != engine().live().keeper_pid.load(Relaxed) {
         sys!(EXIT_GROUP, 0);
     }
-    loop {
-        sys!(PAUSE);
+    let own = COMPANION.load(SeqCst);
+    COMPANION_WAITS.store(own, SeqCst);
+    while COMPANION.load(SeqCst) == own {
+        futex::wait(&COMPANION, own);
     }
+    sys!(EXIT_GROUP, 0);
+    fatal::die()
 }
 
 fn cannot(what: &str, r: isize) -> ! {
