@@ -260,10 +260,15 @@ impl MailStore {
                 ))
             }
             Act::Create { folder } => {
+                let was_there = settle || self.exists(user, &folder.name)?;
                 let result = self.simple(user, "CREATE", &[&folder.name]);
                 let there = |text: &str| text.to_uppercase().contains("EXISTS");
                 match result {
                     Err(Trouble::Refused(text)) if settle && there(&text) => {}
+                    // Dovecot may say NO to what it has done, if another of its processes looks
+                    // at the same time. What has happened must be history.
+                    Err(Trouble::Refused(_))
+                        if !was_there && self.exists(user, &folder.name)? => {}
                     other => drop(other?),
                 }
                 let delimiter = self.delimiter(user)?;

@@ -182,9 +182,17 @@ impl Pool {
             return Err(Trouble::Refused(refused));
         }
         let mut listing = self.listing(user, &mut session)?;
-        let listed: HashSet<Message> = listing.iter().map(|(_, m)| *m).collect();
-        if messages.iter().any(|m| !listed.contains(m)) {
+        if lacks(&listing, messages) {
             session.ask(b"CHECK")?;
+            listing = self.listing(user, &mut session)?;
+        }
+        if was_kept && lacks(&listing, messages) {
+            // Nor need a folder that is open: what is opened anew is looked through from the start.
+            session.selected = None;
+            if let Err(refused) = session.select(folder, read_only)? {
+                self.give_back(user, session);
+                return Err(Trouble::Refused(refused));
+            }
             listing = self.listing(user, &mut session)?;
         }
         let result = work(&mut session, &listing);
@@ -300,6 +308,11 @@ pub fn good(answer: Answer) -> Tried<Answer> {
         Kind::Ok => Ok(answer),
         _ => Err(Trouble::Refused(answer.text)),
     }
+}
+
+fn lacks(listing: &Listing, messages: &[Message]) -> bool {
+    let listed: HashSet<&Message> = listing.iter().map(|(_, m)| m).collect();
+    messages.iter().any(|m| !listed.contains(m))
 }
 
 /// The UndoIDs of some messages.
