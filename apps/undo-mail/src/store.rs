@@ -13,8 +13,8 @@ use undo::{Call, Compensation, Error, Mode, Outcome, Pause, Result, Service, Squ
 use crate::canonical;
 use crate::consistency::{self, Inconsistency};
 use crate::factory::Factory;
-use crate::imap::pool::{Listing, Pool, Tried, Trouble, fetched};
-use crate::imap::session::{Answer as ImapAnswer, Kind, Session};
+use crate::imap::pool::{Listing, Pool, Tried, Trouble, fetched, good};
+use crate::imap::session::Session;
 use crate::imap::token::{self, Token};
 use crate::names::{self, Folder, Message};
 use crate::notices;
@@ -260,10 +260,15 @@ impl MailStore {
                 ))
             }
             Act::Create { folder } => {
+                let was_there = settle || self.exists(user, &folder.name)?;
                 let result = self.simple(user, "CREATE", &[&folder.name]);
                 let there = |text: &str| text.to_uppercase().contains("EXISTS");
                 match result {
                     Err(Trouble::Refused(text)) if settle && there(&text) => {}
+                    // Dovecot may say NO to what it has done, if another of its processes looks
+                    // at the same time. What has happened must be history.
+                    Err(Trouble::Refused(_))
+                        if !was_there && self.exists(user, &folder.name)? => {}
                     other => drop(other?),
                 }
                 let delimiter = self.delimiter(user)?;
@@ -526,13 +531,6 @@ impl MailStore {
 
 fn nothing() -> Done {
     Ok((Shown::Nothing, Answer::default()))
-}
-
-fn good(answer: ImapAnswer) -> Tried<ImapAnswer> {
-    match answer.kind {
-        Kind::Ok => Ok(answer),
-        _ => Err(Trouble::Refused(answer.text)),
-    }
 }
 
 /// The UIDs that these messages have now, ascending, and which of them there are.

@@ -189,6 +189,56 @@ fn overlay_travels() {
     travels("overlay");
 }
 
+/// A folder that a snapshot has gets another name, another folder gets its old one, and both are
+/// found in the snapshots after that.
+fn renamed_folders_travel(kind: &str) {
+    let Some(ground) = Ground::new(kind) else {
+        println!("skipped: {kind} cannot be mounted here");
+        return;
+    };
+    let storage = storage::open(kind, &ground.home()).unwrap();
+    let live = storage.live().to_owned();
+    fill(&live);
+    storage.snapshot("old").unwrap();
+    let old = tree(&live);
+    std::fs::rename(live.join("a"), live.join("new")).unwrap();
+    std::fs::rename(live.join("new/b"), live.join("c")).unwrap();
+    std::fs::create_dir(live.join("a")).unwrap();
+    std::fs::write(live.join("c/more"), "m").unwrap();
+    storage.snapshot("renamed").unwrap();
+    let renamed = tree(&live);
+    std::fs::rename(live.join("new"), live.join("newer")).unwrap();
+    storage.snapshot("twice").unwrap();
+    let twice = tree(&live);
+    for (name, then) in [("old", &old), ("twice", &twice), ("renamed", &renamed)] {
+        storage.restore(name).unwrap();
+        assert_eq!(tree(&live), *then, "{name}, {kind}");
+    }
+    storage.restore("old").unwrap();
+    storage
+        .restore_paths("twice", &["newer".into(), "c".into(), "a".into()])
+        .unwrap();
+    let mixed = tree(&live);
+    for (name, known) in &twice {
+        assert_eq!(mixed[name].5, known.5, "{}, {kind}", name.display());
+    }
+}
+
+#[test]
+fn renamed_folders_travel_with_copies() {
+    renamed_folders_travel("copies");
+}
+
+#[test]
+fn renamed_folders_travel_with_btrfs() {
+    renamed_folders_travel("btrfs");
+}
+
+#[test]
+fn renamed_folders_travel_with_overlay() {
+    renamed_folders_travel("overlay");
+}
+
 #[test]
 fn many_snapshots_of_overlay_are_folded_into_one_layer() {
     let Some(ground) = Ground::new("overlay") else {

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::session::{Kind, Session};
+use super::session::{Answer, Kind, Session};
 use super::token::{self, Token};
 use crate::names::{self, Message};
 
@@ -29,13 +29,28 @@ const MOST_IDLE: usize = 400;
 
 pub struct Pool {
     login: Login,
-    idle: Mutex<HashMap<String, Vec<Session>>>,
+    idle: Mutex<Idle>,
     /// UIDs of the real server, by user and folder.
     known: Mutex<HashMap<UserFolder, Arc<Mutex<Known>>>>,
 }
 
 /// A user, and the name of a folder.
 type UserFolder = (String, String);
+
+/// Sessions that nobody uses now, by user.
+#[derive(Default)]
+struct Idle {
+    sessions: HashMap<String, Vec<Session>>,
+    /// How often a user's sessions were forgotten. One that was in use then, and is older, is not
+    /// kept when it comes back: what it has selected may have another name now.
+    forgotten: HashMap<String, u64>,
+}
+
+impl Idle {
+    fn generation(&self, user: &str) -> u64 {
+        self.forgotten.get(user).copied().unwrap_or(0)
+    }
+}
 
 /// What a folder of the real server holds, as far as anybody has asked.
 #[derive(Default)]
@@ -96,12 +111,15 @@ impl Pool {
 
     fn connect(&self, user: &str) -> io::Result<Session> {
         let name = self.login.name.replace("{user}", user);
-        Session::open(
+        let generation = lock(&self.idle).generation(user);
+        let mut session = Session::open(
             &self.login.address,
             &name,
             &self.login.password,
             self.login.patience,
-        )
+        )?;
+        session.generation = generation;
+        Ok(session)
     }
 
     /// Whether the server answers at all.
@@ -164,9 +182,17 @@ impl Pool {
             return Err(Trouble::Refused(refused));
         }
         let mut listing = self.listing(user, &mut session)?;
-        let listed: HashSet<Message> = listing.iter().map(|(_, m)| *m).collect();
-        if messages.iter().any(|m| !listed.contains(m)) {
+        if lacks(&listing, messages) {
             session.ask(b"CHECK")?;
+            listing = self.listing(user, &mut session)?;
+        }
+        if was_kept && lacks(&listing, messages) {
+            // Nor need a folder that is open: what is opened anew is looked through from the start.
+            session.selected = None;
+            if let Err(refused) = session.select(folder, read_only)? {
+                self.give_back(user, session);
+                return Err(Trouble::Refused(refused));
+            }
             listing = self.listing(user, &mut session)?;
         }
         let result = work(&mut session, &listing);
@@ -190,27 +216,24 @@ impl Pool {
                 ids: HashMap::new(),
             };
         }
-        let mut uids = selected.uids;
-        if uids.len() != selected.exists {
-            uids = self.all_uids(session)?;
-            let unknown: Vec<u32> = uids
-                .iter()
-                .copied()
-                .filter(|uid| !known.ids.contains_key(uid))
-                .collect();
-            for some in unknown.chunks(2000) {
-                for (uid, id) in fetch_ids(session, some)? {
-                    known.ids.insert(uid, id);
-                }
-            }
-            if let Some(selected) = session.selected.as_mut() {
-                selected.uids = uids.clone();
-                selected.exists = uids.len();
-            }
+        if selected.uids.len() != selected.exists {
+            good(session.list_uids()?)?;
         }
+        // Another session may have brought the list up to date, or a rename may have made us
+        // forget what we knew: a UID that is listed need not have an UndoID yet.
+        let listed = session.selected.as_ref().map_or(&[][..], |s| &s.uids);
+        let unknown: Vec<u32> = listed
+            .iter()
+            .copied()
+            .filter(|uid| !known.ids.contains_key(uid))
+            .collect();
+        for some in unknown.chunks(2000) {
+            known.ids.extend(fetch_ids(session, some)?);
+        }
+        let uids = session.selected.as_ref().map_or(&[][..], |s| &s.uids);
         let mut counts: HashMap<u64, u16> = HashMap::new();
         let mut listing = Listing::with_capacity(uids.len());
-        for uid in uids {
+        for &uid in uids {
             // (Expunged between the list and the fetch.)
             let Some(&id) = known.ids.get(&uid) else {
                 continue;
@@ -221,24 +244,9 @@ impl Pool {
         Ok(listing)
     }
 
-    fn all_uids(&self, session: &mut Session) -> Tried<Vec<u32>> {
-        let answer = session.ask(b"UID SEARCH ALL")?;
-        if answer.kind != Kind::Ok {
-            return Err(Trouble::Refused(answer.text));
-        }
-        let mut uids: Vec<u32> = answer
-            .untagged
-            .iter()
-            .filter(|r| r.first().and_then(Token::word).as_deref() == Some("SEARCH"))
-            .flat_map(|r| r[1..].iter().filter_map(Token::number))
-            .collect();
-        uids.sort_unstable();
-        Ok(uids)
-    }
-
     fn take(&self, user: &str, folder: Option<&str>) -> Option<Session> {
         let mut idle = lock(&self.idle);
-        let sessions = idle.get_mut(user)?;
+        let sessions = idle.sessions.get_mut(user)?;
         let matching = |s: &Session| {
             folder.is_some_and(|f| {
                 s.selected
@@ -254,29 +262,29 @@ impl Pool {
 
     fn give_back(&self, user: &str, session: Session) {
         let mut idle = lock(&self.idle);
-        let count: usize = idle.values().map(Vec::len).sum();
-        if count >= MOST_IDLE {
-            // Some user's session has to go; whose is all the same.
-            let key = idle
-                .iter()
-                .find(|(_, s)| !s.is_empty())
-                .map(|(user, _)| user.clone());
-            let dropped = key.and_then(|user| idle.get_mut(&user)?.pop());
-            drop(idle);
-            if let Some(dropped) = dropped {
-                dropped.log_out();
-            }
-            idle = lock(&self.idle);
+        let count: usize = idle.sessions.values().map(Vec::len).sum();
+        let dropped = if session.generation < idle.generation(user) {
+            Some(session)
+        } else {
+            // Of too many, some user's session has to go; whose is all the same.
+            let one = idle.sessions.values_mut().find(|s| !s.is_empty());
+            let one = one.filter(|_| count >= MOST_IDLE).and_then(Vec::pop);
+            let sessions = idle.sessions.entry(user.to_owned()).or_default();
+            sessions.push(session);
+            one
+        };
+        drop(idle);
+        if let Some(dropped) = dropped {
+            dropped.log_out();
         }
-        idle.entry(user.to_owned()).or_default().push(session);
     }
 
     /// Forgets everything: the state below is about to become another one.
     pub fn forget(&self) {
-        let sessions: Vec<Session> = lock(&self.idle).drain().flat_map(|(_, s)| s).collect();
+        let sessions = std::mem::take(&mut lock(&self.idle).sessions);
         // Side by side: each waits for the end of a process of the server.
         std::thread::scope(|scope| {
-            for session in sessions {
+            for session in sessions.into_values().flatten() {
                 scope.spawn(|| session.log_out());
             }
         });
@@ -286,9 +294,25 @@ impl Pool {
     /// Forgets what is known of a folder that was renamed or deleted.
     pub fn forget_folder(&self, user: &str, folder: &str) {
         lock(&self.known).retain(|(u, f), _| u != user || !f.starts_with(folder));
-        let sessions = lock(&self.idle).remove(user).unwrap_or_default();
+        let mut idle = lock(&self.idle);
+        *idle.forgotten.entry(user.to_owned()).or_default() += 1;
+        let sessions = idle.sessions.remove(user).unwrap_or_default();
+        drop(idle);
         sessions.into_iter().for_each(Session::log_out);
     }
+}
+
+/// What the server has answered, if it has done what it was asked for.
+pub fn good(answer: Answer) -> Tried<Answer> {
+    match answer.kind {
+        Kind::Ok => Ok(answer),
+        _ => Err(Trouble::Refused(answer.text)),
+    }
+}
+
+fn lacks(listing: &Listing, messages: &[Message]) -> bool {
+    let listed: HashSet<&Message> = listing.iter().map(|(_, m)| m).collect();
+    messages.iter().any(|m| !listed.contains(m))
 }
 
 /// The UndoIDs of some messages.

@@ -33,9 +33,10 @@ pub struct Selected {
     pub folder: String,
     pub read_only: bool,
     pub uid_validity: u32,
-    /// The UIDs by sequence number, as far as they are known.
+    /// The UIDs by sequence number, as far as they are known: those of messages that have come
+    /// since [`Session::list_uids`] are missing at the end.
     pub uids: Vec<u32>,
-    /// How many messages there are.
+    /// How many messages there are, as the server has said last.
     pub exists: usize,
     /// The flags that can be kept, as the server writes them.
     pub permanent_flags: Vec<u8>,
@@ -45,6 +46,10 @@ pub struct Selected {
 pub struct Session {
     stream: BufReader<TcpStream>,
     tag: u32,
+    /// The command under way asks for all UIDs.
+    lists_uids: bool,
+    /// Which of a user's generations of sessions it is of; the pool's.
+    pub generation: u64,
     pub selected: Option<Selected>,
 }
 
@@ -63,6 +68,8 @@ impl Session {
         let mut session = Session {
             stream: BufReader::new(stream),
             tag: 0,
+            lists_uids: false,
+            generation: 0,
             selected: None,
         };
         session.frame()?;
@@ -144,8 +151,30 @@ impl Session {
                 _ => {}
             }
         }
+        if self.lists_uids
+            && tokens.first().and_then(Token::word).as_deref() == Some("SEARCH")
+            && let Some(selected) = self.selected.as_mut()
+        {
+            selected.uids = tokens[1..].iter().filter_map(Token::number).collect();
+            selected.uids.sort_unstable();
+        }
         answer.untagged.push(tokens);
         Ok(())
+    }
+
+    /// Asks for the UIDs of all messages of the selected folder.
+    ///
+    /// They are taken over at their place among the responses: what the server tells behind them,
+    /// in the answer to the same command, is about messages that have come or gone since it made
+    /// the list. Dovecot does that, and does not tell it again.
+    pub fn list_uids(&mut self) -> io::Result<Answer> {
+        if let Some(selected) = self.selected.as_mut() {
+            selected.uids.clear();
+        }
+        self.lists_uids = true;
+        let answer = self.ask(b"UID SEARCH ALL");
+        self.lists_uids = false;
+        answer
     }
 
     /// Selects a folder, or makes sure that it is selected and up to date.

@@ -313,6 +313,8 @@ pub struct Smtp {
 impl Smtp {
     pub fn connect(port: u16) -> Smtp {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        // A command is written in pieces: each but the first would wait for an acknowledgement.
+        stream.set_nodelay(true).unwrap();
         stream
             .set_read_timeout(Some(Duration::from_secs(60)))
             .unwrap();
@@ -351,6 +353,8 @@ pub struct Imap {
 impl Imap {
     pub fn connect(port: u16) -> Imap {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        // A command is written in pieces: each but the first would wait for an acknowledgement.
+        stream.set_nodelay(true).unwrap();
         stream
             .set_read_timeout(Some(Duration::from_secs(60)))
             .unwrap();

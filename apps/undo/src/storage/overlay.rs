@@ -139,8 +139,9 @@ impl Overlay {
             .collect();
         lower.push(floor.display().to_string());
         let lower = lower.join(":");
+        // Without redirects no folder that a snapshot has could be renamed (EXDEV).
         let options = format!(
-            "lowerdir={lower},upperdir={},workdir={},index=off,metacopy=off",
+            "lowerdir={lower},upperdir={},workdir={},index=off,metacopy=off,redirect_dir=on",
             self.layer(*top).display(),
             work.display(),
         );
@@ -237,8 +238,9 @@ impl Storage for Overlay {
             .map(|&n| self.layer(n).display().to_string())
             .collect();
         lower.push(self.home.join("floor").display().to_string());
-        let options = std::ffi::CString::new(format!("lowerdir={}", lower.join(":")))
-            .context(view.display(), "mount")?;
+        let options =
+            std::ffi::CString::new(format!("lowerdir={},redirect_dir=follow", lower.join(":")))
+                .context(view.display(), "mount")?;
         rustix::mount::mount("overlay", &view, "overlay", MountFlags::RDONLY, &*options)
             .context(view.display(), "mount a snapshot")?;
         let replaced = self.tools.replace_paths(&self.live, &view, paths);
