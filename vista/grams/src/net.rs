@@ -20,7 +20,7 @@ use vista::Ptr;
 use crate::landing::Landing;
 use crate::machine::{Body, Chance, Machine, Port, Send};
 use crate::memory::Memory;
-use crate::packet::Key;
+use crate::packet::{Header, Key};
 use crate::socket::Socket;
 use crate::stored::Stored;
 use crate::tables::{self, Root};
@@ -177,7 +177,7 @@ impl Net {
         let mut out = std::mem::take(&mut shared.out);
         let done = act(&mut shared.machine, now, &mut out);
         for send in out.drain(..).filter(|_| !self.is_stopped()) {
-            self.send(&send, &shared.stored);
+            self.send(&send, &mut shared.stored);
         }
         shared.out = out;
         done
@@ -287,19 +287,27 @@ impl Net {
         }
     }
 
-    fn send(&self, send: &Send, stored: &Stored) {
-        let payload: &[u8] = match &send.body {
-            Body::Nothing => &[],
-            Body::Made(bytes) => bytes,
-            Body::Stored { at, len } => stored.bytes(*at, *len as usize),
-        };
-        let header = send.header.seal(payload, self.key.as_ref());
+    fn send(&self, send: &Send, stored: &mut Stored) {
         let socket = match send.from {
             Port::Main => &self.main,
             Port::Resend => &self.resend,
         };
+        let (payload, part): (&[u8], _) = match &send.body {
+            Body::Nothing => (&[], None),
+            Body::Made(bytes) => (bytes, None),
+            Body::Stored { at, len, part } => (stored.bytes(*at, *len as usize), part.as_ref()),
+        };
+        let header = send.header.seal_summed(payload, part, self.key.as_ref());
         // What is not taken is sent again later, as what is lost.
-        let _ = socket.send(send.to, &header, payload);
+        let _ = match send.body {
+            Body::Stored { at, len, .. } if has_room(&send.header) => {
+                match stored.packet(at, len as usize, &header) {
+                    Some(packet) => socket.send_whole(send.to, packet),
+                    None => socket.send(send.to, &header, stored.bytes(at, len as usize)),
+                }
+            }
+            _ => socket.send(send.to, &header, payload),
+        };
     }
 
     fn is_stopped(&self) -> bool {
@@ -324,4 +332,9 @@ impl Net {
             let _ = self.resend.send(address, b"stop", &[]);
         }
     }
+}
+
+/// Whether what the packet carries lies behind room for its header.
+fn has_room(header: &Header) -> bool {
+    header.offset == 0 && tables::room_before(header.message_len as usize) > 0
 }
