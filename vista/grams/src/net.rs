@@ -292,21 +292,33 @@ impl Net {
             Port::Main => &self.main,
             Port::Resend => &self.resend,
         };
-        let (payload, part): (&[u8], _) = match &send.body {
-            Body::Nothing => (&[], None),
-            Body::Made(bytes) => (bytes, None),
-            Body::Stored { at, len, part } => (stored.bytes(*at, *len as usize), part.as_ref()),
-        };
-        let header = send.header.seal_summed(payload, part, self.key.as_ref());
-        // What is not taken is sent again later, as what is lost.
-        let _ = match send.body {
-            Body::Stored { at, len, .. } if has_room(&send.header) => {
-                match stored.packet(at, len as usize, &header) {
-                    Some(packet) => socket.send_whole(send.to, packet),
-                    None => socket.send(send.to, &header, stored.bytes(at, len as usize)),
-                }
+        let payload: &[u8] = match &send.body {
+            Body::Nothing => &[],
+            Body::Made(bytes) => bytes,
+            Body::Stored { .. } if has_room(&send.header) => {
+                return self.send_long(socket, send, stored);
             }
-            _ => socket.send(send.to, &header, payload),
+            Body::Stored { at, len, .. } => stored.bytes(*at, *len as usize),
+        };
+        let header = send.header.seal(payload, self.key.as_ref());
+        // What is not taken is sent again later, as what is lost.
+        let _ = socket.send(send.to, &header, payload);
+    }
+
+    /// A message that lies behind room for its header.
+    #[inline(never)]
+    fn send_long(&self, socket: &Socket, send: &Send, stored: &mut Stored) {
+        let Body::Stored { at, len, part } = send.body else {
+            return;
+        };
+        let len = len as usize;
+        let payload = stored.bytes(at, len);
+        let header = send
+            .header
+            .seal_summed(payload, part.as_ref(), self.key.as_ref());
+        let _ = match stored.packet(at, len, &header) {
+            Some(packet) => socket.send_whole(send.to, packet),
+            None => socket.send(send.to, &header, stored.bytes(at, len)),
         };
     }
 

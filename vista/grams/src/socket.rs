@@ -59,6 +59,7 @@ impl Socket {
 
     /// Sends both parts as one datagram. What the network does not take is sent again by whoever
     /// wanted it sent, as what it loses is.
+    #[inline]
     pub fn send(&self, to: SocketAddr, header: &[u8], payload: &[u8]) -> io::Result<()> {
         let len = header.len() + payload.len();
         if len <= COPIED {

@@ -67,10 +67,16 @@ pub struct Part([u64; 2]);
 pub fn while_copied(bytes: &[u8], copy: impl FnMut(usize, &[u8])) -> Part {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("aes") {
-        // SAFETY: this processor has the instruction.
-        return unsafe { instruction::part(bytes, copy) };
+        let is_wide = std::arch::is_x86_feature_detected!("vaes")
+            && std::arch::is_x86_feature_detected!("avx2");
+        return match is_wide {
+            // SAFETY: this processor has the instructions of all three.
+            true => unsafe { instruction::wide_part(bytes, copy) },
+            // SAFETY: this processor has the instruction.
+            false => unsafe { instruction::part(bytes, copy) },
+        };
     }
-    part_by::<table::State>(bytes, copy)
+    part_by::<table::State, _>(bytes, copy, add_rows_copied)
 }
 
 /// The sum of a head and of what follows it, of which part and length are known.
@@ -105,13 +111,12 @@ fn sum_by<S: State>(
 }
 
 #[inline(always)]
-fn part_by<S: State>(bytes: &[u8], mut copy: impl FnMut(usize, &[u8])) -> Part {
-    let chain = chain_by::<S>(bytes, |lanes, rows| {
-        for (index, row) in rows.chunks_exact(ROW).enumerate() {
-            copy(index * ROW, row);
-            add_rows(lanes, row);
-        }
-    });
+fn part_by<S: State, C: FnMut(usize, &[u8])>(
+    bytes: &[u8],
+    mut copy: C,
+    add_rows_copied: impl FnOnce(&mut [S; LANES], &[u8], &mut C),
+) -> Part {
+    let chain = chain_by::<S>(bytes, |lanes, rows| add_rows_copied(lanes, rows, &mut copy));
     let rest = bytes.len() / ROW * ROW;
     copy(rest, &bytes[rest..]);
     Part(chain.words())
@@ -168,6 +173,18 @@ fn add_rows<S: State>(lanes: &mut [S; LANES], rows: &[u8]) {
     }
 }
 
+#[inline(always)]
+fn add_rows_copied<S: State>(
+    lanes: &mut [S; LANES],
+    rows: &[u8],
+    copy: &mut impl FnMut(usize, &[u8]),
+) {
+    for (index, row) in rows.chunks_exact(ROW).enumerate() {
+        copy(index * ROW, row);
+        add_rows(lanes, row);
+    }
+}
+
 /// A short payload as a block.
 fn filled(bytes: &[u8]) -> Block {
     let mut block = [0; BLOCK];
@@ -181,7 +198,8 @@ mod instruction {
     use std::arch::x86_64::*;
 
     use super::{
-        Block, HEAD_WORDS, LANES, Part, ROW, State as _, add_rows, finish, part_by, sum_by,
+        Block, HEAD_WORDS, LANES, Part, ROW, State as _, add_rows, add_rows_copied, finish,
+        part_by, sum_by,
     };
 
     /// # Safety
@@ -195,7 +213,17 @@ mod instruction {
     /// The processor has AES-NI.
     #[target_feature(enable = "aes")]
     pub unsafe fn part(bytes: &[u8], copy: impl FnMut(usize, &[u8])) -> Part {
-        part_by::<State>(bytes, copy)
+        part_by::<State, _>(bytes, copy, add_rows_copied)
+    }
+
+    /// # Safety
+    /// The processor has AES-NI, VAES and AVX2.
+    #[target_feature(enable = "aes,avx2")]
+    pub unsafe fn wide_part<C: FnMut(usize, &[u8])>(bytes: &[u8], copy: C) -> Part {
+        // SAFETY: as the caller says.
+        part_by::<State, C>(bytes, copy, |lanes, rows, copy| unsafe {
+            add_wide(lanes, rows, copy)
+        })
     }
 
     /// # Safety
@@ -210,21 +238,29 @@ mod instruction {
     #[target_feature(enable = "aes,avx2")]
     pub unsafe fn wide_sum(head: &[u64; HEAD_WORDS], bytes: &[u8]) -> u64 {
         // SAFETY: as the caller says.
-        sum_by::<State>(head, bytes, |lanes, rows| unsafe { add_wide(lanes, rows) })
+        sum_by::<State>(head, bytes, |lanes, rows| unsafe {
+            add_wide(lanes, rows, &mut |_, _| ())
+        })
     }
 
-    /// The lines of `add_rows`, with a vector for two lanes.
+    /// The lines of `add_rows_copied`, with a vector for two lanes.
     ///
     /// # Safety
     /// The processor has VAES and AVX2.
+    #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn add_wide(lanes: &mut [State; LANES], rows: &[u8]) {
+    unsafe fn add_wide(
+        lanes: &mut [State; LANES],
+        rows: &[u8],
+        copy: &mut impl FnMut(usize, &[u8]),
+    ) {
         // SAFETY: eight lanes are four vectors of 32 bytes, and so is a row; none need be aligned.
         unsafe {
             let places = lanes.as_mut_ptr().cast::<__m256i>();
             let mut pairs: [__m256i; LANES / 2] =
                 std::array::from_fn(|pair| _mm256_loadu_si256(places.add(pair)));
-            for row in rows.chunks_exact(ROW) {
+            for (index, row) in rows.chunks_exact(ROW).enumerate() {
+                copy(index * ROW, row);
                 let blocks = row.as_ptr().cast::<__m256i>();
                 for (index, pair) in pairs.iter_mut().enumerate() {
                     *pair = wide_round(*pair, _mm256_loadu_si256(blocks.add(index)));
@@ -517,7 +553,7 @@ mod tests {
             );
             assert_eq!(
                 part,
-                part_by::<table::State>(&bytes, |_, _| ()),
+                part_by::<table::State, _>(&bytes, |_, _| (), add_rows_copied),
                 "{len} bytes"
             );
         }

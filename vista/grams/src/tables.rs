@@ -272,15 +272,19 @@ pub struct Stored {
 /// Copies a message into a block of its own.
 #[inline]
 fn store(memory: &mut impl Memory, message: &[u8]) -> Result<(Ptr<u8>, Stored), Error> {
+    if room_before(message.len()) > 0 {
+        return store_long(memory, message);
+    }
+    let block = memory.alloc(message)?;
+    let (at, part) = (block.at(), None);
+    Ok((block, Stored { at, part }))
+}
+
+#[inline(never)]
+fn store_long(memory: &mut impl Memory, message: &[u8]) -> Result<(Ptr<u8>, Stored), Error> {
     let room = room_before(message.len());
-    let (block, part) = match room {
-        0 => (memory.alloc(message)?, None),
-        _ => {
-            let (block, part) = memory.alloc_summed(room, message)?;
-            (block, Some(part))
-        }
-    };
-    let at = block.at().plus(room);
+    let (block, part) = memory.alloc_summed(room, message)?;
+    let (at, part) = (block.at().plus(room), Some(part));
     Ok((block, Stored { at, part }))
 }
 
