@@ -154,6 +154,11 @@ impl<B: Backend> Store<B> {
         Ok(store)
     }
 
+    /// Whether the mappings are protected between transactions.
+    pub fn is_protected(&self) -> bool {
+        self.protect
+    }
+
     pub fn path(&self) -> &Path {
         self.core.rio().path()
     }

@@ -7,7 +7,7 @@ use std::slice;
 
 use rio_core::At;
 use rio_sim::Backend;
-use vista_core::Fault;
+use vista_core::{Fault, Fresh};
 
 use crate::{Error, Persistent, Ptr, Segment, Store};
 
@@ -102,6 +102,24 @@ impl<'s, B: Backend> Transaction<'s, B> {
         let written = store.core.write_fresh(at, bytes_of(values));
         written.map_err(|fault| self.error(fault))?;
         Ok(Ptr::from_at(at))
+    }
+
+    /// A block of the segment's heap for so many bytes, to be stored into piece by piece; what is
+    /// not stored into is whatever lay there.
+    pub fn alloc_fresh(
+        &mut self,
+        segment: Segment,
+        len: usize,
+    ) -> Result<(Ptr<u8>, Fresh<'_, B>), Error> {
+        let store = &mut *self.store;
+        let at = store.core.malloc(segment.index(), len.max(1));
+        let at = at.map_err(|fault| Error::of(store.path())(fault))?;
+        store.open_range(at, len)?;
+        if let Err(fault) = store.core.resolve(at, len) {
+            return Err(self.error(fault));
+        }
+        let fresh = self.store.core.fresh(at, len);
+        Ok((Ptr::from_at(at), fresh.expect("open, and just resolved")))
     }
 
     /// Gives a block back, once the transaction commits.

@@ -24,6 +24,26 @@ pub struct Core<R: Rio> {
     heaps: [Heap; SEGMENTS],
 }
 
+/// A block that the open transaction allocated, or a part of it.
+pub struct Fresh<'c, R: Rio> {
+    rio: &'c R,
+    at: At,
+    place: *mut u8,
+    len: usize,
+}
+
+impl<R: Rio> Fresh<'_, R> {
+    /// Stores bytes from an offset on, where there is room for them.
+    #[inline(always)]
+    pub fn store(&mut self, offset: usize, bytes: &[u8]) {
+        assert!(offset <= self.len && bytes.len() <= self.len - offset);
+        let to = self.place.wrapping_add(offset);
+        // SAFETY: the range lies in what was resolved, as was checked, and `bytes` is a reference,
+        // which nobody may hold into a segment across a transaction's calls.
+        unsafe { self.rio.store_mapped(self.at.plus(offset), to, bytes) };
+    }
+}
+
 /// What `end` has to carry out of frees. The log holds them all; the first few are kept beside it, so
 /// that most commits need not walk the log.
 struct Frees {
@@ -158,6 +178,20 @@ impl<R: Rio> Core<R> {
         // SAFETY: as in `write`.
         unsafe { self.rio.store(at, bytes) };
         Ok(())
+    }
+
+    /// The same for a block that is stored into piece by piece.
+    #[inline]
+    pub fn fresh(&mut self, at: At, len: usize) -> Result<Fresh<'_, R>, Fault> {
+        let place = self.resolve(at, len)?;
+        self.must_be_open()?;
+        let rio = &self.rio;
+        Ok(Fresh {
+            rio,
+            at,
+            place,
+            len,
+        })
     }
 
     /// Where a range of a segment is mapped.

@@ -147,12 +147,13 @@ impl Exchange {
                 window,
             });
         }
-        let (seq, at) = tables::send_request(memory, row, machine.window, message)?;
+        let (seq, stored) = tables::send_request(memory, row, machine.window, message)?;
         let written = Written {
             key: link,
             seq,
-            at,
+            at: stored.at,
             len: message.len() as u32,
+            part: stored.part,
         };
         self.deferred.sent.push(written);
         if machine.settings.plant.is_some() {
@@ -370,9 +371,15 @@ impl Exchange {
         seq: u64,
         message: &[u8],
     ) -> Result<Written<ClientKey>, Error> {
-        let at = tables::send_response(memory, row, window, seq, message)?;
+        let stored = tables::send_response(memory, row, window, seq, message)?;
         let len = message.len() as u32;
-        let written = Written { key, seq, at, len };
+        let written = Written {
+            key,
+            seq,
+            at: stored.at,
+            len,
+            part: stored.part,
+        };
         self.deferred.responded.push(written);
         Ok(written)
     }

@@ -100,7 +100,7 @@ impl<B: Backend> Grams<B> {
         let (base, len) = (store.base(segment), store.info(segment)?.len as usize);
         // SAFETY: the store keeps the segment mapped in place; `Drop` ends the thread before it.
         #[allow(unsafe_code)]
-        let stored = unsafe { Stored::at(segment.index(), base, len) };
+        let stored = unsafe { Stored::at(segment.index(), base, len, !store.is_protected()) };
         let (net, thread) = Net::start(bound, machine, stored);
         Ok(Grams {
             net,

@@ -12,12 +12,15 @@ use vista::{Backend, Persistent, Ptr, Segment, Transaction};
 use vista_core::{Core, Fault};
 
 use crate::Error;
+use crate::sum::{Part, while_copied};
 
 pub trait Memory {
     fn get<T: Persistent>(&self, ptr: Ptr<T>) -> Result<T, Error>;
     fn set<T: Persistent>(&mut self, ptr: Ptr<T>, value: T) -> Result<(), Error>;
     /// A block of the tables' segment with these values.
     fn alloc<T: Persistent>(&mut self, values: &[T]) -> Result<Ptr<T>, Error>;
+    /// A block with these bytes behind some that nobody cares about, and the part of their sum.
+    fn alloc_summed(&mut self, room: usize, bytes: &[u8]) -> Result<(Ptr<u8>, Part), Error>;
     /// Gives a block back once the transaction commits.
     fn free<T: Persistent>(&mut self, ptr: Ptr<T>) -> Result<(), Error>;
     fn root<T: Persistent>(&self) -> Result<Option<Ptr<T>>, Error>;
@@ -43,6 +46,13 @@ impl<B: Backend> Memory for InTransaction<'_, '_, B> {
 
     fn alloc<T: Persistent>(&mut self, values: &[T]) -> Result<Ptr<T>, Error> {
         Ok(self.tx.alloc_slice(self.segment, values)?)
+    }
+
+    #[inline]
+    fn alloc_summed(&mut self, room: usize, bytes: &[u8]) -> Result<(Ptr<u8>, Part), Error> {
+        let (block, mut fresh) = self.tx.alloc_fresh(self.segment, room + bytes.len())?;
+        let part = while_copied(bytes, |at, piece| fresh.store(room + at, piece));
+        Ok((block, part))
     }
 
     fn free<T: Persistent>(&mut self, ptr: Ptr<T>) -> Result<(), Error> {
@@ -93,6 +103,17 @@ impl<R: Rio> Memory for InCore<'_, R> {
         Ok(Ptr::from_at(at))
     }
 
+    fn alloc_summed(&mut self, room: usize, bytes: &[u8]) -> Result<(Ptr<u8>, Part), Error> {
+        let len = room + bytes.len();
+        let at = self.core.malloc(self.segment, len);
+        let at = at.map_err(|fault| self.error(fault))?;
+        let path = self.path;
+        let fresh = self.core.fresh(at, len);
+        let mut fresh = fresh.map_err(|fault| Error::Vista(vista::Error::of(path)(fault)))?;
+        let part = while_copied(bytes, |at, piece| fresh.store(room + at, piece));
+        Ok((Ptr::from_at(at), part))
+    }
+
     fn free<T: Persistent>(&mut self, ptr: Ptr<T>) -> Result<(), Error> {
         self.core.free(ptr.at()).map_err(|fault| self.error(fault))
     }
@@ -137,6 +158,10 @@ impl<R: Rio> Memory for Looked<'_, R> {
     }
 
     fn alloc<T: Persistent>(&mut self, _: &[T]) -> Result<Ptr<T>, Error> {
+        Err(Error::ReadOnly)
+    }
+
+    fn alloc_summed(&mut self, _: usize, _: &[u8]) -> Result<(Ptr<u8>, Part), Error> {
         Err(Error::ReadOnly)
     }
 

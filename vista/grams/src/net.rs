@@ -20,7 +20,7 @@ use vista::Ptr;
 use crate::landing::Landing;
 use crate::machine::{Body, Chance, Machine, Port, Send};
 use crate::memory::Memory;
-use crate::packet::Key;
+use crate::packet::{Header, Key};
 use crate::socket::Socket;
 use crate::stored::Stored;
 use crate::tables::{self, Root};
@@ -176,9 +176,13 @@ impl Net {
         shared.told = now;
         let mut out = std::mem::take(&mut shared.out);
         let done = act(&mut shared.machine, now, &mut out);
-        for send in out.drain(..).filter(|_| !self.is_stopped()) {
-            self.send(&send, &shared.stored);
+        // Not moved out one by one: a packet to send is some 200 bytes.
+        for send in &out {
+            if !self.is_stopped() {
+                self.send(send, &mut shared.stored);
+            }
         }
+        out.clear();
         shared.out = out;
         done
     }
@@ -287,19 +291,39 @@ impl Net {
         }
     }
 
-    fn send(&self, send: &Send, stored: &Stored) {
-        let payload: &[u8] = match &send.body {
-            Body::Nothing => &[],
-            Body::Made(bytes) => bytes,
-            Body::Stored { at, len } => stored.bytes(*at, *len as usize),
-        };
-        let header = send.header.seal(payload, self.key.as_ref());
+    fn send(&self, send: &Send, stored: &mut Stored) {
         let socket = match send.from {
             Port::Main => &self.main,
             Port::Resend => &self.resend,
         };
+        let payload: &[u8] = match &send.body {
+            Body::Nothing => &[],
+            Body::Made(bytes) => bytes,
+            Body::Stored { .. } if has_room(&send.header) => {
+                return self.send_long(socket, send, stored);
+            }
+            Body::Stored { at, len, .. } => stored.bytes(*at, *len as usize),
+        };
+        let header = send.header.seal(payload, self.key.as_ref());
         // What is not taken is sent again later, as what is lost.
         let _ = socket.send(send.to, &header, payload);
+    }
+
+    /// A message that lies behind room for its header.
+    #[inline(never)]
+    fn send_long(&self, socket: &Socket, send: &Send, stored: &mut Stored) {
+        let Body::Stored { at, len, part } = send.body else {
+            return;
+        };
+        let len = len as usize;
+        let payload = stored.bytes(at, len);
+        let header = send
+            .header
+            .seal_summed(payload, part.as_ref(), self.key.as_ref());
+        let _ = match stored.packet(at, len, &header) {
+            Some(packet) => socket.send_whole(send.to, packet),
+            None => socket.send(send.to, &header, stored.bytes(at, len)),
+        };
     }
 
     fn is_stopped(&self) -> bool {
@@ -324,4 +348,9 @@ impl Net {
             let _ = self.resend.send(address, b"stop", &[]);
         }
     }
+}
+
+/// Whether what the packet carries lies behind room for its header.
+fn has_room(header: &Header) -> bool {
+    header.offset == 0 && tables::room_before(header.message_len as usize) > 0
 }

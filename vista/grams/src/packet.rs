@@ -43,7 +43,7 @@ use std::hash::Hasher;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::NodeId;
-use crate::sum::{HEAD_WORDS, sum};
+use crate::sum::{HEAD_WORDS, Part, sum, sum_of_part};
 
 /// 2 has another checksum than 1, and headers that are shorter; 3 has another checksum than 2.
 pub const VERSION: u8 = 3;
@@ -162,6 +162,24 @@ impl Header {
     /// The packet's first bytes, tagged for the payload that will follow them.
     #[inline]
     pub fn seal(&self, payload: &[u8], key: Option<&Key>) -> Sealed {
+        self.seal_by(payload, key, |words| sum(words, payload))
+    }
+
+    /// The same for a payload of which the part of the sum may be known.
+    pub fn seal_summed(&self, payload: &[u8], part: Option<&Part>, key: Option<&Key>) -> Sealed {
+        self.seal_by(payload, key, |words| match part {
+            Some(part) => sum_of_part(words, part, payload.len()),
+            None => sum(words, payload),
+        })
+    }
+
+    #[inline]
+    fn seal_by(
+        &self,
+        payload: &[u8],
+        key: Option<&Key>,
+        sum: impl FnOnce(&Words) -> u64,
+    ) -> Sealed {
         let mut flags = self.flags;
         flags |= if key.is_some() { KEYED } else { 0 };
         flags |= if self.is_short() { SHORT } else { 0 };
@@ -174,7 +192,7 @@ impl Header {
         // The tail, if it is left out, lies behind the end.
         match key {
             None => {
-                put(START, sum(&words, payload));
+                put(START, sum(&words));
                 (1..HEAD_WORDS).for_each(|index| put(SUM_LEN + 8 * index, words[index]));
             }
             Some(key) => {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
+use rio_core::At;
 use vista::{Ptr, persistent};
 
 /// States of a slot; any other word is one that no writer wrote.
@@ -74,7 +75,26 @@ persistent! {
     }
 }
 
+/// From this length on a message lies behind room for the header of its packet, so that both leave
+/// as one piece without a copy. Its place matters as well: a packet that begins where a page does is
+/// copied a good deal slower by the kernel.
+const LONG: usize = 1024;
+/// Some lines, of which a header is the end.
+pub const ROOM: usize = 128;
+const _: () = assert!(ROOM >= crate::packet::HEADER_LEN);
+
+/// The bytes before a message in its block.
+#[inline]
+pub fn room_before(len: usize) -> usize {
+    if len >= LONG { ROOM } else { 0 }
+}
+
 impl Slot {
+    /// Where the message begins.
+    pub fn message_at(&self) -> At {
+        self.bytes.at().plus(room_before(self.len as usize))
+    }
+
     pub const FREE: Slot = Slot {
         seq: 0,
         bytes: Ptr::NULL,

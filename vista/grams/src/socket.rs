@@ -7,9 +7,9 @@ use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use std::{ptr, slice};
 
 use crate::Error;
 use crate::machine::timer::Nanos;
@@ -18,6 +18,7 @@ use crate::machine::timer::Nanos;
 static BUFFER: libc::c_int = 4 << 20;
 /// Up to this long header and message are copied together.
 const COPIED: usize = 2048;
+const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
 pub struct Socket {
     socket: UdpSocket,
@@ -58,55 +59,63 @@ impl Socket {
 
     /// Sends both parts as one datagram. What the network does not take is sent again by whoever
     /// wanted it sent, as what it loses is.
+    #[inline]
     pub fn send(&self, to: SocketAddr, header: &[u8], payload: &[u8]) -> io::Result<()> {
-        let (name, name_len) = self.name_of(to);
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         let len = header.len() + payload.len();
-        // The calls themselves: libc's functions would be cancellation points, which cost more in a
-        // program with threads than the header's checksum does.
-        let sent = if len <= COPIED {
+        if len <= COPIED {
             let mut joined = [const { MaybeUninit::<u8>::uninit() }; COPIED];
             // SAFETY: both parts fit into `joined`, of which as much is read as was filled.
-            unsafe {
+            let joined = unsafe {
                 let start = joined.as_mut_ptr().cast::<u8>();
                 ptr::copy_nonoverlapping(header.as_ptr(), start, header.len());
                 let behind = start.add(header.len());
                 ptr::copy_nonoverlapping(payload.as_ptr(), behind, payload.len());
-                libc::syscall(
-                    libc::SYS_sendto,
-                    self.socket.as_raw_fd(),
-                    start,
-                    len,
-                    flags,
-                    &raw const name,
-                    name_len,
-                )
-            }
-        } else {
-            let mut parts = [header, payload].map(|part| libc::iovec {
-                iov_base: part.as_ptr().cast_mut().cast(),
-                iov_len: part.len(),
-            });
-            // SAFETY: zeros are a valid message header; all that it points to lives in this frame
-            // or is borrowed by it, and sendmsg only reads it.
-            unsafe {
-                let mut message: libc::msghdr = MaybeUninit::zeroed().assume_init();
-                message.msg_name = (&raw const name).cast_mut().cast();
-                message.msg_namelen = name_len;
-                message.msg_iov = parts.as_mut_ptr();
-                message.msg_iovlen = parts.len();
-                libc::syscall(
-                    libc::SYS_sendmsg,
-                    self.socket.as_raw_fd(),
-                    &raw const message,
-                    flags,
-                )
-            }
-        };
-        match sent {
-            0.. => Ok(()),
-            _ => Err(io::Error::last_os_error()),
+                slice::from_raw_parts(start, len)
+            };
+            return self.send_whole(to, joined);
         }
+        let (name, name_len) = self.name_of(to);
+        let mut parts = [header, payload].map(|part| libc::iovec {
+            iov_base: part.as_ptr().cast_mut().cast(),
+            iov_len: part.len(),
+        });
+        // SAFETY: zeros are a valid message header; all that it points to lives in this frame or is
+        // borrowed by it, and sendmsg only reads it.
+        let sent = unsafe {
+            let mut message: libc::msghdr = MaybeUninit::zeroed().assume_init();
+            message.msg_name = (&raw const name).cast_mut().cast();
+            message.msg_namelen = name_len;
+            message.msg_iov = parts.as_mut_ptr();
+            message.msg_iovlen = parts.len();
+            libc::syscall(
+                libc::SYS_sendmsg,
+                self.socket.as_raw_fd(),
+                &raw const message,
+                FLAGS,
+            )
+        };
+        done(sent)
+    }
+
+    /// Sends a datagram that lies in one piece.
+    #[inline]
+    pub fn send_whole(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+        let (name, name_len) = self.name_of(to);
+        // The call itself: libc's function would be a cancellation point, which costs more in a
+        // program with threads than the header's checksum does.
+        // SAFETY: sendto reads the datagram and the name, which this call borrows or owns.
+        let sent = unsafe {
+            libc::syscall(
+                libc::SYS_sendto,
+                self.socket.as_raw_fd(),
+                datagram.as_ptr(),
+                datagram.len(),
+                FLAGS,
+                &raw const name,
+                name_len,
+            )
+        };
+        done(sent)
     }
 
     /// Waits up to `wait`, which is rounded down to a power of two of milliseconds, so that the
@@ -195,6 +204,13 @@ impl Socket {
             };
             (name, len as libc::socklen_t)
         }
+    }
+}
+
+fn done(sent: libc::c_long) -> io::Result<()> {
+    match sent {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -56,6 +56,40 @@ pub fn sum(head: &[u64; HEAD_WORDS], bytes: &[u8]) -> u64 {
     sum_by::<table::State>(head, bytes, add_rows)
 }
 
+/// What a payload makes of the chain: its sum, but for the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Part([u64; 2]);
+
+/// The part of a payload that is being copied: `copy` is given each piece of it and where that
+/// begins. So the processor sums one piece while it stores the next, which takes no longer than
+/// the stores.
+#[inline]
+pub fn while_copied(bytes: &[u8], copy: impl FnMut(usize, &[u8])) -> Part {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("aes") {
+        let is_wide = std::arch::is_x86_feature_detected!("vaes")
+            && std::arch::is_x86_feature_detected!("avx2");
+        return match is_wide {
+            // SAFETY: this processor has the instructions of all three.
+            true => unsafe { instruction::wide_part(bytes, copy) },
+            // SAFETY: this processor has the instruction.
+            false => unsafe { instruction::part(bytes, copy) },
+        };
+    }
+    part_by::<table::State, _>(bytes, copy, add_rows_copied)
+}
+
+/// The sum of a head and of what follows it, of which part and length are known.
+#[inline]
+pub fn sum_of_part(head: &[u64; HEAD_WORDS], part: &Part, len: usize) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("aes") {
+        // SAFETY: this processor has the instruction.
+        return unsafe { instruction::sum_of_part(head, part, len) };
+    }
+    finish(table::State::of(part.0), head, len)
+}
+
 /// What a lane or the chain holds.
 trait State: Copy {
     fn of(words: [u64; 2]) -> Self;
@@ -64,16 +98,38 @@ trait State: Copy {
     fn round(self, block: Self) -> Self;
     fn plus(self, other: Self) -> Self;
     fn low(self) -> u64;
+    fn words(self) -> [u64; 2];
 }
 
 #[inline(always)]
 fn sum_by<S: State>(
     head: &[u64; HEAD_WORDS],
     bytes: &[u8],
-    add_rows: impl Fn(&mut [S; LANES], &[u8]),
+    add_rows: impl FnOnce(&mut [S; LANES], &[u8]),
 ) -> u64 {
-    let constant = |index: u64| S::of([index + 1, index + 2].map(|n| FACTOR.wrapping_mul(n)));
-    let mut chain = constant(2 * LANES as u64);
+    finish(chain_by(bytes, add_rows), head, bytes.len())
+}
+
+#[inline(always)]
+fn part_by<S: State, C: FnMut(usize, &[u8])>(
+    bytes: &[u8],
+    mut copy: C,
+    add_rows_copied: impl FnOnce(&mut [S; LANES], &[u8], &mut C),
+) -> Part {
+    let chain = chain_by::<S>(bytes, |lanes, rows| add_rows_copied(lanes, rows, &mut copy));
+    let rest = bytes.len() / ROW * ROW;
+    copy(rest, &bytes[rest..]);
+    Part(chain.words())
+}
+
+#[inline(always)]
+fn constant<S: State>(index: u64) -> S {
+    S::of([index + 1, index + 2].map(|n| FACTOR.wrapping_mul(n)))
+}
+
+#[inline(always)]
+fn chain_by<S: State>(bytes: &[u8], add_rows: impl FnOnce(&mut [S; LANES], &[u8])) -> S {
+    let mut chain: S = constant(2 * LANES as u64);
     let (rows, rest) = bytes.split_at(bytes.len() / ROW * ROW);
     let blocks = rest.chunks_exact(BLOCK);
     if !rows.is_empty() {
@@ -96,10 +152,15 @@ fn sum_by<S: State>(
         };
         chain = chain.round(last);
     }
+    chain
+}
+
+#[inline(always)]
+fn finish<S: State>(mut chain: S, head: &[u64; HEAD_WORDS], len: usize) -> u64 {
     for words in head.chunks_exact(2) {
         chain = chain.round(S::of([words[0], words[1]]));
     }
-    let len = S::of([bytes.len() as u64, FACTOR]);
+    let len = S::of([len as u64, FACTOR]);
     chain.round(len).round(constant(0)).round(len).low()
 }
 
@@ -109,6 +170,18 @@ fn add_rows<S: State>(lanes: &mut [S; LANES], rows: &[u8]) {
         for (lane, block) in lanes.iter_mut().zip(row.chunks_exact(BLOCK)) {
             *lane = lane.round(S::load(block.try_into().expect("a block")));
         }
+    }
+}
+
+#[inline(always)]
+fn add_rows_copied<S: State>(
+    lanes: &mut [S; LANES],
+    rows: &[u8],
+    copy: &mut impl FnMut(usize, &[u8]),
+) {
+    for (index, row) in rows.chunks_exact(ROW).enumerate() {
+        copy(index * ROW, row);
+        add_rows(lanes, row);
     }
 }
 
@@ -124,7 +197,10 @@ mod instruction {
     use std::arch::asm;
     use std::arch::x86_64::*;
 
-    use super::{Block, HEAD_WORDS, LANES, ROW, add_rows, sum_by};
+    use super::{
+        Block, HEAD_WORDS, LANES, Part, ROW, State as _, add_rows, add_rows_copied, finish,
+        part_by, sum_by,
+    };
 
     /// # Safety
     /// The processor has AES-NI.
@@ -134,25 +210,57 @@ mod instruction {
     }
 
     /// # Safety
+    /// The processor has AES-NI.
+    #[target_feature(enable = "aes")]
+    pub unsafe fn part(bytes: &[u8], copy: impl FnMut(usize, &[u8])) -> Part {
+        part_by::<State, _>(bytes, copy, add_rows_copied)
+    }
+
+    /// # Safety
+    /// The processor has AES-NI, VAES and AVX2.
+    #[target_feature(enable = "aes,avx2")]
+    pub unsafe fn wide_part<C: FnMut(usize, &[u8])>(bytes: &[u8], copy: C) -> Part {
+        // SAFETY: as the caller says.
+        part_by::<State, C>(bytes, copy, |lanes, rows, copy| unsafe {
+            add_wide(lanes, rows, copy)
+        })
+    }
+
+    /// # Safety
+    /// The processor has AES-NI.
+    #[target_feature(enable = "aes")]
+    pub unsafe fn sum_of_part(head: &[u64; HEAD_WORDS], part: &Part, len: usize) -> u64 {
+        finish(State::of(part.0), head, len)
+    }
+
+    /// # Safety
     /// The processor has AES-NI, VAES and AVX2.
     #[target_feature(enable = "aes,avx2")]
     pub unsafe fn wide_sum(head: &[u64; HEAD_WORDS], bytes: &[u8]) -> u64 {
         // SAFETY: as the caller says.
-        sum_by::<State>(head, bytes, |lanes, rows| unsafe { add_wide(lanes, rows) })
+        sum_by::<State>(head, bytes, |lanes, rows| unsafe {
+            add_wide(lanes, rows, &mut |_, _| ())
+        })
     }
 
-    /// The lines of `add_rows`, with a vector for two lanes.
+    /// The lines of `add_rows_copied`, with a vector for two lanes.
     ///
     /// # Safety
     /// The processor has VAES and AVX2.
+    #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn add_wide(lanes: &mut [State; LANES], rows: &[u8]) {
+    unsafe fn add_wide(
+        lanes: &mut [State; LANES],
+        rows: &[u8],
+        copy: &mut impl FnMut(usize, &[u8]),
+    ) {
         // SAFETY: eight lanes are four vectors of 32 bytes, and so is a row; none need be aligned.
         unsafe {
             let places = lanes.as_mut_ptr().cast::<__m256i>();
             let mut pairs: [__m256i; LANES / 2] =
                 std::array::from_fn(|pair| _mm256_loadu_si256(places.add(pair)));
-            for row in rows.chunks_exact(ROW) {
+            for (index, row) in rows.chunks_exact(ROW).enumerate() {
+                copy(index * ROW, row);
                 let blocks = row.as_ptr().cast::<__m256i>();
                 for (index, pair) in pairs.iter_mut().enumerate() {
                     *pair = wide_round(*pair, _mm256_loadu_si256(blocks.add(index)));
@@ -184,7 +292,7 @@ mod instruction {
         pair
     }
 
-    /// Only made in the two sums. A lane is 16 bytes, so that two of them are a vector.
+    /// Only made in the sums. A lane is 16 bytes, so that two of them are a vector.
     #[derive(Clone, Copy)]
     #[repr(transparent)]
     struct State(__m128i);
@@ -218,6 +326,14 @@ mod instruction {
         fn low(self) -> u64 {
             // SAFETY: SSE2, as above.
             unsafe { _mm_cvtsi128_si64(self.0) as u64 }
+        }
+
+        #[inline(always)]
+        fn words(self) -> [u64; 2] {
+            let mut words = [0; 2];
+            // SAFETY: SSE2, as above; two words are 16 bytes, aligned or not.
+            unsafe { _mm_storeu_si128(words.as_mut_ptr().cast(), self.0) }
+            words
         }
     }
 }
@@ -263,6 +379,10 @@ mod table {
 
         fn low(self) -> u64 {
             u64::from(self.0[0]) | u64::from(self.0[1]) << 32
+        }
+
+        fn words(self) -> [u64; 2] {
+            [0, 2].map(|at| u64::from(self.0[at]) | u64::from(self.0[at + 1]) << 32)
         }
     }
 
@@ -413,6 +533,30 @@ mod tests {
         let round = start.round(key);
         assert_eq!(round.plus(next).low(), 0);
         assert_eq!(round.round(key).low(), next.round(key).low());
+    }
+
+    #[test]
+    fn a_payload_that_is_copied_is_summed_the_same() {
+        for len in (0..300).chain([1000, 1024, 4096, 8192, 65_411]) {
+            let (bytes, mut copied) = (bytes(len), vec![0; len]);
+            let mut end = 0;
+            let part = while_copied(&bytes, |at, piece| {
+                assert_eq!(at, end);
+                end += piece.len();
+                copied[at..end].copy_from_slice(piece);
+            });
+            assert_eq!(copied, bytes);
+            assert_eq!(
+                sum_of_part(&HEAD, &part, len),
+                sum(&HEAD, &bytes),
+                "{len} bytes"
+            );
+            assert_eq!(
+                part,
+                part_by::<table::State, _>(&bytes, |_, _| (), add_rows_copied),
+                "{len} bytes"
+            );
+        }
     }
 
     #[test]

@@ -5,11 +5,12 @@
 //!   '-> Root: node, boots, window, where it listened
 //!        |-> LinkRow -> LinkRow ..      servers that this store sends requests to
 //!        |     '-> Slot[window]         the request table: slot seq % window
-//!        |           '-> bytes          a request, until its response was received
+//!        |           '-> block          a request, until its response was received
 //!        '-> ClientRow -> ClientRow ..  clients that it has received requests from
 //!              '-> Slot[window]         the response table
-//!                    '-> bytes          a response, until it was acknowledged
+//!                    '-> block          a response, until it was acknowledged
 //! ```
+//! In a block of a long message there is room before it, for a header; see `rows`.
 //!
 //! The thesis hashes both tables by request id. Here the unsettled requests of a link are always
 //! within one window of sequence numbers, so the number is the place, and nothing ever collides.
@@ -27,10 +28,12 @@ use vista::{Persistent, Ptr, persistent};
 use crate::memory::Memory;
 use crate::packet::MESSAGE_LIMIT;
 pub use crate::rows::*;
+use crate::sum::Part;
 use crate::{Error, NodeId};
 
 pub const MAGIC: u64 = u64::from_le_bytes(*b"GRAMS\0\r\n");
-pub const VERSION: u32 = 1;
+/// 2 has room before long messages.
+pub const VERSION: u32 = 2;
 /// What the segment with the tables is called in its store.
 pub const SEGMENT: &str = "vistagrams";
 pub const WINDOW_LIMIT: u32 = 1024;
@@ -164,7 +167,7 @@ fn slots(
             }
             // The last byte's place tells whether the bytes lie in the segment.
             let last = (slot.len as usize).max(1) - 1;
-            inside(memory, what, slot.bytes.element(last))?;
+            inside::<u8>(memory, what, Ptr::from_at(slot.message_at().plus(last)))?;
         }
         found.push(slot);
     }
@@ -259,6 +262,32 @@ pub fn remove_link(
     memory.free(at)
 }
 
+/// A message in its block.
+pub struct Stored {
+    pub at: At,
+    /// Of its sum, if it is long.
+    pub part: Option<Part>,
+}
+
+/// Copies a message into a block of its own.
+#[inline]
+fn store(memory: &mut impl Memory, message: &[u8]) -> Result<(Ptr<u8>, Stored), Error> {
+    if room_before(message.len()) > 0 {
+        return store_long(memory, message);
+    }
+    let block = memory.alloc(message)?;
+    let (at, part) = (block.at(), None);
+    Ok((block, Stored { at, part }))
+}
+
+#[inline(never)]
+fn store_long(memory: &mut impl Memory, message: &[u8]) -> Result<(Ptr<u8>, Stored), Error> {
+    let room = room_before(message.len());
+    let (block, part) = memory.alloc_summed(room, message)?;
+    let (at, part) = (block.at().plus(room), Some(part));
+    Ok((block, Stored { at, part }))
+}
+
 /// Puts a request into the table: once the transaction commits it will be sent.
 #[inline]
 pub fn send_request(
@@ -266,7 +295,7 @@ pub fn send_request(
     at: Ptr<LinkRow>,
     window: u32,
     message: &[u8],
-) -> Result<(u64, At), Error> {
+) -> Result<(u64, Stored), Error> {
     let row = field::<LinkRow, LinkHead>(at, std::mem::offset_of!(LinkRow, next_seq));
     let LinkHead { next_seq: seq } = memory.get(row)?;
     let slots = memory.get(field::<LinkRow, Ptr<Slot>>(
@@ -274,7 +303,7 @@ pub fn send_request(
         std::mem::offset_of!(LinkRow, slots),
     ))?;
     let slot = slots.element(slot_of(seq, window));
-    let bytes = memory.alloc(message)?;
+    let (bytes, stored) = store(memory, message)?;
     memory.set(
         slot,
         Slot {
@@ -285,7 +314,7 @@ pub fn send_request(
         },
     )?;
     memory.set(row, LinkHead { next_seq: seq + 1 })?;
-    Ok((seq, bytes.at()))
+    Ok((seq, stored))
 }
 
 /// The place of a number. Most windows are powers of two, which need no division.
@@ -450,9 +479,9 @@ pub fn send_response(
     window: u32,
     seq: u64,
     message: &[u8],
-) -> Result<At, Error> {
+) -> Result<Stored, Error> {
     let slot = client_slot(memory, at, window, seq)?;
-    let bytes = memory.alloc(message)?;
+    let (bytes, stored) = store(memory, message)?;
     memory.set(
         slot,
         Slot {
@@ -462,7 +491,7 @@ pub fn send_response(
             state: RESPONDED,
         },
     )?;
-    Ok(bytes.at())
+    Ok(stored)
 }
 
 /// Frees the response to a settled request. One above the floor stays known as done.

@@ -108,6 +108,58 @@ fn requests_and_responses_of_every_length_arrive_once() {
     );
 }
 
+/// Their headers are written before them, where that is allowed; where they lie in an image is the
+/// same.
+#[test]
+fn long_messages_arrive_from_protected_memory_and_after_a_restart_too() {
+    let message = |len: usize| -> Vec<u8> { (0..len).map(|index| (index * 7) as u8).collect() };
+    for (protect, key) in [(false, None), (true, None), (false, Some([7; 16]))] {
+        let (here, there) = (Place::new(), Place::new());
+        let open = |place: &Place, listen: SocketAddr| {
+            let options = Options {
+                log_len: 1 << 20,
+                protect,
+            };
+            let mut settings = Settings::at(listen);
+            settings.datagram = 9000;
+            settings.key = key;
+            let store = Store::<Tmpfs>::open_or_create(&place.0, options).unwrap();
+            Grams::open(store, settings).unwrap()
+        };
+        let anywhere = "127.0.0.1:0".parse().unwrap();
+        let (mut client, mut server) = (open(&here, anywhere), open(&there, anywhere));
+        let address = server.address();
+        for (round, len) in [8192, 1400, 1024, 1023, 8999, 20_000]
+            .into_iter()
+            .enumerate()
+        {
+            if round % 2 == 1 {
+                // Nobody listens to the first packet; the next start sends it from its table.
+                drop(server);
+                let id = ask(&mut client, address, &message(len));
+                drop(client);
+                (client, server) = (open(&here, anywhere), open(&there, address));
+                assert_eq!(client.unsettled(), [id]);
+            } else {
+                ask(&mut client, address, &message(len));
+            }
+            let id = client.unsettled()[0];
+            let serving = &mut server;
+            let (got, answer) = std::thread::scope(|scope| {
+                let serving = scope.spawn(move || serve(serving));
+                (hear(&mut client, id), serving.join().unwrap())
+            });
+            assert_eq!(answer, message(len), "{len} bytes");
+            assert!(got.iter().rev().eq(&answer), "{len} bytes");
+            if round == 0 {
+                // A wrong sum would only delay it: what is sent again is summed anew.
+                let rejected = [&client.counters(), &server.counters()].map(|c| c.rejected);
+                assert_eq!(rejected, [0, 0]);
+            }
+        }
+    }
+}
+
 #[test]
 fn an_abort_sends_nothing_and_gives_back_what_was_received() {
     let (here, there) = (Place::new(), Place::new());

@@ -90,6 +90,7 @@ fn open(vista: &mut Vista, settings: Settings) -> Result<(), Error> {
     let segment = store.segment_or_create(tables::SEGMENT, options)?;
     let base = store.base(segment);
     let len = store.info(segment)?.len as usize;
+    let is_writable = !store.is_protected();
     let core = store.core();
     let fault = |fault| Error::Vista(vista::Error::of(&path)(fault));
     core.begin().map_err(fault)?;
@@ -108,7 +109,7 @@ fn open(vista: &mut Vista, settings: Settings) -> Result<(), Error> {
     };
     core.end().map_err(fault)?;
     // SAFETY: the store keeps the segment mapped in place; the extension is dropped before it.
-    let stored = unsafe { vistagrams::stored::Stored::at(segment.index(), base, len) };
+    let stored = unsafe { vistagrams::stored::Stored::at(segment.index(), base, len, is_writable) };
     let (net, thread) = vistagrams::net::Net::start(bound, machine, stored);
     let messages = Messages {
         net,

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use rio_core::At;
 use vista::Ptr;
 
-use super::commit::Settlement;
+use super::commit::{Settlement, Written};
 use super::seqs::Seqs;
 use super::timer::{Nanos, Timer, nanos};
 use super::{Body, ClientKey, Context, Port, Send};
@@ -19,6 +19,7 @@ use crate::fragment::{Added, Assembly, Outgoing};
 use crate::landing::Payload;
 use crate::message::Message;
 use crate::packet::{Have, Header, Kind, RESENT, Welcome};
+use crate::sum::Part;
 use crate::tables::{self, ClientRow, Slot};
 use crate::{NodeId, Plant};
 
@@ -98,7 +99,7 @@ impl Client {
         let served = match slot.state {
             tables::RECEIVED => Served::Received,
             tables::RESPONDED => Served::Responded {
-                at: slot.bytes.at(),
+                at: slot.message_at(),
                 len: slot.len,
                 outgoing: Outgoing::new(slot.len, piece),
             },
@@ -262,7 +263,7 @@ impl Client {
                             return None;
                         }
                         *outgoing = Outgoing::new(*len, outgoing.piece());
-                        self.send_more(seq, port, true, cx);
+                        self.send_more(seq, None, port, true, cx);
                     }
                     _ => {
                         let count = crate::fragment::pieces(header.message_len, header.piece);
@@ -335,7 +336,7 @@ impl Client {
             0 => outgoing.heard(have, |offset, len| fragments.push((offset, len))),
             _ => outgoing.asked(have, |offset, len| fragments.push((offset, len))),
         }
-        self.send_fragments(seq, &fragments, port, false, cx);
+        self.send_fragments(seq, &fragments, None, port, false, cx);
     }
 
     /// A request was received by a commit.
@@ -344,11 +345,14 @@ impl Client {
     }
 
     /// A response was committed.
-    pub(super) fn responded(&mut self, seq: u64, at: At, len: u32, cx: &mut Context<'_>) {
+    pub(super) fn responded(&mut self, written: &Written<ClientKey>, cx: &mut Context<'_>) {
+        let &Written {
+            seq, at, len, part, ..
+        } = written;
         let outgoing = Outgoing::new(len, cx.settings.piece());
         let served = Served::Responded { at, len, outgoing };
         self.slots.insert(seq, served);
-        self.send_more(seq, Port::Main, false, cx);
+        self.send_more(seq, part, Port::Main, false, cx);
         if cx.settings.plant == Some(Plant::FreedWhenSent) {
             self.low = self.low.max(seq + 1);
         }
@@ -398,23 +402,31 @@ impl Client {
         freed
     }
 
-    fn send_more(&mut self, seq: u64, port: Port, again: bool, cx: &mut Context<'_>) {
+    fn send_more(
+        &mut self,
+        seq: u64,
+        part: Option<Part>,
+        port: Port,
+        again: bool,
+        cx: &mut Context<'_>,
+    ) {
         let Some(Served::Responded { outgoing, len, .. }) = self.slots.get_mut(seq) else {
             return;
         };
         if outgoing.is_single() {
             let fragment = [(0, *len)];
-            return self.send_fragments(seq, &fragment, port, again, cx);
+            return self.send_fragments(seq, &fragment, part, port, again, cx);
         }
         let mut fragments = Vec::new();
         outgoing.go_on(|offset, len| fragments.push((offset, len)));
-        self.send_fragments(seq, &fragments, port, again, cx);
+        self.send_fragments(seq, &fragments, None, port, again, cx);
     }
 
     fn send_fragments(
         &self,
         seq: u64,
         fragments: &[(u32, u32)],
+        part: Option<Part>,
         port: Port,
         again: bool,
         cx: &mut Context<'_>,
@@ -432,7 +444,7 @@ impl Client {
         for &(offset, len) in fragments {
             let at = at.plus(offset as usize);
             let header = Header { offset, ..header };
-            self.send(header, Body::Stored { at, len }, port, cx);
+            self.send(header, Body::Stored { at, len, part }, port, cx);
         }
     }
 

@@ -10,6 +10,7 @@ use super::client::{Client, Served};
 use super::link::Link;
 use super::timer::{Nanos, nanos};
 use super::{ClientKey, Context, Inbound, Machine, Send, context};
+use crate::sum::Part;
 use crate::tables::{ClientRow, LinkRow};
 use crate::{Plant, RequestId};
 
@@ -46,6 +47,8 @@ pub struct Written<K> {
     pub seq: u64,
     pub at: At,
     pub len: u32,
+    /// Of its sum, if it was summed while it was copied.
+    pub part: Option<Part>,
 }
 
 /// What a row is made to say.
@@ -235,17 +238,17 @@ impl Machine {
                 client.received(received.inbound.seq);
             }
         }
-        for &Written { key, seq, at, len } in &deferred.responded {
+        for written @ &Written { key, .. } in &deferred.responded {
             if let Some(client) = self.clients.get_mut(&key) {
-                client.responded(seq, at, len, &mut cx);
+                client.responded(written, &mut cx);
                 if client.list_if_lagging() {
                     self.unsettled.push(key);
                 }
             }
         }
-        for &Written { key, seq, at, len } in &deferred.sent {
+        for written @ &Written { key, .. } in &deferred.sent {
             if let Some(link) = self.links.get_mut(&key) {
-                link.committed(seq, at, len, &mut cx);
+                link.committed(written, &mut cx);
             }
         }
         deferred.clear();
@@ -326,12 +329,12 @@ impl Machine {
         if let (Some(w), Some(Plant::RequestLeavesEarly)) = (request, plant)
             && let Some(link) = self.links.get_mut(&w.key)
         {
-            link.committed(w.seq, w.at, w.len, &mut cx);
+            link.committed(&w, &mut cx);
         }
         if let (Some(w), Some(Plant::ResponseLeavesEarly)) = (response, plant)
             && let Some(client) = self.clients.get_mut(&w.key)
         {
-            client.responded(w.seq, w.at, w.len, &mut cx);
+            client.responded(&w, &mut cx);
         }
     }
 

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use rio_core::At;
 use vista::Ptr;
 
+use super::commit::Written;
 use super::seqs::Seqs;
 use super::timer::{Nanos, RoundTrip, nanos};
 use super::{Body, Context, Port, Send};
@@ -18,6 +19,7 @@ use crate::fragment::{Added, Assembly, Outgoing};
 use crate::landing::Payload;
 use crate::message::Message;
 use crate::packet::{Have, Header, Kind, RESENT, Welcome};
+use crate::sum::Part;
 use crate::tables::LinkRow;
 use crate::{NodeId, Plant};
 
@@ -163,7 +165,10 @@ impl Link {
     }
 
     /// A request was committed.
-    pub(super) fn committed(&mut self, seq: u64, at: At, len: u32, cx: &mut Context<'_>) {
+    pub(super) fn committed(&mut self, written: &Written<u32>, cx: &mut Context<'_>) {
+        let &Written {
+            seq, at, len, part, ..
+        } = written;
         let piece = cx.settings.piece();
         let mut pending = Pending::new(at, len, piece, cx.now);
         self.next_seq = self.next_seq.max(seq + 1);
@@ -174,7 +179,7 @@ impl Link {
             0 if self.replaced.is_some() => return,
             0 => self.hello_due.max(cx.now),
             _ => {
-                self.send_more(seq, cx);
+                self.send_more(seq, part, cx);
                 cx.now + wait
             }
         };
@@ -275,7 +280,7 @@ impl Link {
                 pending.outgoing = Outgoing::new(pending.len, pending.outgoing.piece());
                 (pending.sent, pending.due, pending.tries) = (cx.now, cx.now + wait, 1);
             }
-            self.send_more(seq, cx);
+            self.send_more(seq, None, cx);
         }
         self.arm_next(cx);
     }
@@ -403,29 +408,30 @@ impl Link {
             .outgoing
             .heard(&have, |offset, len| fragments.push((offset, len)));
         pending.tries = pending.tries.min(1);
-        self.send_fragments(header.seq, &fragments, false, cx);
+        self.send_fragments(header.seq, &fragments, None, false, cx);
     }
 
     /// Sends what may be sent of a request for the first time.
-    fn send_more(&mut self, seq: u64, cx: &mut Context<'_>) {
+    fn send_more(&mut self, seq: u64, part: Option<Part>, cx: &mut Context<'_>) {
         let Some(pending) = self.pending.get_mut(seq) else {
             return;
         };
         if pending.outgoing.is_single() {
             let fragment = [(0, pending.len)];
-            return self.send_fragments(seq, &fragment, false, cx);
+            return self.send_fragments(seq, &fragment, part, false, cx);
         }
         let mut fragments = Vec::new();
         pending
             .outgoing
             .go_on(|offset, len| fragments.push((offset, len)));
-        self.send_fragments(seq, &fragments, false, cx);
+        self.send_fragments(seq, &fragments, None, false, cx);
     }
 
     pub(super) fn send_fragments(
         &mut self,
         seq: u64,
         fragments: &[(u32, u32)],
+        part: Option<Part>,
         again: bool,
         cx: &mut Context<'_>,
     ) {
@@ -445,7 +451,7 @@ impl Link {
                 ..header
             };
             let at = at.plus(offset as usize);
-            self.send(header, Body::Stored { at, len }, resend, cx);
+            self.send(header, Body::Stored { at, len, part }, resend, cx);
         }
     }
 

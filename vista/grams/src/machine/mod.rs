@@ -28,6 +28,7 @@ use crate::landing::{Landing, Payload};
 use crate::message::Message;
 use crate::packet::{self, Header, Kind, Rejected};
 use crate::settings::Settings;
+use crate::sum::Part;
 use crate::tables::{self, Loaded};
 use crate::{NodeId, Plant, RequestId};
 
@@ -62,6 +63,8 @@ pub enum Body {
     Stored {
         at: At,
         len: u32,
+        /// Of their sum, while it is known.
+        part: Option<Part>,
     },
 }
 
@@ -204,7 +207,7 @@ impl Machine {
             let slots = slots.iter().filter(|slot| slot.state == tables::SENT);
             for slot in slots.filter(|_| plant != Some(Plant::RequestsForgotten)) {
                 let piece = machine.settings.piece();
-                link.reload(slot.seq, slot.bytes.at(), slot.len, piece, now);
+                link.reload(slot.seq, slot.message_at(), slot.len, piece, now);
             }
             let mut cx = context!(machine, now, &mut out);
             link.arm(&mut cx, now);

@@ -73,7 +73,7 @@ impl Link {
         cx.counters.resent += 1;
         match report {
             Some(have) => self.report(seq, &have, RESENT, cx),
-            None => self.send_fragments(seq, &fragments, true, cx),
+            None => self.send_fragments(seq, &fragments, None, true, cx),
         }
     }
 

@@ -11,7 +11,6 @@ use std::path::Path;
 use std::rc::Rc;
 
 use rio_core::{At, Rio};
-use vista::Ptr;
 use vista_core::{Core, Geometry, SegmentInfo};
 use vistagrams::exchange::{Answer, Exchange};
 use vistagrams::machine::timer::Nanos;
@@ -413,12 +412,14 @@ impl Party {
             let payload: &[u8] = match &send.body {
                 Body::Nothing => &[],
                 Body::Made(bytes) => bytes,
-                Body::Stored { at, len } => &image[at.window()][at.offset()..][..*len as usize],
+                Body::Stored { at, len, .. } => &image[at.window()][at.offset()..][..*len as usize],
             };
-            let mut bytes = send
-                .header
-                .seal(payload, self.role.settings.key.as_ref())
-                .to_vec();
+            let part = match &send.body {
+                Body::Stored { part, .. } => part.as_ref(),
+                _ => None,
+            };
+            let key = self.role.settings.key.as_ref();
+            let mut bytes = send.header.seal_summed(payload, part, key).to_vec();
             bytes.extend_from_slice(payload);
             Packet {
                 from: self.address(),
@@ -547,7 +548,7 @@ fn digest_of(core: &mut Core<Mortal>) -> u64 {
     let message = |slot: &tables::Slot, hasher: &mut DefaultHasher| {
         (slot.seq, slot.state, slot.len).hash(hasher);
         if slot.state == tables::SENT || slot.state == tables::RESPONDED {
-            read(core, Ptr::at(slot.bytes), slot.len as usize).hash(hasher);
+            read(core, slot.message_at(), slot.len as usize).hash(hasher);
         }
     };
     (loaded.root.boots, loaded.root.last_link).hash(&mut hasher);
