@@ -23,6 +23,14 @@ static void read_all(int round)
     CHECK(errno == EAGAIN);
 }
 
+/* Another thread makes what is visible, and so commits, while they wait. */
+static void *say_beside(void *round)
+{
+    say("%d another thread: %d", *(int *)round, waits());
+    say("%d once more: %d", *(int *)round, waits());
+    return NULL;
+}
+
 int main(void)
 {
     sigset_t set;
@@ -55,6 +63,11 @@ int main(void)
         CHECK(waitpid(child, &status, 0) == child && status == 0);
         say("%d waiting: %d", round, waits());
         say("%d still waiting: %d", round, waits());
+        if (round == 3) {
+            pthread_t other;
+            CHECK(pthread_create(&other, NULL, say_beside, &round) == 0);
+            CHECK(pthread_join(other, NULL) == 0);
+        }
         CHECK(epoll_wait(waiting, &event, 1, 5000) == 1);
         read_all(round);
     }

@@ -7,7 +7,7 @@
 //! survives: warm; cold made again
 
 use super::descriptor::*;
-use crate::engine::{engine, state};
+use crate::engine::state;
 use crate::machine::frame::Local;
 use crate::machine::nr;
 use crate::machine::sys::{errno::*, failed};
@@ -74,7 +74,7 @@ pub fn save(l: &Local) {
             n += 1;
         }
         for info in &root.for_signalfd[..n] {
-            sys!(RT_SIGQUEUEINFO, engine().pid, info.signo, &raw const *info);
+            signal::leave_in_kernel(info);
         }
     }
     if root.for_signalfd_len != n as u32 {
@@ -103,9 +103,7 @@ pub fn put_back(l: &mut Local) {
     let root = &state().root;
     for info in &root.for_signalfd[..root.for_signalfd_len as usize] {
         match &mut read[info.signo as usize] {
-            0 => {
-                sys!(RT_SIGQUEUEINFO, engine().pid, info.signo, &raw const *info);
-            }
+            0 => signal::leave_in_kernel(info),
             n => *n -= 1,
         }
     }
@@ -113,8 +111,7 @@ pub fn put_back(l: &mut Local) {
         if signal::outside::is(&info) {
             signal::outside::count(&info);
         }
-        let sent = signal::outside::as_sent(&info);
-        sys!(RT_SIGQUEUEINFO, engine().pid, sent.signo, &raw const sent);
+        signal::leave_in_kernel(&signal::outside::as_sent(&info));
     }
 }
 

@@ -267,12 +267,7 @@ pub fn receive(l: &mut Local, info: &SigInfo) {
     let by_kernel = crate::object::signalfd::masks() & bit != 0
         || blocked && engine().thread_count.load(Relaxed) > 1;
     if by_kernel {
-        sys!(
-            RT_SIGQUEUEINFO,
-            engine().pid,
-            signo,
-            core::ptr::from_ref(info)
-        );
+        signal::leave_in_kernel(info);
     } else {
         l.queue.push(info);
         l.attention

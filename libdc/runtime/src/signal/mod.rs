@@ -245,6 +245,20 @@ pub fn collect_blocked(l: &mut Local) {
     }
 }
 
+/// Leaves a signal in the kernel for the process, as it came. Only a first thread may say of
+/// one that the kernel or kill(2) has sent it; from another one it comes as queued by a
+/// program, which is better than not at all.
+pub fn leave_in_kernel(info: &SigInfo) {
+    const SI_QUEUE: i32 = -1;
+    let pid = crate::engine::engine().pid;
+    let mut info = *info;
+    let r = sys!(RT_SIGQUEUEINFO, pid, info.signo, &raw const info);
+    if r == -crate::machine::sys::errno::EPERM {
+        info.code = SI_QUEUE;
+        sys!(RT_SIGQUEUEINFO, pid, info.signo, &raw const info);
+    }
+}
+
 /// A signal that stops was held back while the program blocked it: the process stops now,
 /// and goes on here.
 pub fn stop_for(sig: i32) {
