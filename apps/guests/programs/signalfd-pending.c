@@ -70,6 +70,18 @@ int main(void)
         }
         CHECK(epoll_wait(waiting, &event, 1, 5000) == 1);
         read_all(round);
+        /* One that comes while the set is waited for. */
+        child = fork();
+        CHECK(child >= 0);
+        if (child == 0) {
+            nanosleep(&(struct timespec){0, 20000000}, NULL);
+            CHECK(kill(parent, SIGURG) == 0);
+            _exit(0);
+        }
+        say("%d waiting for another one", round);
+        CHECK(epoll_wait(waiting, &event, 1, 8000) == 1);
+        read_all(round);
+        CHECK(waitpid(child, &status, 0) == child && status == 0);
     }
     return 0;
 }

@@ -217,7 +217,9 @@ pub struct EpollEntry {
     pub events: u32,
     pub data: u64,
     /// Its input that is fed again has been reported, as an edge is: once.
-    pub fed: u64,
+    pub fed: u32,
+    /// A parent has entered it, before this process was made.
+    pub inherited: u32,
 }
 
 /// One descriptor number.

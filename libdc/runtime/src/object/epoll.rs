@@ -103,6 +103,7 @@ pub fn ctl(_l: &mut Local, a: [usize; 6]) -> isize {
         events,
         data,
         fed: 0,
+        inherited: 0,
     };
     r
 }
@@ -157,6 +158,7 @@ fn note_change(epoll: u32, fd: i32, old: Option<EpollEntry>) {
         events: 0,
         data: 0,
         fed: 0,
+        inherited: 0,
     });
     record::append(
         record::EPOLL_CHANGED,
@@ -385,15 +387,30 @@ fn control(epfd: i32, op: usize, e: &EpollEntry) -> isize {
     sys!(EPOLL_CTL, epfd, op, fd, b.as_ptr())
 }
 
+/// In a child: what is in the sets was put there by its parent.
+pub fn leave() {
+    for e in entries().iter_mut().filter(|e| e.epoll != 0) {
+        e.inherited = 1;
+    }
+}
+
 /// At warm recovery: what was reported since the commit is reported again. What that was
 /// is known to nobody: a worker may have died in the call, when the kernel had given it
 /// its edges. So all are armed.
+///
+/// A signalfd wakes the set of the process that has put it there, and that one is dead: it
+/// would be found ready by whoever looks, but wake nobody who waits (signalfd(2), NOTES). So
+/// whoever has put it there does so again, and not a child that has the set from there.
 pub fn arm() {
     for e in entries() {
+        let kind = open_file(e.target).kind;
         if e.epoll != 0
-            && open_file(e.target).kind == Kind::PidFd
+            && (kind == Kind::PidFd || kind == Kind::SignalFd && e.inherited == 0)
             && let Some(epfd) = any_fd(e.epoll)
         {
+            if kind == Kind::SignalFd {
+                control(epfd, CTL_DEL, e);
+            }
             control(epfd, CTL_ADD, e);
         }
     }

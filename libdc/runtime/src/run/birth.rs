@@ -319,6 +319,7 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     e.undo.leave();
     e.deferred.leave();
     object::lock::leave();
+    object::epoll::leave();
     crate::log::leave();
     object::counts::take();
     event::company(true);
