@@ -199,6 +199,27 @@ pub fn is_from_run(sender: i32) -> bool {
     super::is_tree() && all().any(|(_, p)| p.worker.load(Relaxed) == sender)
 }
 
+/// Whether a hang-up tells of nothing but the death of the session's leader, which was killed
+/// and will come back. (One that ends has said so in the table before.)
+pub fn is_of_dead_leader(info: &signal::queue::SigInfo) -> bool {
+    const SIGHUP: i32 = 1;
+    const SI_KERNEL: i32 = 0x80;
+    if !super::is_tree() || (info.signo, info.code) != (SIGHUP, SI_KERNEL) {
+        return false;
+    }
+    known_as(me().session.get() as i32).is_some_and(|(slot, p)| {
+        slot != engine().slot && p.life() == Life::Lives && has_no_memory(p.real.load(Relaxed))
+    })
+}
+
+/// Whether a process is dead, reaped or not.
+fn has_no_memory(pid: i32) -> bool {
+    let mut byte = 0u8;
+    let to = [&raw mut byte as usize, 1];
+    let from = [dc_image::window::RUNTIME_BASE, 1];
+    sys!(PROCESS_VM_READV, pid, to.as_ptr(), 1, from.as_ptr(), 1, 0) == -ESRCH
+}
+
 /// The sender's number in a siginfo, as the program knows it.
 pub fn translate_sender(info: &mut signal::queue::SigInfo) {
     const SI_USER: i32 = 0;

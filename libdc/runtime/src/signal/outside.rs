@@ -40,6 +40,9 @@ fn is_of_terminal(signo: i32) -> bool {
 
 /// Puts a signal that the kernel gave into the thread's queue.
 pub fn take(l: &mut Local, info: &SigInfo) {
+    if crate::run::signals::is_of_dead_leader(info) {
+        return;
+    }
     let from_outside = is(info);
     let mut info = *info;
     if !from_outside && info.code == SI_USER {
