@@ -295,6 +295,12 @@ pub fn file_opened(path: &[u8]) {
     }
 }
 
+/// Whether a path leads to an attribute of this process.
+pub fn is_own(path: &[u8]) -> bool {
+    let given = path.strip_prefix(b"/proc/self/").unwrap_or_default();
+    FILES.iter().any(|&(_, name)| given == name.as_bytes())
+}
+
 /// Before a commit.
 #[inline(always)]
 pub fn save() {

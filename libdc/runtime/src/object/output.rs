@@ -15,7 +15,7 @@
 use super::buffers::is_user;
 use super::message::MSG_DONTWAIT;
 use super::record::{self, IoHead};
-use super::{descriptor, device, poll, process, regular, socket, undo, witness};
+use super::{attributes, descriptor, device, poll, process, regular, socket, undo, witness};
 use crate::commit::{self, fault_point};
 use crate::engine::{engine, state};
 use crate::event;
@@ -192,6 +192,8 @@ fn perform(l: &mut Local, c: Call, at: Option<u64>) -> isize {
         }
         Kind::Directory => raw(l, &c),
         Kind::Device if device::is_silent(f) => raw(l, &c),
+        // It changes this process, and so is made again after a rollback.
+        Kind::Other if attributes::is_own(&f.path[..f.path_len as usize]) => raw(l, &c),
         Kind::Pipe if f.peer != 0 => {
             drop(guard);
             match super::pipe::write(l, c.nr, c.args, c.len) {
