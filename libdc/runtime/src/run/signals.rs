@@ -207,7 +207,7 @@ pub fn is_of_dead_leader(info: &signal::queue::SigInfo) -> bool {
     if !super::is_tree() || (info.signo, info.code) != (SIGHUP, SI_KERNEL) {
         return false;
     }
-    known_as(me().session.get() as i32).is_some_and(|(slot, p)| {
+    known_as(me().session.get()).is_some_and(|(slot, p)| {
         slot != engine().slot && p.life() == Life::Lives && has_no_memory(p.real.load(Relaxed))
     })
 }
