@@ -100,7 +100,7 @@ pub struct Root {
     /// `Live::signals_taken`.
     pub signals_delivered: [u32; 32],
     /// Signals that wait in the kernel for a signalfd to read them.
-    pub for_signalfd: [SigInfo; 16],
+    pub for_signalfd: [SigInfo; 64],
     pub for_signalfd_len: u32,
     pub itimers: [ITimer; 3],
     pub timers: [PosixTimer; 1024],

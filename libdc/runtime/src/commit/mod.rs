@@ -70,8 +70,8 @@ pub fn stage(local: &mut Local, begin: u64) -> u64 {
     e.pieces.tell_time(begin);
     thread::stop_others(local);
     crate::run::end::take_signals(local);
-    signal::collect_blocked(local);
-    object::signalfd::save(local);
+    let for_signalfd = signal::collect_blocked(local);
+    object::signalfd::save(for_signalfd);
     save_threads(local);
     object::regular::save_offsets();
     object::pipe::save_contents();

@@ -58,10 +58,9 @@ pub fn masks() -> u64 {
 }
 
 /// In a commit, when all threads are stopped: takes what waits out of the kernel, notes it,
-/// and sends it again.
-pub fn save(l: &Local) {
+/// and sends it again. `mask`: which signals.
+pub fn save(mask: u64) {
     let root = &mut state().root;
-    let mask = masks() & signal::mask_of(l) & !signal::RESERVED;
     let mut n = 0;
     if mask != 0 {
         let zero = [0usize; 2];
@@ -75,6 +74,9 @@ pub fn save(l: &Local) {
         }
         for info in &root.for_signalfd[..n] {
             signal::leave_in_kernel(info);
+        }
+        if n == root.for_signalfd.len() && crate::table::first_time(nr::SIGNALFD4 as u16) {
+            crate::say!("of more than {n} signals that wait for a signalfd, {n} survive a death");
         }
     }
     if root.for_signalfd_len != n as u32 {

@@ -38,6 +38,15 @@ fn once() {
     }
 }
 
+/// At a cold recovery: what was connected is closed now.
+pub fn say_lost() {
+    if crate::table::first_time(nr::SOCKET as u16) {
+        crate::say!(
+            "its sockets and socket pairs were lost with dcrun: the program finds them closed"
+        );
+    }
+}
+
 /// socket, socketpair, accept.
 pub fn make(l: &mut Local, a: [usize; 6]) -> isize {
     let n = l.frame.nr;

@@ -357,7 +357,10 @@ fn remake(file: u32, fd: i32) {
         Kind::Inotify => inotify::remake(file),
         Kind::PidFd => pidfd::remake(file),
         Kind::MemFd => memfd::remake(file),
-        Kind::Socket => closed_peer(),
+        Kind::Socket => {
+            socket::say_lost();
+            closed_peer()
+        }
         Kind::Epoll | Kind::None => return,
     };
     if failed(made) {

@@ -218,11 +218,16 @@ pub fn set_mask(l: &mut Local, mask: u64) {
 
 /// Before a commit: signals that wait in the kernel because the program blocks
 /// them would die with the worker, so they move into the queue. A signalfd
-/// reads from the kernel, so its signals stay there.
-pub fn collect_blocked(l: &mut Local) {
-    let mask = mask_of(l) & !RESERVED & !crate::object::signalfd::masks();
+/// reads from the kernel, so its signals stay there: answers which these are.
+pub fn collect_blocked(l: &mut Local) -> u64 {
+    let blocked = mask_of(l) & !RESERVED;
+    if blocked == 0 {
+        return 0;
+    }
+    let for_signalfd = blocked & crate::object::signalfd::masks();
+    let mask = blocked & !for_signalfd;
     if mask == 0 {
-        return;
+        return for_signalfd;
     }
     let zero = [0usize; 2];
     let mut info = SigInfo {
@@ -243,6 +248,7 @@ pub fn collect_blocked(l: &mut Local) {
     {
         outside::take(l, &info);
     }
+    for_signalfd
 }
 
 /// Leaves a signal in the kernel for the process, as it came. Only a first thread may say of
