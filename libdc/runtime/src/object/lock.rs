@@ -16,6 +16,10 @@
 //! A POSIX lock goes with the first close of any descriptor of its file. The runtime's
 //! own opening and closing of such a file is done in another table ([`beside`]).
 
+mod flock;
+
+pub use flock::{becomes_shared, flock};
+
 use super::descriptor::*;
 use super::record;
 use super::stat::Stat;
@@ -26,11 +30,10 @@ use crate::fatal;
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{nr, own_table, user};
-use crate::state::{Kind, OWN};
+use crate::state::Kind;
 use crate::sys;
 use crate::thread;
 use dc_image::FatalCode;
-use dc_image::run::Shared;
 
 pub const MAX_LOCKS: usize = 4096;
 const ENOLCK: isize = 37;
@@ -147,90 +150,6 @@ pub fn beside(needed: bool, mut f: impl FnMut()) {
 pub fn leave() {
     for h in held().iter_mut().filter(|h| h.kind == POSIX) {
         h.kind = NONE;
-    }
-}
-
-/// flock(2).
-pub fn flock(l: &mut Local, a: [usize; 6]) -> isize {
-    let fd = a[0] as i32;
-    let op = a[1] as u32 & !LOCK_NB;
-    let Some(file) = entered(l, fd) else {
-        return -EBADF;
-    };
-    let was = {
-        let _guard = engine().lock.acquire(l);
-        let was = find(FLOCK, file);
-        let mode = match shared_lock(file) {
-            Some(mode) => mode,
-            None => was.map_or(0, |i| held()[i].mode),
-        };
-        if mode != 0 && (mode == LOCK_EX || op == LOCK_UN) && op != LOCK_EX {
-            undo::publish_all(l);
-        }
-        was
-    };
-    let r = thread::wait_or_signal(l, nr::FLOCK, a);
-    if failed(r) {
-        return r;
-    }
-    let _guard = engine().lock.acquire(l);
-    if file_of(fd) != Some(file) {
-        return r;
-    }
-    if let Some((_, s)) = crate::run::shared::of(open_file(file)) {
-        lock_of_several(l, s, fd, op);
-        return r;
-    }
-    match op {
-        LOCK_UN => {
-            if let Some(i) = was {
-                released(l, i);
-            }
-        }
-        LOCK_SH | LOCK_EX => {
-            let lock = Held::of_all(FLOCK, op, file);
-            if let Some(i) = find(FLOCK, file) {
-                held()[i].mode = op;
-            } else if !enter_lock(lock) {
-                sys!(FLOCK, fd, LOCK_UN);
-                return -ENOLCK;
-            }
-            record::append(record::LOCKED, &[&fd.to_le_bytes(), &[0; 4]]);
-        }
-        _ => {}
-    }
-    r
-}
-
-/// The flock of a description that several processes know is kept where all of them find
-/// it: `flock 9` in a script is a process that takes it, ends, and leaves it to the shell.
-fn lock_of_several(l: &mut Local, s: &Shared, fd: i32, op: u32) {
-    let published = engine().store.published();
-    let had = s.lock_at(u64::MAX).unwrap_or(0) != 0;
-    if op == LOCK_UN {
-        s.set_lock(0, published);
-        if had && !event::is_behind() {
-            l.commit_after = true;
-        }
-    } else if matches!(op, LOCK_SH | LOCK_EX) {
-        s.set_lock(op.into(), published);
-        record::append(record::LOCKED, &[&fd.to_le_bytes(), &[0; 4]]);
-    }
-}
-
-/// The flock of a file that several processes know, if it is one.
-fn shared_lock(file: u32) -> Option<u32> {
-    let (_, s) = crate::run::shared::of(open_file(file))?;
-    Some(s.lock_at(u64::MAX).unwrap_or(0) as u32)
-}
-
-/// Before a fork: a description is about to be known to several processes, and so is its
-/// flock.
-pub fn becomes_shared(file: u32, s: &Shared) {
-    if let Some(i) = find(FLOCK, file) {
-        let since = held()[i].since;
-        s.set_lock(held()[i].mode.into(), since.saturating_sub(1));
-        held()[i].kind = NONE;
     }
 }
 
@@ -457,12 +376,8 @@ fn apply(fd: i32, command: usize, mode: u32, start: u64, end: u64) -> isize {
 pub fn before_close(l: &mut Local, fd: i32, file: u32) {
     let f = open_file(file);
     let last = state().file_refs[file as usize - 1] == 1 && !shared_with_others(f);
-    if last && shared_lock(file).is_some_and(|mode| mode != 0) {
-        undo::publish_all(l);
-        sys!(FLOCK, fd, LOCK_UN);
-        if let Some((_, s)) = crate::run::shared::of(f) {
-            lock_of_several(l, s, fd, LOCK_UN);
-        }
+    if last {
+        flock::last_closes(l, fd, file);
     }
     if state().root.lock_high == 0 {
         return;
@@ -503,7 +418,7 @@ fn taken_since() -> bool {
 /// At recovery, when descriptors are in place: the program holds what it held.
 pub fn restore(warm: bool) {
     let since = warm && taken_since();
-    locks_of_several(warm);
+    flock::restore(warm);
     if state().root.lock_high == 0 && !since {
         return;
     }
@@ -527,34 +442,12 @@ pub fn restore(warm: bool) {
             give_back_gaps(fd, POSIX, file, f.dev, f.ino);
             continue;
         }
-        if find(FLOCK, file).is_none() && shared_lock(file).is_none() {
+        if find(FLOCK, file).is_none() && flock::of_several(file).is_none() {
             sys!(FLOCK, fd, LOCK_UN);
         }
         if f.kind == Kind::Regular {
             give_back_gaps(fd, POSIX, file, f.dev, f.ino);
             give_back_gaps(fd, DESCRIPTION, file, f.dev, f.ino);
-        }
-    }
-}
-
-/// What several processes know: each that has such a description says the same of it.
-fn locks_of_several(warm: bool) {
-    let published = engine().store.published();
-    for fd in 0..state().root.fd_high as i32 {
-        let Some(file) = known_file(fd).filter(|&file| any_fd(file) == Some(fd)) else {
-            continue;
-        };
-        let f = open_file(file);
-        let Some((_, s)) = crate::run::shared::of(f) else {
-            continue;
-        };
-        match s.lock_at(published).unwrap_or(0) {
-            // (What this dcrun was given may be locked by whoever gave it.)
-            0 if warm && f.inherited == OWN && f.kind == Kind::Regular => {
-                sys!(FLOCK, fd, LOCK_UN);
-            }
-            0 => {}
-            mode => take_again(&Held::of_all(FLOCK, mode as u32, file)),
         }
     }
 }
