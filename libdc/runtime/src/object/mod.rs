@@ -14,6 +14,7 @@
 //! | socket | lives | lost: the program sees a closed peer |
 
 pub mod about;
+mod adopt;
 pub mod api;
 pub mod attributes;
 pub mod buffers;
