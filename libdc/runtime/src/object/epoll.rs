@@ -402,16 +402,19 @@ pub fn leave() {
 /// would be found ready by whoever looks, but wake nobody who waits (signalfd(2), NOTES). So
 /// whoever has put it there does so again, and not a child that has the set from there.
 pub fn arm() {
-    for e in entries() {
-        let kind = open_file(e.target).kind;
-        if e.epoll != 0
-            && (kind == Kind::PidFd || kind == Kind::SignalFd && e.inherited == 0)
-            && let Some(epfd) = any_fd(e.epoll)
-        {
-            if kind == Kind::SignalFd {
-                control(epfd, CTL_DEL, e);
+    for e in entries().iter().filter(|e| e.epoll != 0) {
+        let Some(epfd) = any_fd(e.epoll) else {
+            continue;
+        };
+        match open_file(e.target).kind {
+            Kind::PidFd => {
+                control(epfd, CTL_ADD, e);
             }
-            control(epfd, CTL_ADD, e);
+            Kind::SignalFd if e.inherited == 0 => {
+                control(epfd, CTL_DEL, e);
+                control(epfd, CTL_ADD, e);
+            }
+            _ => {}
         }
     }
     for e in entries() {
