@@ -213,7 +213,7 @@ impl Images<'_> {
         }
     }
 
-    /// What lies in pipes.
+    /// What lies in pipes and sockets.
     fn check_contents(&self, file: &File, published: u64) -> Found<()> {
         let mut bytes = vec![0; CONTENTS_LEN];
         for (at, shared) in self.live.shared().iter().enumerate() {
@@ -224,7 +224,7 @@ impl Images<'_> {
             if sum == 0 {
                 continue;
             }
-            let len = shared.value[place].load(Relaxed) as usize;
+            let len = shared.value[place].load(Relaxed) as u32 as usize;
             let from = RUN_OFFSET + CONTENTS_OFFSET + (at * 2 + place) * CONTENTS_LEN;
             let inside = bytes
                 .get_mut(..len)

@@ -169,17 +169,14 @@ fn every_kernel_fact_survives_the_death_of_all() {
         kills: 4,
         ..options()
     };
-    // Sockets break with the keeper, as they would with a machine.
     let mut probes = probes();
     probes.retain(|probe| {
         !matches!(
             probe.name,
-            "probe-buffers-asleep-sockets"
-                | "probe-socket-tied"
-                | "probe-socket-stream"
-                | "probe-wait-beside"
-                // What is on its way through a terminal of the run's own is lost with it.
-                | "probe-ptys"
+            // What is on its way through a terminal of the run's own is lost with it,
+            "probe-wait-beside" | "probe-ptys"
+                // and so are descriptors in a message.
+                | "probe-sockets-handed"
         )
     });
     play("probes, all killed", probes, Mode::KillAll, &options, 40);

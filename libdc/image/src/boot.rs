@@ -62,11 +62,15 @@ pub mod high_fd {
     pub const KEEPER: i32 = 24;
     /// Descriptors the program has closed, kept until the next commit.
     pub const DEFERRED: i32 = 64;
-    pub const DEFERRED_COUNT: i32 = 960;
+    pub const DEFERRED_COUNT: i32 = 944;
     /// In the middle of them, at a cold recovery: terminals that the run had made, until all
     /// have theirs.
     pub const PTYS: i32 = DEFERRED + 400;
     pub const PTYS_COUNT: i32 = 80;
+    /// Connections that were accepted in an interval that was lost, until they are again.
+    pub const ACCEPTED: i32 = DEFERRED + DEFERRED_COUNT;
+    pub const ACCEPTED_COUNT: i32 = 16;
+    const _: () = assert!(ACCEPTED + ACCEPTED_COUNT <= COUNT);
     /// How many numbers are reserved in all.
     pub const COUNT: i32 = 1024;
 }

@@ -8,9 +8,9 @@
 //! 0x0000_3000   notices to the user                        appended
 //! 0x0000_4000   moments: when waits and timers began       single stores
 //! 0x0008_0000   what the processes of a run share: crate::run   numbers of commits
-//! 0x1008_0000   journal of the interval                    tagged tail word
-//! 0x2008_0000   frame table: {page, seq, sum} a frame      ordered stores
-//! 0x4008_0000   frames of 4096 bytes, growing              named by the table
+//! 0x3808_0000   journal of the interval                    tagged tail word
+//! 0x4808_0000   frame table: {page, seq, sum} a frame      ordered stores
+//! 0x6808_0000   frames of 4096 bytes, growing              named by the table
 //! ```
 //!
 //! `published` is the commit: one aligned 8-byte store makes a new state the
@@ -29,7 +29,7 @@ use rio_core::mix;
 
 pub const MAGIC: [u8; 8] = *b"DCIMAGE\x01";
 /// Raised whenever the layout of image or state changes.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 pub const LIVE_OFFSET: usize = 0x1000;
 /// The suffix of the file beside an image that has the number of the newest commit (8 bytes):
@@ -47,7 +47,7 @@ pub const NOTICE_KEPT: u8 = b'-';
 /// `thread::moment`.
 pub const MOMENTS_OFFSET: usize = 0x4000;
 pub const MOMENTS_LEN: usize = 0x7_c000;
-pub const JOURNAL_OFFSET: usize = 0x1008_0000;
+pub const JOURNAL_OFFSET: usize = 0x3808_0000;
 pub const JOURNAL_LEN: usize = 256 << 20;
 pub const TABLE_OFFSET: usize = JOURNAL_OFFSET + JOURNAL_LEN;
 /// Frames an image can hold at the most (128 GiB of pages).

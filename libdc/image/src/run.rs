@@ -4,11 +4,11 @@
 //! ```text
 //! RUN_OFFSET + 0x0000_0000   Run: the lock, the commit, the recovery under way
 //!            + 0x0000_1000   table of processes: 1024 bytes each
-//!            + 0x0040_1000   table of what they share: 128 bytes each
-//!            + 0x0060_0000   contents of pipes: two buffers for each shared object
-//!            + 0x0ce0_0000   settings of terminals: two places for each shared object
-//!            + 0x0d00_0000   stacks of parents whose children run on a copy (vfork)
-//!            + 0x0f00_0000   System V objects: what is changed there has a before-image in
+//!            + 0x0040_1000   table of what they share: 192 bytes each
+//!            + 0x0060_0000   contents of pipes and sockets: two buffers for each shared object
+//!            + 0x3260_0000   settings of terminals: two places for each shared object
+//!            + 0x3280_0000   stacks of parents whose children run on a copy (vfork)
+//!            + 0x3600_0000   System V objects: what is changed there has a before-image in
 //!                            the journal, as files have
 //! ```
 //!
@@ -24,11 +24,11 @@ use crate::header::JOURNAL_OFFSET;
 pub(crate) use crate::process::holds;
 pub use crate::process::{Life, Process, processes_sum, request};
 use crate::seal::Seals;
-pub use crate::shared::{BY_KEEPER, Settings, Shared, pty_number, pty_of, shared_sum};
+pub use crate::shared::{BY_KEEPER, Inside, Settings, Shared, pty_number, pty_of, shared_sum};
 
 /// Where the run's own part of its image begins, and how long it is.
 pub const RUN_OFFSET: usize = 0x8_0000;
-pub const RUN_LEN: usize = 0x1000_0000;
+pub const RUN_LEN: usize = 0x3800_0000;
 const _: () = assert!(RUN_OFFSET + RUN_LEN == JOURNAL_OFFSET);
 
 pub const PROCESSES_OFFSET: usize = 0x1000;
@@ -38,9 +38,9 @@ pub const SHARED_OFFSET: usize = PROCESSES_OFFSET + PROCESS_MAX * 1024;
 /// Open file descriptions that several processes may know.
 pub const SHARED_MAX: usize = 1600;
 pub const CONTENTS_OFFSET: usize = 0x60_0000;
-/// Bytes of a pipe that a commit keeps: what a pipe holds unless somebody has asked for
-/// more (pipe(7)).
-pub const CONTENTS_LEN: usize = 64 << 10;
+/// Bytes of a pipe or socket that a commit keeps: what a socket holds, and four times what a
+/// pipe does, unless somebody has asked for more (pipe(7), unix(7)).
+pub const CONTENTS_LEN: usize = 256 << 10;
 const _: () = assert!(SHARED_OFFSET + SHARED_MAX * size_of::<Shared>() <= CONTENTS_OFFSET);
 pub const SETTINGS_OFFSET: usize = CONTENTS_OFFSET + SHARED_MAX * 2 * CONTENTS_LEN;
 const _: () = assert!(SETTINGS_OFFSET + SHARED_MAX * 2 * size_of::<Settings>() <= SPARE_OFFSET);
@@ -50,13 +50,14 @@ const _: () = assert!(size_of::<Run>() <= PROCESSES_OFFSET);
 
 /// What a child of vfork(2) has written on its parent's stack, on the way to it: room for
 /// the processes of the first entries.
-pub const SPARE_OFFSET: usize = 0xd00_0000;
+pub const SPARE_OFFSET: usize = 0x3280_0000;
 pub const SPARE_LEN: usize = 64 << 10;
 pub const SPARE_MAX: usize = 512;
 
 /// The objects of System V that the run has: tables, semaphores, queued messages.
-pub const SYSV_OFFSET: usize = 0xf00_0000;
-pub const SYSV_LEN: usize = RUN_LEN - SYSV_OFFSET;
+pub const SYSV_OFFSET: usize = 0x3600_0000;
+pub const SYSV_LEN: usize = 0x100_0000;
+const _: () = assert!(SYSV_OFFSET + SYSV_LEN <= RUN_LEN);
 
 /// So many threads of a process have their calls counted ([`Process::begun`]).
 pub const BEGUN: usize = 64;
@@ -107,6 +108,8 @@ pub struct Run {
     /// A bit for each entry whose process may have done something since it staged last, or
     /// has been given something to do: a commit looks at these only.
     pub stirred: [AtomicU64; PROCESS_MAX / 64],
+    /// The interval in which something went through a socket within the run last.
+    pub sockets_moved: AtomicU64,
 }
 
 impl Run {

@@ -24,17 +24,68 @@ pub struct Shared {
     pub maker: AtomicU32,
     pub made: [AtomicI32; 2],
     /// Two values, each from the commit on that it carries: the newer one that is not
-    /// above `published` holds. Of a file its offset, of a pipe the bytes inside.
+    /// above `published` holds. Of a file its offset, of a pipe the bytes inside, of a socket
+    /// those with [`Inside`].
     pub since: [AtomicU64; 2],
     pub value: [AtomicU64; 2],
-    /// Of a pipe a sum of the bytes inside.
+    /// Of a pipe or socket a sum of the bytes inside.
     pub contents: [AtomicU64; 2],
     /// The flock(2) of the description, whichever process took it: two values like those.
     lock_since: [AtomicU64; 2],
     lock: [AtomicU64; 2],
-    _room: [u64; 1],
+    /// Of an end of a unix socket: what it and its other end have in common and no other two
+    /// do (0: it is not known who has the other end), and the entry + 1 of that one.
+    pub pair: AtomicU64,
+    pub peer: AtomicU32,
+    /// Entry + 1 of a process that has this end, if one is known.
+    pub holder: AtomicU32,
+    /// The interval in which something went in or out last.
+    pub moved: AtomicU64,
+    /// Nonzero: somebody outside of the run may have it as well.
+    pub is_foreign: AtomicU32,
+    /// Of an end that was connected: the entry + 1 of the socket that listens there.
+    pub listener: AtomicU32,
+    /// Of a unix socket that listens, what tells its address from others.
+    pub address: AtomicU64,
+    /// Messages that have it, on their way to somebody.
+    pub on_its_way: AtomicU32,
+    _room: [u32; 3],
 }
-const _: () = assert!(size_of::<Shared>() == 128);
+const _: () = assert!(size_of::<Shared>() == 192);
+
+/// What a commit has of an end of a unix socket: how much has come and is not read yet, and
+/// which directions are shut down. As a value of [`Shared`]: bytes in the low half, flags
+/// above.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Inside {
+    pub len: usize,
+    /// Nothing more will come.
+    pub ends: bool,
+    /// Nor can anything be sent.
+    pub is_hung_up: bool,
+    /// What has come could not be kept: too much, or descriptors among it.
+    pub is_lost: bool,
+    /// Nobody has accepted the connection: the bytes are those that were sent.
+    pub waits: bool,
+}
+
+impl Inside {
+    pub fn from_value(value: u64) -> Inside {
+        Inside {
+            len: value as u32 as usize,
+            ends: value >> 32 & 1 != 0,
+            is_hung_up: value >> 33 & 1 != 0,
+            is_lost: value >> 34 & 1 != 0,
+            waits: value >> 35 & 1 != 0,
+        }
+    }
+
+    pub fn value(self) -> u64 {
+        let flags = [self.ends, self.is_hung_up, self.is_lost, self.waits];
+        let flags = (0..4).map(|i| u64::from(flags[i]) << (32 + i)).sum::<u64>();
+        self.len as u64 | flags
+    }
+}
 
 /// In [`Shared::maker`]: the keeper has made it, and every worker has it from there.
 pub const BY_KEEPER: u32 = u32::MAX;
@@ -84,7 +135,15 @@ impl Shared {
             contents: [const { AtomicU64::new(0) }; 2],
             lock_since: [const { AtomicU64::new(0) }; 2],
             lock: [const { AtomicU64::new(0) }; 2],
-            _room: [0; 1],
+            pair: AtomicU64::new(0),
+            peer: AtomicU32::new(0),
+            holder: AtomicU32::new(0),
+            moved: AtomicU64::new(0),
+            is_foreign: AtomicU32::new(0),
+            listener: AtomicU32::new(0),
+            address: AtomicU64::new(0),
+            on_its_way: AtomicU32::new(0),
+            _room: [0; 3],
         }
     }
 
@@ -112,6 +171,11 @@ impl Shared {
             self.free_from.store(published + 1, Relaxed);
         }
         self.maker.store(0, Relaxed);
+        self.holder.store(0, Relaxed);
+        self.on_its_way.store(0, Relaxed);
+        if self.moved.load(Relaxed) > published && self.pair.load(Relaxed) != 0 {
+            self.moved.store(0, Relaxed);
+        }
     }
 
     /// Sets what holds from the commit `published + 1` on.
@@ -126,6 +190,15 @@ impl Shared {
         self.value[place].store(value, Release);
         self.contents[place].store(contents, Release);
         self.since[place].store(published + 1, Release);
+    }
+
+    /// From when on it is free if nobody uses it from the commit `published + 1` on.
+    pub fn when_left(&self, published: u64) -> u64 {
+        match self.on_its_way.load(Relaxed) {
+            0 => published + 1,
+            // Whoever it comes to will use it.
+            _ => u64::MAX,
+        }
     }
 
     /// Whether nobody uses it in the state of a commit.
@@ -166,6 +239,14 @@ impl Shared {
         for since in self.since.iter().chain(&self.lock_since) {
             since.store(0, Relaxed);
         }
+        self.pair.store(0, Relaxed);
+        self.peer.store(0, Relaxed);
+        self.holder.store(0, Relaxed);
+        self.moved.store(0, Relaxed);
+        self.is_foreign.store(0, Relaxed);
+        self.listener.store(0, Relaxed);
+        self.address.store(0, Relaxed);
+        self.on_its_way.store(0, Relaxed);
         self.free_from.store(0, Relaxed);
         self.users.store(1, Relaxed);
     }
@@ -204,6 +285,20 @@ fn newest(since: &[AtomicU64; 2], published: u64) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_socket_is_read_as_it_was_written() {
+        for flags in 0..16 {
+            let inside = Inside {
+                len: 200_000,
+                ends: flags & 1 != 0,
+                is_hung_up: flags & 2 != 0,
+                is_lost: flags & 4 != 0,
+                waits: flags & 8 != 0,
+            };
+            assert_eq!(Inside::from_value(inside.value()), inside);
+        }
+    }
 
     #[test]
     fn the_value_that_holds_is_never_written() {

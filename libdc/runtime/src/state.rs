@@ -83,6 +83,8 @@ pub struct Root {
     pub has_terminal: u32,
     /// One above the highest descriptor ever used.
     pub fd_high: u32,
+    /// Open sockets that have an entry of what processes share.
+    pub socket_ends: u32,
     /// Entries of `State::epoll` that were ever in use.
     pub epoll_high: u32,
     /// Entries of `State::locks` that were ever in use.

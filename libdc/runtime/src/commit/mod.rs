@@ -57,6 +57,7 @@ pub fn commit_end(local: &mut Local) {
     thread::stop_others(local);
     object::regular::save_offsets();
     object::pipe::save_contents();
+    object::socket::pair::save();
     publish(company, 0);
     crate::event::committed();
     object::deferred_close::make_final();
@@ -75,6 +76,7 @@ pub fn stage(local: &mut Local, begin: u64) -> u64 {
     save_threads(local);
     object::regular::save_offsets();
     object::pipe::save_contents();
+    object::socket::pair::save();
     object::attributes::save();
     crate::log::before_commit();
     e.replay.before_commit();

@@ -95,6 +95,9 @@ pub mod errno {
     pub const ELOOP: isize = 40;
     pub const ELIBBAD: isize = 80;
     pub const EOPNOTSUPP: isize = 95;
+    pub const EADDRINUSE: isize = 98;
+    pub const EADDRNOTAVAIL: isize = 99;
     pub const EISCONN: isize = 106;
     pub const ETIMEDOUT: isize = 110;
+    pub const ECONNREFUSED: isize = 111;
 }

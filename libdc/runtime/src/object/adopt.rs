@@ -35,7 +35,9 @@ pub fn adopt_unknown(fd: i32) -> Option<u32> {
     let file = known_file(fd)?;
     let f = open_file(file);
     f.inherited = RECEIVED;
-    if shown.starts_with(b"/memfd:") {
+    if f.kind == Kind::Socket {
+        super::socket::pair::received(fd, file);
+    } else if shown.starts_with(b"/memfd:") {
         f.kind = Kind::MemFd;
     } else if shown.starts_with(b"anon_inode:[event")
         && !shown.starts_with(b"anon_inode:[eventpoll")

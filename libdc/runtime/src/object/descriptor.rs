@@ -93,6 +93,7 @@ pub fn release(file: u32) {
         if let Some((_, shared)) = crate::run::shared::of(f) {
             crate::run::shared::leave(shared);
             f.shared = 0;
+            state().root.socket_ends -= u32::from(f.kind == Kind::Socket);
         }
         if f.kind == Kind::Pipe && f.peer != 0 {
             super::pipe::end_closed(file);

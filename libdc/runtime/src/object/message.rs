@@ -21,7 +21,7 @@ use super::input;
 use super::pushback::{self, Fed};
 use super::record::{self, IoHead};
 use super::want::Want;
-use super::{descriptor, poll};
+use super::{descriptor, pipe, poll, socket};
 use crate::commit::{self, fault_point};
 use crate::engine::engine;
 use crate::event;
@@ -219,6 +219,10 @@ pub fn receive(l: &mut Local, want: &Want) -> Option<isize> {
         if peek || !fits(want) {
             return None;
         }
+        if engine().log.replay.makes_own_pipes_again() && pipe::is_own(want.fd) {
+            drop(guard);
+            return Some(socket::made_again(l));
+        }
         if engine().log.replay.is_active() {
             return Some(replay::message(l, want.sum(), |payload| {
                 Message::of(payload).map(|m| want.give(&m))
@@ -243,6 +247,9 @@ pub fn receive(l: &mut Local, want: &Want) -> Option<isize> {
 
 fn consume(l: &mut Local, want: &Want) -> isize {
     crate::commit::commit_first(l);
+    if let Some(file) = descriptor::known_file(want.fd) {
+        pipe::touch(file);
+    }
     let e = engine();
     let (room, room_len) = e.journal.room();
     let control_room = want.control_room.next_multiple_of(8);
@@ -250,7 +257,7 @@ fn consume(l: &mut Local, want: &Want) -> isize {
     let len = want.len.min(DATA).min(room_len.saturating_sub(lead));
     let head = IoHead {
         fd: want.fd,
-        thread: l.slot | record::MESSAGE_FLIGHT,
+        thread: l.slot | record::MESSAGE_FLIGHT | record::own_pipe(want.fd),
         mark: record::mark(e.journal.tail() as u64),
         ret: 0,
         sum: want.sum(),

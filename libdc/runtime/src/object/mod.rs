@@ -11,7 +11,8 @@
 //! | epoll | made again from the table | the same |
 //! | memfd | contents, size and seals rolled back | made again, with all of them |
 //! | signalfd, inotify | lives | made again |
-//! | socket | lives | lost: the program sees a closed peer |
+//! | socket within the run | lives | made again, with what lay in it |
+//! | other socket | lives | bound and listening again; a connection was reset |
 
 pub mod about;
 mod adopt;

@@ -403,6 +403,7 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
             fatal::count_written(r as usize);
         }
         crate::log::output_recorded();
+        socket::waiting::sent(fd, c, r as usize);
     }
     flight.end();
     if super::socket::is_socket(fd) {

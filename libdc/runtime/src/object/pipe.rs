@@ -16,6 +16,7 @@
 use super::descriptor::*;
 use super::input::count_read;
 use super::poll::{self, POLLIN, POLLOUT};
+use super::socket::pair;
 use super::stat::Stat;
 use crate::commit::fault_point;
 use crate::engine::{engine, state};
@@ -247,11 +248,17 @@ fn write_into_rest(nr: usize, a: &[usize; 6]) -> Option<isize> {
 static TOUCHED: AtomicBool = AtomicBool::new(false);
 
 /// Whether a descriptor is an end of a pipe of our own.
-pub fn is_own(fd: i32) -> bool {
+fn is_own_pipe(fd: i32) -> bool {
     known_file(fd).is_some_and(|file| {
         let f = open_file(file);
         f.kind == Kind::Pipe && f.peer != 0
     })
+}
+
+/// The same of a socket too: all that goes through it comes from the run and stays in it,
+/// and a cold recovery makes it again as it was at the commit.
+pub fn is_own(fd: i32) -> bool {
+    is_own_pipe(fd) || known_file(fd).is_some_and(|file| pair::is_own(open_file(file)))
 }
 
 fn this_interval() -> u64 {
@@ -272,6 +279,9 @@ pub fn touch(file: u32) {
     let f = open_file(file);
     if f.kind == Kind::Pipe && f.peer != 0 {
         TOUCHED.store(true, Relaxed);
+    }
+    if f.kind == Kind::Socket {
+        pair::touch(f);
     }
 }
 
@@ -317,7 +327,7 @@ fn save_shared(at: usize, shared: &dc_image::run::Shared, fd: i32) {
     let published = engine().store.published();
     let place = shared.place_for(published);
     let Some(len) = copy_of(fd, shared::contents(at, place), CONTENTS_LEN) else {
-        crate::say!("more than 64 KiB in a pipe between processes will not survive a recovery");
+        crate::say!("more than 256 KiB in a pipe between processes will not survive a recovery");
         return;
     };
     // SAFETY: the place has room for CONTENTS_LEN bytes, of which these were just written.
@@ -422,7 +432,7 @@ fn save_one(file: u32, fd: i32) {
 /// are made).
 pub fn put_back(warm: bool) {
     for fd in 0..state().root.fd_high as i32 {
-        let ours = if warm { is_state(fd) } else { is_own(fd) };
+        let ours = if warm { is_state(fd) } else { is_own_pipe(fd) };
         let Some(file) = known_file(fd).filter(|_| ours) else {
             continue;
         };

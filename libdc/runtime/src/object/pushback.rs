@@ -5,6 +5,7 @@
 
 use super::buffers::Buffers;
 use super::record::{self, IoHead};
+use super::socket::accepted;
 use super::{descriptor, message};
 use crate::engine::{engine, state};
 use crate::event;
@@ -150,6 +151,9 @@ fn u32_at(b: &[u8], at: usize) -> u32 {
 
 /// Whether a read of this descriptor would be fed.
 pub fn has(fd: i32) -> bool {
+    if accepted::waits_for(fd) {
+        return true;
+    }
     let root = &state().root;
     if root.pushback_len == 0 {
         return false;
@@ -162,7 +166,7 @@ pub fn has(fd: i32) -> bool {
 
 /// Whether anything at all waits to be fed.
 pub fn any() -> bool {
-    state().root.pushback_len != 0
+    state().root.pushback_len != 0 || accepted::any()
 }
 
 /// The file is gone: so is what was to be fed from it.

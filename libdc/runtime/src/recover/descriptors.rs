@@ -12,7 +12,7 @@ use crate::{fatal, sys, uffd};
 use core::sync::atomic::Ordering::*;
 use dc_image::FatalCode;
 use dc_image::boot::high_fd;
-use dc_image::run::BY_KEEPER;
+use dc_image::run::{BY_KEEPER, Shared};
 
 const O_CLOEXEC: usize = 0o2000000;
 
@@ -47,6 +47,7 @@ pub fn undo_closes(warm: bool) {
 pub fn restore(warm: bool) {
     let mut held = Held::new();
     if warm {
+        socket::accepted::keep(None);
         close_others();
         deferred_close::close_all();
     } else {
@@ -88,6 +89,10 @@ pub fn restore(warm: bool) {
                 }
                 None => remake(file, fd as i32),
             }
+            if kind == Kind::Socket {
+                regular::restore_warm(file, fd as i32);
+                socket::remade::apply_options(fd as i32, open_file(file));
+            }
         }
         match kind {
             Kind::Regular | Kind::Directory | Kind::MemFd | Kind::Pipe => {
@@ -114,6 +119,9 @@ pub fn restore(warm: bool) {
         epoll::arm();
     }
     together::come_to(Step::Taken);
+    if !warm {
+        socket::remade::reconnect();
+    }
     held.close();
 }
 
@@ -153,9 +161,19 @@ impl Held {
     fn put(&mut self, fd: isize) -> i32 {
         // From the end of the range: at its beginning memfds are held.
         let to = engine().high_fd(high_fd::DEFERRED) + high_fd::DEFERRED_COUNT - 1 - self.len;
-        if self.len < high_fd::DEFERRED_COUNT / 2 {
-            self.len += 1;
+        if self.len == high_fd::DEFERRED_COUNT / 2 {
+            fatal::stop(
+                FatalCode::CannotRestore,
+                0,
+                format_args!(
+                    "restore descriptors: process {} shares more than {} with others, which is all \
+                     that it can make again",
+                    state().root.pid,
+                    self.len
+                ),
+            );
         }
+        self.len += 1;
         sys!(DUP3, fd, to, O_CLOEXEC);
         to
     }
@@ -196,7 +214,16 @@ impl Held {
             let Some((at, shared)) = run::shared::of(f) else {
                 continue;
             };
-            if f.kind == Kind::Epoll || any_fd(file).is_none() || !run::shared::claim(shared) {
+            if f.kind == Kind::Epoll || any_fd(file).is_none() {
+                continue;
+            }
+            if f.kind == Kind::Socket {
+                if socket::remade::claim(file, at, shared) {
+                    self.make_socket(file, at, shared);
+                }
+                continue;
+            }
+            if !run::shared::claim(shared) {
                 continue;
             }
             let made = match f.kind {
@@ -218,6 +245,19 @@ impl Held {
                     shared.made[i].store(held, Relaxed);
                 }
             }
+        }
+    }
+
+    /// The same of a socket, and of its other end.
+    fn make_socket(&mut self, file: u32, at: usize, shared: &'static Shared) {
+        let (made, other) = socket::remade::make(file, at, shared);
+        if failed(made) {
+            cannot(file, any_fd(file).unwrap_or(-1), made);
+        }
+        for (s, fd) in [(shared, made)].into_iter().chain(other) {
+            let held = self.put(fd);
+            sys!(CLOSE, fd);
+            s.made[0].store(held, Relaxed);
         }
     }
 
@@ -287,6 +327,7 @@ pub fn take_over() -> bool {
             sys!(CLOSE, r);
         }
     }
+    socket::accepted::keep(Some(pidfd));
     sys!(CLOSE, pidfd);
     true
 }
@@ -357,10 +398,7 @@ fn remake(file: u32, fd: i32) {
         Kind::Inotify => inotify::remake(file),
         Kind::PidFd => pidfd::remake(file),
         Kind::MemFd => memfd::remake(file),
-        Kind::Socket => {
-            socket::say_lost();
-            closed_peer()
-        }
+        Kind::Socket => socket::remade::again(file),
         Kind::Epoll | Kind::None => return,
     };
     if failed(made) {
@@ -372,6 +410,11 @@ fn remake(file: u32, fd: i32) {
 fn cannot(file: u32, fd: i32, r: isize) -> ! {
     let f = open_file(file);
     let path = core::str::from_utf8(&f.path[..f.path_len as usize]).unwrap_or("?");
+    let path = if f.kind == Kind::Socket {
+        "a socket"
+    } else {
+        path
+    };
     let why = if f.unlinked != 0 {
         "it had no name any more"
     } else {
@@ -384,17 +427,6 @@ fn cannot(file: u32, fd: i32, r: isize) -> ! {
     )
 }
 
-/// A socket whose other end has closed: what a lost connection looks like.
-fn closed_peer() -> isize {
-    let mut pair = [0i32; 2];
-    let r = sys!(SOCKETPAIR, 1, 1, 0, pair.as_mut_ptr());
-    if failed(r) {
-        return r;
-    }
-    sys!(CLOSE, pair[1]);
-    pair[0] as isize
-}
-
 /// Puts a fresh descriptor on every number of a file.
 pub fn install(file: u32, made: isize, _lowest: i32) {
     let mut wanted_itself = false;
@@ -403,6 +435,8 @@ pub fn install(file: u32, made: isize, _lowest: i32) {
             continue;
         }
         if fd as isize == made {
+            const F_SETFD: usize = 2;
+            sys!(FCNTL, fd, F_SETFD, state().fds[fd].cloexec);
             wanted_itself = true;
             continue;
         }

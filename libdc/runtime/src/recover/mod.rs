@@ -56,7 +56,7 @@ pub fn recover(warm: bool) -> ! {
     let count = |of: &core::sync::atomic::AtomicU64| counted.then(|| of.load(Relaxed));
     input::settle(count(&live.dead_rchar));
     output::settle(count(&live.dead_wchar));
-    run::shared::join_all();
+    run::shared::join_all(warm);
     let_others_take();
     descriptors::undo_closes(warm && e.slot == 0);
     together::come_to(Step::Loaded);

@@ -320,6 +320,7 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     e.deferred.leave();
     object::lock::leave();
     object::epoll::leave();
+    object::socket::accepted::leave();
     crate::log::leave();
     object::counts::take();
     event::company(true);

@@ -56,6 +56,12 @@ pub fn all() -> impl Iterator<Item = (usize, &'static Process)> {
     (0..run().high.load(Acquire) as usize).map(|slot| (slot, process(slot)))
 }
 
+/// The other processes of the run that live.
+pub fn others() -> impl Iterator<Item = (usize, &'static Process)> {
+    let own = engine().slot;
+    all().filter(move |&(slot, p)| slot != own && p.life() == Life::Lives)
+}
+
 /// Whether other processes of the run live.
 #[inline(always)]
 pub fn has_company() -> bool {

@@ -17,9 +17,9 @@ use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::object::descriptor::{self, any_fd, open_file};
 use crate::object::stat::Stat;
-use crate::object::{pipe, regular};
+use crate::object::{pipe, regular, socket};
 use crate::space::{self, MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE};
-use crate::state::{Kind, OpenFile};
+use crate::state::{Kind, OWN, OpenFile, RECEIVED};
 use crate::sys;
 use core::sync::atomic::Ordering::*;
 use dc_image::boot::high_fd;
@@ -43,6 +43,23 @@ pub fn of(f: &OpenFile) -> Option<(usize, &'static Shared)> {
 /// The bytes of one of the two places of a pipe.
 pub fn contents(at: usize, place: usize) -> *mut u8 {
     (BASE + CONTENTS_OFFSET + (at * 2 + place) * CONTENTS_LEN) as *mut u8
+}
+
+/// The first bytes of one of the two places.
+pub fn inside(at: usize, place: usize, len: usize) -> &'static [u8] {
+    // SAFETY: mapped for the life of the worker; only a commit writes there, and only into
+    // the place that does not hold.
+    unsafe { core::slice::from_raw_parts(contents(at, place), len.min(CONTENTS_LEN)) }
+}
+
+/// Puts bytes into the place that the commit to come may write.
+pub fn put_inside(at: usize, place: usize, from: usize, bytes: &[u8]) {
+    let n = bytes.len().min(CONTENTS_LEN.saturating_sub(from));
+    // SAFETY: mapped for the life of the worker; `n` bytes from there on lie in the place.
+    unsafe {
+        let to = contents(at, place).wrapping_add(from);
+        core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, n);
+    }
 }
 
 /// What a terminal that the run has made is set to, in one of two places.
@@ -70,6 +87,37 @@ fn published() -> u64 {
     engine().store.published()
 }
 
+/// The entry of a socket, if it has one or can have one. Some are left for what a fork
+/// cannot do without.
+pub fn enter_socket(file: u32) -> Option<usize> {
+    const MOST: usize = SHARED_MAX - 400;
+    let f = open_file(file);
+    if let Some((at, _)) = of(f) {
+        return Some(at);
+    }
+    let ino = Stat::of_fd(any_fd(file)?).ok()?.ino;
+    let at = free().filter(|&at| at < MOST)?;
+    entry(at).begin(ino);
+    belongs(file, at);
+    Some(at)
+}
+
+/// A socket that came from another process of the run: the same entry.
+pub fn join_socket(file: u32, at: usize) {
+    let s = entry(at);
+    s.users.fetch_add(1, Relaxed);
+    s.free_from.store(0, Relaxed);
+    let on_its_way = s.on_its_way.load(Relaxed);
+    s.on_its_way.store(on_its_way.saturating_sub(1), Relaxed);
+    belongs(file, at);
+}
+
+fn belongs(file: u32, at: usize) {
+    open_file(file).shared = at as u32 + 1;
+    entry(at).holder.store(engine().slot as u32 + 1, Relaxed);
+    state().root.socket_ends += 1;
+}
+
 /// Before a fork: every description whose state is more than its flags gets an entry.
 pub fn before_fork(_l: &mut Local) -> Result<(), isize> {
     share_memory()?;
@@ -83,6 +131,11 @@ pub fn before_fork(_l: &mut Local) -> Result<(), isize> {
             Kind::Regular | Kind::Directory => regular::rewinds(f),
             Kind::Pipe => f.peer != 0,
             Kind::EventFd | Kind::Epoll => true,
+            Kind::Socket if matches!(f.inherited, OWN | RECEIVED) => {
+                // Without an entry each process makes its own again.
+                let _ = any_fd(file).and_then(|_| enter_socket(file));
+                false
+            }
             _ => false,
         };
         // What is only mapped has no offset, but a name that may have to be kept.
@@ -149,6 +202,17 @@ pub fn with_ino(ino: u64) -> Option<usize> {
     })
 }
 
+/// The entry of the socket with this inode, also if nobody has it: it may be on its way in a
+/// message.
+pub fn socket_with_ino(ino: u64) -> Option<usize> {
+    let published = published();
+    (0..run().shared_high.load(Relaxed) as usize).find(|&at| {
+        let s = entry(at);
+        let is_used = s.users.load(Relaxed) != 0 || s.on_its_way.load(Relaxed) != 0;
+        is_used && s.ino.load(Relaxed) == ino && ino != 0 && !s.is_free_at(published)
+    })
+}
+
 /// Whether some process of the run may have a file with this inode open by a description
 /// that was inherited, now or in the state of the last commit.
 pub fn has_file(ino: u64) -> bool {
@@ -172,40 +236,42 @@ fn free() -> Option<usize> {
 
 /// A child was made: it means all that this process means.
 pub fn forked() {
-    each_of_own(|s| {
+    each_of_own(|_, s| {
         s.users.fetch_add(1, Relaxed);
     });
 }
 
 /// This process ends.
 pub fn leave_all() {
-    each_of_own(leave);
+    each_of_own(|_, s| leave(s));
 }
 
-fn each_of_own(mut f: impl FnMut(&Shared)) {
+fn each_of_own(mut f: impl FnMut(usize, &Shared)) {
     for file in 1..=state().root.file_high {
         if state().file_refs[file as usize - 1] != 0
-            && let Some((_, s)) = of(open_file(file))
+            && let Some((at, s)) = of(open_file(file))
         {
-            f(s);
+            f(at, s);
         }
     }
 }
 
 /// An open file of this process is gone.
 pub fn leave(s: &Shared) {
+    socket::pair::left_by_holder(s);
     // Before the count, so that nobody takes it in between.
-    s.free_from.store(published() + 1, Relaxed);
+    s.free_from.store(s.when_left(published()), Relaxed);
     if s.users.fetch_sub(1, Release) > 1 {
         s.free_from.store(0, Relaxed);
     }
 }
 
 /// At a recovery: this process means them again.
-pub fn join_all() {
-    each_of_own(|s| {
+pub fn join_all(warm: bool) {
+    each_of_own(|at, s| {
         s.users.fetch_add(1, Relaxed);
         s.free_from.store(0, Relaxed);
+        socket::pair::joined(at, s, warm);
     });
 }
 

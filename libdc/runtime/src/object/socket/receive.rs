@@ -1,7 +1,7 @@
 //! Receives, and other calls on a socket that a peer may notice.
 
 use super::{MMSGHDR, SO_RCVTIMEO, is_socket};
-use crate::engine::engine;
+use crate::engine::{engine, state};
 use crate::event;
 use crate::machine::frame::Local;
 use crate::machine::nr;
@@ -110,8 +110,8 @@ pub fn send_like(l: &mut Local, a: [usize; 6]) -> isize {
     let receives = matches!(n, nr::RECVFROM | nr::RECVMSG | nr::RECVMMSG);
     let logged = {
         let _guard = engine().lock.acquire(l);
-        if carries_descriptors(n, &a) && pipe::share_all() {
-            crate::commit::commit(l);
+        if carries_descriptors(n, &a) {
+            super::send::give_away(l, n, &a);
         }
         // What only takes shows nothing; without a log it is committed around.
         if !(receives && engine().log.wanted) {
@@ -123,6 +123,7 @@ pub fn send_like(l: &mut Local, a: [usize; 6]) -> isize {
             && !engine().machine.flag()
             && matches!(n, nr::RECVFROM | nr::RECVMSG | nr::SENDTO | nr::SENDMSG)
     };
+    touched(l, &a);
     let r = wait_awake(l, n, a);
     event::count_message(n, r);
     if !failed(r) {
@@ -137,6 +138,23 @@ pub fn send_like(l: &mut Local, a: [usize; 6]) -> isize {
         l.commit_after |= !logged || brings;
     }
     r
+}
+
+/// What goes through a socket changes by a call that is on no record.
+fn touched(l: &mut Local, a: &[usize; 6]) {
+    if state().root.socket_ends != 0 {
+        let _guard = engine().lock.acquire(l);
+        if let Some(file) = file_of(a[0] as i32) {
+            pipe::touch(file);
+        }
+    }
+}
+
+/// A receive from a socket within the run, in a replay that has made what it gave again.
+pub fn made_again(l: &mut Local) -> isize {
+    let (n, a) = (l.frame.nr, l.frame.args());
+    touched(l, &a);
+    wait_awake(l, n, a)
 }
 
 /// Enters the descriptors that a received `struct msghdr` brings; whether there are any.

@@ -53,6 +53,20 @@ fn shared_before(l: &mut Local, n: usize, a: &[usize; 6]) {
         return;
     }
     let _guard = engine().lock.acquire(l);
+    give_away(l, n, a);
+}
+
+/// What a message carries belongs to others as well from now on. Under the lock.
+pub fn give_away(l: &mut Local, n: usize, a: &[usize; 6]) {
+    let mut control = [0u8; 4096];
+    if n == nr::SENDMSG
+        && let Some([at, len]) = user::read::<[usize; 2]>(a[1] + 32)
+    {
+        let control = &mut control[..len.min(4096)];
+        if user::read_bytes(at, control) {
+            super::pair::sent(control, a[0] as i32);
+        }
+    }
     if crate::object::pipe::share_all() {
         crate::commit::commit(l);
     }
