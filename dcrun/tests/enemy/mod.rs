@@ -128,8 +128,12 @@ impl Victim {
         // Another run of it, whose image is taken; and an earlier moment of this one.
         victim.run_and_kill("o", options);
         victim.other = Sparse::of(&victim.image("o"));
-        let removed = victim.dcrun(&["rm", "o"]).status().unwrap();
-        assert!(removed.success());
+        // What was killed may take a moment to end, and a live run is not removed.
+        let begun = std::time::Instant::now();
+        while !victim.dcrun(&["rm", "o"]).status().unwrap().success() {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(20));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
         victim.run_and_kill("t", options);
         victim.older = victim.aside("t");
         // (It goes on for a moment, and is killed again.)
