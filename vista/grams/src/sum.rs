@@ -196,6 +196,7 @@ fn filled(bytes: &[u8]) -> Block {
 mod instruction {
     use std::arch::asm;
     use std::arch::x86_64::*;
+    use std::slice;
 
     use super::{
         Block, HEAD_WORDS, LANES, Part, ROW, State as _, add_rows, add_rows_copied, finish,
@@ -260,10 +261,12 @@ mod instruction {
             let mut pairs: [__m256i; LANES / 2] =
                 std::array::from_fn(|pair| _mm256_loadu_si256(places.add(pair)));
             for (index, row) in rows.chunks_exact(ROW).enumerate() {
-                copy(index * ROW, row);
                 let blocks = row.as_ptr().cast::<__m256i>();
-                for (index, pair) in pairs.iter_mut().enumerate() {
-                    *pair = wide_round(*pair, _mm256_loadu_si256(blocks.add(index)));
+                let row: [__m256i; LANES / 2] =
+                    std::array::from_fn(|pair| _mm256_loadu_si256(blocks.add(pair)));
+                copy(index * ROW, slice::from_raw_parts(row.as_ptr().cast(), ROW));
+                for (pair, blocks) in pairs.iter_mut().zip(row) {
+                    *pair = wide_round(*pair, blocks);
                 }
             }
             for (index, pair) in pairs.into_iter().enumerate() {
