@@ -122,6 +122,19 @@ impl<'s, B: Backend> Transaction<'s, B> {
         Ok((Ptr::from_at(at), fresh.expect("open, and just resolved")))
     }
 
+    /// A block whose content nobody needs any more, even if this transaction is undone, to be stored
+    /// into without saving what is there. None where only what was saved is written back.
+    #[inline]
+    pub fn overwrite(&mut self, block: Ptr<u8>, len: usize) -> Result<Option<Fresh<'_, B>>, Error> {
+        if self.store.core.rio().writes_back() {
+            return Ok(None);
+        }
+        self.place::<u8>(block.at(), len)?;
+        self.store.open_range(block.at(), len)?;
+        let fresh = self.store.core.fresh(block.at(), len);
+        Ok(Some(fresh.expect("open, and just resolved")))
+    }
+
     /// Gives a block back, once the transaction commits.
     pub fn free<T: Persistent>(&mut self, ptr: Ptr<T>) -> Result<(), Error> {
         self.store

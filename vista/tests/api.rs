@@ -307,3 +307,44 @@ fn blocks_are_reused_and_nothing_leaks() {
     }
     assert_eq!(store.blocks(segment).unwrap(), held.len());
 }
+
+fn what_is_overwritten_stays_and_the_rest_is_undone<B: Backend>(name: &str, can: bool) {
+    let place = Place::new(name);
+    let mut store: Store<B> = Store::create(&place.0, options()).unwrap();
+    let segment = store
+        .add_segment("heap", SegmentOptions::heap(1 << 20))
+        .unwrap();
+    let (block, word) = store
+        .transaction(|tx| {
+            let block = tx.alloc_slice(segment, &[1_u8; 100])?;
+            Ok((block, tx.alloc(segment, 7_u64)?))
+        })
+        .unwrap();
+    let mut tx = store.begin().unwrap();
+    tx.set(word, 8).unwrap();
+    match tx.overwrite(block, 100).unwrap() {
+        Some(mut fresh) => fresh.store(10, &[2; 20]),
+        None => assert!(!can),
+    }
+    assert!(tx.overwrite(block, 1 << 30).is_err() || !can, "outside");
+    tx.abort().unwrap();
+    let mut bytes = [1; 100];
+    if can {
+        bytes[10..30].fill(2);
+    }
+    store
+        .transaction(|tx| {
+            assert_eq!(*tx.get(word)?, 7);
+            assert_eq!(tx.slice(block, 100)?, &bytes);
+            tx.free(block)
+        })
+        .unwrap();
+    assert_eq!(store.blocks(segment).unwrap(), 1);
+}
+
+#[test]
+fn an_overwritten_block_is_not_put_back() {
+    what_is_overwritten_stays_and_the_rest_is_undone::<Tmpfs>("overwrite", true);
+    what_is_overwritten_stays_and_the_rest_is_undone::<Disk>("overwrite-disk", false);
+    what_is_overwritten_stays_and_the_rest_is_undone::<Pmem>("overwrite-pmem", false);
+}

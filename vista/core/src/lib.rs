@@ -30,4 +30,5 @@ pub use fault::Fault;
 pub use header::{Summary, check, read_header};
 pub use heap::each_block;
 pub use layout::{Geometry, Header, PAGE, SEGMENTS, SegmentInfo, Table, VERSION};
+pub use sizes::len_given;
 pub use transaction::{Core, Fresh, create, meta_len, meta_len_of_heap};

@@ -34,6 +34,15 @@ pub fn block_len(class: usize) -> usize {
     }
 }
 
+/// The bytes that a request of this size is given.
+#[inline]
+pub fn len_given(size: usize) -> usize {
+    match class_for(size) {
+        Some(class) => block_len(class),
+        None => size.next_multiple_of(SPAN),
+    }
+}
+
 #[inline]
 pub fn blocks_in_span(class: usize) -> usize {
     match class {
@@ -96,12 +105,17 @@ mod tests {
         for size in 0..=32768 {
             let class = class_for(size).unwrap();
             assert!(block_len(class) >= size, "{size} in class {class}");
+            assert_eq!(len_given(size), block_len(class));
             assert!(
                 class == 1 || block_len(class - 1) < size,
                 "{size} in class {class}"
             );
         }
         assert_eq!(class_for(32769), None);
+        assert_eq!(
+            [32769, SPAN, SPAN + 1].map(len_given),
+            [SPAN, SPAN, 2 * SPAN]
+        );
         assert_eq!(block_len(0), 0);
         assert_eq!(block_len(COUNT), 0);
     }

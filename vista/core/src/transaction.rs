@@ -180,7 +180,9 @@ impl<R: Rio> Core<R> {
         Ok(())
     }
 
-    /// The same for a block that is stored into piece by piece.
+    /// The same for a block that is stored into piece by piece, or for one that an earlier
+    /// transaction has allocated and whose content nobody needs, even if this one is undone. Of the
+    /// latter a Rio that writes back hears nothing.
     #[inline]
     pub fn fresh(&mut self, at: At, len: usize) -> Result<Fresh<'_, R>, Fault> {
         let place = self.resolve(at, len)?;

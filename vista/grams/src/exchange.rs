@@ -371,7 +371,8 @@ impl Exchange {
         seq: u64,
         message: &[u8],
     ) -> Result<Written<ClientKey>, Error> {
-        let stored = tables::send_response(memory, row, window, seq, message)?;
+        let spare = &mut self.deferred.spare;
+        let stored = tables::send_response(memory, row, window, seq, message, spare)?;
         let len = message.len() as u32;
         let written = Written {
             key,
@@ -411,7 +412,8 @@ impl Exchange {
         };
         let (row, low) = (settlement.row, settlement.low);
         for &(seq, below_floor) in &self.deferred.settled_seqs[settlement.seqs.clone()] {
-            tables::settle_response(memory, row, window, seq, below_floor)?;
+            let spare = &mut self.deferred.spare;
+            tables::settle_response(memory, row, window, seq, below_floor, spare)?;
         }
         match settlement.floor_only {
             true => tables::set_floor(memory, row, low)?,
@@ -468,6 +470,9 @@ impl Exchange {
                 machine.still_unsettled(&self.keys[index..]);
                 return Err(error);
             }
+        }
+        if let Some(spare) = self.deferred.spare.take() {
+            spare.free(memory)?;
         }
         for number in machine.lagging_links() {
             if let Some(link) = machine.link(number)

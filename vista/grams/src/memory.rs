@@ -9,18 +9,26 @@ use std::slice;
 
 use rio_core::{At, Rio};
 use vista::{Backend, Persistent, Ptr, Segment, Transaction};
-use vista_core::{Core, Fault};
+use vista_core::{Core, Fault, Fresh};
 
 use crate::Error;
-use crate::sum::{Part, while_copied};
 
 pub trait Memory {
+    type Rio: Rio;
+
     fn get<T: Persistent>(&self, ptr: Ptr<T>) -> Result<T, Error>;
     fn set<T: Persistent>(&mut self, ptr: Ptr<T>, value: T) -> Result<(), Error>;
     /// A block of the tables' segment with these values.
     fn alloc<T: Persistent>(&mut self, values: &[T]) -> Result<Ptr<T>, Error>;
-    /// A block with these bytes behind some that nobody cares about, and the part of their sum.
-    fn alloc_summed(&mut self, room: usize, bytes: &[u8]) -> Result<(Ptr<u8>, Part), Error>;
+    /// A block of so many bytes, to be stored into.
+    fn block(&mut self, len: usize) -> Result<(Ptr<u8>, Fresh<'_, Self::Rio>), Error>;
+    /// The same, of a block whose content nobody needs, even if the transaction is undone. None
+    /// where that would not become durable.
+    fn overwrite(
+        &mut self,
+        block: Ptr<u8>,
+        len: usize,
+    ) -> Result<Option<Fresh<'_, Self::Rio>>, Error>;
     /// Gives a block back once the transaction commits.
     fn free<T: Persistent>(&mut self, ptr: Ptr<T>) -> Result<(), Error>;
     fn root<T: Persistent>(&self) -> Result<Option<Ptr<T>>, Error>;
@@ -34,6 +42,8 @@ pub struct InTransaction<'t, 's, B: Backend> {
 }
 
 impl<B: Backend> Memory for InTransaction<'_, '_, B> {
+    type Rio = B;
+
     #[inline]
     fn get<T: Persistent>(&self, ptr: Ptr<T>) -> Result<T, Error> {
         Ok(*self.tx.get(ptr)?)
@@ -49,10 +59,13 @@ impl<B: Backend> Memory for InTransaction<'_, '_, B> {
     }
 
     #[inline]
-    fn alloc_summed(&mut self, room: usize, bytes: &[u8]) -> Result<(Ptr<u8>, Part), Error> {
-        let (block, mut fresh) = self.tx.alloc_fresh(self.segment, room + bytes.len())?;
-        let part = while_copied(bytes, |at, piece| fresh.store(room + at, piece));
-        Ok((block, part))
+    fn block(&mut self, len: usize) -> Result<(Ptr<u8>, Fresh<'_, B>), Error> {
+        Ok(self.tx.alloc_fresh(self.segment, len)?)
+    }
+
+    #[inline]
+    fn overwrite(&mut self, block: Ptr<u8>, len: usize) -> Result<Option<Fresh<'_, B>>, Error> {
+        Ok(self.tx.overwrite(block, len)?)
     }
 
     fn free<T: Persistent>(&mut self, ptr: Ptr<T>) -> Result<(), Error> {
@@ -83,6 +96,8 @@ impl<R: Rio> InCore<'_, R> {
 }
 
 impl<R: Rio> Memory for InCore<'_, R> {
+    type Rio = R;
+
     fn get<T: Persistent>(&self, ptr: Ptr<T>) -> Result<T, Error> {
         let place = self.core.resolve(ptr.at(), size_of::<T>());
         let place = place.map_err(|fault| self.error(fault))?;
@@ -103,15 +118,23 @@ impl<R: Rio> Memory for InCore<'_, R> {
         Ok(Ptr::from_at(at))
     }
 
-    fn alloc_summed(&mut self, room: usize, bytes: &[u8]) -> Result<(Ptr<u8>, Part), Error> {
-        let len = room + bytes.len();
-        let at = self.core.malloc(self.segment, len);
+    fn block(&mut self, len: usize) -> Result<(Ptr<u8>, Fresh<'_, R>), Error> {
+        let at = self.core.malloc(self.segment, len.max(1));
         let at = at.map_err(|fault| self.error(fault))?;
         let path = self.path;
         let fresh = self.core.fresh(at, len);
-        let mut fresh = fresh.map_err(|fault| Error::Vista(vista::Error::of(path)(fault)))?;
-        let part = while_copied(bytes, |at, piece| fresh.store(room + at, piece));
-        Ok((Ptr::from_at(at), part))
+        let fresh = fresh.map_err(|fault| Error::Vista(vista::Error::of(path)(fault)))?;
+        Ok((Ptr::from_at(at), fresh))
+    }
+
+    fn overwrite(&mut self, block: Ptr<u8>, len: usize) -> Result<Option<Fresh<'_, R>>, Error> {
+        if self.core.rio().writes_back() {
+            return Ok(None);
+        }
+        let path = self.path;
+        let fresh = self.core.fresh(block.at(), len);
+        let fresh = fresh.map_err(|fault| Error::Vista(vista::Error::of(path)(fault)))?;
+        Ok(Some(fresh))
     }
 
     fn free<T: Persistent>(&mut self, ptr: Ptr<T>) -> Result<(), Error> {
@@ -136,6 +159,8 @@ pub struct Looked<'r, R: Rio> {
 }
 
 impl<R: Rio> Memory for Looked<'_, R> {
+    type Rio = R;
+
     fn get<T: Persistent>(&self, ptr: Ptr<T>) -> Result<T, Error> {
         let (at, len) = (ptr.at(), size_of::<T>());
         let window = self.rio.window(at.window());
@@ -161,7 +186,11 @@ impl<R: Rio> Memory for Looked<'_, R> {
         Err(Error::ReadOnly)
     }
 
-    fn alloc_summed(&mut self, _: usize, _: &[u8]) -> Result<(Ptr<u8>, Part), Error> {
+    fn block(&mut self, _: usize) -> Result<(Ptr<u8>, Fresh<'_, R>), Error> {
+        Err(Error::ReadOnly)
+    }
+
+    fn overwrite(&mut self, _: Ptr<u8>, _: usize) -> Result<Option<Fresh<'_, R>>, Error> {
         Err(Error::ReadOnly)
     }
 

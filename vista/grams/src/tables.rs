@@ -22,13 +22,14 @@
 
 use std::net::SocketAddr;
 
-use rio_core::At;
+use rio_core::{At, Rio};
 use vista::{Persistent, Ptr, persistent};
+use vista_core::{Fresh, len_given};
 
 use crate::memory::Memory;
 use crate::packet::MESSAGE_LIMIT;
 pub use crate::rows::*;
-use crate::sum::Part;
+use crate::sum::{Part, while_copied};
 use crate::{Error, NodeId};
 
 pub const MAGIC: u64 = u64::from_le_bytes(*b"GRAMS\0\r\n");
@@ -269,23 +270,57 @@ pub struct Stored {
     pub part: Option<Part>,
 }
 
-/// Copies a message into a block of its own.
-#[inline]
-fn store(memory: &mut impl Memory, message: &[u8]) -> Result<(Ptr<u8>, Stored), Error> {
-    if room_before(message.len()) > 0 {
-        return store_long(memory, message);
+/// A block of which a transaction knows that nobody needs its content, even if it is undone.
+#[derive(Clone, Copy, Debug)]
+pub struct Spare {
+    block: Ptr<u8>,
+    /// What the heap has given it.
+    len: usize,
+}
+
+impl Spare {
+    pub fn free(self, memory: &mut impl Memory) -> Result<(), Error> {
+        memory.free(self.block)
     }
-    let block = memory.alloc(message)?;
-    let (at, part) = (block.at(), None);
+}
+
+/// Copies a message into a block of its own: the spare one, which is then taken, or a new one.
+#[inline]
+fn store(
+    memory: &mut impl Memory,
+    message: &[u8],
+    spare: &mut Option<Spare>,
+) -> Result<(Ptr<u8>, Stored), Error> {
+    let room = room_before(message.len());
+    if let Some(Spare { block, len }) = *spare
+        && len == len_of_block(message.len())
+        && let Some(fresh) = memory.overwrite(block, room + message.len())?
+    {
+        let part = fill(fresh, room, message);
+        *spare = None;
+        let at = block.at().plus(room);
+        return Ok((block, Stored { at, part }));
+    }
+    let (block, fresh) = memory.block(room + message.len())?;
+    let part = fill(fresh, room, message);
+    let at = block.at().plus(room);
     Ok((block, Stored { at, part }))
 }
 
-#[inline(never)]
-fn store_long(memory: &mut impl Memory, message: &[u8]) -> Result<(Ptr<u8>, Stored), Error> {
-    let room = room_before(message.len());
-    let (block, part) = memory.alloc_summed(room, message)?;
-    let (at, part) = (block.at().plus(room), Some(part));
-    Ok((block, Stored { at, part }))
+/// What the heap gives for a message of this length.
+#[inline]
+fn len_of_block(len: usize) -> usize {
+    len_given((room_before(len) + len).max(1))
+}
+
+#[inline]
+fn fill(mut block: Fresh<'_, impl Rio>, room: usize, message: &[u8]) -> Option<Part> {
+    if room == 0 {
+        block.store(0, message);
+        return None;
+    }
+    let copy = |at, piece: &[u8]| block.store(room + at, piece);
+    Some(while_copied(message, copy))
 }
 
 /// Puts a request into the table: once the transaction commits it will be sent.
@@ -303,7 +338,7 @@ pub fn send_request(
         std::mem::offset_of!(LinkRow, slots),
     ))?;
     let slot = slots.element(slot_of(seq, window));
-    let (bytes, stored) = store(memory, message)?;
+    let (bytes, stored) = store(memory, message, &mut None)?;
     memory.set(
         slot,
         Slot {
@@ -479,9 +514,10 @@ pub fn send_response(
     window: u32,
     seq: u64,
     message: &[u8],
+    spare: &mut Option<Spare>,
 ) -> Result<Stored, Error> {
     let slot = client_slot(memory, at, window, seq)?;
-    let (bytes, stored) = store(memory, message)?;
+    let (bytes, stored) = store(memory, message, spare)?;
     memory.set(
         slot,
         Slot {
@@ -494,7 +530,9 @@ pub fn send_response(
     Ok(stored)
 }
 
-/// Frees the response to a settled request. One above the floor stays known as done.
+/// Takes the response to a settled request out of the table. One above the floor stays known as
+/// done. The block becomes the spare one, if there is none: its client has settled the request for
+/// good, so whatever it holds after an abort is never looked at.
 #[inline]
 pub fn settle_response(
     memory: &mut impl Memory,
@@ -502,21 +540,30 @@ pub fn settle_response(
     window: u32,
     seq: u64,
     below_floor: bool,
+    spare: &mut Option<Spare>,
 ) -> Result<(), Error> {
     let slot = client_slot(memory, at, window, seq)?;
     let found = memory.get(slot)?;
     if found.seq != seq || found.state == FREE {
         return Ok(());
     }
-    if found.state == RESPONDED {
-        memory.free(found.bytes)?;
-    }
     let done = Slot {
         seq,
         state: DONE,
         ..Slot::FREE
     };
-    memory.set(slot, if below_floor { Slot::FREE } else { done })
+    memory.set(slot, if below_floor { Slot::FREE } else { done })?;
+    if found.state == RESPONDED {
+        match spare {
+            Some(_) => memory.free(found.bytes)?,
+            None => {
+                let len = len_of_block(found.len as usize);
+                let block = found.bytes;
+                *spare = Some(Spare { block, len });
+            }
+        }
+    }
+    Ok(())
 }
 
 persistent! {

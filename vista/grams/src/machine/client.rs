@@ -328,6 +328,10 @@ impl Client {
     /// The client tells which fragments of a response have arrived.
     fn have(&mut self, header: &Header, have: &Have, port: Port, cx: &mut Context<'_>) {
         let seq = header.seq;
+        // Of a settled one the block may hold another response already.
+        if seq < self.low || is_done(seq, self.low, self.done) {
+            return;
+        }
         let Some(Served::Responded { outgoing, .. }) = self.slots.get_mut(seq) else {
             return;
         };

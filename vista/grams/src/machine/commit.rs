@@ -11,7 +11,7 @@ use super::link::Link;
 use super::timer::{Nanos, nanos};
 use super::{ClientKey, Context, Inbound, Machine, Send, context};
 use crate::sum::Part;
-use crate::tables::{ClientRow, LinkRow};
+use crate::tables::{ClientRow, LinkRow, Spare};
 use crate::{Plant, RequestId};
 
 /// What an open transaction has done with messages, in the order it did it.
@@ -30,6 +30,8 @@ pub struct Deferred {
     /// Those of all settlements, one after the other.
     pub settled_seqs: Vec<(u64, bool)>,
     pub forgotten: Vec<ClientKey>,
+    /// The block of a response that was settled, until another one takes it.
+    pub spare: Option<Spare>,
 }
 
 /// A request that the transaction has taken.
@@ -106,6 +108,7 @@ impl Deferred {
         self.settlements.clear();
         self.settled_seqs.clear();
         self.forgotten.clear();
+        self.spare = None;
     }
 }
 

@@ -134,13 +134,13 @@ fn every_death_loss_and_repetition_leaves_each_request_executed_once() {
             "two requests",
             two,
             budget(2, 1, 1, 0, 0),
-            [76_870, 262_311, 2483],
+            [111_382, 358_251, 2413],
         ),
         (
             "two at once",
             two_at_once,
             budget(1, 0, 1, 0, 0),
-            [118_131, 381_093, 10_342],
+            [132_735, 409_101, 10_302],
         ),
         (
             "in two steps",
