@@ -172,13 +172,13 @@ fn the_same_with_wider_bounds() {
             "two requests",
             two,
             budget(2, 1, 1, 1, 1),
-            [532_610, 2_283_226, 4457],
+            [632_621, 2_673_433, 4835],
         ),
         (
             "two requests",
             two,
             budget(2, 1, 2, 0, 0),
-            [402_302, 1_436_119, 11_741],
+            [738_614, 2_508_175, 14_789],
         ),
         (
             "two at once",
@@ -190,7 +190,7 @@ fn the_same_with_wider_bounds() {
             "two at once",
             two_at_once,
             budget(1, 1, 1, 0, 0),
-            [1_345_334, 5_874_755, 17_107],
+            [1_432_118, 6_102_419, 17_007],
         ),
         (
             "in two steps",
