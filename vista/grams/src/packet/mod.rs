@@ -37,13 +37,18 @@
 //! Without a key the tag finds damage only. With one it finds forgery; 128 bits of SipHash-2-4
 //! (Aumasson and Bernstein, 2012), because it is made for short inputs.
 
-use std::fmt;
+mod kind;
+mod payload;
+
 use std::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::NodeId;
 use crate::sum::{HEAD_WORDS, Part, sum, sum_of_part};
+
+pub use kind::{Kind, Rejected};
+pub use payload::{HAVE_BITS, Have, WELCOME_LEN, Welcome};
 
 /// 2 has another checksum than 1, and headers that are shorter; 3 has another checksum than 2.
 pub const VERSION: u8 = 3;
@@ -78,28 +83,6 @@ const KNOWN_FLAGS: u32 = KEYED | RESENT | SHORT;
 pub type Key = [u8; 16];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum Kind {
-    /// To the server: asks for a stream. `stream` is the one it had, or 0; `cookie` says which
-    /// start of the client asks.
-    Hello = 1,
-    /// To the client: grants one. Payload: [`Welcome`].
-    Welcome = 2,
-    /// To the server: a fragment of a request.
-    Request = 3,
-    /// To the client: a fragment of a response.
-    Response = 4,
-    /// To the server: `low` and `done` only.
-    Ack = 5,
-    /// To the client: which fragments of a request are there. Payload: a [`Have`].
-    HaveRequest = 6,
-    /// To the server: which fragments of a response are there. Payload: a [`Have`].
-    HaveResponse = 7,
-    /// To the client: here I am; which responses are settled? Payload: [`Welcome`].
-    Ping = 8,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Header {
     pub kind: Kind,
     pub flags: u32,
@@ -113,18 +96,6 @@ pub struct Header {
     pub done: u64,
     pub offset: u32,
     pub piece: u32,
-}
-
-/// Why bytes are not a packet for us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejected {
-    /// Shorter than a header, or without our two letters.
-    Foreign,
-    OtherVersion(u8),
-    /// The tag is not that of these bytes, or one side has a key and the other has not.
-    Tag,
-    /// The tag is right, and a field is out of bounds: a writer that is not this library.
-    Field(&'static str),
 }
 
 /// The bytes of a header.
@@ -340,116 +311,6 @@ impl Header {
     }
 }
 
-impl Kind {
-    fn from_byte(byte: u8) -> Option<Kind> {
-        use Kind::*;
-        Some(match byte {
-            1 => Hello,
-            2 => Welcome,
-            3 => Request,
-            4 => Response,
-            5 => Ack,
-            6 => HaveRequest,
-            7 => HaveResponse,
-            8 => Ping,
-            _ => return None,
-        })
-    }
-
-    pub fn is_for_client(self) -> bool {
-        use Kind::*;
-        matches!(self, Welcome | Response | HaveRequest | Ping)
-    }
-}
-
-/// What a server says about itself.
-///
-/// ```text
-///  0  server node, 16 bytes
-/// 16  boots u64: how often the server has started; the latest says where it is
-/// 24  was u64: the stream that this one replaces
-/// 32  cookie u64: proof that this stream was granted
-/// 40  answers u64: the cookie of the packet that this is the answer to
-/// 48  window u32: requests that may be unsettled | 4 zeros
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Welcome {
-    pub server: NodeId,
-    pub boots: u64,
-    pub was: u64,
-    pub cookie: u64,
-    pub answers: u64,
-    pub window: u32,
-}
-
-pub const WELCOME_LEN: usize = 56;
-
-impl Welcome {
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(WELCOME_LEN);
-        bytes.extend_from_slice(&self.server.0);
-        bytes.extend_from_slice(&self.boots.to_le_bytes());
-        bytes.extend_from_slice(&self.was.to_le_bytes());
-        bytes.extend_from_slice(&self.cookie.to_le_bytes());
-        bytes.extend_from_slice(&self.answers.to_le_bytes());
-        bytes.extend_from_slice(&self.window.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
-        bytes
-    }
-
-    pub fn parse(payload: &[u8]) -> Option<Welcome> {
-        let bytes: &[u8; WELCOME_LEN] = payload.try_into().ok()?;
-        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8"));
-        Some(Welcome {
-            server: NodeId(bytes[..16].try_into().expect("16")),
-            boots: word(16),
-            was: word(24),
-            cookie: word(32),
-            answers: word(40),
-            window: u32::from_le_bytes(bytes[48..52].try_into().expect("4")),
-        })
-    }
-}
-
-/// Which fragments are there: all below `first`, and of the next 1024 those whose bit is set.
-///
-/// ```text
-///  0  first u32: the first fragment that is missing; the number of all if none is
-///  4  128 bytes, bit i: fragment first + i is there; trailing zero bytes are left out
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Have {
-    pub first: u32,
-    pub bits: Vec<u8>,
-}
-
-pub const HAVE_BITS: usize = 1024;
-
-impl Have {
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let used = self.bits.iter().rposition(|&byte| byte != 0);
-        let mut bytes = self.first.to_le_bytes().to_vec();
-        bytes.extend_from_slice(&self.bits[..used.map_or(0, |last| last + 1)]);
-        bytes
-    }
-
-    pub fn parse(payload: &[u8]) -> Option<Have> {
-        let (first, bits) = payload.split_first_chunk::<4>()?;
-        (bits.len() <= HAVE_BITS / 8).then(|| Have {
-            first: u32::from_le_bytes(*first),
-            bits: bits.to_vec(),
-        })
-    }
-
-    pub fn has(&self, fragment: u32) -> bool {
-        let Some(index) = fragment.checked_sub(self.first) else {
-            return true;
-        };
-        let byte = self.bits.get(index as usize / 8).copied().unwrap_or(0);
-        byte >> (index % 8) & 1 != 0
-    }
-}
-
 fn tag_len(flags: u32) -> usize {
     match flags & KEYED {
         0 => SUM_LEN,
@@ -481,22 +342,6 @@ fn same(one: &[u8], other: &[u8]) -> bool {
     let words = one.chunks_exact(8).zip(other.chunks_exact(8));
     let differ = words.fold(0, |sum, (a, b)| sum | (word(a) ^ word(b)));
     differ == 0 && one.len() == other.len()
-}
-
-impl fmt::Display for Rejected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Rejected::Foreign => f.write_str("not a packet of this protocol"),
-            Rejected::OtherVersion(version) => {
-                write!(
-                    f,
-                    "version {version} of the protocol, this program speaks {VERSION}"
-                )
-            }
-            Rejected::Tag => f.write_str("damaged, or made with another key"),
-            Rejected::Field(field) => write!(f, "{field} is out of bounds"),
-        }
-    }
 }
 
 #[cfg(test)]
