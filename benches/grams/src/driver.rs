@@ -1,5 +1,6 @@
 //! Runs the systems beside each other, in interleaved rounds.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -11,6 +12,8 @@ pub struct Plan<'a> {
     pub dir: PathBuf,
     pub durable: bool,
     pub netns: Option<(String, String)>,
+    /// Both sides on one processor.
+    pub one_cpu: bool,
     pub rounds: usize,
     pub batch_ms: u64,
 }
@@ -73,7 +76,7 @@ impl Running {
             Some((server, client)) => (Some(server), Some(client)),
             None => (None, None),
         };
-        let mut server = command(server_space)?
+        let mut server = command(server_space, plan.one_cpu)?
             .args(["server", system])
             .arg(&dir)
             .args([
@@ -96,7 +99,7 @@ impl Running {
             let _ = fs::remove_dir_all(&dir);
             "not run: the server did not start".to_owned()
         })?;
-        let mut client = command(client_space)?
+        let mut client = command(client_space, plan.one_cpu)?
             .args(["client", system])
             .arg(&dir)
             .args([
@@ -161,16 +164,19 @@ impl Running {
     }
 }
 
-fn command(netns: Option<&String>) -> Result<Command, String> {
+fn command(netns: Option<&String>, one_cpu: bool) -> Result<Command, String> {
     let itself = std::env::current_exe().map_err(|error| error.to_string())?;
-    Ok(match netns {
-        None => Command::new(itself),
-        Some(name) => {
-            let mut command = Command::new("ip");
-            command.args(["netns", "exec", name]).arg(itself);
-            command
-        }
-    })
+    let mut words: Vec<OsString> = Vec::new();
+    if let Some(name) = netns {
+        words.extend(["ip", "netns", "exec", name].map(OsString::from));
+    }
+    if one_cpu {
+        words.extend(["taskset", "-c", "0"].map(OsString::from));
+    }
+    words.push(itself.into());
+    let mut command = Command::new(words.remove(0));
+    command.args(words);
+    Ok(command)
 }
 
 fn line(from: &mut impl BufRead) -> Option<String> {
