@@ -41,7 +41,8 @@ static int receive_socket(int through)
 static void handed_over(int round)
 {
     int way[2], pair[2];
-    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, way) == 0);
+    static const int types[] = {SOCK_STREAM, SOCK_SEQPACKET, SOCK_DGRAM};
+    CHECK(socketpair(AF_UNIX, types[round % 3], 0, way) == 0);
     pid_t child = fork();
     if (child == 0) {
         close(way[0]);

@@ -62,7 +62,7 @@ pub mod high_fd {
     pub const KEEPER: i32 = 24;
     /// Descriptors the program has closed, kept until the next commit.
     pub const DEFERRED: i32 = 64;
-    pub const DEFERRED_COUNT: i32 = 944;
+    pub const DEFERRED_COUNT: i32 = 928;
     /// In the middle of them, at a cold recovery: terminals that the run had made, until all
     /// have theirs.
     pub const PTYS: i32 = DEFERRED + 400;
@@ -70,7 +70,10 @@ pub mod high_fd {
     /// Connections that were accepted in an interval that was lost, until they are again.
     pub const ACCEPTED: i32 = DEFERRED + DEFERRED_COUNT;
     pub const ACCEPTED_COUNT: i32 = 16;
-    const _: () = assert!(ACCEPTED + ACCEPTED_COUNT <= COUNT);
+    /// Descriptors that came in messages of an interval that was lost.
+    pub const HANDED: i32 = ACCEPTED + ACCEPTED_COUNT;
+    pub const HANDED_COUNT: i32 = 16;
+    const _: () = assert!(HANDED + HANDED_COUNT <= COUNT);
     /// How many numbers are reserved in all.
     pub const COUNT: i32 = 1024;
 }

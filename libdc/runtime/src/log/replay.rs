@@ -332,7 +332,11 @@ pub fn input(l: &mut Local, fd: i32, sum: u64, to: &Buffers) -> isize {
 
 /// A message: what it was before, given by `give`, which says what the call
 /// returns.
-pub fn message(l: &mut Local, sum: u64, give: impl FnOnce(&[u8]) -> Option<isize>) -> isize {
+pub fn message(
+    l: &mut Local,
+    sum: u64,
+    give: impl FnOnce(&mut Local, &[u8]) -> Option<isize>,
+) -> isize {
     let Some(r) = engine().log.replay.peek() else {
         diverged(l)
     };
@@ -343,7 +347,7 @@ pub fn message(l: &mut Local, sum: u64, give: impl FnOnce(&[u8]) -> Option<isize
         Some(head) if head.sum == sum => {}
         _ => diverged(l),
     }
-    let Some(given) = give(r.payload) else {
+    let Some(given) = give(l, r.payload) else {
         diverged(l)
     };
     took(l, &r);

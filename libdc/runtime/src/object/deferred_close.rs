@@ -117,6 +117,7 @@ pub fn close_before_wait(l: &mut Local) {
 
 /// After a commit: closes are final.
 pub fn make_final() {
+    super::socket::handed::forget();
     let e = engine();
     let deferred = &mut e.deferred;
     let first = e.boot.fd_base + high_fd::DEFERRED;

@@ -79,7 +79,8 @@ fn fits(want: &Want) -> bool {
         && want.control_room <= CONTROL
         && want.count <= 1024
         && want.name_room <= i32::MAX as usize
-        && keeps_messages(want.fd)
+        // Of a stream what is more than bytes.
+        && (want.control_room > 0 || keeps_messages(want.fd))
 }
 
 /// Whether a socket gives messages and not a stream.
@@ -190,6 +191,41 @@ fn stream_name(fd: i32) -> Option<(usize, [u8; NAME])> {
     ))
 }
 
+/// The control data of a message, of the payload of its record.
+pub fn control_of(payload: &[u8]) -> &[u8] {
+    Message::of(payload).map_or(&[], |m| m.control)
+}
+
+/// Gives the descriptors in the record of a message other numbers.
+pub fn renumber(payload: &mut [u8], f: impl FnMut(i32) -> i32) {
+    let at = BODY + NAME;
+    let len = control_of(payload).len();
+    if let Some(control) = payload.get_mut(at..at + len) {
+        renumber_control(control, f);
+    }
+}
+
+/// The same in control data by itself.
+pub fn renumber_control(control: &mut [u8], mut f: impl FnMut(i32) -> i32) {
+    let mut at = 0;
+    while let Some(part) = control.get(at..).filter(|it| it.len() >= HEAD) {
+        let len = record::value_of::<usize>(part).unwrap_or(HEAD);
+        let is_rights = record::value_of(&part[8..]) == Some(SOL_SOCKET_RIGHTS);
+        let end = len.clamp(HEAD, part.len());
+        if is_rights {
+            for number in control[at + HEAD..at + end].chunks_exact_mut(4) {
+                let fd = record::value_of(number).unwrap_or(-1);
+                number.copy_from_slice(&f(fd).to_le_bytes());
+            }
+        }
+        at += len.clamp(HEAD, 1 << 20).next_multiple_of(8);
+    }
+}
+
+/// Bytes of a `struct cmsghdr`, and its level and type for descriptors.
+const HEAD: usize = 16;
+const SOL_SOCKET_RIGHTS: [i32; 2] = [1, 1];
+
 /// The bytes of a message, of the payload of its record.
 pub fn data_of(payload: &[u8]) -> &[u8] {
     Message::of(payload).map_or(&[], |m| m.data)
@@ -204,7 +240,10 @@ pub fn receive(l: &mut Local, want: &Want) -> Option<isize> {
         match pushback::next_fed(file) {
             Some(Fed::Message(payload)) => {
                 let m = Message::of(payload)?;
-                let r = want.give(&m);
+                let r = match peek {
+                    true => want.give(&m),
+                    false => give_again(l, want, payload, &m),
+                };
                 if !peek {
                     pushback::drop_fed(file);
                 }
@@ -224,8 +263,8 @@ pub fn receive(l: &mut Local, want: &Want) -> Option<isize> {
             return Some(socket::made_again(l));
         }
         if engine().log.replay.is_active() {
-            return Some(replay::message(l, want.sum(), |payload| {
-                Message::of(payload).map(|m| want.give(&m))
+            return Some(replay::message(l, want.sum(), |l, payload| {
+                Message::of(payload).map(|m| give_again(l, want, payload, &m))
             }));
         }
         let waits = want.flags & MSG_DONTWAIT == 0
@@ -243,6 +282,18 @@ pub fn receive(l: &mut Local, want: &Want) -> Option<isize> {
             return Some(consume(l, want));
         }
     }
+}
+
+/// What was received before a recovery, with its descriptors.
+fn give_again(l: &mut Local, want: &Want, payload: &[u8], m: &Message) -> isize {
+    let mut copy = [0u8; CONTROL];
+    let control = &mut copy[..m.control.len().min(CONTROL)];
+    control.copy_from_slice(&m.control[..control.len()]);
+    let cloexec = want.flags & MSG_CMSG_CLOEXEC != 0;
+    if socket::handed::give(payload, control, cloexec) {
+        l.commit_after = true;
+    }
+    want.give(&Message { control, ..*m })
 }
 
 fn consume(l: &mut Local, want: &Want) -> isize {
@@ -381,8 +432,6 @@ pub fn settle() -> Option<usize> {
 
 /// Calls `f` for each descriptor that control data brings.
 pub fn each_descriptor(control: &[u8], mut f: impl FnMut(i32)) {
-    const HEAD: usize = 16;
-    const SOL_SOCKET_RIGHTS: [i32; 2] = [1, 1];
     let mut at = 0;
     while let Some(part) = control.get(at..).filter(|it| it.len() >= HEAD) {
         let len = record::value_of::<usize>(part).unwrap_or(HEAD);
@@ -399,14 +448,7 @@ pub fn each_descriptor(control: &[u8], mut f: impl FnMut(i32)) {
 
 /// Whether control data has descriptors (SCM_RIGHTS).
 fn brings_descriptors(control: &[u8]) -> bool {
-    const SOL_SOCKET_RIGHTS: [i32; 2] = [1, 1];
-    let mut at = 0;
-    while let Some(part) = control.get(at..).filter(|it| it.len() >= 16) {
-        if record::value_of(&part[8..]) == Some(SOL_SOCKET_RIGHTS) {
-            return true;
-        }
-        let len = record::value_of::<usize>(part).unwrap_or(16);
-        at += len.clamp(16, 1 << 20).next_multiple_of(8);
-    }
-    false
+    let mut any = false;
+    each_descriptor(control, |_| any = true);
+    any
 }

@@ -5,7 +5,7 @@
 
 use super::buffers::Buffers;
 use super::record::{self, IoHead};
-use super::socket::accepted;
+use super::socket::{accepted, handed};
 use super::{descriptor, message};
 use crate::engine::{engine, state};
 use crate::event;
@@ -46,6 +46,18 @@ pub fn each(mut f: impl FnMut(u32, &[u8])) {
     while at < root.pushback_len as usize {
         f(u32_at(&root.pushback, at), plain(&root.pushback, at));
         at += 8 + len_at(&root.pushback, at);
+    }
+}
+
+/// Calls `f` for the control data of each message that waits to be fed.
+pub fn each_control(mut f: impl FnMut(&[u8])) {
+    let b = &state().root.pushback;
+    let mut at = 0;
+    while at < state().root.pushback_len as usize {
+        if is_whole(b, at) {
+            f(message::control_of(&b[at + 8..at + 8 + len_at(b, at)]));
+        }
+        at += 8 + len_at(b, at);
     }
 }
 
@@ -192,6 +204,7 @@ pub fn restore(warm: bool, from: usize) {
     if e.boot.plant == plant::LOSE_READ {
         return;
     }
+    let numbers = handed::Numbers::new();
     let root = &mut state().root;
     for r in crate::object::record::own(from) {
         if !matches!(r.kind, record::INPUT | record::MESSAGE) {
@@ -220,6 +233,10 @@ pub fn restore(warm: bool, from: usize) {
         root.pushback[at..at + 4].copy_from_slice(&file.to_le_bytes());
         root.pushback[at + 4..at + 8].copy_from_slice(&(bytes.len() as u32 | whole).to_le_bytes());
         root.pushback[at + 8..at + 8 + bytes.len()].copy_from_slice(bytes);
+        if whole != 0 {
+            let payload = &mut root.pushback[at + 8..at + 8 + bytes.len()];
+            numbers.put_into(payload, r.offset);
+        }
         root.pushback_len += 8 + bytes.len() as u64;
     }
 }

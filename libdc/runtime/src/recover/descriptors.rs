@@ -344,7 +344,7 @@ fn put_aside_at(fd: i32) -> Option<i32> {
 
 /// Where the journal stood when this process's descriptors were those of the commit last:
 /// an earlier recovery has taken back what was before it.
-fn last_recovery() -> usize {
+pub fn last_recovery() -> usize {
     record::own(0)
         .filter(|r| r.kind == record::RECOVERED)
         .last()

@@ -58,6 +58,9 @@ pub fn recover(warm: bool) -> ! {
     output::settle(count(&live.dead_wchar));
     run::shared::join_all(warm);
     let_others_take();
+    if warm {
+        crate::object::socket::handed::keep(descriptors::last_recovery());
+    }
     descriptors::undo_closes(warm && e.slot == 0);
     together::come_to(Step::Loaded);
     undo::restore();

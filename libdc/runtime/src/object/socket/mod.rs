@@ -12,6 +12,7 @@ pub mod accepted;
 mod address;
 mod diag;
 mod facts;
+pub mod handed;
 pub mod pair;
 mod receive;
 pub mod remade;
