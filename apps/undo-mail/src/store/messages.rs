@@ -1,0 +1,211 @@
+//! What is done to messages: found by their UndoIDs, fetched, stored, copied, appended.
+use std::time::{Duration, Instant};
+
+use undo::{Call, Mode};
+
+use super::act::nothing;
+use super::{Answer, Done, MailStore, Shown};
+use crate::canonical;
+use crate::imap::pool::{Listing, Tried, Trouble, fetched, good};
+use crate::imap::session::Session;
+use crate::imap::token::{self, Token};
+use crate::names::{self, Folder, Message};
+use crate::verbs::Verb;
+
+impl MailStore {
+    pub fn append(
+        &self,
+        user: &str,
+        name: &str,
+        id: u64,
+        flags: &str,
+        date: &str,
+        body: &[u8],
+    ) -> Done {
+        let marked = names::with_id(id, body);
+        self.pool.with(user, |session| {
+            let mut command = b"APPEND ".to_vec();
+            command.extend(token::quote(name.as_bytes()));
+            command.extend(format!(" ({flags})").as_bytes());
+            if !date.is_empty() {
+                command.extend(format!(" \"{date}\"").as_bytes());
+            }
+            command.extend(format!(" {{{}+}}\r\n", marked.len()).as_bytes());
+            command.extend(&marked);
+            good(session.ask(&command)?)
+        })?;
+        nothing()
+    }
+
+    /// Whether a folder holds a message with this UndoID.
+    pub(super) fn holds(&self, user: &str, name: &str, id: u64) -> Tried<bool> {
+        self.pool.within(user, name, true, |_, listing| {
+            Ok(listing.iter().any(|(_, m)| m.id == id))
+        })
+    }
+
+    /// Whether a delivery that may have happened did: the message is in a folder of its recipient.
+    pub(super) fn is_delivered(&self, to: &str, id: u64) -> bool {
+        let user = self.settings.user_of(to);
+        let folders = self
+            .pool
+            .with(&user, |session| good(session.ask(b"LIST \"\" \"*\"")?));
+        let Ok(folders) = folders else { return false };
+        folders
+            .untagged
+            .iter()
+            .filter_map(|response| response.get(3).and_then(Token::text))
+            .any(|name| self.holds(&user, &name, id).unwrap_or(false))
+    }
+
+    pub(super) fn fetch(
+        &self,
+        call: &Call<'_, Verb>,
+        folder: &Folder,
+        messages: &[Message],
+        items: &str,
+    ) -> Done {
+        let user = &call.verb.user;
+        let name = self.name(user, folder)?;
+        let read_only = call.mode == Mode::ReadOnly;
+        let patience = Duration::from_secs_f64(self.settings.imap.arrival_patience_s);
+        let deadline = Instant::now() + patience;
+        loop {
+            let mut found =
+                self.pool
+                    .within_naming(user, &name, read_only, messages, |session, listing| {
+                        fetch_messages(session, listing, messages, items)
+                    })?;
+            let replays = matches!(call.mode, Mode::Replay(_));
+            if replays && found.len() < messages.len() && Instant::now() < deadline {
+                // The real server has accepted a message, and has not stored it yet.
+                std::thread::sleep(Duration::from_millis(50));
+                continue;
+            }
+            let mut by_message: std::collections::HashMap<Message, u64> = found
+                .iter()
+                .map(|(m, items)| (*m, canonical::shown(items)))
+                .collect();
+            let shown = messages
+                .iter()
+                .map(|m| by_message.remove(m).unwrap_or(0))
+                .collect();
+            found.sort_by_key(|(m, _)| *m);
+            return Ok((
+                Shown::Messages(shown),
+                Answer {
+                    fetched: found,
+                    ..Answer::default()
+                },
+            ));
+        }
+    }
+
+    /// Does something to messages of a folder. Those that are not there are left out, if `some`
+    /// are enough; whether a verb that found less than it should is inconsistent is not for here.
+    pub(super) fn on_messages(
+        &self,
+        call: &Call<'_, Verb>,
+        name: &str,
+        messages: &[Message],
+        some: bool,
+        command: impl Fn(&str) -> Vec<u8>,
+    ) -> Done {
+        let user = &call.verb.user;
+        self.pool
+            .within_naming(user, name, false, messages, |session, listing| {
+                let (uids, there) = uids_of(listing, messages);
+                if uids.is_empty() && !messages.is_empty() && !some {
+                    return Err(Trouble::Refused(
+                        "the messages are not there any more".into(),
+                    ));
+                }
+                if !uids.is_empty() {
+                    good(session.ask(&command(&token::show_set(&uids)))?)?;
+                }
+                let shown = messages
+                    .iter()
+                    .map(|m| u64::from(there.contains(m)))
+                    .collect();
+                Ok((Shown::Messages(shown), Answer::default()))
+            })
+    }
+
+    pub(super) fn copy(
+        &self,
+        call: &Call<'_, Verb>,
+        folder: &Folder,
+        messages: &[Message],
+        to: &Folder,
+        moves: bool,
+    ) -> Done {
+        let user = &call.verb.user;
+        let (name, target) = (self.name(user, folder)?, self.name(user, to)?);
+        let mut messages_now = messages.to_vec();
+        if call.mode == Mode::Settle {
+            let there = self
+                .pool
+                .within(user, &target, true, |_, l| Ok(l.clone()))?;
+            messages_now.retain(|m| !there.iter().any(|(_, other)| other.id == m.id));
+        }
+        let word = if moves { "UID MOVE" } else { "UID COPY" };
+        let done = self.on_messages(call, &name, &messages_now, false, |set| {
+            let mut command = format!("{word} {set} ").into_bytes();
+            command.extend(token::quote(target.as_bytes()));
+            command
+        })?;
+        Ok(if call.mode == Mode::Settle {
+            (Shown::Messages(vec![1; messages.len()]), Answer::default())
+        } else {
+            done
+        })
+    }
+}
+
+/// The UIDs that these messages have now, ascending, and which of them there are.
+fn uids_of(
+    listing: &Listing,
+    messages: &[Message],
+) -> (Vec<u32>, std::collections::HashSet<Message>) {
+    let wanted: std::collections::HashSet<&Message> = messages.iter().collect();
+    let found: Vec<&(u32, Message)> = listing.iter().filter(|(_, m)| wanted.contains(m)).collect();
+    let mut uids: Vec<u32> = found.iter().map(|(uid, _)| *uid).collect();
+    uids.sort_unstable();
+    (uids, found.into_iter().map(|(_, m)| *m).collect())
+}
+
+type Fetched = Vec<(Message, Vec<(String, Token)>)>;
+
+/// Fetches items of messages as a client would, and gives them back under their UndoIDs.
+pub fn fetch_messages(
+    session: &mut Session,
+    listing: &Listing,
+    messages: &[Message],
+    items: &str,
+) -> Tried<Fetched> {
+    let (uids, _) = uids_of(listing, messages);
+    if uids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let command = format!("UID FETCH {} (UID {items})", token::show_set(&uids));
+    let answer = good(session.ask(command.as_bytes())?)?;
+    let by_uid: std::collections::HashMap<u32, Message> = listing.iter().copied().collect();
+    let mut found = Fetched::new();
+    for (uid, items) in fetched(&answer.untagged) {
+        let Some(&message) = by_uid.get(&uid) else {
+            continue;
+        };
+        // Flags that others change come as responses of their own.
+        match found.iter_mut().rev().find(|(m, _)| *m == message) {
+            Some((_, known)) => {
+                let new = items
+                    .into_iter()
+                    .filter(|(n, _)| !known.iter().any(|(k, _)| k == n));
+                let new: Vec<_> = new.collect();
+                known.extend(new);
+            }
+            None => found.push((message, items)),
+        }
+    }
+    Ok(found)
+}
