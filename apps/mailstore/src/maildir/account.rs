@@ -140,7 +140,7 @@ impl Account {
         self.disk.sync_dir(&dir.join("new"))?;
         self.charge(stored.len() as i64);
         if let Some(shared) = self.open_mailboxes().get(mailbox) {
-            shared.announce();
+            shared.arrived_in_new();
         }
         Ok(base)
     }

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -96,6 +97,7 @@ pub struct State {
     /// Rises with every change, so that a session knows whether to compare.
     pub version: u64,
     seen_times: Option<[SystemTime; 2]>,
+    seen_arrivals: u64,
     look_again_at: Option<Instant>,
 }
 
@@ -121,6 +123,7 @@ pub struct Mailbox {
     pub(super) disk: Disk,
     state: Mutex<State>,
     changes: watch::Sender<u64>,
+    arrivals: AtomicU64,
 }
 
 impl Mailbox {
@@ -148,6 +151,7 @@ impl Mailbox {
             gone: false,
             version: 0,
             seen_times: None,
+            seen_arrivals: 0,
             look_again_at: None,
         };
         let (changes, _) = watch::channel(0);
@@ -157,6 +161,7 @@ impl Mailbox {
             disk,
             state: Mutex::new(state),
             changes,
+            arrivals: AtomicU64::new(0),
         };
         mailbox.sync(&mut mailbox.lock(), None)?;
         mailbox.drop_dead_lines(&mut mailbox.lock())?;
@@ -175,6 +180,14 @@ impl Mailbox {
         self.changes.send_modify(|count| *count += 1);
     }
 
+    /// A delivery has put a file into `new`, without the lock. The directory's time need not show
+    /// that: it may have come while a change of ours was made, which takes over the times after it,
+    /// or in the same tick of the clock of files as the last look.
+    pub fn arrived_in_new(&self) {
+        self.arrivals.fetch_add(1, Ordering::SeqCst);
+        self.announce();
+    }
+
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -189,12 +202,15 @@ impl Mailbox {
         if state.gone {
             return Ok(());
         }
+        // Before the look, so that what comes during it is looked for next time.
+        let arrivals = self.arrivals.load(Ordering::SeqCst);
         let now = self.times()?;
         let due = state.look_again_at.is_some_and(|at| Instant::now() >= at);
-        if state.seen_times != Some(now) || due {
+        if state.seen_times != Some(now) || state.seen_arrivals != arrivals || due {
             let found = self.scan()?;
             self.take_in(state, found)?;
             state.seen_times = Some(now);
+            state.seen_arrivals = arrivals;
             state.look_again_at = (!due).then(|| Instant::now() + LOOK_AGAIN);
         }
         if let Some(session) = claim {
