@@ -15,6 +15,7 @@ pub mod imap;
 pub mod names;
 pub mod notices;
 pub mod proxy;
+pub mod server;
 pub mod settings;
 pub mod smtp;
 pub mod store;

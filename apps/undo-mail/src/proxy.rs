@@ -3,10 +3,10 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use undo::manager::Running;
-use undo::{Context, Error, Manager, Result, Service, control, storage};
+use undo::{Context, Error, Manager, Result, control, storage};
 
 use crate::imap::view::Uids;
 use crate::settings::Settings;
@@ -34,7 +34,8 @@ impl Proxy {
         let smtp = listen(&settings.smtp.listen)?;
         let imap = listen(&settings.imap.listen)?;
         let store = MailStore::new(settings.clone(), storage.live());
-        wait_for(&store)?;
+        store.start_server()?;
+        store.wait_until_ready(Duration::from_secs(60))?;
         let mut manager_settings = undo::Settings {
             home: home.clone(),
             granularities: settings.granularities.clone(),
@@ -78,15 +79,4 @@ pub fn run(path: &Path) -> Result<()> {
 fn listen(address: &str) -> Result<TcpListener> {
     TcpListener::bind(address)
         .map_err(|e| Error::new(address, "listen", e).advise("choose another port in the settings"))
-}
-
-fn wait_for(store: &MailStore) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(60);
-    loop {
-        match store.ready() {
-            Ok(()) => return Ok(()),
-            Err(error) if Instant::now() > end => return Err(error),
-            Err(_) => std::thread::sleep(Duration::from_millis(100)),
-        }
-    }
 }

@@ -22,6 +22,10 @@ pub struct Settings {
     /// The name of this host, in greetings and in what is sent.
     #[serde(default = "localhost")]
     pub hostname: String,
+    /// A command that serves in the foreground: the proxy starts the real server, stops it while
+    /// the state is exchanged, and starts it again when it dies. Without it, somebody else does.
+    #[serde(default)]
+    pub server: Option<String>,
     pub smtp: Smtp,
     pub imap: Imap,
     #[serde(default)]
@@ -73,8 +77,9 @@ pub struct Imap {
     /// The paths of a user's mail below `live`; `{user}` stands for the user. For undo by user.
     #[serde(default = "mail_of_user")]
     pub mail_of_user: String,
-    /// How long a replay waits for mail that the real server has accepted but not stored yet.
-    #[serde(default)]
+    /// How long a replay waits for mail that the real server has accepted but not stored yet, where
+    /// that is no LMTP server.
+    #[serde(default = "ten_seconds")]
     pub arrival_patience_s: f64,
 }
 
@@ -97,6 +102,9 @@ fn localhost() -> String {
 }
 fn sixteen() -> usize {
     16
+}
+fn ten_seconds() -> f64 {
+    10.0
 }
 fn five_minutes() -> f64 {
     300.0
@@ -153,6 +161,7 @@ impl Settings {
 /// A file of settings that works with Dovecot.
 pub const EXAMPLE: &str = r#"# Settings of undo-mail. Those that are commented out have these values.
 home = "/srv/undo"              # timeline, snapshots, and live/mail, where the server keeps its mail
+# server = "mailstore --settings /etc/mailstore.toml"   # started, stopped, and started again by the proxy
 # storage = "auto"              # btrfs, overlay, copies
 # hostname = "localhost"
 # replay_workers = 16
@@ -175,7 +184,7 @@ master_name = "{user}*proxy"    # Dovecot: auth_master_user_separator=*
 master_password = "secret"
 # user_of = "local"
 # mail_of_user = "mail/{user}"
-# arrival_patience_s = 0.0      # more if the server queues mail (Postfix)
+# arrival_patience_s = 10.0     # how long mail may be in the queue of a server without lmtp
 
 [hooks]
 # before_rewind = "doveadm stop"

@@ -7,11 +7,13 @@
 mod act;
 mod messages;
 
+use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use undo::{Call, Compensation, Error, Outcome, Pause, Result, Service, Squash};
+use undo::{Call, Compensation, Context, Error, Mode, Outcome, Pause, Result, Service, Squash};
 
 pub use messages::fetch_messages;
 
@@ -21,6 +23,7 @@ use crate::imap::pool::{Listing, Pool, Tried, Trouble, good};
 use crate::imap::token::Token;
 use crate::names::{self, Message};
 use crate::notices;
+use crate::server;
 use crate::settings::Settings;
 use crate::smtp::client::Server;
 use crate::verbs::{Act, Verb};
@@ -48,6 +51,12 @@ pub struct Answer {
     pub permanent_flags: Vec<u8>,
 }
 
+/// How long a server that has died may take to come back, before what was asked of it has failed.
+const RETURN: Duration = Duration::from_secs(5);
+
+/// How long one that was stopped may take.
+const START: Duration = Duration::from_secs(10);
+
 type Done = std::result::Result<(Shown, Answer), Trouble>;
 
 /// Called with mail that the undo system itself sends.
@@ -63,6 +72,10 @@ pub struct MailStore {
     pub told: Mutex<std::collections::HashSet<(String, u64)>>,
     outbox: OnceLock<Outbox>,
     delimiter: OnceLock<String>,
+    /// What a replay has given to a server that queues mail, and when: it may be on its way yet.
+    queued: Mutex<HashMap<u64, Instant>>,
+    /// The real server, if it is ours to start and stop.
+    server: OnceLock<server::Server>,
 }
 
 impl MailStore {
@@ -86,7 +99,47 @@ impl MailStore {
             told: Mutex::default(),
             outbox: OnceLock::new(),
             delimiter: OnceLock::new(),
+            queued: Mutex::default(),
+            server: OnceLock::new(),
             settings,
+        }
+    }
+
+    /// Starts the real server, if the settings say how.
+    pub fn start_server(&self) -> Result<()> {
+        if let Some(command) = &self.settings.server {
+            let started = server::Server::start(command, &self.settings.home);
+            let _ = self.server.set(started.context(command, "start")?);
+        }
+        Ok(())
+    }
+
+    /// Ends the real server, if it is ours.
+    pub fn stop_server(&self) {
+        if let Some(server) = self.server.get() {
+            server.stop();
+        }
+    }
+
+    /// Has the real server begin anew, if it is ours: it reads its settings then.
+    pub fn restart_server(&self) -> Result<()> {
+        let Some(server) = self.server.get() else {
+            return Ok(());
+        };
+        server.stop();
+        server.go_on();
+        self.wait_until_ready(START)
+    }
+
+    /// Waits until the real server answers.
+    pub fn wait_until_ready(&self, patience: Duration) -> Result<()> {
+        let end = Instant::now() + patience;
+        loop {
+            match self.ready() {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() > end => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
         }
     }
 
@@ -162,7 +215,12 @@ impl Service for MailStore {
     type Answer = Answer;
 
     fn execute(&self, call: &Call<'_, Verb>) -> (Outcome<Shown>, Answer) {
-        match self.act(call) {
+        let mut done = self.act(call, call.mode == Mode::Settle);
+        if matches!(done, Err(Trouble::Gone(_))) && self.wait_until_ready(RETURN).is_ok() {
+            // The server has died and is there again: perhaps it had done it, perhaps half of it.
+            done = self.act(call, true);
+        }
+        match done {
             Ok((shown, answer)) => (Outcome::done(shown), answer),
             Err(trouble) => (Outcome::failed(trouble, Shown::Nothing), Answer::default()),
         }
@@ -227,20 +285,35 @@ impl Service for MailStore {
             self.smtp.forget();
         }
         match pause {
-            Pause::Snapshot { .. } => self.hook(&self.settings.hooks.before_snapshot),
-            Pause::Rewind => self.hook(&self.settings.hooks.before_rewind),
+            Pause::Snapshot { files_closed } => {
+                if files_closed {
+                    self.stop_server();
+                }
+                self.hook(&self.settings.hooks.before_snapshot)
+            }
+            Pause::Rewind => {
+                self.stop_server();
+                lock(&self.queued).clear();
+                self.hook(&self.settings.hooks.before_rewind)
+            }
         }
     }
 
     fn resume(&self, pause: Pause) -> Result<()> {
-        match pause {
+        let hooked = match pause {
             Pause::Snapshot { .. } => self.hook(&self.settings.hooks.after_snapshot),
             Pause::Rewind => {
                 self.factory.forget();
-                self.told.lock().unwrap_or_else(|p| p.into_inner()).clear();
+                lock(&self.told).clear();
                 self.hook(&self.settings.hooks.after_rewind)
             }
+        };
+        if let Some(server) = self.server.get() {
+            server.go_on();
         }
+        // One that does not come up may be what the operator is about to repair.
+        let _ = self.wait_until_ready(START);
+        hooked
     }
 
     fn scope_paths(&self, scope: &str) -> Option<Vec<std::path::PathBuf>> {
@@ -251,6 +324,10 @@ impl Service for MailStore {
             vec![mail.into(), names]
         })
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|p| p.into_inner())
 }
 
 /// A store that is shared by the manager and the proxies.

@@ -13,7 +13,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use house::{Dovecot, Imap, USERS, free_port};
+use house::servers::{Kind, Servers};
+use house::{Imap, USERS, free_port};
 use undo::control::{Client, Request};
 
 struct Random(u64);
@@ -28,7 +29,23 @@ impl Random {
     }
 }
 
-fn start(settings: &Path) -> Child {
+/// A process that does not outlive a test that fails.
+struct Ours(Child);
+
+impl Ours {
+    fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn start(settings: &Path) -> Ours {
     let mut child = Command::new(env!("CARGO_BIN_EXE_undo-mail"))
         .arg(settings)
         .stdout(Stdio::piped())
@@ -42,7 +59,7 @@ fn start(settings: &Path) -> Child {
         line.starts_with("undo-mail: SMTP on"),
         "it starts again after any death"
     );
-    child
+    Ours(child)
 }
 
 /// Sends a mail. `None`: the connection ended before the answer.
@@ -98,10 +115,10 @@ fn end_cycle(home: &Path, random: &mut Random) {
 }
 
 /// How often each subject is in the mailboxes, as the real server tells it.
-fn subjects(dovecot: &Dovecot) -> BTreeMap<String, usize> {
+fn subjects(imap: u16) -> BTreeMap<String, usize> {
     let mut found = BTreeMap::new();
     for user in USERS {
-        let mut client = Imap::login(dovecot.imap, user);
+        let mut client = Imap::login(imap, user);
         if client.examine("INBOX") > 0 {
             for subject in client.subjects() {
                 *found.entry(subject).or_insert(0) += 1;
@@ -111,16 +128,16 @@ fn subjects(dovecot: &Dovecot) -> BTreeMap<String, usize> {
     found
 }
 
-#[test]
-fn mail_that_was_taken_is_there_exactly_once() {
-    if !Dovecot::is_there() {
-        println!("skipped: this test needs root and Debian's dovecot-imapd and dovecot-lmtpd");
+on_each_server!(mail_that_was_taken_is_there_exactly_once);
+
+fn mail_that_was_taken_is_there_exactly_once(kind: Kind) {
+    if !kind.is_there() {
         return;
     }
     let kills: u64 = std::env::var("KILLS")
         .ok()
         .and_then(|n| n.parse().ok())
-        .unwrap_or(8);
+        .unwrap_or(5);
     let mut random = Random(
         std::env::var("SEED")
             .ok()
@@ -132,14 +149,17 @@ fn mail_that_was_taken_is_there_exactly_once() {
     let home = folder.path().join("home");
     let live = home.join("live");
     std::fs::create_dir_all(&live).unwrap();
-    let dovecot = Dovecot::start(&folder.path().join("dovecot"), &live, &USERS);
+    let servers = Servers::start(kind, &folder.path().join("servers"), &live, &USERS);
     let (smtp, imap) = (free_port(), free_port());
     let settings = folder.path().join("settings.toml");
+    let command = servers
+        .command()
+        .map_or_else(String::new, |c| format!("server = {c:?}\n"));
     let text = format!(
-        "home = {home:?}\nstorage = \"copies\"\nretry_every_s = 0.2\ngranularities = []\n\
+        "home = {home:?}\n{command}storage = \"copies\"\nretry_every_s = 0.2\ngranularities = []\n\
          [smtp]\nlisten = \"127.0.0.1:{smtp}\"\nserver = \"127.0.0.1:{}\"\nlmtp = true\ndomains = [\"here.test\"]\n\
          [imap]\nlisten = \"127.0.0.1:{imap}\"\nserver = \"127.0.0.1:{}\"\nmaster_name = \"{{user}}*proxy\"\nmaster_password = \"secret\"\n",
-        dovecot.lmtp, dovecot.imap
+        servers.mail, servers.imap
     );
     std::fs::write(&settings, text).unwrap();
 
@@ -151,7 +171,7 @@ fn mail_that_was_taken_is_there_exactly_once() {
         end_cycle(&home, &mut random);
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            let found = subjects(&dovecot);
+            let found = subjects(servers.imap);
             for (subject, count) in &found {
                 assert_eq!(*count, 1, "{subject} is there {count} times");
                 assert!(
@@ -204,7 +224,7 @@ fn mail_that_was_taken_is_there_exactly_once() {
             _ => vec![Request::Rewind { to, scope: None }, Request::Cancel],
         };
         let place = home.clone();
-        std::thread::spawn(move || {
+        let operator = std::thread::spawn(move || {
             for request in requests {
                 let _ = Client::connect(&place).and_then(|mut client| client.ask(&request));
             }
@@ -216,16 +236,16 @@ fn mail_that_was_taken_is_there_exactly_once() {
             std::thread::spawn(move || (send(smtp, "ann", &subject), subject))
         };
         std::thread::sleep(Duration::from_millis(random.below(400)));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        child.kill();
         let (reply, subject) = sender.join().unwrap();
         if reply.is_some_and(|reply| reply.starts_with("250")) {
             acknowledged.push(subject);
         }
         child = start(&settings);
+        // (What it had not asked for yet it asks the new one.)
+        operator.join().unwrap();
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    child.kill();
     let timeline = undo::timeline::Timeline::open(&home.join("timeline")).unwrap();
     assert!(timeline.gaps().is_empty());
     println!("{kills} kills, {} mails", acknowledged.len());

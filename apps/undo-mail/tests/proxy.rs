@@ -1,12 +1,19 @@
-//! The proxy as clients see it, in front of an unmodified Dovecot.
+//! The proxy as clients see it, in front of the own store and of an unmodified Dovecot.
 
 mod house;
 
+use house::servers::Kind;
 use house::{House, Imap, Smtp, until};
 
-#[test]
-fn mail_comes_in_and_is_read_copied_moved_and_removed() {
-    let Some(house) = House::new("copies", |_| ()) else {
+on_each_server!(
+    mail_comes_in_and_is_read_copied_moved_and_removed,
+    no_uid_names_two_messages_after_a_rewind,
+    smtp_refuses_what_it_must_and_survives_nonsense,
+    an_idle_client_hears_of_new_mail,
+);
+
+fn mail_comes_in_and_is_read_copied_moved_and_removed(kind: Kind) {
+    let Some(house) = House::new(kind, "copies", |_| ()) else {
         return;
     };
     for n in 1..=3 {
@@ -65,23 +72,22 @@ fn mail_comes_in_and_is_read_copied_moved_and_removed() {
     assert!(ann.must("EXPUNGE").contains("* 1 EXPUNGE"));
     let status = ann.must("STATUS work (MESSAGES UIDNEXT)");
     assert!(status.contains("(MESSAGES 3 UIDNEXT 5)"), "{status}");
-    ann.must("RENAME work done/work");
-    assert!(ann.folders().contains(&"done/work".into()));
-    assert_eq!(ann.select("done/work"), 3);
+    ann.must("RENAME work done.work");
+    assert!(ann.folders().contains(&"done.work".into()));
+    assert_eq!(ann.select("done.work"), 3);
     assert!(
         ann.must("UID FETCH 1:* FLAGS").contains("UID 2"),
         "UIDs outlast a rename"
     );
     ann.must("CLOSE");
-    ann.must("DELETE done/work");
-    assert!(!ann.folders().contains(&"done/work".into()));
-    assert!(ann.ask("SELECT done/work").contains(" NO "));
+    ann.must("DELETE done.work");
+    assert!(!ann.folders().contains(&"done.work".into()));
+    assert!(ann.ask("SELECT done.work").contains(" NO "));
     ann.must("LOGOUT");
 }
 
-#[test]
-fn no_uid_names_two_messages_after_a_rewind() {
-    let Some(house) = House::new("copies", |_| ()) else {
+fn no_uid_names_two_messages_after_a_rewind(kind: Kind) {
+    let Some(house) = House::new(kind, "copies", |_| ()) else {
         return;
     };
     house.mail("a@there.test", "ann@here.test", "one", "1");
@@ -112,9 +118,8 @@ fn no_uid_names_two_messages_after_a_rewind() {
     assert!(all.contains("three") && !all.contains("two"), "{all}");
 }
 
-#[test]
-fn smtp_refuses_what_it_must_and_survives_nonsense() {
-    let Some(house) = House::new("copies", |_| ()) else {
+fn smtp_refuses_what_it_must_and_survives_nonsense(kind: Kind) {
+    let Some(house) = House::new(kind, "copies", |_| ()) else {
         return;
     };
     let mut smtp = Smtp::connect(house.proxy.smtp.port());
@@ -195,9 +200,8 @@ fn smtp_refuses_what_it_must_and_survives_nonsense() {
     }
 }
 
-#[test]
-fn an_idle_client_hears_of_new_mail() {
-    let Some(house) = House::new("copies", |_| ()) else {
+fn an_idle_client_hears_of_new_mail(kind: Kind) {
+    let Some(house) = House::new(kind, "copies", |_| ()) else {
         return;
     };
     let mut ann = house.imap("ann");

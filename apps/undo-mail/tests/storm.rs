@@ -13,6 +13,7 @@ mod house;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use house::servers::Kind;
 use house::{House, Imap, USERS};
 
 /// How many verbs each session tries.
@@ -164,12 +165,12 @@ fn differences(
     found
 }
 
-fn replay_without_a_repair(storage: &str) {
+fn replay_without_a_repair(kind: Kind, storage: &str) {
     let seed = std::env::var("UNDO_MAIL_SEED")
         .ok()
         .and_then(|n| n.parse().ok())
         .unwrap_or(1u64);
-    let Some(house) = House::new(storage, |_| ()) else {
+    let Some(house) = House::new(kind, storage, |_| ()) else {
         return;
     };
     let manager = &house.proxy.manager;
@@ -180,7 +181,7 @@ fn replay_without_a_repair(storage: &str) {
     let (mailboxes, last) = (house.mailboxes(), house.last());
     let messages: usize = mailboxes.values().map(Vec::len).sum();
     println!(
-        "{storage}: {last} verbs in {:.1} s",
+        "{kind:?} on {storage}: {last} verbs in {:.1} s",
         began.elapsed().as_secs_f64()
     );
     assert!(
@@ -195,11 +196,12 @@ fn replay_without_a_repair(storage: &str) {
         wrong.extend(cycle.note);
         let summary = manager.replay().unwrap();
         println!(
-            "{storage}: from {target} to {last}: {} verbs in {:.2} s, {} a second",
+            "{kind:?} on {storage}: from {target} to {last}: {} verbs in {:.2} s, {} a second",
             summary.replayed,
             summary.seconds,
             (summary.replayed as f64 / summary.seconds) as u64
         );
+        house.drain();
         let paradoxes = summary.paradoxes.iter();
         wrong.extend(paradoxes.map(|p| format!("from {target}: paradox: {p:?}")));
         let differ = differences(&mailboxes, &house.mailboxes()).into_iter();
@@ -216,21 +218,25 @@ fn replay_without_a_repair(storage: &str) {
     }
     assert!(
         wrong.is_empty(),
-        "{storage}, UNDO_MAIL_SEED={seed}: {wrong:#?}"
+        "{kind:?} on {storage}, UNDO_MAIL_SEED={seed}: {wrong:#?}"
     );
 }
 
-#[test]
-fn replay_without_a_repair_on_copies() {
-    replay_without_a_repair("copies");
+macro_rules! storms {
+    ($($name:ident: $kind:ident on $storage:literal;)*) => {
+        $(#[test]
+        fn $name() {
+            replay_without_a_repair(Kind::$kind, $storage);
+        })*
+    };
 }
 
-#[test]
-fn replay_without_a_repair_on_btrfs() {
-    replay_without_a_repair("btrfs");
-}
-
-#[test]
-fn replay_without_a_repair_on_overlay() {
-    replay_without_a_repair("overlay");
+storms! {
+    dovecot_on_copies: Dovecot on "copies";
+    dovecot_on_btrfs: Dovecot on "btrfs";
+    dovecot_on_overlay: Dovecot on "overlay";
+    own_on_copies: Own on "copies";
+    own_on_btrfs: Own on "btrfs";
+    own_on_overlay: Own on "overlay";
+    postfix_on_copies: Postfix on "copies";
 }

@@ -1,5 +1,5 @@
 //! How each verb is carried out.
-use undo::{Call, Mode};
+use undo::Call;
 
 use super::{Answer, Done, MailStore, Shown};
 use crate::imap::pool::{Tried, Trouble, good};
@@ -8,9 +8,9 @@ use crate::names::{self, Folder};
 use crate::verbs::{Act, Verb};
 
 impl MailStore {
-    pub(super) fn act(&self, call: &Call<'_, Verb>) -> Done {
+    /// Carries a verb out. `settle`: perhaps that has happened already, perhaps half of it.
+    pub(super) fn act(&self, call: &Call<'_, Verb>, settle: bool) -> Done {
         let user = &call.verb.user;
-        let settle = call.mode == Mode::Settle;
         match &call.verb.act {
             Act::Deliver {
                 id,
@@ -25,7 +25,10 @@ impl MailStore {
                 }
                 let marked = names::with_id(*id, body);
                 match self.smtp.deliver(from, to, options, &marked)? {
-                    Ok(()) => nothing(),
+                    Ok(()) => {
+                        self.note_queued(*id);
+                        nothing()
+                    }
                     Err(reply) => Err(Trouble::Refused(reply.to_string())),
                 }
             }
@@ -75,7 +78,7 @@ impl MailStore {
                 to,
             } => {
                 let moves = matches!(call.verb.act, Act::Move { .. });
-                self.copy(call, folder, messages, to, moves)
+                self.copy(call, folder, messages, to, moves, settle)
             }
             Act::Select { folder, read_only } => {
                 let name = self.name(user, folder)?;
@@ -187,6 +190,9 @@ impl MailStore {
                 nothing()
             }
             Act::Delete { folder } => {
+                if settle && self.factory.name(user, folder)?.is_none() {
+                    return nothing();
+                }
                 let name = self.name(user, folder)?;
                 // A session that has it selected would keep it alive.
                 self.pool.forget_folder(user, &name);

@@ -1,10 +1,11 @@
 //! What is done to messages: found by their UndoIDs, fetched, stored, copied, appended.
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use undo::{Call, Mode};
 
 use super::act::nothing;
-use super::{Answer, Done, MailStore, Shown};
+use super::{Answer, Done, MailStore, Shown, lock};
 use crate::canonical;
 use crate::imap::pool::{Listing, Tried, Trouble, fetched, good};
 use crate::imap::session::Session;
@@ -44,18 +45,32 @@ impl MailStore {
         })
     }
 
-    /// Whether a delivery that may have happened did: the message is in a folder of its recipient.
+    /// Whether a delivery that may have happened did: the message is in a folder of its recipient,
+    /// or turns up there while a server that queues mail may still have it.
     pub(super) fn is_delivered(&self, to: &str, id: u64) -> bool {
         let user = self.settings.user_of(to);
+        let end = Instant::now() + self.patience();
+        loop {
+            if self.is_somewhere(&user, id) {
+                return true;
+            }
+            if self.settings.smtp.lmtp || Instant::now() >= end {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn is_somewhere(&self, user: &str, id: u64) -> bool {
         let folders = self
             .pool
-            .with(&user, |session| good(session.ask(b"LIST \"\" \"*\"")?));
+            .with(user, |session| good(session.ask(b"LIST \"\" \"*\"")?));
         let Ok(folders) = folders else { return false };
         folders
             .untagged
             .iter()
             .filter_map(|response| response.get(3).and_then(Token::text))
-            .any(|name| self.holds(&user, &name, id).unwrap_or(false))
+            .any(|name| self.holds(user, &name, id).unwrap_or(false))
     }
 
     pub(super) fn fetch(
@@ -68,36 +83,63 @@ impl MailStore {
         let user = &call.verb.user;
         let name = self.name(user, folder)?;
         let read_only = call.mode == Mode::ReadOnly;
-        let patience = Duration::from_secs_f64(self.settings.imap.arrival_patience_s);
-        let deadline = Instant::now() + patience;
-        loop {
-            let mut found =
-                self.pool
-                    .within_naming(user, &name, read_only, messages, |session, listing| {
-                        fetch_messages(session, listing, messages, items)
-                    })?;
-            let replays = matches!(call.mode, Mode::Replay(_));
-            if replays && found.len() < messages.len() && Instant::now() < deadline {
-                // The real server has accepted a message, and has not stored it yet.
-                std::thread::sleep(Duration::from_millis(50));
-                continue;
+        self.wait_for_queued(user, &name, messages);
+        let mut found =
+            self.pool
+                .within_naming(user, &name, read_only, messages, |session, listing| {
+                    fetch_messages(session, listing, messages, items)
+                })?;
+        let mut by_message: std::collections::HashMap<Message, u64> = found
+            .iter()
+            .map(|(m, items)| (*m, canonical::shown(items)))
+            .collect();
+        let shown = messages
+            .iter()
+            .map(|m| by_message.remove(m).unwrap_or(0))
+            .collect();
+        found.sort_by_key(|(m, _)| *m);
+        Ok((
+            Shown::Messages(shown),
+            Answer {
+                fetched: found,
+                ..Answer::default()
+            },
+        ))
+    }
+
+    /// A server that queues mail has accepted this message.
+    pub(super) fn note_queued(&self, id: u64) {
+        if !self.settings.smtp.lmtp {
+            lock(&self.queued).insert(id, Instant::now());
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs_f64(self.settings.imap.arrival_patience_s)
+    }
+
+    /// Waits for those of these messages that the real server has accepted and may not have stored
+    /// yet. A client has seen them before it named them; a replay need not.
+    fn wait_for_queued(&self, user: &str, name: &str, messages: &[Message]) {
+        let patience = self.patience();
+        let mut missing: Vec<(u64, Instant)> = {
+            let mut queued = lock(&self.queued);
+            queued.retain(|_, since| since.elapsed() < patience);
+            let since = messages
+                .iter()
+                .filter_map(|m| Some((m.id, *queued.get(&m.id)?)));
+            since.collect()
+        };
+        while !missing.is_empty() {
+            let there = self.pool.within(user, name, true, |_, listing| {
+                Ok(listing.iter().map(|(_, m)| m.id).collect::<HashSet<u64>>())
+            });
+            let Ok(there) = there else { return };
+            missing.retain(|(id, since)| !there.contains(id) && since.elapsed() < patience);
+            lock(&self.queued).retain(|id, _| !there.contains(id));
+            if !missing.is_empty() {
+                std::thread::sleep(Duration::from_millis(20));
             }
-            let mut by_message: std::collections::HashMap<Message, u64> = found
-                .iter()
-                .map(|(m, items)| (*m, canonical::shown(items)))
-                .collect();
-            let shown = messages
-                .iter()
-                .map(|m| by_message.remove(m).unwrap_or(0))
-                .collect();
-            found.sort_by_key(|(m, _)| *m);
-            return Ok((
-                Shown::Messages(shown),
-                Answer {
-                    fetched: found,
-                    ..Answer::default()
-                },
-            ));
         }
     }
 
@@ -112,6 +154,7 @@ impl MailStore {
         command: impl Fn(&str) -> Vec<u8>,
     ) -> Done {
         let user = &call.verb.user;
+        self.wait_for_queued(user, name, messages);
         self.pool
             .within_naming(user, name, false, messages, |session, listing| {
                 let (uids, there) = uids_of(listing, messages);
@@ -138,11 +181,12 @@ impl MailStore {
         messages: &[Message],
         to: &Folder,
         moves: bool,
+        settle: bool,
     ) -> Done {
         let user = &call.verb.user;
         let (name, target) = (self.name(user, folder)?, self.name(user, to)?);
         let mut messages_now = messages.to_vec();
-        if call.mode == Mode::Settle {
+        if settle {
             let there = self
                 .pool
                 .within(user, &target, true, |_, l| Ok(l.clone()))?;
@@ -154,7 +198,7 @@ impl MailStore {
             command.extend(token::quote(target.as_bytes()));
             command
         })?;
-        Ok(if call.mode == Mode::Settle {
+        Ok(if settle {
             (Shown::Messages(vec![1; messages.len()]), Answer::default())
         } else {
             done
@@ -163,11 +207,8 @@ impl MailStore {
 }
 
 /// The UIDs that these messages have now, ascending, and which of them there are.
-fn uids_of(
-    listing: &Listing,
-    messages: &[Message],
-) -> (Vec<u32>, std::collections::HashSet<Message>) {
-    let wanted: std::collections::HashSet<&Message> = messages.iter().collect();
+fn uids_of(listing: &Listing, messages: &[Message]) -> (Vec<u32>, HashSet<Message>) {
+    let wanted: HashSet<&Message> = messages.iter().collect();
     let found: Vec<&(u32, Message)> = listing.iter().filter(|(_, m)| wanted.contains(m)).collect();
     let mut uids: Vec<u32> = found.iter().map(|(uid, _)| *uid).collect();
     uids.sort_unstable();

@@ -1,21 +1,22 @@
-//! An unmodified Dovecot of its own, a proxy in front of it, and clients.
+//! A mail server of its own, a proxy in front of it, and clients.
 #![allow(dead_code)]
+
+pub mod servers;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use undo_mail::proxy::{Proxy, prepare};
 use undo_mail::settings::Settings;
 
-pub const USERS: [&str; 5] = ["ann", "ben", "cid", "dan", "eve"];
+use servers::{Kind, Servers};
 
-/// The user that owns the mail: `mail` of Debian.
-const MAIL: (u32, u32) = (8, 8);
+pub const USERS: [&str; 5] = ["ann", "ben", "cid", "dan", "eve"];
 
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
@@ -25,141 +26,9 @@ pub fn free_port() -> u16 {
         .port()
 }
 
-/// A Dovecot that nobody else uses, or `None` where there is none or it cannot be started.
-pub struct Dovecot {
-    child: Child,
-    folder: PathBuf,
-    pub imap: u16,
-    pub lmtp: u16,
-}
-
-impl Dovecot {
-    pub fn is_there() -> bool {
-        Path::new("/usr/sbin/dovecot").exists() && nobody_else()
-    }
-
-    pub fn start(folder: &Path, live: &Path, users: &[&str]) -> Dovecot {
-        std::fs::create_dir_all(folder).unwrap();
-        std::fs::create_dir_all(live.join("mail")).unwrap();
-        chown(live.join("mail"), Some(MAIL.0), Some(MAIL.1)).unwrap();
-        let (imap, lmtp) = (free_port(), free_port());
-        let conf = configuration(folder, live, imap, lmtp);
-        std::fs::write(folder.join("dovecot.conf"), conf).unwrap();
-        std::fs::write(folder.join("master"), "proxy:{PLAIN}secret\n").unwrap();
-        set_users(folder, users);
-        let child = Command::new("/usr/sbin/dovecot")
-            .args(["-F", "-c"])
-            .arg(folder.join("dovecot.conf"))
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let dovecot = Dovecot {
-            child,
-            folder: folder.to_owned(),
-            imap,
-            lmtp,
-        };
-        let end = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(("127.0.0.1", imap)).is_err()
-            || TcpStream::connect(("127.0.0.1", lmtp)).is_err()
-        {
-            let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
-            assert!(Instant::now() < end, "Dovecot does not start: {log}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        dovecot
-    }
-
-    /// (Dovecot looks at the time of the file, in seconds.)
-    pub fn set_users(&self, users: &[&str]) {
-        std::thread::sleep(Duration::from_millis(1100));
-        set_users(&self.folder, users);
-    }
-}
-
-impl Drop for Dovecot {
-    fn drop(&mut self) {
-        let pid = self.child.id().to_string();
-        let _ = Command::new("kill").arg(&pid).status();
-        let _ = self.child.wait();
-    }
-}
-
-fn nobody_else() -> bool {
-    // Dovecot wants to be root.
-    std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
-}
-
-fn set_users(folder: &Path, users: &[&str]) {
-    let lines: String = users
-        .iter()
-        .map(|user| format!("{user}:{{PLAIN}}pw-{user}::::::\n"))
-        .collect();
-    std::fs::write(folder.join("users"), lines).unwrap();
-}
-
-fn configuration(folder: &Path, live: &Path, imap: u16, lmtp: u16) -> String {
-    let (folder, live) = (folder.display(), live.display());
-    format!(
-        "protocols = imap lmtp
-base_dir = {folder}/run
-state_dir = {folder}/state
-log_path = {folder}/log
-listen = 127.0.0.1
-ssl = no
-disable_plaintext_auth = no
-auth_master_user_separator = *
-auth_username_format = %Ln
-auth_cache_size = 0
-auth_failure_delay = 0
-mail_location = maildir:{live}/mail/%n
-mail_uid = mail
-mail_gid = mail
-first_valid_uid = 1
-mail_max_userip_connections = 0
-passdb {{
-  driver = passwd-file
-  master = yes
-  args = {folder}/master
-}}
-passdb {{
-  driver = passwd-file
-  args = {folder}/users
-}}
-userdb {{
-  driver = passwd-file
-  args = {folder}/users
-}}
-namespace inbox {{
-  inbox = yes
-  separator = /
-}}
-service imap-login {{
-  service_count = 0
-  process_limit = 4
-  inet_listener imap {{
-    port = {imap}
-  }}
-  inet_listener imaps {{
-    port = 0
-  }}
-}}
-service imap {{
-  process_limit = 1000
-}}
-service lmtp {{
-  inet_listener lmtp {{
-    address = 127.0.0.1
-    port = {lmtp}
-  }}
-}}
-"
-    )
-}
-
 pub struct House {
     pub proxy: Proxy,
-    pub dovecot: Dovecot,
+    pub servers: Servers,
     pub settings: Settings,
     mount: Option<PathBuf>,
     _folder: tempfile::TempDir,
@@ -167,9 +36,8 @@ pub struct House {
 
 impl House {
     /// `None`, and a word about it, where a house cannot be built.
-    pub fn new(storage: &str, set: impl FnOnce(&mut Settings)) -> Option<House> {
-        if !Dovecot::is_there() {
-            println!("skipped: this test needs root and Debian's dovecot-imapd and dovecot-lmtpd");
+    pub fn new(kind: Kind, storage: &str, set: impl FnOnce(&mut Settings)) -> Option<House> {
+        if !kind.is_there() {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -212,13 +80,12 @@ impl House {
             return None;
         };
         std::fs::set_permissions(&live, PermissionsExt::from_mode(0o755)).unwrap();
-        let dovecot = Dovecot::start(&folder.path().join("dovecot"), &live, &USERS);
-        settings.smtp.server = format!("127.0.0.1:{}", dovecot.lmtp);
-        settings.imap.server = format!("127.0.0.1:{}", dovecot.imap);
+        let servers = Servers::start(kind, &folder.path().join("servers"), &live, &USERS);
+        use_servers(&mut settings, &servers);
         let proxy = Proxy::start(settings.clone(), prepared).unwrap();
         Some(House {
             proxy,
-            dovecot,
+            servers,
             settings,
             mount,
             _folder: folder,
@@ -239,6 +106,7 @@ impl House {
 
     pub fn drain(&self) {
         assert!(self.proxy.manager.drain(Duration::from_secs(30)));
+        self.servers.drain();
     }
 
     /// What every user has, as the real server tells it: folder, subject, text and flags.
@@ -249,7 +117,7 @@ impl House {
     pub fn mailboxes_of(&self, users: &[&str]) -> BTreeMap<String, Vec<String>> {
         let mut all = BTreeMap::new();
         for user in users {
-            let mut client = Imap::login(self.dovecot.imap, user);
+            let mut client = Imap::login(self.servers.imap, user);
             for folder in client.folders() {
                 let mut messages = Vec::new();
                 let count = client.examine(&folder);
@@ -278,14 +146,35 @@ impl House {
         all
     }
 
+    /// From now on these are the users of the real server.
+    pub fn set_users(&self, users: &[&str]) {
+        self.servers.set_users(users);
+        self.proxy.manager.service().restart_server().unwrap();
+    }
+
     pub fn last(&self) -> u64 {
         self.proxy.manager.timeline().last()
+    }
+}
+
+/// Settings that go with these servers.
+pub fn use_servers(settings: &mut Settings, servers: &Servers) {
+    settings.smtp.server = format!("127.0.0.1:{}", servers.mail);
+    settings.smtp.lmtp = servers.kind != Kind::Postfix;
+    settings.imap.server = format!("127.0.0.1:{}", servers.imap);
+    settings.imap.mail_of_user = "mail/{user}@here.test".into();
+    settings.server = servers.command();
+    if servers.kind == Kind::Postfix {
+        let (stop, start) = servers.postfix_hooks();
+        settings.hooks.before_rewind = Some(stop);
+        settings.hooks.after_rewind = Some(start);
     }
 }
 
 impl Drop for House {
     fn drop(&mut self) {
         self.proxy.manager.close();
+        self.proxy.manager.service().stop_server();
         if let Some(mount) = &self.mount {
             let _ = Command::new("umount").arg("-l").arg(mount).status();
         }
@@ -437,8 +326,13 @@ impl Imap {
         let mut names: Vec<String> = answer
             .lines()
             .filter(|line| line.starts_with("* LIST"))
+            .filter(|line| {
+                !["\\Noselect", "\\NonExistent"]
+                    .iter()
+                    .any(|no| line.contains(no))
+            })
             .filter_map(|line| {
-                line.rsplit_once(" \"/\" ")
+                line.rsplit_once(" \".\" ")
                     .map(|(_, name)| name.trim().trim_matches('"').to_owned())
             })
             .collect();
@@ -471,6 +365,25 @@ fn exists(answer: &str) -> u32 {
         .find(|line| line.ends_with("EXISTS"))
         .unwrap();
     line.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+/// Makes of functions that take a [`Kind`] a test for each kind of server.
+#[macro_export]
+macro_rules! on_each_server {
+    ($($name:ident),* $(,)?) => {
+        mod own {
+            $(#[test]
+            fn $name() {
+                super::$name($crate::house::servers::Kind::Own);
+            })*
+        }
+        mod dovecot {
+            $(#[test]
+            fn $name() {
+                super::$name($crate::house::servers::Kind::Dovecot);
+            })*
+        }
+    };
 }
 
 pub fn until(what: &str, condition: impl Fn() -> bool) {
