@@ -117,16 +117,19 @@ impl MailStore {
     /// Ends the real server, if it is ours.
     pub fn stop_server(&self) {
         if let Some(server) = self.server.get() {
+            // Some servers wait for their sessions to end.
+            self.pool.forget();
+            self.smtp.forget();
             server.stop();
         }
     }
 
     /// Has the real server begin anew, if it is ours: it reads its settings then.
     pub fn restart_server(&self) -> Result<()> {
+        self.stop_server();
         let Some(server) = self.server.get() else {
             return Ok(());
         };
-        server.stop();
         server.go_on();
         self.wait_until_ready(START)
     }
