@@ -15,7 +15,7 @@ use siphasher::sip::SipHasher13;
 pub const FIELD: &str = "X-Undo-ID";
 
 /// The UndoID of a message in its folder. Copies of a message in one folder share `id`; `nth` tells
-/// them apart, from 1, in the order of their arrival there.
+/// them apart, from 1, in the order of their arrival there; see [`copies`](crate::imap::copies).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Message {
     pub id: u64,

@@ -19,6 +19,7 @@ pub use messages::fetch_messages;
 
 use crate::consistency::{self, Inconsistency};
 use crate::factory::Factory;
+use crate::imap::copies::Copies;
 use crate::imap::pool::{Listing, Pool, Tried, Trouble, good};
 use crate::imap::token::Token;
 use crate::names::{self, Message};
@@ -93,7 +94,7 @@ impl MailStore {
         let lmtp = settings.smtp.lmtp && settings.smtp.outbound.is_none();
         MailStore {
             outbound: Server::new(outbound, lmtp, &settings.hostname),
-            pool: Pool::new(settings.login()),
+            pool: Pool::new(settings.login(), Copies::open(&live.join("copies"))),
             factory: Factory::open(&live.join("factory")),
             smtp,
             told: Mutex::default(),
@@ -324,7 +325,8 @@ impl Service for MailStore {
         let outside = scope.is_empty() || scope.contains('/') || scope.contains("..");
         (!outside).then(|| {
             let names = std::path::Path::new("factory").join(crate::factory::file_name(scope));
-            vec![mail.into(), names]
+            let copies = std::path::Path::new("copies").join(Copies::place_of(scope));
+            vec![mail.into(), names, copies]
         })
     }
 }

@@ -5,12 +5,17 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use undo_mail::imap::copies::Copies;
 use undo_mail::imap::pool::{Login, Pool};
 
-/// One folder for all: the UIDs in it. The UndoID of a message is its UID.
+/// One folder for all: the UIDs in it. The UndoID of a message is its UID, of which those from 100
+/// on are copies.
 #[derive(Default)]
 struct Folder {
     uids: Vec<u32>,
+    /// Every second session hears of nothing before it selects the folder anew.
+    lags: bool,
+    sessions: usize,
     /// Come and go while the next list of UIDs is on its way: added, and removed.
     meanwhile: (Vec<u32>, Vec<u32>),
 }
@@ -33,12 +38,18 @@ fn serve(folder: Shared) -> String {
 fn session(folder: &Shared, mut out: TcpStream) -> Option<()> {
     let input = BufReader::new(out.try_clone().ok()?);
     let mut told: Vec<u32> = Vec::new();
+    let number = {
+        let mut folder = folder.lock().unwrap();
+        folder.sessions += 1;
+        folder.sessions
+    };
     writeln!(out, "* OK ready\r").ok()?;
     for line in input.lines() {
         let line = line.ok()?;
         let (tag, command) = line.split_once(' ')?;
         let mut folder = folder.lock().unwrap();
         let mut answer = String::new();
+        let deaf = folder.lags && number % 2 == 0;
         if command.starts_with("SELECT") || command.starts_with("EXAMINE") {
             told = folder.uids.clone();
             let count = told.len();
@@ -49,7 +60,9 @@ fn session(folder: &Shared, mut out: TcpStream) -> Option<()> {
             let (come, gone) = std::mem::take(&mut folder.meanwhile);
             folder.uids.retain(|uid| !gone.contains(uid));
             folder.uids.extend(come);
-            answer += &news(&folder.uids, &mut told);
+            if !deaf {
+                answer += &news(&folder.uids, &mut told);
+            }
         } else if let Some(set) = command.strip_prefix("UID FETCH ") {
             let set = set.split(' ').next()?;
             let within = |uid: u32| {
@@ -59,13 +72,13 @@ fn session(folder: &Shared, mut out: TcpStream) -> Option<()> {
                 })
             };
             for (at, &uid) in told.iter().enumerate().filter(|(_, uid)| within(**uid)) {
-                let header = format!("X-Undo-ID: {uid:016x}\r\n\r\n");
+                let header = format!("X-Undo-ID: {:016x}\r\n\r\n", uid % 100);
                 let (number, length) = (at + 1, header.len());
                 answer += &format!(
                     "* {number} FETCH (UID {uid} BODY[HEADER.FIELDS (X-UNDO-ID)] {{{length}}}\r\n{header})\r\n"
                 );
             }
-        } else if command == "NOOP" || command == "CHECK" {
+        } else if !deaf && (command == "NOOP" || command == "CHECK") {
             answer = news(&folder.uids, &mut told);
         }
         write!(out, "{answer}{tag} OK done\r\n").ok()?;
@@ -93,6 +106,11 @@ fn news(now: &[u32], told: &mut Vec<u32>) -> String {
 }
 
 fn pool(uids: &[u32]) -> (Pool, Shared) {
+    // (A folder that is not there is made when there is something to write.)
+    pool_with(uids, std::path::Path::new("/nowhere"))
+}
+
+fn pool_with(uids: &[u32], copies: &std::path::Path) -> (Pool, Shared) {
     let folder = Shared::default();
     folder.lock().unwrap().uids = uids.to_vec();
     let login = Login {
@@ -101,7 +119,7 @@ fn pool(uids: &[u32]) -> (Pool, Shared) {
         password: "x".into(),
         patience: Duration::from_secs(20),
     };
-    (Pool::new(login), folder)
+    (Pool::new(login, Copies::open(copies)), folder)
 }
 
 /// UIDs and UndoIDs as the pool lists them.
@@ -164,4 +182,52 @@ fn a_session_in_use_while_a_folder_is_renamed_still_lists_all() {
     });
     in_use.unwrap();
     assert_eq!(which(&pool), 2, "one from before the rename is not");
+}
+
+#[test]
+fn what_one_session_has_listed_is_listed_by_all() {
+    let (pool, folder) = pool(&[1, 2]);
+    // Two sessions, of which the second one hears of nothing.
+    let both = pool.within("ann", "x", true, |_, _| Ok(listed(&pool)));
+    assert_eq!(both.unwrap(), with_ids(&[1, 2]));
+    folder.lock().unwrap().lags = true;
+    folder.lock().unwrap().uids.push(3);
+    let lists: Vec<_> = (0..6).map(|_| listed(&pool)).collect();
+    let first = lists.iter().position(|l| *l == with_ids(&[1, 2, 3]));
+    let first = first.expect("the first session hears of it");
+    for list in &lists[first..] {
+        assert_eq!(*list, with_ids(&[1, 2, 3]), "{lists:?}");
+    }
+    folder.lock().unwrap().uids.retain(|uid| *uid != 2);
+    let lists: Vec<_> = (0..6).map(|_| listed(&pool)).collect();
+    assert_eq!(*lists.last().unwrap(), with_ids(&[1, 3]), "{lists:?}");
+}
+
+#[test]
+fn a_copy_keeps_its_name_when_an_earlier_one_goes() {
+    let place = tempfile::tempdir().unwrap();
+    let (pool, folder) = pool_with(&[1, 2, 101], place.path());
+    let names = |pool: &Pool| {
+        let list = |listing: &undo_mail::imap::pool::Listing| {
+            listing
+                .iter()
+                .map(|(uid, m)| (*uid, m.nth))
+                .collect::<Vec<_>>()
+        };
+        pool.within("ann", "x", true, |_, l| Ok(list(l))).unwrap()
+    };
+    assert_eq!(names(&pool), [(1, 1), (2, 1), (101, 2)]);
+    folder.lock().unwrap().uids.retain(|uid| *uid != 1);
+    folder.lock().unwrap().uids.push(201);
+    assert_eq!(names(&pool), [(2, 1), (101, 2), (201, 3)]);
+    // A death, after which one goes that is written down before.
+    let (pool, _folder) = pool_with(&[2, 101, 201], place.path());
+    assert_eq!(names(&pool), [(2, 1), (101, 2), (201, 3)]);
+    let two = undo_mail::names::Message { id: 2, nth: 1 };
+    pool.within("ann", "x", false, |session, _| {
+        Ok(pool.write_names("ann", session, &[two])?)
+    })
+    .unwrap();
+    let (pool, _folder) = pool_with(&[101, 201, 302], place.path());
+    assert_eq!(names(&pool), [(101, 2), (201, 3), (302, 2)]);
 }

@@ -10,6 +10,7 @@ on_each_server!(
     no_uid_names_two_messages_after_a_rewind,
     smtp_refuses_what_it_must_and_survives_nonsense,
     an_idle_client_hears_of_new_mail,
+    of_equal_messages_the_one_that_is_meant_goes,
 );
 
 fn mail_comes_in_and_is_read_copied_moved_and_removed(kind: Kind) {
@@ -225,4 +226,35 @@ fn an_idle_client_hears_of_new_mail(kind: Kind) {
     until("it is quiet", || {
         house.proxy.manager.state().verbs_running == 0
     });
+}
+
+fn of_equal_messages_the_one_that_is_meant_goes(kind: Kind) {
+    let Some(house) = House::new(kind, "copies", |_| ()) else {
+        return;
+    };
+    house.mail("a@b.test", "ann@here.test", "twin", "x");
+    house.drain();
+    let mut one = house.imap("ann");
+    one.select("INBOX");
+    one.must("COPY 1 INBOX");
+    one.must("NOOP");
+    one.must("STORE 2 +FLAGS (\\Answered)");
+    let before = house.last();
+    let mut two = house.imap("ann");
+    assert_eq!(two.select("INBOX"), 2);
+    // Both want to remove the first one. The second client has not heard that it has gone.
+    one.must("STORE 1 +FLAGS (\\Deleted)");
+    one.must("EXPUNGE");
+    two.ask("STORE 1 +FLAGS (\\Deleted)");
+    two.ask("EXPUNGE");
+    let left = two.must("FETCH 1:* (FLAGS)");
+    assert!(
+        left.contains("* 1 FETCH") && left.contains("\\Answered"),
+        "{left}"
+    );
+    let mailboxes = house.mailboxes();
+    house.proxy.manager.rewind(before, None).unwrap();
+    let summary = house.proxy.manager.replay().unwrap();
+    assert!(summary.paradoxes.is_empty(), "{summary:?}");
+    assert_eq!(mailboxes, house.mailboxes());
 }

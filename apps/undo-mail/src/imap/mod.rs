@@ -1,5 +1,6 @@
 //! IMAP on both sides: `front` serves clients, `session` and `pool` speak to the real server.
 
+pub mod copies;
 pub mod front;
 pub mod pool;
 pub mod session;

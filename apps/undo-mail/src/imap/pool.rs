@@ -9,6 +9,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use super::copies::Copies;
 use super::session::{Answer, Kind, Session};
 use super::token::{self, Token};
 use crate::names::{self, Message};
@@ -32,6 +33,7 @@ pub struct Pool {
     idle: Mutex<Idle>,
     /// UIDs of the real server, by user and folder.
     known: Mutex<HashMap<UserFolder, Arc<Mutex<Known>>>>,
+    copies: Copies,
 }
 
 /// A user, and the name of a folder.
@@ -56,7 +58,49 @@ impl Idle {
 #[derive(Default)]
 struct Known {
     uid_validity: u32,
-    ids: HashMap<u32, u64>,
+    named: HashMap<u32, Message>,
+    /// The highest number that a copy of a message ever had here.
+    highest: HashMap<u64, u16>,
+    /// UIDs whose names are on disk.
+    written: HashSet<u32>,
+    /// UIDs that some session has listed, and none has been told to be gone.
+    there: HashSet<u32>,
+}
+
+impl Known {
+    fn new(uid_validity: u32, written: HashMap<u32, Message>) -> Known {
+        let mut known = Known {
+            uid_validity,
+            written: written.keys().copied().collect(),
+            ..Known::default()
+        };
+        for message in written.values() {
+            let highest = known.highest.entry(message.id).or_default();
+            *highest = message.nth.max(*highest);
+        }
+        known.named = written;
+        known
+    }
+
+    /// Names messages that have come, UIDs and UndoIDs in their order. Returns what is to be
+    /// written: that one is not the first, and which its equals are.
+    fn number(&mut self, fresh: &[(u32, u64)]) -> Vec<(u32, Message)> {
+        let mut numbered = Vec::new();
+        for &(uid, id) in fresh {
+            let highest = self.highest.entry(id).or_default();
+            *highest = highest.saturating_add(1);
+            let message = Message { id, nth: *highest };
+            if message.nth > 1 {
+                let equal = self.named.iter().filter(|(_, m)| m.id == id);
+                numbered.extend(equal.map(|(uid, m)| (*uid, *m)));
+                numbered.push((uid, message));
+            }
+            self.named.insert(uid, message);
+        }
+        numbered.retain(|(uid, _)| !self.written.contains(uid));
+        self.written.extend(numbered.iter().map(|(uid, _)| *uid));
+        numbered
+    }
 }
 
 /// The messages of a folder, in the order of the real server.
@@ -89,9 +133,10 @@ impl std::fmt::Display for Trouble {
 pub type Tried<T> = Result<T, Trouble>;
 
 impl Pool {
-    pub fn new(login: Login) -> Pool {
+    pub fn new(login: Login, copies: Copies) -> Pool {
         Pool {
             login,
+            copies,
             idle: Mutex::default(),
             known: Mutex::default(),
         }
@@ -186,7 +231,8 @@ impl Pool {
             session.ask(b"CHECK")?;
             listing = self.listing(user, &mut session)?;
         }
-        if was_kept && lacks(&listing, messages) {
+        let is_behind = self.is_behind(user, &mut session, !was_kept);
+        if was_kept && (is_behind || lacks(&listing, messages)) {
             // Nor need a folder that is open: what is opened anew is looked through from the start.
             session.selected = None;
             if let Err(refused) = session.select(folder, read_only)? {
@@ -194,8 +240,10 @@ impl Pool {
                 return Err(Trouble::Refused(refused));
             }
             listing = self.listing(user, &mut session)?;
+            self.is_behind(user, &mut session, true);
         }
         let result = work(&mut session, &listing);
+        self.note_gone(user, &mut session);
         if !matches!(result, Err(Trouble::Gone(_))) {
             self.give_back(user, session);
         }
@@ -207,41 +255,115 @@ impl Pool {
         let Some(selected) = session.selected.clone() else {
             return Ok(Vec::new());
         };
-        let key = (user.to_owned(), selected.folder.clone());
-        let known = lock(&self.known).entry(key).or_default().clone();
+        let known = self.known(user, &selected.folder);
         let mut known = lock(&known);
-        if known.uid_validity != selected.uid_validity {
-            *known = Known {
-                uid_validity: selected.uid_validity,
-                ids: HashMap::new(),
-            };
-        }
         if selected.uids.len() != selected.exists {
             good(session.list_uids()?)?;
         }
+        let uids = session
+            .selected
+            .as_ref()
+            .map_or(Vec::new(), |s| s.uids.clone());
+        let (folder, validity) = (&selected.folder, selected.uid_validity);
+        if known.uid_validity != validity {
+            let written = self.copies.read(user, folder, validity, &uids)?;
+            *known = Known::new(validity, written);
+        }
         // Another session may have brought the list up to date, or a rename may have made us
         // forget what we knew: a UID that is listed need not have an UndoID yet.
-        let listed = session.selected.as_ref().map_or(&[][..], |s| &s.uids);
-        let unknown: Vec<u32> = listed
+        let unknown: Vec<u32> = uids
             .iter()
             .copied()
-            .filter(|uid| !known.ids.contains_key(uid))
+            .filter(|uid| !known.named.contains_key(uid))
             .collect();
+        let mut fresh = Vec::new();
         for some in unknown.chunks(2000) {
-            known.ids.extend(fetch_ids(session, some)?);
+            let mut ids: HashMap<u32, u64> = fetch_ids(session, some)?.into_iter().collect();
+            // (One that is not answered was expunged between the list and the fetch.)
+            fresh.extend(some.iter().filter_map(|uid| Some((*uid, ids.remove(uid)?))));
         }
-        let uids = session.selected.as_ref().map_or(&[][..], |s| &s.uids);
-        let mut counts: HashMap<u64, u16> = HashMap::new();
-        let mut listing = Listing::with_capacity(uids.len());
-        for &uid in uids {
-            // (Expunged between the list and the fetch.)
-            let Some(&id) = known.ids.get(&uid) else {
-                continue;
-            };
-            let nth = counts.entry(id).and_modify(|n| *n += 1).or_insert(1);
-            listing.push((uid, Message { id, nth: *nth }));
+        let numbered = known.number(&fresh);
+        self.copies.write(user, folder, validity, &numbered)?;
+        Ok(uids
+            .iter()
+            .filter_map(|uid| Some((*uid, *known.named.get(uid)?)))
+            .collect())
+    }
+
+    fn known(&self, user: &str, folder: &str) -> Arc<Mutex<Known>> {
+        let key = (user.to_owned(), folder.to_owned());
+        lock(&self.known).entry(key).or_default().clone()
+    }
+
+    /// Whether a session does not list what another one has listed, though nobody was told that it
+    /// has gone. Dovecot's sessions may lag behind each other so. What a `fresh` one does not list
+    /// has gone.
+    fn is_behind(&self, user: &str, session: &mut Session, fresh: bool) -> bool {
+        self.note_gone(user, session);
+        let Some(selected) = &session.selected else {
+            return false;
+        };
+        let known = self.known(user, &selected.folder);
+        let mut known = lock(&known);
+        let listed: HashSet<u32> = selected.uids.iter().copied().collect();
+        if fresh {
+            known.there = listed;
+            return false;
         }
-        Ok(listing)
+        let is_behind = !known.there.is_subset(&listed);
+        known.there.extend(listed);
+        is_behind
+    }
+
+    fn note_gone(&self, user: &str, session: &mut Session) {
+        let Some(selected) = session.selected.as_mut() else {
+            return;
+        };
+        let gone = std::mem::take(&mut selected.gone);
+        if !gone.is_empty() {
+            let known = self.known(user, &selected.folder);
+            let mut known = lock(&known);
+            known.there.retain(|uid| !gone.contains(uid));
+        }
+    }
+
+    /// Writes down which messages these are, before they go: one that comes back has another number.
+    pub fn write_names(
+        &self,
+        user: &str,
+        session: &Session,
+        messages: &[Message],
+    ) -> io::Result<()> {
+        let Some(selected) = &session.selected else {
+            return Ok(());
+        };
+        let known = self.known(user, &selected.folder);
+        let mut known = lock(&known);
+        let wanted: HashSet<&Message> = messages.iter().collect();
+        let named = selected.uids.iter().filter_map(|uid| {
+            let message = known.named.get(uid)?;
+            (wanted.contains(message) && !known.written.contains(uid)).then_some((*uid, *message))
+        });
+        let named: Vec<(u32, Message)> = named.collect();
+        known.written.extend(named.iter().map(|(uid, _)| *uid));
+        self.copies
+            .write(user, &selected.folder, selected.uid_validity, &named)
+    }
+
+    /// A folder was renamed, with those below it.
+    pub fn rename_folder(
+        &self,
+        user: &str,
+        from: &str,
+        to: &str,
+        delimiter: &str,
+    ) -> io::Result<()> {
+        self.copies.rename(user, from, to, delimiter)
+    }
+
+    /// A folder was deleted.
+    pub fn remove_folder(&self, user: &str, folder: &str) -> io::Result<()> {
+        self.copies.remove(user, folder)
     }
 
     fn take(&self, user: &str, folder: Option<&str>) -> Option<Session> {

@@ -38,6 +38,8 @@ pub struct Selected {
     pub uids: Vec<u32>,
     /// How many messages there are, as the server has said last.
     pub exists: usize,
+    /// UIDs that the server has said to be gone, as far as they were known.
+    pub gone: Vec<u32>,
     /// The flags that can be kept, as the server writes them.
     pub permanent_flags: Vec<u8>,
     pub flags: Vec<u8>,
@@ -144,7 +146,8 @@ impl Session {
                 "EXISTS" => selected.exists = n as usize,
                 "EXPUNGE" => {
                     if (1..=selected.uids.len()).contains(&(n as usize)) {
-                        selected.uids.remove(n as usize - 1);
+                        let uid = selected.uids.remove(n as usize - 1);
+                        selected.gone.push(uid);
                     }
                     selected.exists = selected.exists.saturating_sub(1);
                 }
@@ -203,6 +206,7 @@ impl Session {
             uid_validity: 0,
             uids: Vec::new(),
             exists: 0,
+            gone: Vec::new(),
             permanent_flags: b"()".to_vec(),
             flags: b"()".to_vec(),
         };

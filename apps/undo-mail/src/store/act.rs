@@ -63,7 +63,7 @@ impl MailStore {
                 flags,
             } => {
                 let name = self.name(user, folder)?;
-                self.on_messages(call, &name, messages, true, |set| {
+                self.on_messages(call, &name, messages, true, false, |set| {
                     format!("UID STORE {set} {how}.SILENT ({flags})").into_bytes()
                 })
             }
@@ -104,10 +104,10 @@ impl MailStore {
                 let name = self.name(user, folder)?;
                 // The flag is set again: what the client wanted gone must go, also if a replay
                 // finds it without the flag.
-                self.on_messages(call, &name, messages, true, |set| {
+                self.on_messages(call, &name, messages, true, false, |set| {
                     format!("UID STORE {set} +FLAGS.SILENT (\\Deleted)").into_bytes()
                 })?;
-                self.on_messages(call, &name, messages, true, |set| {
+                self.on_messages(call, &name, messages, true, true, |set| {
                     format!("UID EXPUNGE {set}").into_bytes()
                 })
             }
@@ -186,6 +186,7 @@ impl MailStore {
                 }
                 self.pool.forget_folder(user, &name);
                 let delimiter = self.delimiter(user)?;
+                self.pool.rename_folder(user, &name, to, &delimiter)?;
                 self.factory.set(user, folder, to, &delimiter)?;
                 nothing()
             }
@@ -202,6 +203,7 @@ impl MailStore {
                 if result.is_err() && (!was_there || self.exists(user, &name)?) {
                     result?;
                 }
+                self.pool.remove_folder(user, &name)?;
                 self.factory.remove(user, folder)?;
                 nothing()
             }

@@ -144,13 +144,14 @@ impl MailStore {
     }
 
     /// Does something to messages of a folder. Those that are not there are left out, if `some`
-    /// are enough; whether a verb that found less than it should is inconsistent is not for here.
+    /// are enough, and written down if they go by it; whether a verb that found less than it should is inconsistent is not for here.
     pub(super) fn on_messages(
         &self,
         call: &Call<'_, Verb>,
         name: &str,
         messages: &[Message],
         some: bool,
+        goes: bool,
         command: impl Fn(&str) -> Vec<u8>,
     ) -> Done {
         let user = &call.verb.user;
@@ -162,6 +163,9 @@ impl MailStore {
                     return Err(Trouble::Refused(
                         "the messages are not there any more".into(),
                     ));
+                }
+                if goes {
+                    self.pool.write_names(user, session, messages)?;
                 }
                 if !uids.is_empty() {
                     good(session.ask(&command(&token::show_set(&uids)))?)?;
@@ -193,7 +197,7 @@ impl MailStore {
             messages_now.retain(|m| !there.iter().any(|(_, other)| other.id == m.id));
         }
         let word = if moves { "UID MOVE" } else { "UID COPY" };
-        let done = self.on_messages(call, &name, &messages_now, false, |set| {
+        let done = self.on_messages(call, &name, &messages_now, false, moves, |set| {
             let mut command = format!("{word} {set} ").into_bytes();
             command.extend(token::quote(target.as_bytes()));
             command
