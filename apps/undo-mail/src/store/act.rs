@@ -26,7 +26,7 @@ impl MailStore {
                 let marked = names::with_id(*id, body);
                 match self.smtp.deliver(from, to, options, &marked)? {
                     Ok(()) => {
-                        self.note_queued(*id);
+                        self.note_queued(call, *id);
                         nothing()
                     }
                     Err(reply) => Err(Trouble::Refused(reply.to_string())),

@@ -83,7 +83,7 @@ impl MailStore {
         let user = &call.verb.user;
         let name = self.name(user, folder)?;
         let read_only = call.mode == Mode::ReadOnly;
-        self.wait_for_queued(user, &name, messages);
+        self.wait_for_queued(call, &name, messages);
         let mut found =
             self.pool
                 .within_naming(user, &name, read_only, messages, |session, listing| {
@@ -107,9 +107,9 @@ impl MailStore {
         ))
     }
 
-    /// A server that queues mail has accepted this message.
-    pub(super) fn note_queued(&self, id: u64) {
-        if !self.settings.smtp.lmtp {
+    /// A server that queues mail has accepted this message in a replay.
+    pub(super) fn note_queued(&self, call: &Call<'_, Verb>, id: u64) {
+        if !self.settings.smtp.lmtp && matches!(call.mode, Mode::Replay(_)) {
             lock(&self.queued).insert(id, Instant::now());
         }
     }
@@ -120,7 +120,8 @@ impl MailStore {
 
     /// Waits for those of these messages that the real server has accepted and may not have stored
     /// yet. A client has seen them before it named them; a replay need not.
-    fn wait_for_queued(&self, user: &str, name: &str, messages: &[Message]) {
+    fn wait_for_queued(&self, call: &Call<'_, Verb>, name: &str, messages: &[Message]) {
+        let user = &call.verb.user;
         let patience = self.patience();
         let mut missing: Vec<(u64, Instant)> = {
             let mut queued = lock(&self.queued);
@@ -135,10 +136,16 @@ impl MailStore {
                 Ok(listing.iter().map(|(_, m)| m.id).collect::<HashSet<u64>>())
             });
             let Ok(there) = there else { return };
-            missing.retain(|(id, since)| !there.contains(id) && since.elapsed() < patience);
-            lock(&self.queued).retain(|id, _| !there.contains(id));
+            // It may be in another folder by now: then this verb did not find it then either.
+            missing.retain(|(id, since)| {
+                let has_come = there.contains(id) || self.is_somewhere(user, *id);
+                if has_come {
+                    lock(&self.queued).remove(id);
+                }
+                !has_come && since.elapsed() < patience
+            });
             if !missing.is_empty() {
-                std::thread::sleep(Duration::from_millis(20));
+                std::thread::sleep(Duration::from_millis(50));
             }
         }
     }
@@ -155,7 +162,7 @@ impl MailStore {
         command: impl Fn(&str) -> Vec<u8>,
     ) -> Done {
         let user = &call.verb.user;
-        self.wait_for_queued(user, name, messages);
+        self.wait_for_queued(call, name, messages);
         self.pool
             .within_naming(user, name, false, messages, |session, listing| {
                 let (uids, there) = uids_of(listing, messages);
