@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use super::{Storage, Tools, exchange, finished, remove_tree, sync_file_system, sync_folder};
 use crate::{Context, Error, Result};
 
+/// So often a copy is begun whose files go away under it.
+const TRIES: usize = 5;
+
 pub struct Copies {
     live: PathBuf,
     snapshots: PathBuf,
@@ -37,8 +40,21 @@ impl Storage for Copies {
 
     fn snapshot(&self, name: &str) -> Result<()> {
         let fresh = self.snapshots.join(format!("{name}.new"));
-        remove_tree(&fresh)?;
-        self.tools.copy_tree(&self.live, &fresh)?;
+        let mut tries = 0;
+        loop {
+            remove_tree(&fresh)?;
+            tries += 1;
+            match self.tools.copy_tree(&self.live, &fresh) {
+                Err(error) if tries < TRIES => {
+                    // A service that runs on has taken a lock file away while it was copied.
+                    if !error.to_string().contains("No such file") {
+                        return Err(error);
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(50));
+                }
+                done => break done?,
+            }
+        }
         sync_file_system(&self.snapshots)?;
         let place = self.snapshots.join(name);
         std::fs::rename(&fresh, &place).context(place.display(), "name a snapshot")?;
