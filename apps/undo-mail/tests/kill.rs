@@ -137,7 +137,7 @@ fn mail_that_was_taken_is_there_exactly_once(kind: Kind) {
     let kills: u64 = std::env::var("KILLS")
         .ok()
         .and_then(|n| n.parse().ok())
-        .unwrap_or(5);
+        .unwrap_or(3);
     let mut random = Random(
         std::env::var("SEED")
             .ok()
