@@ -258,6 +258,23 @@ fn a_crash_at_every_commit_and_every_event() {
     }
 }
 
+/// What a call has moved and what it has yet to note of it belong together, also where
+/// another process commits between the two.
+#[test]
+fn no_commit_divides_a_transfer() {
+    let options = Options {
+        places: 40,
+        ..options()
+    };
+    play(
+        "a commit at each line beside transfers",
+        named(&["probe-transfers-beside"]),
+        Mode::Every(Fault::AfterCommit),
+        &options,
+        20,
+    );
+}
+
 /// A harness that cannot fail proves nothing.
 #[test]
 fn planted_bugs_are_caught() {

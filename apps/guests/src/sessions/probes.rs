@@ -213,6 +213,7 @@ pub fn all() -> Vec<Session> {
         probe!("sockets-listening", "servers that listen, with their addresses, options and files"),
         probe!("socket-tied", "sockets bound and connected"),
         probe!("socket-stream", "a stream sent and received in every way"),
+        probe!("transfers-beside", "bytes moved between descriptors beside a process that commits"),
         probe!("wait-beside", "calls that wait for what another thread does"),
         probe!("memory-sweep", "writes that move upward through memory, steadily and not"),
         probe!("memory-cold", "memory left alone, read, partly rewritten, dropped and moved")

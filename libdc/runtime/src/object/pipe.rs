@@ -123,19 +123,25 @@ pub fn read(l: &mut Local, nr: usize, a: [usize; 6]) -> Option<isize> {
 /// long writev beside other threads, which is treated as output.
 pub fn write(l: &mut Local, nr: usize, a: [usize; 6], len: usize) -> Option<isize> {
     let under_way = state().threads[l.slot as usize].moved_bytes != 0;
-    let r = if !under_way && (len <= PIPE_BUF || !may_block(l, a[0] as i32)) {
-        transfer(l, nr, a, |_, r| count_written(r))?
+    if !under_way && (len <= PIPE_BUF || !may_block(l, a[0] as i32)) {
+        transfer(l, nr, a, |l, r| {
+            count_written(r);
+            if r != len as isize {
+                room_was_chance(l);
+            }
+        })
     } else if nr == nr::WRITE {
-        write_in_parts(l, a)?
+        write_in_parts(l, a)
     } else {
-        return None;
-    };
-    if r != len as isize {
-        // How much has room depends on how the bytes inside were written.
-        let _guard = engine().lock.acquire(l);
-        crate::event::non_deterministic(l);
+        None
     }
-    Some(r)
+}
+
+/// How much has room depends on how the bytes inside were written. The caller holds the
+/// lock still under which the write was made: while it waited for it anew, another thread
+/// could commit the bytes without what tells of them.
+fn room_was_chance(l: &mut Local) {
+    crate::event::non_deterministic(l);
 }
 
 /// Whether a call may wait for what another thread does.
@@ -161,6 +167,10 @@ fn write_in_parts(l: &mut Local, a: [usize; 6]) -> Option<isize> {
             break r;
         }
     };
+    if done(l) < len {
+        let _guard = engine().lock.acquire(l);
+        room_was_chance(l);
+    }
     let done = core::mem::take(&mut state().threads[l.slot as usize].moved_bytes);
     if done > 0 {
         (l.interrupted, l.early) = (false, false);
@@ -181,7 +191,7 @@ fn transfer(
     l: &mut Local,
     nr: usize,
     a: [usize; 6],
-    note: impl Fn(&Local, isize),
+    note: impl Fn(&mut Local, isize),
 ) -> Option<isize> {
     let fd = a[0] as i32;
     let reads = matches!(nr, nr::READ | nr::READV | nr::PREADV2);

@@ -11,6 +11,11 @@
 //! window of a thread:  TRANSFER_BASE + slot * 2 GB
 //! ```
 //! Less may be moved at a time than the kernel would: callers are ready for that.
+//!
+//! Between the write and what follows from it, the source's position or the taking from
+//! the pipe, others may commit. So how much has been written stays noted in the thread's
+//! state until the rest is done as well ([`carried`]): a rollback to such a commit finds
+//! the call yet to be made, and makes the rest of it only.
 #![allow(unsafe_code)]
 
 use super::buffers::Buffers;
@@ -19,14 +24,14 @@ use super::output::{self, Call};
 use super::poll::{self, POLLIN, POLLOUT};
 use super::stat::{S_IFREG, Stat};
 use super::{device, input, pushback, regular};
-use crate::engine::engine;
+use crate::engine::{engine, state};
 use crate::event;
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{nr, user};
 use crate::space::shared;
 use crate::state::Kind;
-use crate::sys;
+use crate::{sys, thread};
 use dc_image::window::{PAGE, TRANSFER_BASE, TRANSFER_LEN};
 
 /// As much as the kernel moves at once.
@@ -48,8 +53,37 @@ pub fn sendfile(l: &mut Local, a: [usize; 6]) -> isize {
             Err(r) => return r,
         }
     };
-    let r = output::write(l, [out, part.address, part.len, 0, 0, 0]);
-    finish(l, &part, r)
+    let r = carry(l, out, &part, None);
+    finish(l, &part, r, 0)
+}
+
+/// Of a transfer under way: so much of it is where it goes to, and nowhere else noted.
+fn carried(l: &Local) -> &'static mut usize {
+    &mut state().threads[l.slot as usize].moved_bytes
+}
+
+/// Writes a part, or what is left of it, to where it goes. What it has written is noted
+/// before any other thread may commit.
+fn carry(l: &mut Local, to: usize, part: &Part, at: Option<u64>) -> isize {
+    let before = *carried(l);
+    if before > 0 && (before >= part.len || !goes_in_parts(l, to)) {
+        return before as isize;
+    }
+    let r = match at {
+        None => output::write(l, [to, part.address, part.len, 0, 0, 0]),
+        Some(at) => output::pwrite(l, [to, part.address, part.len, at as usize, 0, 0]),
+    };
+    *carried(l) = r.max(0) as usize;
+    r
+}
+
+/// Whether how much of a write is out is state, so that the rest of it can be made.
+fn goes_in_parts(l: &mut Local, to: usize) -> bool {
+    let _guard = engine().lock.acquire(l);
+    file_of(to as i32).is_some_and(|file| {
+        let kind = open_file(file).kind;
+        !matches!(kind, Kind::Regular | Kind::MemFd)
+    })
 }
 
 /// Nothing is left to send: the program is told where it stands all the same.
@@ -196,10 +230,18 @@ fn unmap(part: &Part) {
     sys!(MUNMAP, base, part.address + part.len - base);
 }
 
-/// So much of it was written: the position moves.
-fn finish(l: &mut Local, part: &Part, r: isize) -> isize {
+/// So much of it was written: the position moves, and that of the target if the program
+/// keeps it.
+fn finish(l: &mut Local, part: &Part, r: isize, to_at: usize) -> isize {
     let _guard = engine().lock.acquire(l);
+    ends(l);
     unmap(part);
+    if r > 0 && to_at != 0 {
+        shared::open(to_at, to_at.saturating_add(8));
+        if let Some(position) = user::read::<u64>(to_at) {
+            user::write(to_at, &(position + r as u64));
+        }
+    }
     if r > 0 && !move_on(part, r as u64) {
         // The bytes have gone: they must not go once more.
         l.is_final = true;
@@ -244,6 +286,22 @@ pub fn answered(slot: u32, a: [usize; 6], n: usize) {
     }
 }
 
+/// At recovery: whether a thread stands before a transfer whose bytes are written, and not
+/// yet taken from where they come from. That comes before any handler.
+pub fn must_end_first(l: &Local) -> bool {
+    matches!(l.frame.rax, nr::SPLICE | nr::COPY_FILE_RANGE)
+        && *carried(l) > 0
+        && user::read::<[u8; 2]>(l.frame.rip) == Some(SYSCALL)
+}
+
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+
+/// A transfer has ended: a signal may have waited for it.
+fn ends(l: &mut Local) {
+    *carried(l) = 0;
+    thread::wait_on(l);
+}
+
 /// copy_file_range(2).
 pub fn copy_file_range(l: &mut Local, a: [usize; 6]) -> isize {
     let [from, from_at, to, to_at, count, flags] = a;
@@ -257,17 +315,8 @@ pub fn copy_file_range(l: &mut Local, a: [usize; 6]) -> isize {
             Err(r) => return r,
         }
     };
-    let r = match to_at {
-        0 => output::write(l, [to, part.0.address, part.0.len, 0, 0, 0]),
-        _ => {
-            let args = [to, part.0.address, part.0.len, part.1 as usize, 0, 0];
-            output::pwrite(l, args)
-        }
-    };
-    if r > 0 && to_at != 0 {
-        user::write(to_at, &(part.1 + r as u64));
-    }
-    finish(l, &part.0, r)
+    let r = carry(l, to, &part.0, (to_at != 0).then_some(part.1));
+    finish(l, &part.0, r, to_at)
 }
 
 fn part_to_copy(
@@ -448,8 +497,8 @@ fn into_pipe(
             Err(r) => return r,
         }
     };
-    let r = output::write(l, [to, part.address, part.len, 0, 0, 0]);
-    finish(l, &part, r)
+    let r = carry(l, to, &part, None);
+    finish(l, &part, r, 0)
 }
 
 /// From a pipe: copied, written, and taken.
@@ -484,25 +533,38 @@ fn out_of_pipe(
         return 0;
     }
     let at = window(l.slot);
-    let r = match to_at {
-        0 => output::write(l, [to, at, copied, 0, 0, 0]),
-        _ => output::pwrite(l, [to, at, copied, position as usize, 0, 0]),
+    let part = Part {
+        slot: l.slot,
+        from: from as i32,
+        file: 0,
+        at: 0,
+        position: 0,
+        len: copied,
+        address: at,
     };
-    if r > 0 {
-        if to_at != 0 {
-            user::write(to_at, &(position + r as u64));
-        }
-        let mut left = if takes { r as usize } else { 0 };
-        while left > 0 {
-            let n = input::read(l, [from, at, left, 0, 0, 0]);
-            if n <= 0 {
-                break;
-            }
-            left -= n as usize;
-        }
+    let r = carry(l, to, &part, (to_at != 0).then_some(position));
+    if r > 0 && takes {
+        take_from_pipe(l, from, at, r as usize);
+    }
+    ends(l);
+    if r > 0 && to_at != 0 {
+        user::write(to_at, &(position + r as u64));
     }
     sys!(MUNMAP, at, PIPE_MOST);
     r
+}
+
+/// Takes what was written from the pipe. It lies there, so one read takes all of it, and
+/// with it goes the note of it.
+fn take_from_pipe(l: &mut Local, from: usize, at: usize, len: usize) {
+    let mut left = len;
+    while left > 0 {
+        let n = input::read(l, [from, at, left, 0, 0, 0]);
+        if n <= 0 {
+            break;
+        }
+        left -= n as usize;
+    }
 }
 
 fn blocks(l: &mut Local, fd: usize) -> bool {

@@ -14,8 +14,8 @@ use super::queue::SigInfo;
 use super::*;
 use crate::event;
 use crate::machine::sys::errno::EINTR;
-use crate::machine::{user, vector};
-use crate::object::record;
+use crate::machine::{nr, user, vector};
+use crate::object::{record, transfer};
 use crate::space;
 
 const FRAME_LEN: usize = 8 + size_of::<UContext>() + 128;
@@ -32,6 +32,11 @@ pub fn deliver_pending(l: &mut Local) {
             // A signal closes a log, so there is none in the one that is
             // replayed; and before output that is met again there was none.
             // Those that come meanwhile are delivered at the end.
+            l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
+            return;
+        }
+        if transfer::must_end_first(l) {
+            // Whoever ends it looks again.
             l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
             return;
         }
@@ -220,8 +225,14 @@ fn build_frame(
     // At a recovery it may stand in the middle of a write, which this ends.
     match core::mem::take(&mut record.moved_bytes) {
         0 => {}
-        written => l.frame.call_answered(written),
+        written => {
+            if l.frame.rax == nr::SENDFILE {
+                transfer::answered(l.slot, l.frame.args(), written);
+            }
+            l.frame.call_answered(written);
+        }
     }
+    let record = &mut state().threads[l.slot as usize];
     let altstack = record.altstack;
     let f = &l.frame;
     let is_on_it = is_on(&altstack, f.rsp);
