@@ -15,6 +15,7 @@ use crate::cli::RioKind;
 use crate::families::{self, Member};
 use crate::fruitless::Fruitless;
 use crate::image;
+use crate::interrupter;
 use crate::limits::AtLimits;
 use crate::machine::process::{self, Change};
 use crate::machine::shared::SharedLive;
@@ -56,6 +57,7 @@ pub struct Keeper {
 impl Keeper {
     /// Runs the program to its end; returns the exit status of dcrun.
     pub fn keep(mut self, mode: Mode) -> Outcome<u8> {
+        interrupter::start(&self)?;
         let mut start = Start {
             mode,
             pid: self.live.first().id.load(Relaxed),

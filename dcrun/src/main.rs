@@ -28,6 +28,7 @@ mod fault;
 mod found_images;
 mod fruitless;
 mod image;
+mod interrupter;
 mod keeper;
 mod launch;
 mod limits;

@@ -122,7 +122,7 @@ pub fn note_stop(live: &SharedLive, pid: i32, change: Change) {
 }
 
 /// The signal by which a runtime is told to look.
-const RUNTIMES_OWN: i32 = 64;
+pub const RUNTIMES_OWN: i32 = 64;
 
 /// Whether the descriptors of all processes of the last commit are still there. Those of the
 /// first are the keeper's own; the OOM killer may have taken a companion with its worker.

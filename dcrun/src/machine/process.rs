@@ -65,10 +65,34 @@ pub fn wake(word: &std::sync::atomic::AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
+/// Waits while a word in memory that processes share has this value (futex(2)); may come
+/// back early.
+pub fn wait_while(word: &std::sync::atomic::AtomicU32, value: u32) {
+    let forever = std::ptr::null::<libc::timespec>();
+    // SAFETY: the word is mapped; nothing is written.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT,
+            value,
+            forever,
+        )
+    };
+}
+
 /// Whether a child of this process lives.
 pub fn is_alive(pid: i32) -> bool {
     // SAFETY: takes no pointer; the null signal is only asked about.
     (unsafe { libc::kill(pid, 0) }) == 0 && peek_death(pid).is_none()
+}
+
+/// Whether a number is that of a child of this process, dead or alive; opens nothing.
+pub fn is_own_child(pid: i32) -> bool {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: info has room for one siginfo.
+    (unsafe { libc::waitid(libc::P_PID, pid as libc::id_t, info.as_mut_ptr(), options) }) == 0
 }
 
 /// Waits until `pid` is dead, without reaping it.

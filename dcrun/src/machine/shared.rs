@@ -19,6 +19,10 @@ pub struct SharedLive {
     base: *mut u8,
 }
 
+// SAFETY: the mapping is no thread's own, and what lies in it is written by other processes
+// at any time anyway: it is atomic, or read only when nobody writes it.
+unsafe impl Send for SharedLive {}
+
 impl SharedLive {
     /// Maps it. The descriptor must be writable, and the file [`LEN`] bytes long
     /// with those bytes allocated: else a store would be answered by SIGBUS.

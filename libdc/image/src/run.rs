@@ -110,6 +110,11 @@ pub struct Run {
     pub stirred: [AtomicU64; PROCESS_MAX / 64],
     /// The interval in which something went through a socket within the run last.
     pub sockets_moved: AtomicU64,
+    /// A bit for each entry whose process is to be interrupted by the keeper, for whoever
+    /// wants to has given up the right to do so.
+    pub uninterrupted: [AtomicU64; PROCESS_MAX / 64],
+    /// Raised behind such a bit: a futex, upon which the keeper waits.
+    pub rightless: AtomicU32,
 }
 
 impl Run {
@@ -120,5 +125,24 @@ impl Run {
         if word.load(SeqCst) & bit == 0 {
             word.fetch_or(bit, SeqCst);
         }
+    }
+
+    /// The keeper is to interrupt a process; [`Run::rightless`] is still to be woken.
+    pub fn want_interrupted(&self, slot: usize) {
+        self.uninterrupted[slot / 64].fetch_or(1 << (slot % 64), SeqCst);
+        self.rightless.fetch_add(1, SeqCst);
+    }
+
+    /// The entries whose processes are to be interrupted; nobody is told of them again.
+    pub fn take_uninterrupted(&self) -> impl Iterator<Item = usize> {
+        self.uninterrupted
+            .iter()
+            .enumerate()
+            .flat_map(|(at, word)| {
+                let bits = word.swap(0, SeqCst);
+                (0..64)
+                    .filter(move |bit| bits & 1 << bit != 0)
+                    .map(move |bit| at * 64 + bit)
+            })
     }
 }

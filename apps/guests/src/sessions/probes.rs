@@ -170,6 +170,7 @@ pub fn all() -> Vec<Session> {
         probe!("chance", "chance from the kernel, shown and chained").stream(Stream::Chained),
         probe!("credentials", "ids, groups and capabilities given up step by step, by two threads"),
         probe!("attributes", "limits, scheduling and the settings of a process"),
+        probe!("fewer-rights", "a child that gives up rights, and the parent that waits for it"),
         probe!("identity", "cwd, umask, limits, pid, name"),
         probe!("terminal-raw", "termios: raw, back, and the window's size")
             .channel(Channel::Pty)

@@ -93,9 +93,12 @@ fn lies_still(slot: usize, p: &Process) -> bool {
 pub fn poke(p: &Process) {
     let r = sys!(KILL, p.real.load(Relaxed), signal::STOP);
     if r == -EPERM {
-        // This process has given up the right to signal it. One that waits for its children,
-        // for the lock or for the end of a commit can be woken all the same, and looks; any
-        // other is asked when it next comes to the runtime.
+        // This process has given up the right to signal it. The keeper has not.
+        let slot = super::all().position(|(_, other)| core::ptr::eq(other, p));
+        run().want_interrupted(slot.unwrap_or(0));
+        futex::wake_all(&run().rightless);
+        // One that waits for its children, for the lock or for the end of a commit is woken
+        // at once.
         p.child_event.fetch_add(1, SeqCst);
         futex::wake_all(&p.child_event);
         futex::wake_all(&run().stopping);
