@@ -275,6 +275,23 @@ fn no_commit_divides_a_transfer() {
     );
 }
 
+/// Memory that processes share goes back with them, also where the one that stores into it
+/// could not open it any more.
+#[test]
+fn who_has_given_up_rights_goes_back_with_the_others() {
+    let options = Options {
+        places: 15,
+        ..options()
+    };
+    play(
+        "a crash in commits of processes with fewer rights",
+        named(&["probe-fewer-rights"]),
+        Mode::Every(Fault::BeforePublish),
+        &options,
+        10,
+    );
+}
+
 /// A harness that cannot fail proves nothing.
 #[test]
 fn planted_bugs_are_caught() {

@@ -1,5 +1,6 @@
 /* A child that gives up the rights of its parent: what it does, and that it ends, reaches the parent all the same,
- * whatever that waits in. (Without rights to give up, as an ordinary user, both have the same.) */
+ * whatever that waits in; and what it stores into memory of both goes back with both. (Without rights to give up, as an
+ * ordinary user, both have the same.) */
 #include <grp.h>
 #include <sys/wait.h>
 
@@ -20,6 +21,8 @@ static void wait_in(int how, const sigset_t *none)
 int main(void)
 {
     sigset_t child, none;
+    int *count = mmap(NULL, 32768, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(count != MAP_FAILED);
     sigemptyset(&none);
     sigemptyset(&child);
     sigaddset(&child, SIGCHLD);
@@ -33,13 +36,17 @@ int main(void)
                 CHECK(!setgroups(0, NULL) && !setresgid(65534, 65534, 65534) && !setresuid(65534, 65534, 65534));
             /* By now the parent waits. */
             usleep(2000);
-            say("round %d: of the child", round);
+            CHECK(count[0] == 3 * round && count[5000] == 3 * round);
+            for (int i = 0; i < 3; i++) {
+                say("round %d: of the child, %d", round, ++count[0]);
+                count[5000]++;
+            }
             _exit(round);
         }
         wait_in(round % 2, &none);
         int status;
         CHECK(waitpid(pid, &status, 0) == pid && WEXITSTATUS(status) == round);
-        say("round %d: it has ended", round);
+        say("round %d: it has ended at %d and %d", round, count[0], count[5000]);
     }
     say("ok");
     return 0;

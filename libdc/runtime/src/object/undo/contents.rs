@@ -79,6 +79,23 @@ pub fn entry(fd: i32, file: u32) -> Option<Entry> {
     Some(remember(fd, f, &st))
 }
 
+/// The same of a file that is only mapped, and that this process may not open: it has given
+/// up the rights that it had when it mapped it. A recovery begins with them again. How long
+/// the file is nobody tells; what lies behind its end cannot be read.
+fn entry_without(f: &mut OpenFile) -> Option<Entry> {
+    if f.path_len == 0 || is_new_and_nameless(f) {
+        return None;
+    }
+    note_changed(f.dev, f.ino);
+    Some(Entry {
+        dev: f.dev,
+        ino: f.ino,
+        now: u64::MAX,
+        path_at: note_path(-1, f),
+        mapped: true,
+    })
+}
+
 /// A descriptor, for the moment, of a file that is only mapped.
 fn open_mapped(f: &OpenFile) -> Option<i32> {
     let slot = high_fd::OBJECT;
@@ -288,13 +305,15 @@ pub fn before_store(file: u32, at: u64, from: usize, len: usize) {
         // Its descriptor may be closed long since.
         open_mapped(f).or_else(|| nameless::adopt(f).then(|| open_mapped(f))?)
     });
-    let Some((fd, e)) = fd.and_then(|fd| Some((fd, entry(fd, file)?))) else {
+    let known_by = fd.and_then(|fd| Some((fd, entry(fd, file)?)));
+    let Some((fd, e)) = known_by.or_else(|| Some((-1, entry_without(f)?))) else {
         if !is_new_and_nameless(f) {
             crate::object::regular::warn_shared_mapping(file);
         }
         return;
     };
-    if let Some(s) = known(f.dev, f.ino)
+    if fd >= 0
+        && let Some(s) = known(f.dev, f.ino)
         && !core::mem::replace(&mut s.mapped, true)
     {
         // What a store does natively: on a tmpfs the kernel does not notice one into
