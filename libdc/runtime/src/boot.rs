@@ -233,7 +233,10 @@ fn begin_run() {
     run.high.store(1, Relaxed);
     run.elder.store(0, Relaxed);
     run.fault_count.store(0, Relaxed);
+    // It was there before this.
+    let companion = me.companion.load(Relaxed);
     me.clear();
+    me.companion.store(companion, Relaxed);
     me.born.store(1, Relaxed);
     me.real.store(e.pid, Relaxed);
     me.worker.store(e.pid, Relaxed);
