@@ -202,6 +202,7 @@ pub fn all() -> Vec<Session> {
         probe!("map-churn", "mmap, munmap, mremap, mprotect, madvise with checksums"),
         probe!("map-hints", "wishes for addresses, free and taken, below 2 GB and far up"),
         probe!("map-large", "large areas: dropped, moved, protected, grown, all after recoveries"),
+        probe!("lock-mapped", "locks of files that are closed and still mapped"),
         probe!("lock-inherited", "flock of a description that several processes have"),
         probe!("reopened", "pipes and files opened once more by their links in /dev/fd and /proc"),
         probe!("signalfd-pending", "signals that wait for a signalfd, sent by another process"),

@@ -487,9 +487,36 @@ fn take_again(h: &Held) {
         }),
         _ => any_fd(h.file),
     };
-    let Some(fd) = fd else {
-        return cannot(h, -EBADF, -1);
-    };
+    match fd {
+        Some(fd) => take_by(h, fd),
+        // It is mapped, and comes with that.
+        None if h.kind != POSIX && is_referred_to(h.file) => {}
+        None => cannot(h, -EBADF, -1),
+    }
+}
+
+fn is_referred_to(file: u32) -> bool {
+    state().file_refs[file as usize - 1] > 0
+}
+
+/// At recovery: a file is mapped again, by a descriptor that is the mapping's alone. If the
+/// program has none of it any more, the mapping has what the description had locked.
+pub fn restore_mapped(file: u32, fd: i32) {
+    if any_fd(file).is_some() {
+        return;
+    }
+    for h in held().iter().filter(|h| h.kind != POSIX && h.file == file) {
+        if h.kind != NONE {
+            take_by(h, fd);
+        }
+    }
+    if let Some(mode) = flock::of_several(file).filter(|&mode| mode != 0) {
+        // Unless another process of the run has it already.
+        sys!(FLOCK, fd, mode | LOCK_NB);
+    }
+}
+
+fn take_by(h: &Held, fd: i32) {
     let mut r = 0;
     for _ in 0..PATIENCE {
         r = match h.kind {

@@ -23,7 +23,9 @@ pub fn restore() {
         is_its_own: false,
     };
     for i in 0..state().root.vma_count as usize {
-        map(&mut space::areas()[i], &mut last);
+        let file = space::areas()[i].file;
+        let is_first = space::areas()[..i].iter().all(|v| v.file != file);
+        map(&mut space::areas()[i], is_first, &mut last);
         let v = space::areas()[i];
         fill.area(&v);
         if v.tracked != 0 && !uffd::track(v.start as usize, v.end as usize) {
@@ -64,7 +66,8 @@ impl LastFile {
     }
 }
 
-fn map(v: &mut Vma, last: &mut LastFile) {
+/// Maps an area; the first one of a file gets what the program has locked of that.
+fn map(v: &mut Vma, is_first: bool, last: &mut LastFile) {
     let len = v.end - v.start;
     let flags = (v.flags & !(MAP_POPULATE | MAP_GROWSDOWN)) | MAP_FIXED;
     if v.file == 0 {
@@ -86,6 +89,9 @@ fn map(v: &mut Vma, last: &mut LastFile) {
         last.close();
         (last.fd, last.is_its_own) = open(v, private);
         last.file = v.file;
+        if is_first && !last.is_its_own {
+            lock::restore_mapped(v.file, last.fd as i32);
+        }
     }
     let flags = flags & !MAP_ANONYMOUS;
     let prot = shared::real_prot(v);
