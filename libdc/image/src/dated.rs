@@ -45,6 +45,14 @@ impl Dated {
         self.now.store(value, Release);
     }
 
+    /// Sets 0 if it is still this value: somebody else may set another at any time.
+    pub fn clear_if(&self, value: i32, published: u64) -> bool {
+        self.before.store(self.at(published), Release);
+        self.since.store(published + 1, Release);
+        let cleared = self.now.compare_exchange(value, 0, AcqRel, Acquire);
+        cleared.is_ok()
+    }
+
     /// Sets what holds in the state of the last commit too: it came from outside, and does not
     /// come again.
     pub fn fix(&self, value: i32) {
@@ -80,6 +88,8 @@ mod tests {
         assert_eq!((word.at(1), word.at(2), word.get()), (7, 9, 9));
         word.roll_back(1);
         assert_eq!((word.at(1), word.at(2), word.get()), (7, 7, 7));
+        assert!(!word.clear_if(6, 1) && word.clear_if(7, 1));
+        assert_eq!((word.at(1), word.at(2), word.get()), (7, 0, 0));
         word.set(10, 1);
         word.roll_back(2);
         assert_eq!((word.at(2), word.get()), (10, 10));

@@ -122,6 +122,7 @@ pub fn all() -> Vec<Session> {
         probe!("map-rights", "what a mapping may not become, and a change of protection that ends early"),
         probe!("file-nameless", "files that are open or mapped, and whose names go or change"),
         probe!("tree-file-removed", "files of one process whose names another one removes"),
+        probe!("stop-and-end", "a process that is stopped by a child which ends at once"),
         probe!("waits", "children that stop, go on and end; process groups"),
         probe!("ptys", "sessions on terminals that the program makes itself"),
         probe!("pidfds", "descriptors of processes"),

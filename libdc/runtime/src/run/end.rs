@@ -229,7 +229,11 @@ pub fn take_changes(l: &mut Local) {
         if status == 0 || child.parent_at(u64::MAX) != own {
             continue;
         }
-        child.change_untold.set(0, engine().store.published());
+        let published = engine().store.published();
+        if !child.change_untold.clear_if(status as i32, published) {
+            // The keeper has just set the next one, and calls again.
+            continue;
+        }
         let action = state().root.actions[SIGCHLD as usize];
         if action.flags & signal::SA_NOCLDSTOP == 0 {
             receive(l, &super::wait::info_of_status(child, SIGCHLD, status));

@@ -10,12 +10,13 @@ use super::end::{self, How};
 use super::{all, known_as, many, me, orphans, unit};
 use crate::engine::{engine, state};
 use crate::fatal::Text;
-use crate::machine::frame::Local;
+use crate::machine::frame::{ATTENTION_STOP, Local};
 use crate::machine::nr;
 use crate::machine::sys::{errno::*, failed};
 use crate::signal::{self, SIG_DFL, SIGKILL};
 use crate::{event, sys, thread};
 use core::fmt::Write;
+use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::*;
 use dc_image::run::{Life, Process};
 
@@ -243,7 +244,31 @@ pub fn own_signal(l: &mut Local) {
         let r = sys!(SETPGID, 0, wanted - 1);
         me().group_answer.store(r as i32 - 1, SeqCst);
     }
-    if !unit::is_stopping() {
+    LOOKS_AGAIN.store(true, SeqCst);
+    look_before_wait(l);
+}
+
+/// Somebody may have called while a commit was under way. What has become of children would
+/// be of the interval that is being committed; so the thread looks behind it, and does not
+/// begin to wait before.
+#[inline(always)]
+pub fn look_before_wait(l: &mut Local) {
+    if LOOKS_AGAIN.load(Relaxed) {
+        match unit::is_stopping() {
+            true => _ = l.attention.fetch_or(ATTENTION_STOP, SeqCst),
+            false => look_again(l),
+        }
+    }
+}
+
+/// Somebody has called, and nobody has looked since.
+static LOOKS_AGAIN: AtomicBool = AtomicBool::new(false);
+
+/// Looks what has become of children, if somebody has called for it. Where no commit is under
+/// way.
+#[inline(always)]
+pub fn look_again(l: &mut Local) {
+    if LOOKS_AGAIN.load(Relaxed) && LOOKS_AGAIN.swap(false, SeqCst) {
         end::take_signals(l);
         end::take_changes(l);
     }

@@ -116,7 +116,7 @@ pub fn wait4(l: &mut Local, a: [usize; 6]) -> isize {
         return -EFAULT;
     }
     match changed {
-        Some(_) => child.changed.set(0, engine().store.published()),
+        Some(how) => was_told(child, how),
         None => reap(child),
     }
     event::non_deterministic(l);
@@ -194,7 +194,7 @@ fn waited(l: &mut Local, a: [usize; 6]) -> isize {
     }
     if options & WNOWAIT == 0 {
         match changed {
-            Some(_) => child.changed.set(0, engine().store.published()),
+            Some(how) => was_told(child, how),
             None => reap(child),
         }
     }
@@ -278,6 +278,13 @@ fn await_terminal(child: &Process, how: Option<u32>) {
         crate::sys!(NANOSLEEP, breath.as_ptr(), 0);
         patience -= 1;
     }
+}
+
+/// A stop or continue was told, unless the keeper has noted the next one meanwhile.
+fn was_told(child: &Process, how: u32) {
+    child
+        .changed
+        .clear_if(how as i32, engine().store.published());
 }
 
 fn reap(child: &Process) {

@@ -137,6 +137,7 @@ pub fn leave_stopped(l: &mut Local) {
         let stopping = engine().stopping.load(SeqCst);
         let unit = unit::is_stopping();
         if stopping == 0 && !unit {
+            crate::run::signals::look_again(l);
             return;
         }
         l.state.store(STOPPED, SeqCst);
@@ -157,6 +158,7 @@ pub fn leave_stopped(l: &mut Local) {
 
 /// A kernel call that may last. The lock must not be held.
 pub fn wait(l: &mut Local, nr: usize, args: [usize; 6]) -> isize {
+    crate::run::signals::look_before_wait(l);
     enter_stopped(l);
     // SAFETY: the arguments are the program's own or point to the runtime's
     // memory; the call is one of those that may be repeated.
@@ -330,6 +332,7 @@ pub fn pause_for_stop(l: &mut Local) {
         enter_stopped(l);
         leave_stopped(l);
     }
+    crate::run::signals::look_again(l);
 }
 
 /// Bytes of a thread's block: alternate stack, runtime stack, Local.
