@@ -105,6 +105,7 @@ pub fn recover(warm: bool) -> ! {
     signal::held::begin(main.slot);
     signal::outside::restore(main.slot);
     run::end::take_signals(main);
+    run::end::take_changes(main);
     // A log is replayed by the calls that the program makes, from here on.
     if !crate::log::replay::begin(warm, main) {
         pushback::restore(warm, 0);
