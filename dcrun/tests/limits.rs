@@ -55,9 +55,9 @@ fn limits_that_leave_no_room_are_refused_by_name() {
 /// Once the limit is raised, the run goes on from where it was.
 #[test]
 fn an_image_that_cannot_grow_stops_the_run() {
-    const LIMIT: &str = "ulimit -f 1362592";
+    const LIMIT: &str = "ulimit -f 2017952";
     let state = State::new("image-at-limit");
-    let script = state.script("", "commit grow:1296 grow:4000 exit:6");
+    let script = state.script("", "commit grow:1936 grow:4000 exit:6");
     let (status, _, said) = finish(limited(&script, LIMIT));
     assert_eq!(status, 125, "{said}");
     assert!(
@@ -95,7 +95,7 @@ for i in range(110):
         let words = ["/usr/bin/python3", "-c", &program];
         let native = Command::new(words[0]).args(&words[1..]).output().unwrap();
         let line = [&["--protocol", "cpvs", "--name", "t"] as &[&str], &words].concat();
-        let mut first = limited(&place.dcrun(&line), "ulimit -f 1242592");
+        let mut first = limited(&place.dcrun(&line), "ulimit -f 1897952");
         let first = first.current_dir(&place.0).output().unwrap();
         let said = String::from_utf8_lossy(&first.stderr);
         assert_eq!(first.status.code(), Some(125), "{name}: {said}");

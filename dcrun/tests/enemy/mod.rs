@@ -157,8 +157,13 @@ impl Victim {
             .stdout(victim.out())
             .spawn()
             .unwrap();
-        victim.wait_for("it runs", || victim.listed("t")["state"] == "running");
-        let worker = victim.listed("t")["worker_pid"].as_i64().unwrap();
+        let worker = std::cell::Cell::new(None);
+        victim.wait_for("it runs", || {
+            let run = victim.listed("t");
+            worker.set(run["worker_pid"].as_i64());
+            run["state"] == "running" && worker.get().is_some()
+        });
+        let worker = worker.get().unwrap();
         // The keeper shall not see the death.
         let pid = nix::unistd::Pid::from_raw(keeper.id() as i32);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
