@@ -103,7 +103,15 @@ static void messages(int round, int type, const char *name)
     }
     ends_well(child);
     for (int i = 0; i < 8; i++) {
-        ssize_t n = recv(fds[0], bytes, sizeof bytes, 0);
+        struct iovec part = {bytes, sizeof bytes};
+        struct mmsghdr one = {.msg_hdr = {.msg_iov = &part, .msg_iovlen = 1}};
+        ssize_t n;
+        if (i % 2 == 0) {
+            n = recv(fds[0], bytes, sizeof bytes, 0);
+        } else {
+            CHECK(recvmmsg(fds[0], &one, 1, 0, NULL) == 1);
+            n = one.msg_len;
+        }
         say("%d %s: %zd of '%c'", round, name, n, bytes[0]);
         CHECK(n == 10 * i + 1);
     }

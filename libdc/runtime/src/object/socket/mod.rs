@@ -230,13 +230,14 @@ pub fn set_option(l: &mut Local, a: [usize; 6]) -> isize {
 }
 
 /// What a program has not set is not shown either.
-pub fn option(_l: &mut Local, a: [usize; 6]) -> isize {
+pub fn option(l: &mut Local, a: [usize; 6]) -> isize {
     let wanted = [a[1], a[2]].map(|word| word as u32 as usize);
     // SAFETY: the program's own call with its own arguments.
     let r = unsafe { crate::machine::sys::raw6(nr::GETSOCKOPT, a) };
     if failed(r) || wanted != [facts::SOL_SOCKET, facts::SO_REUSEADDR] {
         return r;
     }
+    let _guard = engine().lock.acquire(l);
     let Some(file) = facts::socket_of(a[0] as i32).filter(|_| user::read(a[4]) == Some(4u32))
     else {
         return r;
@@ -244,15 +245,6 @@ pub fn option(_l: &mut Local, a: [usize; 6]) -> isize {
     let f = open_file(file);
     if matches!(f.family(), facts::AF_INET | facts::AF_INET6) {
         user::write(a[3], &facts::shown_option(f, wanted));
-    }
-    r
-}
-
-pub fn shutdown(l: &mut Local, a: [usize; 6]) -> isize {
-    let r = send_like(l, a);
-    let _guard = engine().lock.acquire(l);
-    if let Some(file) = facts::socket_of(a[0] as i32).filter(|_| !failed(r)) {
-        pair::touch(open_file(file));
     }
     r
 }

@@ -1,7 +1,7 @@
 //! Receives, and other calls on a socket that a peer may notice.
 
 use super::{MMSGHDR, SO_RCVTIMEO, is_socket};
-use crate::engine::{engine, state};
+use crate::engine::engine;
 use crate::event;
 use crate::machine::frame::Local;
 use crate::machine::nr;
@@ -123,11 +123,11 @@ pub fn send_like(l: &mut Local, a: [usize; 6]) -> isize {
             && !engine().machine.flag()
             && matches!(n, nr::RECVFROM | nr::RECVMSG | nr::SENDTO | nr::SENDMSG)
     };
-    touched(l, &a);
     let r = wait_awake(l, n, a);
     event::count_message(n, r);
     if !failed(r) {
         let _guard = engine().lock.acquire(l);
+        touch(&a);
         let brings = match n {
             nr::RECVMSG => brings_descriptors(a[1]),
             nr::RECVMMSG => {
@@ -140,21 +140,21 @@ pub fn send_like(l: &mut Local, a: [usize; 6]) -> isize {
     r
 }
 
-/// What goes through a socket changes by a call that is on no record.
-fn touched(l: &mut Local, a: &[usize; 6]) {
-    if state().root.socket_ends != 0 {
-        let _guard = engine().lock.acquire(l);
-        if let Some(file) = file_of(a[0] as i32) {
-            pipe::touch(file);
-        }
+/// What lies in a socket is other than it was, by a call that is on no record. Behind the
+/// call: a commit that came while it waited, or before this, has the call yet to be made.
+fn touch(a: &[usize; 6]) {
+    if let Some(file) = file_of(a[0] as i32) {
+        pipe::touch(file);
     }
 }
 
 /// A receive from a socket within the run, in a replay that has made what it gave again.
 pub fn made_again(l: &mut Local) -> isize {
     let (n, a) = (l.frame.nr, l.frame.args());
-    touched(l, &a);
-    wait_awake(l, n, a)
+    let r = wait_awake(l, n, a);
+    let _guard = engine().lock.acquire(l);
+    touch(&a);
+    r
 }
 
 /// Enters the descriptors that a received `struct msghdr` brings; whether there are any.

@@ -3,7 +3,7 @@
 //! | what it was | what the program finds |
 //! |---|---|
 //! | both ends in the run | as at the commit, with what lay in it |
-//! | connected to the run, not accepted yet | connected again, if it had sent nothing |
+//! | connected to the run, not accepted yet | connected again, with what it had sent |
 //! | bound, listening | bound to the same address, listens; who was waiting has to come again |
 //! | datagrams | bound and connected as before; what was on its way is lost, as a network may |
 //! | connected to others | a connection that was reset, as a network ends it (ECONNRESET) |
