@@ -30,7 +30,6 @@ fn play(what: &str, list: Vec<Session>, mode: Mode, options: &Options, least: us
                     };
                     match run(&session, mode, options) {
                         Ok(report) => {
-                            println!("{report}");
                             *kills.lock().unwrap() += report.kills;
                             let mut all = differences.lock().unwrap();
                             all.extend(

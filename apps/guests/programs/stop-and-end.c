@@ -40,12 +40,15 @@ int main(void)
     sigset_t chld, before;
     CHECK(pipe(tell) == 0);
     CHECK(signal(SIGCHLD, changed) != SIG_ERR);
-    child = fork();
-    CHECK(child >= 0);
-    if (child == 0)
-        stops(tell[1]);
     sigemptyset(&chld);
     sigaddset(&chld, SIGCHLD);
+    /* The handler waits for `child`: it must not run before this is known. */
+    CHECK(sigprocmask(SIG_BLOCK, &chld, &before) == 0);
+    child = fork();
+    CHECK(child >= 0);
+    CHECK(sigprocmask(SIG_SETMASK, &before, NULL) == 0);
+    if (child == 0)
+        stops(tell[1]);
     for (int round = 0; round < ROUNDS; round++) {
         char byte;
         while (read(tell[0], &byte, 1) != 1)
