@@ -93,6 +93,8 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
              commits by itself"
         )));
     }
+    // Before anything of ours is open.
+    let inherited = inherited_descriptors()?;
     let session = Session::new(options.trace.as_deref(), options.verbose)?;
     let cwd = std::env::current_dir().doing(|| "current directory: find it".to_owned())?;
     let name = options
@@ -100,7 +102,6 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
         .clone()
         .unwrap_or_else(|| derived_name(&options.command, &cwd));
     let run = run_directory::find(&name)?;
-    let inherited = inherited_descriptors()?;
     let reservation = reserve::reserve(&inherited)?;
     run.lock(Some(reservation.number(LOCK)))?;
 
@@ -193,13 +194,13 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
 
 /// `dcrun resume NAME`.
 pub fn resume(options: &ResumeOptions) -> Outcome<u8> {
+    let inherited = inherited_descriptors()?;
     let mut session = Session::new(options.trace.as_deref(), options.verbose)?;
     let keep = options.keep.as_deref();
     let wanted = conflict::NAMES.iter().find(|(name, _)| keep == Some(*name));
     session.conflict = wanted.map_or(conflict::STOP, |(_, number)| *number);
     let name = &options.name;
     let (run, record) = run_directory::existing(name)?;
-    let inherited = inherited_descriptors()?;
     let reservation = reserve::reserve(&inherited)?;
     run.lock(Some(reservation.number(LOCK)))?;
     if let Some(status) = run.untold()? {

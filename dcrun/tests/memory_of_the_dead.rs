@@ -1,4 +1,5 @@
-//! The memory of a worker that has died goes, and with it the process that held it: at each death, the first one too.
+//! What a worker that died leaves: its memory goes, and with it the process that held it, at each death, the first one
+//! too; nothing that it had open meets the next one.
 
 mod place;
 
@@ -64,4 +65,30 @@ fn nothing_is_left_of_a_worker_that_died() {
     }
     let _ = place.dcrun(&["kill", "t"]).status();
     let _ = run.wait();
+}
+
+/// A death before the first commit begins all anew, in the table of descriptors that the dead has left.
+#[test]
+fn nothing_that_it_had_open_meets_the_next_one() {
+    let place = Place::new("open-of-the-dead");
+    for nth in ["1", "2"] {
+        let ran = place
+            .dcrun(&["--fresh", "--name", "t", "/bin/ls", "/proc/self/fd"])
+            .env("DCRUN_FAULT", format!("in-load:{nth}"))
+            .output()
+            .unwrap();
+        let native = std::process::Command::new("/bin/ls")
+            .arg("/proc/self/fd")
+            .output()
+            .unwrap();
+        let low = |shown: &[u8]| -> Vec<u32> {
+            let shown = String::from_utf8_lossy(shown);
+            let all = shown.lines().filter_map(|line| line.parse().ok());
+            let mut low: Vec<u32> = all.filter(|&fd| fd < 100).collect();
+            low.sort_unstable();
+            low
+        };
+        assert_eq!(low(&ran.stdout), low(&native.stdout), "in-load:{nth}");
+        assert_eq!(place.stats()["recoveries"], 1, "in-load:{nth}");
+    }
 }

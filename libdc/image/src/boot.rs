@@ -175,7 +175,10 @@ pub mod fault {
     pub const BEFORE_CHANGE: u32 = 6;
     /// It is made, and nothing more is on record.
     pub const AFTER_CHANGE: u32 = 7;
+    /// A program is being loaded, and its file is open.
+    pub const IN_LOAD: u32 = 8;
     pub const NAMES: &[(&str, u32)] = &[
+        ("in-load", IN_LOAD),
         ("after-commit", AFTER_COMMIT),
         ("before-publish", BEFORE_PUBLISH),
         ("after-visible", AFTER_VISIBLE),

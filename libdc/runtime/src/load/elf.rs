@@ -46,6 +46,7 @@ pub fn load(path: &[u8], at: usize) -> Result<Loaded, Failure> {
     if failed(fd) {
         return Err((if fd == -2 { 127 } else { 126 }, "cannot be opened"));
     }
+    crate::commit::fault_point(dc_image::boot::fault::IN_LOAD);
     let r = load_fd(fd as i32, path, at);
     sys!(CLOSE, fd);
     r
