@@ -18,6 +18,7 @@ use dc_image::header::{
 };
 
 use dc_image::run::{RUN_OFFSET, Run};
+use nix::fcntl::{FallocateFlags, fallocate};
 use protocols::Protocol;
 
 use crate::cli::{Rio, RioKind};
@@ -242,13 +243,23 @@ pub fn open(path: &Path, run: &RunDirectory) -> Outcome<Option<File>> {
 }
 
 /// Drops all that was ever committed, but for the keeper's pages.
+///
+/// The keeper has its beginning mapped, and a thread of it looks there: the file is not made
+/// shorter for a moment, where the file system knows holes.
 pub fn empty(file: &File) -> Outcome<()> {
+    let doing = || "image: empty it".to_owned();
     let mut name = [0u8; IMAGE_NAME_LEN];
     file.read_exact_at(&mut name, IMAGE_NAME_AT as u64)
-        .and_then(|()| file.set_len(OWNED_PAGES as u64))
+        .and_then(|()| file.set_len(NEW_LEN as u64))
+        .doing(doing)?;
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    let (from, len) = (OWNED_PAGES, NEW_LEN - OWNED_PAGES);
+    fallocate(file, flags, from as i64, len as i64)
+        .map_err(io::Error::from)
+        .or_else(|_| file.set_len(OWNED_PAGES as u64))
         .and_then(|()| file.set_len(NEW_LEN as u64))
         .and_then(|()| file.write_all_at(&name, IMAGE_NAME_AT as u64))
-        .doing(|| "image: empty it".to_owned())
+        .doing(doing)
 }
 
 /// Removes an image, and what its processes and nameless files have beside it; one that is
