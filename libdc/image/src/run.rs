@@ -115,6 +115,9 @@ pub struct Run {
     pub uninterrupted: [AtomicU64; PROCESS_MAX / 64],
     /// Raised behind such a bit: a futex, upon which the keeper waits.
     pub rightless: AtomicU32,
+    /// The numbers that the last commit's line has in a trace and that of the one before, by
+    /// whether the commit's own number is even or odd.
+    pub trace_commits: [AtomicU64; 2],
 }
 
 impl Run {

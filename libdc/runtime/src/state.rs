@@ -115,8 +115,6 @@ pub struct Root {
     /// What lies in the program's own pipes (see object::pipe).
     pub pipe_data_len: u64,
     pub pipe_data: [u8; 1 << 20],
-    /// Number of the last commit in the trace.
-    pub trace_commit: u64,
     /// Function to run at recovery, and its argument (libdc).
     pub at_recovery: [usize; 2],
     /// Where that function returns to: a stub that ends in rt_sigreturn.

@@ -80,7 +80,6 @@ pub fn stage(local: &mut Local, begin: u64) -> u64 {
     object::attributes::save();
     crate::log::before_commit();
     e.replay.before_commit();
-    trace::before_commit();
     let mut copied = 0;
     let staged = if e.tracking {
         copy_pages(&mut copied)
@@ -106,6 +105,7 @@ fn publish(company: bool, copied: u64) {
     if company {
         unit::await_staged();
     }
+    trace::before_commit();
     seal::seal_run();
     let image = e.high_fd(dc_image::boot::high_fd::RIO);
     sync(image);
@@ -119,12 +119,13 @@ fn publish(company: bool, copied: u64) {
     crate::run::run().committed.store(published, Relaxed);
     sync(image);
     seal::note_newest(published);
+    trace::committed();
     if company {
         unit::go_on();
     }
-    trace::committed();
     let live = e.live();
     add(&live.commits, 1);
+    add(&me().commits, 1);
     add(&live.pages_copied, copied);
     fault_point(fault::AFTER_COMMIT);
 }
