@@ -158,12 +158,17 @@ fn members(live: &SharedLive) -> Vec<Member> {
         .collect()
 }
 
-fn name_of(p: &Process) -> String {
+/// What a process runs, as the kernel names it.
+pub fn name_of(p: &Process) -> String {
     let name = p.name.split(|&b| b == 0).next().unwrap_or_default();
     String::from_utf8_lossy(name).into_owned()
 }
 
 impl Member {
+    fn is_parent_of(&self, other: &Member) -> bool {
+        self.pid.is_some() && self.pid == other.parent && self.pid != other.pid
+    }
+
     fn to_json(&self) -> Value {
         json!({
             "pid": self.pid,
@@ -220,8 +225,37 @@ fn table(lines: &[Line]) -> String {
         "COMMAND",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    rows.extend(lines.iter().map(Line::cells));
+    for line in lines {
+        rows.push(line.cells());
+        if line.processes.len() > 1 {
+            rows.extend(family(&line.processes));
+        }
+    }
     align(&rows)
+}
+
+/// The processes of a run as a tree: a row each, children below their parents.
+fn family(members: &[Member]) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    // (Who has no parent among them is a child of the keeper.)
+    let of_keeper = |m: &Member| !members.iter().any(|other| other.is_parent_of(m));
+    let mut waiting: Vec<(&Member, String)> = members
+        .iter()
+        .filter(|m| of_keeper(m))
+        .rev()
+        .map(|m| (m, String::new()))
+        .collect();
+    while let Some((member, indent)) = waiting.pop() {
+        let number = member.pid.map_or("-".to_owned(), |pid| pid.to_string());
+        let mut row = vec![String::new(); 9];
+        row[1] = member.state.to_owned();
+        row[3] = number;
+        row[8] = format!("{indent}{}", member.command);
+        rows.push(row);
+        let children = members.iter().filter(|m| member.is_parent_of(m)).rev();
+        waiting.extend(children.map(|m| (m, format!("{indent}  "))));
+    }
+    rows
 }
 
 /// Columns as wide as their widest cell, but for the last. A cell may be longer

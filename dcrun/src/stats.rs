@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use dc_image::Status;
-use dc_image::run::Process;
+use dc_image::run::{Life, Process};
 use dc_image::window::PAGE;
 use protocols::Protocol;
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ pub fn show(name: &str, as_json: bool) -> Outcome<u8> {
     let text = if as_json {
         json_text(&counted)
     } else {
-        table(&counted)
+        table(&counted) + &table_of_processes(&counted["processes"])
     };
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(0)
@@ -53,6 +53,7 @@ fn table(counted: &Value) -> String {
         .as_object()
         .into_iter()
         .flatten()
+        .filter(|(key, _)| *key != "processes")
         .map(|(key, value)| {
             let (key, unit) = UNITS
                 .iter()
@@ -65,6 +66,30 @@ fn table(counted: &Value) -> String {
         })
         .collect();
     ps::align(&rows)
+}
+
+/// One process a line, if there are several.
+fn table_of_processes(processes: &Value) -> String {
+    const KEYS: [&str; 7] = [
+        "pid",
+        "calls",
+        "commits",
+        "read_bytes",
+        "written_bytes",
+        "frames_used",
+        "command",
+    ];
+    let all = processes.as_array().map_or(&[][..], Vec::as_slice);
+    if all.len() < 2 {
+        return String::new();
+    }
+    let head = KEYS.map(|key| key.replace('_', " ").to_uppercase());
+    let mut rows = vec![head.to_vec()];
+    rows.extend(
+        all.iter()
+            .map(|process| KEYS.map(|key| for_people(&process[key])).to_vec()),
+    );
+    format!("\n{}", ps::align(&rows))
 }
 
 fn for_people(value: &Value) -> String {
@@ -98,7 +123,7 @@ pub fn counters(record: &Record, live: &SharedLive) -> Value {
     let in_force = Protocol::from_u8(live.protocol_now.load(Relaxed) as u8);
     let mean_us =
         |total_ns: u64, count: u64| (count > 0).then(|| total_ns as f64 / count as f64 / 1000.0);
-    json!({
+    let mut all = json!({
         "name": record.name,
         "protocol": record.protocol.name(),
         "protocol_now": in_force.map(Protocol::name),
@@ -121,7 +146,7 @@ pub fn counters(record: &Record, live: &SharedLive) -> Value {
         "frame_limit": sum(live, |p| &p.frame_limit),
         "image_bytes": image_bytes,
         "image_len_bytes": image_len_bytes,
-        "calls": live.calls.load(Relaxed),
+        "calls": live.calls.load(Relaxed) + sum(live, |p| &p.calls),
         "calls_trapped": live.calls_trapped.load(Relaxed),
         "nd_events": live.nd_events.load(Relaxed),
         "logged_events": live.logged_events.load(Relaxed),
@@ -140,7 +165,27 @@ pub fn counters(record: &Record, live: &SharedLive) -> Value {
         "recovery_us": recovery_us,
         "crashes_in_a_row": live.crashes.load(Relaxed),
         "crash_commit": live.crash_commit.load(Relaxed),
-    })
+    });
+    all["processes"] = by_process(live).into();
+    all
+}
+
+/// The same of each process that lives, the first one first.
+fn by_process(live: &SharedLive) -> Vec<Value> {
+    let lives = live.processes().iter().filter(|p| p.life() == Life::Lives);
+    lives
+        .map(|p| {
+            json!({
+                "pid": p.id.load(Relaxed),
+                "command": ps::name_of(p),
+                "calls": p.calls.load(Relaxed),
+                "commits": p.commits.load(Relaxed),
+                "read_bytes": p.rchar.load(Relaxed),
+                "written_bytes": p.wchar.load(Relaxed),
+                "frames_used": p.frames_used.load(Relaxed),
+            })
+        })
+        .collect()
 }
 
 /// A counter of all processes together.

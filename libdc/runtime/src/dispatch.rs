@@ -24,7 +24,7 @@ pub extern "C" fn on_call(l: &'static mut Local) {
         let _guard = engine().lock.acquire(l);
         crate::patch::consider(l);
     }
-    let calls = &engine().live().calls;
+    let calls = &crate::run::me().calls;
     calls.store(calls.load(Relaxed) + 1, Relaxed);
     signal::held::call_begins(l);
     let row = table::row(l.frame.nr);

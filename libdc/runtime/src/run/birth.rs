@@ -12,7 +12,7 @@
 #![allow(unsafe_code)]
 
 use super::{image, me, process, run, shared, signals, unit};
-use crate::engine::{engine, state};
+use crate::engine::{add, engine, state};
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{futex, user};
@@ -211,6 +211,8 @@ fn free_entry() -> Option<usize> {
         }
     };
     let slot = (1..PROCESS_MAX).find(free)?;
+    // What it has counted stays counted.
+    add(&engine().live().calls, process(slot).calls.load(Relaxed));
     process(slot).clear();
     run().high.fetch_max(slot as u32 + 1, SeqCst);
     Some(slot)
