@@ -18,7 +18,7 @@
 //! interval that was lost, and counts as none. So the store that publishes a commit
 //! publishes the births, the ends and the waits of its interval as well.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::*};
 
 use crate::header::JOURNAL_OFFSET;
 pub(crate) use crate::process::holds;
@@ -118,7 +118,13 @@ pub struct Run {
     /// The numbers that the last commit's line has in a trace and that of the one before, by
     /// whether the commit's own number is even or odd.
     pub trace_commits: [AtomicU64; 2],
+    /// Companions of dead workers that were killed and may still be taking their memory
+    /// apart; 0 is a free place.
+    pub dying: [AtomicI32; DYING_MAX],
 }
+
+/// So many are noted at a time.
+pub const DYING_MAX: usize = 64;
 
 impl Run {
     /// The next commit is to look at a process.
@@ -128,6 +134,13 @@ impl Run {
         if word.load(SeqCst) & bit == 0 {
             word.fetch_or(bit, SeqCst);
         }
+    }
+
+    /// A companion is killed, with the memory of a dead worker. False if there is no place to
+    /// note it.
+    pub fn note_dying(&self, companion: i32) -> bool {
+        let mut places = self.dying.iter();
+        places.any(|place| place.compare_exchange(0, companion, SeqCst, SeqCst).is_ok())
     }
 
     /// The keeper is to interrupt a process; [`Run::rightless`] is still to be woken.

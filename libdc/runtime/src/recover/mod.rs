@@ -15,6 +15,7 @@
 #![allow(unsafe_code)]
 
 pub mod descriptors;
+pub mod dying;
 mod fill;
 pub mod memory;
 pub mod threads;
@@ -116,6 +117,9 @@ pub fn recover(warm: bool) -> ! {
     identity::restore_all(main);
     boot::start_clock();
     unit::runs();
+    if elder {
+        dying::await_all();
+    }
     together::come_to(Step::Ready);
     if run::me().stopped.get() != 0 {
         // As it was; nobody is told anew.
