@@ -56,6 +56,12 @@ impl Stat {
         if failed(r) { Err(r) } else { Ok(s) }
     }
 
+    pub fn of_path(path: &core::ffi::CStr) -> Result<Stat, isize> {
+        let mut s = Stat::ZERO;
+        let r = sys!(STAT, path.as_ptr(), &raw mut s);
+        if failed(r) { Err(r) } else { Ok(s) }
+    }
+
     pub fn kind(&self) -> u32 {
         self.mode & S_IFMT
     }

@@ -23,6 +23,7 @@
 
 use super::*;
 use crate::object::exec;
+use crate::object::stat::Stat;
 use core::sync::atomic::AtomicPtr;
 
 /// Slot + 1 of the thread that the others end for; 0 is none.
@@ -145,6 +146,22 @@ fn await_end(t: &Local) {
     }
 }
 
+/// A thread that has ended is in /proc for a moment longer, also one that had ended by itself.
+/// Behind an exec none is: waits until the kernel has so many threads of this process.
+pub fn await_only(threads: u64) {
+    const PATIENCE: usize = 1_000_000;
+    if engine().thread_high <= 1 {
+        return;
+    }
+    for _ in 0..PATIENCE {
+        // A link for each, besides those of the directory itself.
+        match Stat::of_path(c"/proc/self/task") {
+            Ok(st) if st.nlink > 2 + threads => _ = sys!(SCHED_YIELD),
+            _ => return,
+        }
+    }
+}
+
 /// Signals to the process that a thread has taken and not seen yet: another one sees them.
 fn keep_signals(l: &mut Local, from: &Local) {
     const SI_TKILL: i32 = -6;
@@ -196,6 +213,7 @@ pub fn wait_as_first(l: &mut Local) -> ! {
             now => futex::wait(gone, now),
         }
     }
+    await_only(1);
     OVER.store(0, SeqCst);
     FIRST.store(core::ptr::null_mut(), SeqCst);
     exec::go_on(l)

@@ -67,6 +67,8 @@ fn call(l: &mut Local, dir: i32, path: usize, argv: usize, envp: usize, flags: u
         core::mem::forget(guard);
         last::hand_over(l);
     }
+    // (The kernel's first thread may wait outside of the program.)
+    last::await_only(if l.tid == engine().pid { 1 } else { 2 });
     replace(l, &wanted)
 }
 
