@@ -224,8 +224,8 @@ impl Keeper {
     /// A process has died that had not ended, or the last one has: kills the others, and
     /// notes what the one whose call was under way had read and written.
     fn gather(&mut self, dead: i32, first: i32, copies: &mut Copies) -> (Missed, AtLimits) {
-        let dying = &self.live.run().dying;
-        dying.iter().for_each(|place| place.store(0, Relaxed));
+        let run = self.live.run();
+        run.dying.iter().for_each(|place| place.store(0, Relaxed));
         let killed = tree::kill_others(&self.live, dead, self.remains.companions());
         let in_flight = self.live.run().in_flight.load(Relaxed) as usize;
         let of_first = in_flight == 0;
@@ -244,7 +244,7 @@ impl Keeper {
         let companion = self.live.first().companion.swap(0, Relaxed) as i32;
         self.remains
             .bury(companion, self.reservation.number(high_fd::UFFD));
-        tree::note_dying(&self.live, companion);
+        self.live.run().dying_first.store(companion, Relaxed);
         let taken = &self.live.first().signals_taken;
         let missed = Missed::while_it_died(first, pending, copies, taken);
         self.live.first().real.store(0, Relaxed);

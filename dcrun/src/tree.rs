@@ -142,14 +142,6 @@ pub fn forget_companions(live: &SharedLive) {
     }
 }
 
-/// A companion was killed. What it holds is noted for those that recover, who may have to
-/// wait for it.
-pub fn note_dying(live: &SharedLive, companion: i32) {
-    if companion > 0 && !live.run().note_dying(companion) {
-        process::await_death(companion);
-    }
-}
-
 /// Takes the tables back to the last commit. Says which processes live in it, the first
 /// process not among them, and whether that does.
 pub fn roll_back(live: &SharedLive, cold: bool) -> (Vec<usize>, bool) {
@@ -161,7 +153,9 @@ pub fn roll_back(live: &SharedLive, cold: bool) -> (Vec<usize>, bool) {
             let companion = p.companion.load(Relaxed) as i32;
             if companion > 0 && (cold || p.life_at(published) != Life::Lives) {
                 signals::send(companion, libc::SIGKILL);
-                note_dying(live, companion);
+                if !live.run().note_dying(companion) {
+                    process::await_death(companion);
+                }
                 p.companion.store(0, Relaxed);
             }
         }

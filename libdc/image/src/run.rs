@@ -24,7 +24,9 @@ use crate::header::JOURNAL_OFFSET;
 pub(crate) use crate::process::holds;
 pub use crate::process::{Life, Process, processes_sum, request};
 use crate::seal::Seals;
-pub use crate::shared::{BY_KEEPER, Inside, Settings, Shared, pty_number, pty_of, shared_sum};
+pub use crate::shared::{
+    BY_KEEPER, Inside, Settings, Shared, pty_number, pty_of, shared_sum,
+};
 
 /// Where the run's own part of its image begins, and how long it is.
 pub const RUN_OFFSET: usize = 0x8_0000;
@@ -118,8 +120,10 @@ pub struct Run {
     /// The numbers that the last commit's line has in a trace and that of the one before, by
     /// whether the commit's own number is even or odd.
     pub trace_commits: [AtomicU64; 2],
-    /// Companions of dead workers that were killed and may still be taking their memory
-    /// apart; 0 is a free place.
+    /// Companions of dead workers that were killed and may still hold memory and descriptors:
+    /// that of the first process, whose descriptors are the keeper's, and those of others; 0 is
+    /// a free place.
+    pub dying_first: AtomicI32,
     pub dying: [AtomicI32; DYING_MAX],
 }
 
@@ -136,7 +140,7 @@ impl Run {
         }
     }
 
-    /// A companion is killed, with the memory of a dead worker. False if there is no place to
+    /// A companion is killed that is not the first process's. False if there is no place to
     /// note it.
     pub fn note_dying(&self, companion: i32) -> bool {
         let mut places = self.dying.iter();

@@ -1,44 +1,47 @@
-//! The memory of dead workers, which goes beside a recovery.
+//! What dead workers have left goes beside a recovery, and must be gone before the program
+//! goes on.
 //!
-//! Whoever has died leaves its memory to its companion, which is killed and takes it apart
-//! while the next worker is at work already. What of it is mapped from files keeps their
-//! descriptions until then, and with them their locks (flock(2)): those, too, that a lost
-//! interval has taken, and that the program is about to take again.
+//! Whoever has died leaves memory and descriptors to its companion, which is killed once the
+//! next worker has taken what it needs. Until it is gone it keeps open what nobody has open
+//! any more: the last end of a pipe, a file with its lock (flock(2)). The first process's
+//! companion has the keeper's descriptors, and so nothing of its own; but files that its
+//! memory maps keep their locks, those too that a lost interval has taken, and that the program
+//! is about to take again. (Its memory may be large, so it is waited for only then.)
 
 use crate::engine::engine;
-use crate::machine::sys::failed;
+use crate::machine::sys::{errno::EINTR, failed};
 use crate::object::record;
 use crate::run::run;
 use crate::{sys, uffd};
-use core::sync::atomic::Ordering::*;
+use core::sync::atomic::{AtomicI32, Ordering::*};
 use dc_image::boot::high_fd;
 
 /// Longer than the kernel takes for any memory.
-const PATIENCE_MS: usize = 60_000;
+const PATIENCE_S: usize = 60;
 
-/// Whether the interval that was lost has taken locks, in any process.
-fn matters() -> bool {
-    record::of_all(0).any(|r| r.kind == record::LOCKED)
+/// The companion of the worker before this one, which this one has killed.
+static OWN: AtomicI32 = AtomicI32::new(0);
+
+pub fn note_own(companion: i32) {
+    OWN.store(companion, SeqCst);
 }
 
-/// A recovery does not go on before all that the keeper has killed is gone.
+pub fn await_own() {
+    await_end(OWN.swap(0, SeqCst));
+}
+
+/// Waits for those that the keeper has killed.
 pub fn await_all() {
-    if matters() {
-        for place in &run().dying {
-            await_end(place.load(SeqCst));
-        }
+    for companion in &run().dying {
+        await_end(companion.load(SeqCst));
+    }
+    if record::of_all(0).any(|r| r.kind == record::LOCKED) {
+        await_end(run().dying_first.load(SeqCst));
     }
 }
 
-/// This process has killed the companion of the worker before it.
-pub fn await_one(companion: i32) {
-    if matters() {
-        await_end(companion);
-    }
-}
-
-/// Waits until a process has ended, reaped or not.
-fn await_end(pid: i32) {
+/// Waits until a process has ended, reaped or not. 0 is none.
+pub fn await_end(pid: i32) {
     const POLLIN: u64 = 1;
     if pid == 0 {
         return;
@@ -50,7 +53,7 @@ fn await_end(pid: i32) {
     let fd = uffd::move_high(pidfd, high_fd::SCRATCH);
     // `struct pollfd`.
     let mut wanted = fd as u32 as u64 | POLLIN << 32;
-    let timeout = [PATIENCE_MS / 1000, 0];
-    sys!(PPOLL, &raw mut wanted, 1, timeout.as_ptr(), 0, 8);
+    let patience = [PATIENCE_S, 0];
+    while sys!(PPOLL, &raw mut wanted, 1, patience.as_ptr(), 0, 8) == -EINTR {}
     sys!(CLOSE, engine().high_fd(high_fd::SCRATCH));
 }

@@ -117,6 +117,7 @@ pub fn recover(warm: bool) -> ! {
     identity::restore_all(main);
     boot::start_clock();
     unit::runs();
+    dying::await_own();
     if elder {
         dying::await_all();
     }

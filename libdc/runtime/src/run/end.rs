@@ -10,7 +10,7 @@ use super::{all, birth, has_company, image, me, orphans, process, run, shared, u
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::futex;
-use crate::machine::sys::failed;
+use crate::recover::dying;
 use crate::signal::queue::SigInfo;
 use crate::{commit, event, signal, sys, sysv};
 use core::sync::atomic::Ordering::*;
@@ -174,13 +174,9 @@ fn kill_one(l: &mut Local, slot: usize) {
     if companion != 0 {
         sys!(KILL, companion, signal::SIGKILL);
     }
-    // Until it is gone, with its descriptors.
-    let pidfd = sys!(PIDFD_OPEN, real, 0);
-    if !failed(pidfd) {
-        crate::object::poll::ready_now(pidfd as i32, crate::object::poll::POLLIN);
-        let p = [pidfd as u32 as u64 | 1 << 32];
-        sys!(POLL, p.as_ptr(), 1, 1000);
-        sys!(CLOSE, pidfd);
+    // Until they are gone, with descriptors and memory.
+    for pid in [real, companion as i32] {
+        dying::await_end(pid);
     }
     run().living.fetch_sub(1, SeqCst);
     if p.holds_parent.swap(0, SeqCst) != 0 {

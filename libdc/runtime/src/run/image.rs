@@ -199,7 +199,7 @@ pub fn renew() {
     start_companion();
     if old != 0 {
         sys!(KILL, old, crate::signal::SIGKILL);
-        crate::recover::dying::await_one(old as i32);
+        crate::recover::dying::note_own(old as i32);
     }
 }
 
