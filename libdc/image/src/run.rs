@@ -25,7 +25,7 @@ pub(crate) use crate::process::holds;
 pub use crate::process::{Life, Process, processes_sum, request};
 use crate::seal::Seals;
 pub use crate::shared::{
-    BY_KEEPER, Inside, Settings, Shared, pty_number, pty_of, shared_sum,
+    BY_KEEPER, Inside, Settings, Shared, fifo_of, pty_number, pty_of, shared_sum,
 };
 
 /// Where the run's own part of its image begins, and how long it is.

@@ -49,7 +49,11 @@ pub struct Shared {
     pub address: AtomicU64,
     /// Messages that have it, on their way to somebody.
     pub on_its_way: AtomicU32,
-    _room: [u32; 3],
+    /// At a cold recovery, of a fifo: bytes that the lost interval has read and written, in all
+    /// processes.
+    pub was_read: AtomicU32,
+    pub was_written: AtomicU32,
+    _room: u32,
 }
 const _: () = assert!(size_of::<Shared>() == 192);
 
@@ -93,6 +97,12 @@ pub const BY_KEEPER: u32 = u32::MAX;
 /// In [`Shared::ino`]: a terminal that the run has made, by its number. No inode is so high.
 pub const fn pty_of(number: u32) -> u64 {
     u64::MAX - number as u64
+}
+
+/// In [`Shared::ino`]: a fifo, by the device and the inode of its file. No inode is so high, and
+/// no terminal so low.
+pub const fn fifo_of(dev: u64, ino: u64) -> u64 {
+    1 << 62 | mix(dev, ino) >> 2
 }
 
 /// The number of a terminal that the run has made.
@@ -143,7 +153,9 @@ impl Shared {
             listener: AtomicU32::new(0),
             address: AtomicU64::new(0),
             on_its_way: AtomicU32::new(0),
-            _room: [0; 3],
+            was_read: AtomicU32::new(0),
+            was_written: AtomicU32::new(0),
+            _room: 0,
         }
     }
 
@@ -173,6 +185,8 @@ impl Shared {
         self.maker.store(0, Relaxed);
         self.holder.store(0, Relaxed);
         self.on_its_way.store(0, Relaxed);
+        self.was_read.store(0, Relaxed);
+        self.was_written.store(0, Relaxed);
         if self.moved.load(Relaxed) > published && self.pair.load(Relaxed) != 0 {
             self.moved.store(0, Relaxed);
         }

@@ -132,6 +132,8 @@ pub fn all() -> Vec<Session> {
         probe!("stack-downward", "memory that grows downward; processor time that never goes back"),
         probe!("memory-memfd", "memory behind a descriptor without a name"),
         probe!("pipe-self", "a pipe from a program to itself, with bytes in it"),
+        probe!("pipes-within", "pipes and a fifo between processes, with bytes in them"),
+        probe!("child-memory", "a process and its child, whose memory goes on changing"),
         probe!("pipe-threads", "threads that talk over pipes of their own"),
         probe!("sysv-memory", "a System V segment of several processes, attached, inherited and removed"),
         probe!("sysv-semaphores", "System V semaphores between processes: turns, SEM_UNDO, timeouts"),

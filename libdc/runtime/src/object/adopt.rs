@@ -125,6 +125,7 @@ fn enter_new(
         super::pty::opened(fd, file, st);
         super::tty::opened(fd, flags);
     }
+    super::fifo::opened(file);
     enter(fd, file, flags & O_CLOEXEC != 0);
     fd as isize
 }

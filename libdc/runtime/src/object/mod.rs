@@ -28,6 +28,7 @@ pub mod device;
 pub mod epoll;
 pub mod eventfd;
 pub mod exec;
+pub mod fifo;
 pub mod group;
 pub mod identity;
 pub mod inherited_memory;

@@ -14,6 +14,7 @@
 #![allow(unsafe_code)]
 
 use super::descriptor::*;
+use super::fifo;
 use super::input::count_read;
 use super::poll::{self, POLLIN, POLLOUT};
 use super::socket::pair;
@@ -287,7 +288,7 @@ pub fn is_private(file: u32) -> bool {
 #[inline]
 pub fn touch(file: u32) {
     let f = open_file(file);
-    if f.kind == Kind::Pipe && f.peer != 0 {
+    if f.kind == Kind::Pipe && (f.peer != 0 || fifo::is_one(f)) {
         TOUCHED.store(true, Relaxed);
     }
     if f.kind == Kind::Socket {
@@ -306,7 +307,8 @@ pub fn save_contents() {
     for fd in 0..root.fd_high as i32 {
         let Some(file) = known_file(fd) else { continue };
         let f = open_file(file);
-        if f.kind != Kind::Pipe || f.peer == 0 || any_fd(file) != Some(fd) {
+        let is_kept = f.peer != 0 || fifo::is_one(f) && f.shared != 0;
+        if f.kind != Kind::Pipe || !is_kept || any_fd(file) != Some(fd) {
             continue;
         }
         // What other processes know too is saved from either end: who has the other
@@ -495,7 +497,7 @@ fn empty(fd: i32) {
 /// Writes what was saved of one pipe.
 fn fill(file: u32, to: i32) {
     if let Some((at, shared)) = shared::of(open_file(file)) {
-        return fill_shared(at, shared, to);
+        return fill_shared(at, shared, 0, to);
     }
     let root = &state().root;
     let mut at = 0;
@@ -528,11 +530,19 @@ pub fn is_anew(s: &dc_image::run::Shared, fd: i32) {
     }
 }
 
-/// What lay in a pipe that several processes know goes into it again.
-pub fn fill_shared(at: usize, shared: &dc_image::run::Shared, to: i32) {
+/// What lay in a pipe that several processes know goes into it again, but for the first `from`
+/// bytes.
+pub fn fill_shared(at: usize, shared: &dc_image::run::Shared, from: usize, to: i32) {
+    const F_SETPIPE_SZ: usize = 1031;
+    const USUAL: u64 = 65536;
     let published = engine().store.published();
     if let (Some(place), Some(len)) = (shared.place_at(published), shared.get(published)) {
-        let r = sys!(WRITE, to, shared::contents(at, place), len);
+        if len > USUAL {
+            sys!(FCNTL, to, F_SETPIPE_SZ, len);
+        }
+        let bytes = shared::inside(at, place, len as usize);
+        let bytes = &bytes[from.min(bytes.len())..];
+        let r = sys!(WRITE, to, bytes.as_ptr(), bytes.len());
         count_written(r);
     }
 }

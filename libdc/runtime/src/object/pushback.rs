@@ -218,7 +218,8 @@ pub fn restore(warm: bool, from: usize) {
         let Some(file) = descriptor::known_file(head.fd) else {
             continue;
         };
-        if super::pipe::is_state(head.fd) || !warm && super::pipe::is_own(head.fd) {
+        let is_anew = || super::pipe::is_own(head.fd) || super::fifo::is_rewound(head.fd);
+        if super::pipe::is_state(head.fd) || !warm && is_anew() {
             continue;
         }
         let (bytes, whole) = match r.kind {

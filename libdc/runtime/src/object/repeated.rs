@@ -13,7 +13,7 @@
 
 use super::output::{Call, contents_sum, goes_on, vector_len};
 use super::record::{self, IoHead};
-use super::{descriptor, pipe, process, socket, transfer};
+use super::{descriptor, fifo, pipe, process, socket, transfer};
 use crate::engine::{engine, state};
 use crate::fatal;
 use crate::machine::frame::{Frame, Local};
@@ -76,7 +76,7 @@ impl Replay {
     /// Whether recovery has put back what was in this pipe: then what went into it
     /// since the commit goes into it again.
     fn is_rewound(&self, fd: i32) -> bool {
-        pipe::is_state(fd) || (self.cold && pipe::is_own(fd))
+        pipe::is_state(fd) || (self.cold && (pipe::is_own(fd) || fifo::is_rewound(fd)))
     }
 
     fn output(&self, r: &Record) -> Option<IoHead> {

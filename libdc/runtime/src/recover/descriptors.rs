@@ -52,6 +52,8 @@ pub fn restore(warm: bool) {
         deferred_close::close_all();
     } else {
         held.take_given();
+        held.hold_fifos();
+        fifo::count_lost_interval();
         held.make_shared();
     }
     memfd::restore(warm);
@@ -119,6 +121,7 @@ pub fn restore(warm: bool) {
         epoll::arm();
     }
     together::come_to(Step::Taken);
+    held.fill_fifos();
     if !warm {
         socket::remade::reconnect();
     }
@@ -147,6 +150,9 @@ struct Held {
     given: [(i32, i32); 64],
     given_len: usize,
     len: i32,
+    /// Entries of fifos, and what keeps them open.
+    fifos: [(usize, i32); 16],
+    fifos_len: usize,
 }
 
 impl Held {
@@ -155,6 +161,35 @@ impl Held {
             given: [(0, 0); 64],
             given_len: 0,
             len: 0,
+            fifos: [(0, 0); 16],
+            fifos_len: 0,
+        }
+    }
+
+    /// Keeps the fifos of this process open.
+    fn hold_fifos(&mut self) {
+        fifo::each(|f, at, s| {
+            if self.fifos[..self.fifos_len].iter().any(|held| held.0 == at) {
+                return;
+            }
+            let fd = fifo::hold(f, s);
+            if failed(fd) {
+                return;
+            }
+            if self.fifos_len == self.fifos.len() {
+                crate::say!("a process has more than 16 fifos: what lay in one is lost");
+                sys!(CLOSE, fd);
+                return;
+            }
+            self.fifos[self.fifos_len] = (at, self.put(fd));
+            self.fifos_len += 1;
+            sys!(CLOSE, fd);
+        });
+    }
+
+    fn fill_fifos(&self) {
+        for &(at, fd) in &self.fifos[..self.fifos_len] {
+            fifo::fill(at, run::shared::entry(at), fd);
         }
     }
 
@@ -214,7 +249,7 @@ impl Held {
             let Some((at, shared)) = run::shared::of(f) else {
                 continue;
             };
-            if f.kind == Kind::Epoll || any_fd(file).is_none() {
+            if f.kind == Kind::Epoll || any_fd(file).is_none() || fifo::is_one(f) {
                 continue;
             }
             if f.kind == Kind::Socket {
@@ -236,7 +271,7 @@ impl Held {
             }
             if f.kind == Kind::Pipe {
                 pipe::is_anew(shared, made[0] as i32);
-                pipe::fill_shared(at, shared, made[1] as i32);
+                pipe::fill_shared(at, shared, 0, made[1] as i32);
             }
             for (i, fd) in made.into_iter().enumerate() {
                 if !failed(fd) {
@@ -264,7 +299,7 @@ impl Held {
     /// A descriptor of what several know, made here or elsewhere.
     fn shared(&self, file: u32) -> Option<isize> {
         let f = open_file(file);
-        let (_, shared) = run::shared::of(f)?;
+        let (_, shared) = run::shared::of(f).filter(|_| !fifo::is_one(f))?;
         let writes = f.kind == Kind::Pipe && f.flags as usize & descriptor::O_ACCMODE == 1;
         let made = match shared.maker.load(Acquire) as usize {
             0 => return None,

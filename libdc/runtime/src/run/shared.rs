@@ -194,6 +194,25 @@ fn enter(file: u32, f: &mut OpenFile) -> Result<(), isize> {
     Ok(())
 }
 
+/// A fifo is entered when it is opened, for others open it by themselves. False if there is no
+/// room.
+pub fn enter_fifo(f: &mut OpenFile, key: u64) -> bool {
+    let at = match with_ino(key) {
+        Some(at) => {
+            entry(at).users.fetch_add(1, Relaxed);
+            entry(at).free_from.store(0, Relaxed);
+            at
+        }
+        None => {
+            let Some(at) = free() else { return false };
+            entry(at).begin(key);
+            at
+        }
+    };
+    f.shared = at as u32 + 1;
+    true
+}
+
 /// The entry of the pipe with this inode, or of a terminal.
 pub fn with_ino(ino: u64) -> Option<usize> {
     (0..run().shared_high.load(Relaxed) as usize).find(|&at| {
