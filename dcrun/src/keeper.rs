@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use dc_image::boot::{Mode, fault, high_fd};
+use dc_image::boot::{Mode, fault, high_fd, plant};
 use dc_image::header::UNCOUNTED;
 use dc_image::{FatalCode, Status};
 
@@ -323,6 +323,9 @@ impl Keeper {
     /// live on.
     fn is_no_failure(&self, slot: usize) -> bool {
         let live = &self.live;
+        if self.starter.info.plant == plant::OWN_KILL && slot != 0 {
+            return true;
+        }
         live.status.load(Acquire) != Status::Done as u32
             && live.fatal.load(Acquire) == FatalCode::None as u32
             && tree::has_ended(&live.processes()[slot], live.published.load(Acquire))

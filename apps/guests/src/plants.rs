@@ -22,16 +22,31 @@ pub enum Plant {
     SkipRecord,
     /// Memory that is laid together anew stays mapped from frames that are then used again.
     StaleFold,
+    /// A dirty page of a child is not copied at a commit.
+    SkipChildPage,
+    /// How a child has ended is forgotten by a recovery.
+    LoseStatus,
+    /// What lies in a pipe between processes comes back twice.
+    DoublePipe,
+    /// A process of a tree is left out of a commit.
+    LagBehind,
+    /// A process that was killed from outside is taken for one that has ended.
+    OwnKill,
 }
 
 impl Plant {
-    pub const ALL: [Plant; 6] = [
+    pub const ALL: [Plant; 11] = [
         Plant::SkipPage,
         Plant::SkipCommit,
         Plant::RepeatWrite,
         Plant::LoseRead,
         Plant::SkipRecord,
         Plant::StaleFold,
+        Plant::SkipChildPage,
+        Plant::LoseStatus,
+        Plant::DoublePipe,
+        Plant::LagBehind,
+        Plant::OwnKill,
     ];
 
     /// What DCRUN_PLANT calls it.
@@ -43,6 +58,11 @@ impl Plant {
             Plant::LoseRead => "lose-read",
             Plant::SkipRecord => "skip-record",
             Plant::StaleFold => "stale-fold",
+            Plant::SkipChildPage => "skip-child-page",
+            Plant::LoseStatus => "lose-status",
+            Plant::DoublePipe => "double-pipe",
+            Plant::LagBehind => "lag-behind",
+            Plant::OwnKill => "own-kill",
         }
     }
 
@@ -67,6 +87,14 @@ impl Plant {
             ],
             Plant::SkipRecord => &[("probe-stdin-lines", Mode::Every(Fault::AfterVisible))],
             Plant::StaleFold => &[("probe-memory-cold", Mode::Hosted)],
+            Plant::SkipChildPage => &[("probe-child-memory", Mode::KillWorker)],
+            Plant::LoseStatus => &[("probe-waits", Mode::Every(Fault::AfterCommit))],
+            Plant::DoublePipe => &[
+                ("probe-pipes-within", Mode::KillAll),
+                ("tree-python-shared", Mode::KillAll),
+            ],
+            Plant::LagBehind => &[("probe-child-memory", Mode::Every(Fault::AfterCommit))],
+            Plant::OwnKill => &[("probe-waits", Mode::KillWorker)],
         }
     }
 }

@@ -204,7 +204,22 @@ pub mod plant {
     pub const SKIP_UNDO: u32 = 7;
     /// What a recovery finds in its image is believed.
     pub const BLIND: u32 = 8;
+    /// Every seventh page of a child is not copied.
+    pub const SKIP_CHILD_PAGE: u32 = 9;
+    /// A recovery forgets how processes have ended that nobody has waited for.
+    pub const LOSE_STATUS: u32 = 10;
+    /// A pipe that several have is filled twice.
+    pub const DOUBLE_PIPE: u32 = 11;
+    /// The last process that takes part in every fifth commit does not stage.
+    pub const LAG_BEHIND: u32 = 12;
+    /// A process that was killed from outside counts as one that was to end.
+    pub const OWN_KILL: u32 = 13;
     pub const NAMES: &[(&str, u32)] = &[
+        ("skip-child-page", SKIP_CHILD_PAGE),
+        ("lose-status", LOSE_STATUS),
+        ("double-pipe", DOUBLE_PIPE),
+        ("lag-behind", LAG_BEHIND),
+        ("own-kill", OWN_KILL),
         ("blind", BLIND),
         ("skip-page", SKIP_PAGE),
         ("skip-commit", SKIP_COMMIT),

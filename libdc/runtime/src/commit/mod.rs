@@ -221,7 +221,7 @@ fn copy_pages(copied: &mut u64) -> Result<(), Full> {
         *copied += 1;
         e.streams.note(page);
         // The planted bug: every seventh page of the program is not copied.
-        if e.boot.plant == plant::SKIP_PAGE
+        if skips_pages()
             && copied.is_multiple_of(7)
             && !window::LOWER_HALF.contains(&page)
             && e.store.published() > 0
@@ -244,6 +244,12 @@ fn copy_pages(copied: &mut u64) -> Result<(), Full> {
     }
     e.extra_len = 0;
     Ok(())
+}
+
+/// The planted bug, in every process or in children only.
+fn skips_pages() -> bool {
+    let e = engine();
+    e.boot.plant == plant::SKIP_PAGE || e.boot.plant == plant::SKIP_CHILD_PAGE && e.slot != 0
 }
 
 /// Calls `f(page, never written since it was zero)` for every page written

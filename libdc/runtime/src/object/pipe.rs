@@ -30,7 +30,7 @@ use crate::state::Kind;
 use crate::{sys, thread};
 use core::fmt::Write;
 use core::sync::atomic::{AtomicBool, Ordering::*};
-use dc_image::boot::fault;
+use dc_image::boot::{fault, plant};
 use dc_image::run::CONTENTS_LEN;
 use dc_image::seal::contents_sum;
 
@@ -540,10 +540,16 @@ pub fn fill_shared(at: usize, shared: &dc_image::run::Shared, from: usize, to: i
         if len > USUAL {
             sys!(FCNTL, to, F_SETPIPE_SZ, len);
         }
-        let bytes = shared::inside(at, place, len as usize);
-        let bytes = &bytes[from.min(bytes.len())..];
-        let r = sys!(WRITE, to, bytes.as_ptr(), bytes.len());
-        count_written(r);
+        let times = match engine().boot.plant {
+            plant::DOUBLE_PIPE => 2,
+            _ => 1,
+        };
+        for _ in 0..times {
+            let bytes = shared::inside(at, place, len as usize);
+            let bytes = &bytes[from.min(bytes.len())..];
+            let r = sys!(WRITE, to, bytes.as_ptr(), bytes.len());
+            count_written(r);
+        }
     }
 }
 

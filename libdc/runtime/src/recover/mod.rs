@@ -30,8 +30,9 @@ use crate::run::{self, unit};
 use crate::state::State;
 use crate::{boot, commit, fatal, signal, sys};
 use core::sync::atomic::Ordering::*;
-use dc_image::boot::fault;
+use dc_image::boot::{fault, plant};
 use dc_image::header::UNCOUNTED;
+use dc_image::run::Life;
 use dc_image::window::{PAGE, STATE_BASE, STATE_LEN};
 use dc_image::{FatalCode, Status};
 
@@ -120,6 +121,10 @@ pub fn recover(warm: bool) -> ! {
     dying::await_own();
     if elder {
         dying::await_all();
+        if e.boot.plant == plant::LOSE_STATUS {
+            let zombies = run::all().filter(|(_, p)| p.life() == Life::Zombie);
+            zombies.for_each(|(_, p)| p.status.store(0, Relaxed));
+        }
     }
     together::come_to(Step::Ready);
     if run::me().stopped.get() != 0 {

@@ -27,6 +27,7 @@ use crate::machine::{entry, futex};
 use crate::{signal, sys, thread};
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU32, Ordering::*};
+use dc_image::boot::plant;
 use dc_image::run::{Life, Process, request::*};
 
 /// Looks at a word so often before waiting in the kernel.
@@ -192,7 +193,10 @@ pub fn take_part(l: &mut Local) {
         .is_ok()
     {
         let begin = commit::now_ns();
-        commit::stage(l, begin);
+        let lags = engine().boot.plant == plant::LAG_BEHIND;
+        if !lags || !(number as u64).is_multiple_of(5) {
+            commit::stage(l, begin);
+        }
         me().ran.store(0, SeqCst);
         asked.store(STAGED, SeqCst);
         futex::wake_all(asked);
