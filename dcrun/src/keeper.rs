@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::os::fd::RawFd;
+use std::path::Path;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use dc_image::boot::{Mode, fault, high_fd, plant};
@@ -422,14 +423,8 @@ impl Keeper {
 
     /// Makes image and descriptor table as they were before the first worker.
     fn start_over(&self, died_ns: u64) -> Outcome<()> {
-        image::empty(&self.image)?;
+        forget_all(&self.image, &self.record.image, &self.live)?;
         let live = &self.live;
-        for counter in [&live.journal, &live.journal_durable] {
-            counter.store(0, Relaxed);
-        }
-        image::remove_beside(&self.record.image);
-        live.input.end();
-        live.output.end();
         self.begin_recovery(died_ns);
         live.status.store(Status::New as u32, Release);
         let mut next = 0;
@@ -566,6 +561,19 @@ impl Keeper {
     fn tell(&self, text: &str) {
         say(&format!("{}: {text}", self.run.name));
     }
+}
+
+/// Empties an image of which nothing was ever committed: what its first interval has left there
+/// is of no use.
+pub fn forget_all(image: &File, path: &Path, live: &SharedLive) -> Outcome<()> {
+    image::empty(image)?;
+    for counter in [&live.journal, &live.journal_durable] {
+        counter.store(0, Relaxed);
+    }
+    image::remove_beside(path);
+    live.input.end();
+    live.output.end();
+    Ok(())
 }
 
 /// `rchar` and `wchar` of a worker that is dead and not yet reaped.

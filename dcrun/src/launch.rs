@@ -23,7 +23,7 @@ use crate::cli::{ResumeOptions, Rio, RioKind, RunOptions};
 use crate::fault::{self, Fault};
 use crate::found_images;
 use crate::image;
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, forget_all};
 use crate::limits;
 use crate::machine::jump::{self, Plan};
 use crate::machine::shared::SharedLive;
@@ -113,6 +113,9 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
         }
         recorded => recorded?,
     };
+    if let Some(record) = &recorded {
+        image::await_the_dead(&record.image)?;
+    }
     if !options.fresh
         && let Some(status) = run.untold()?
     {
@@ -213,6 +216,7 @@ pub fn resume(options: &ResumeOptions) -> Outcome<u8> {
             "{name}: this run is done; there is nothing to go on with"
         )));
     }
+    image::await_the_dead(&record.image)?;
     let Some(file) = image::open(&record.image, &run)? else {
         return Err(Failure::own(format!(
             "{name}: its image {} is gone, as after a restart of the machine with --rio tmpfs; \
@@ -228,6 +232,9 @@ pub fn resume(options: &ResumeOptions) -> Outcome<u8> {
     // Who resumes by hand wants another try, whatever it crashed of.
     live.crashes.store(0, Relaxed);
     let begun = begun(&live);
+    if !begun {
+        forget_all(&file, &record.image, &live)?;
+    }
     let keeper = assemble(run, record, file, live, inherited, reservation, session)?;
     if begun {
         go_on(keeper)
@@ -338,6 +345,12 @@ fn assemble(
     reservation: Reservation,
     session: Session<'_>,
 ) -> Outcome<Keeper> {
+    if !image::lock(&file, &record.image)? {
+        return Err(Failure::own(format!(
+            "image {}: somebody else has locked it; resume when it is free",
+            record.image.display()
+        )));
+    }
     let number = |place| reservation.number(place);
     let place = |what: &str, file: File, at: i32| {
         descriptors::place(file.into(), number(at))

@@ -92,3 +92,44 @@ fn nothing_that_it_had_open_meets_the_next_one() {
         assert_eq!(place.stats()["recoveries"], 1, "in-load:{nth}");
     }
 }
+
+/// The run's lock is free before its last process is gone; whoever resumes waits for the image, which all of them have.
+#[test]
+fn a_resume_waits_for_the_last_of_the_dead() {
+    let place = Place::new("last-of-the-dead");
+    let count = "import time\nfor i in range(5): print(i, flush=True); time.sleep(0.1)";
+    let mut run = place
+        .python(&[], count)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while place.worker().is_none() || place.stats()["commits"].as_u64() < Some(3) {
+        assert!(begun.elapsed() < Duration::from_secs(5), "no commit");
+        sleep(Duration::from_millis(5));
+    }
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let record = fs::read_to_string(place.0.join("state/t/run.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let image = fs::File::open(record["image"].as_str().unwrap()).unwrap();
+    // One that is slow to die.
+    let begun = Instant::now();
+    while image.try_lock().is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(5), "the worker lives");
+        sleep(Duration::from_millis(1));
+    }
+    let mut resumed = place
+        .dcrun(&["resume", "t"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let commits = place.stats()["commits"].as_u64();
+    sleep(Duration::from_millis(300));
+    assert!(resumed.try_wait().unwrap().is_none(), "it has not waited");
+    assert_eq!(place.stats()["commits"].as_u64(), commits);
+    assert_eq!(place.stats()["recoveries"], 0);
+    image.unlock().unwrap();
+    assert!(resumed.wait().unwrap().success());
+    assert_eq!(place.stats()["recoveries"], 1);
+}

@@ -197,6 +197,8 @@ fn trees_are_hosted_unseen() {
 fn trees_survive_the_death_of_any_process() {
     let options = Options {
         kills: 10,
+        // Theorem 2 holds for all processes of a run as for one.
+        check: true,
         ..options()
     };
     play(

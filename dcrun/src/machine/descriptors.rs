@@ -80,6 +80,21 @@ pub fn lock_table(number: RawFd) -> io::Result<Result<(), i32>> {
     Ok(Err(wanted.l_pid))
 }
 
+/// Takes the lock that all processes of a run hold: it belongs to the open file description
+/// (flock(2)), which all of them have, by a descriptor or by what they have mapped. False if
+/// somebody else has it.
+pub fn lock_description(number: RawFd) -> io::Result<bool> {
+    // SAFETY: flock takes no pointers.
+    if unsafe { libc::flock(number, libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EWOULDBLOCK) => Ok(false),
+        _ => Err(error),
+    }
+}
+
 /// Who holds the lock of [`lock_table`], seen from another process.
 pub fn lock_holder(number: RawFd) -> Option<i32> {
     let mut asked = whole_file();

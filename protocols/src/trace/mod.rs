@@ -13,6 +13,8 @@
 //! process rise by one from 1 and are never used twice, also not after a failure. The clock is the
 //! event's vector clock: for each process the last of its events that this one may depend on,
 //! itself included. In the lines of several processes an event stands after those it depends on.
+//! A run of several system processes that commit together is one process here; `CALL@PROCESS` says
+//! which of them, if not the first, has made the call.
 //! Whoever goes on with the trace of a process that died cuts it behind its last newline first.
 //!
 //! The writer is here, because it runs inside the process it writes about, into a buffer that is
