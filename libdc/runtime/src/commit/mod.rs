@@ -32,10 +32,16 @@ use vista_core::pages::{Copied, Full};
 /// the last commit ([`unit`]). The caller holds the big lock; its own context is "call
 /// again" or "after" as `local.again` says.
 pub fn commit(local: &mut Local) {
+    commit_with(local, || {});
+}
+
+/// The same with a change of the tables that all have: it is made when all have staged, those
+/// too that it is about.
+pub fn commit_with(local: &mut Local, change: impl FnOnce()) {
     let begin = now_ns();
     let company = unit::stop_all();
     let copied = stage(local, begin);
-    publish(company, copied);
+    publish(company, copied, change);
     published(begin);
     thread::resume_others();
     let (store, mut supply) = store_and_supply();
@@ -52,13 +58,13 @@ pub fn commit_first(local: &mut Local) {
 }
 
 /// The same by a process that ends with it: of its own memory nothing is left.
-pub fn commit_end(local: &mut Local) {
+pub fn commit_end(local: &mut Local, change: impl FnOnce()) {
     let company = unit::stop_all();
     thread::stop_others(local);
     object::regular::save_offsets();
     object::pipe::save_contents();
     object::socket::pair::save();
-    publish(company, 0);
+    publish(company, 0, change);
     crate::event::committed();
     object::deferred_close::make_final();
     object::undo::forget();
@@ -100,11 +106,12 @@ pub fn stage(local: &mut Local, begin: u64) -> u64 {
 }
 
 /// Everything is staged: one store makes it the state.
-fn publish(company: bool, copied: u64) {
+fn publish(company: bool, copied: u64, change: impl FnOnce()) {
     let e = engine();
     if company {
         unit::await_staged();
     }
+    change();
     trace::before_commit();
     seal::seal_run();
     let image = e.high_fd(dc_image::boot::high_fd::RIO);

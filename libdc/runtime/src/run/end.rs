@@ -16,7 +16,7 @@ use crate::{commit, event, signal, sys, sysv};
 use core::sync::atomic::Ordering::*;
 use dc_image::Status;
 use dc_image::boot::high_fd;
-use dc_image::run::{Life, Process};
+use dc_image::run::{Life, PROCESS_MAX, Process};
 
 /// How a process ends, as wait(2) has it.
 #[derive(Clone, Copy)]
@@ -43,19 +43,22 @@ pub fn end(l: &mut Local, how: How) -> ! {
     let (e, p) = (engine(), me());
     let id = p.id.load(Relaxed);
     birth::leave_memory();
-    while let Some(doomed) = orphans::doomed_below(e.slot) {
-        kill_one(l, doomed);
-    }
     event::leaves(l);
     note_usage(p);
-    p.status.store(how.status(), Relaxed);
-    orphans::leave_children(e.slot);
     sysv::ends(e.slot);
-    p.ended.store(e.store.published() + 1, SeqCst);
-    if e.slot == 0 {
-        note_status(how);
-    }
-    commit::commit_end(l);
+    let mut doomed = Doomed::new();
+    // One commit for all: behind an earlier one this process would go on, without what it ends
+    // of.
+    commit::commit_end(l, || {
+        doomed.end_below(e.slot);
+        p.status.store(how.status(), Relaxed);
+        orphans::leave_children(e.slot);
+        p.ended.store(e.store.published() + 1, SeqCst);
+        if e.slot == 0 {
+            note_status(how);
+        }
+    });
+    doomed.kill();
     birth::release_parent();
     shared::leave_all();
     run().living.fetch_sub(1, SeqCst);
@@ -144,29 +147,62 @@ pub fn tell_parent(slot: usize) {
 }
 
 /// Ends another process of the run, as SIGKILL does: it is no failure, but what the
-/// program wanted. The caller holds the lock. Answers what kill(2) does.
-pub fn kill_other(l: &mut Local, slot: usize) -> isize {
+/// program wanted. The caller holds the lock.
+pub fn kill_other(l: &mut Local, slot: usize) {
     if process(slot).life() != Life::Lives {
-        return 0;
+        return;
     }
-    while let Some(doomed) = orphans::doomed_below(slot) {
-        kill_one(l, doomed);
-    }
-    kill_one(l, slot);
-    0
+    event::leaves(l);
+    let mut doomed = Doomed::new();
+    commit::commit_with(l, || {
+        doomed.end_below(slot);
+        doomed.end(slot);
+    });
+    doomed.kill();
 }
 
-fn kill_one(l: &mut Local, slot: usize) {
-    let p = process(slot);
-    event::leaves(l);
-    sysv::ends(slot);
-    p.status.store(signal::SIGKILL as u32, Relaxed);
-    p.ended.store(engine().store.published() + 1, SeqCst);
-    orphans::leave_children(slot);
-    commit::commit(l);
-    if slot == 0 {
-        note_status(How::Signal(signal::SIGKILL));
+/// Processes that one commit ends, and that are killed when it is published: a bit for each.
+/// (Until then they have a part in it, for what they did last is in no other process's tables.)
+struct Doomed([u64; PROCESS_MAX / 64]);
+
+impl Doomed {
+    fn new() -> Doomed {
+        Doomed([0; PROCESS_MAX / 64])
     }
+
+    /// Those below a process that want to be killed with their parents, the lowest first.
+    fn end_below(&mut self, slot: usize) {
+        while let Some(doomed) = orphans::doomed_below(slot) {
+            self.end(doomed);
+        }
+    }
+
+    fn end(&mut self, slot: usize) {
+        let p = process(slot);
+        sysv::ends(slot);
+        p.status.store(signal::SIGKILL as u32, Relaxed);
+        p.ended.store(engine().store.published() + 1, SeqCst);
+        orphans::leave_children(slot);
+        if slot == 0 {
+            note_status(How::Signal(signal::SIGKILL));
+        }
+        self.0[slot / 64] |= 1 << (slot % 64);
+    }
+
+    fn slots(&self) -> impl Iterator<Item = usize> {
+        (0..PROCESS_MAX).filter(|slot| self.0[slot / 64] & 1 << (slot % 64) != 0)
+    }
+
+    /// That is published.
+    fn kill(&self) {
+        for slot in self.slots() {
+            kill_one(slot);
+        }
+    }
+}
+
+fn kill_one(slot: usize) {
+    let p = process(slot);
     let real = p.real.load(Relaxed);
     p.left.store(p.id.load(Relaxed), SeqCst);
     sys!(KILL, real, signal::SIGKILL);
