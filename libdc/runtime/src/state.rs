@@ -14,6 +14,7 @@ use crate::machine::vector::XsaveArea;
 use crate::object::attributes::Attributes;
 use crate::object::cpu_time::CpuTime;
 use crate::object::identity::{Credentials, GROUPS_MAX};
+use crate::object::inotify::{WATCHES, Watch};
 use crate::object::limits::Limits;
 use crate::object::memfd::{MAX_OBJECTS, MemoryObject};
 use crate::object::schedule::Schedule;
@@ -115,6 +116,9 @@ pub struct Root {
     /// What lies in the program's own pipes (see object::pipe).
     pub pipe_data_len: u64,
     pub pipe_data: [u8; 1 << 20],
+    /// Watches of files: see object::inotify.
+    pub watch_high: u32,
+    pub watches: [Watch; WATCHES],
     /// Function to run at recovery, and its argument (libdc).
     pub at_recovery: [usize; 2],
     /// Where that function returns to: a stub that ends in rt_sigreturn.

@@ -197,6 +197,21 @@ pub fn forget(file: u32) {
     }
 }
 
+/// At recovery: something that the program is to read from a file before anything else. False
+/// if there is no room.
+pub fn push(file: u32, bytes: &[u8]) -> bool {
+    let root = &mut state().root;
+    let at = root.pushback_len as usize;
+    if at + 8 + bytes.len() > root.pushback.len() {
+        return false;
+    }
+    root.pushback[at..at + 4].copy_from_slice(&file.to_le_bytes());
+    root.pushback[at + 4..at + 8].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
+    root.pushback[at + 8..at + 8 + bytes.len()].copy_from_slice(bytes);
+    root.pushback_len += 8 + bytes.len() as u64;
+    true
+}
+
 /// At recovery: what was consumed since the last commit, or since the end of
 /// the log at that offset of the journal, is fed again.
 pub fn restore(warm: bool, from: usize) {
