@@ -19,9 +19,11 @@ pub mod request {
     pub const STAGING: u32 = 2;
     /// Staged; waits for the commit to be published.
     pub const STAGED: u32 = 3;
+    /// Staged, and ends with the commit: gives up what it has locked, and says STAGED again.
+    pub const RELEASE: u32 = 4;
 }
 
-const ROOM: usize = 20;
+const ROOM: usize = 19;
 
 /// One process of the run. Entry 0 is the first.
 #[repr(C, align(64))]
@@ -129,6 +131,8 @@ pub struct Process {
     pub begun: [AtomicU32; BEGUN],
     /// What it runs, as the kernel names it.
     pub name: [u8; 16],
+    /// Nonzero: the commit under way ends it, for another process kills it.
+    pub doomed: AtomicU32,
     /// Of every commit that it had a part in: the sum of its frame table, and
     /// `frame_limit`.
     pub seals: Seals,
@@ -208,6 +212,7 @@ impl Process {
             signals_taken: [const { Count::new() }; 32],
             begun: [const { AtomicU32::new(0) }; BEGUN],
             name: [0; 16],
+            doomed: AtomicU32::new(0),
             seals: Seals::new(),
             _room: [0; ROOM],
         }
@@ -326,6 +331,7 @@ impl Process {
         self.request.store(request::NONE, Relaxed);
         self.placed.store(0, Relaxed);
         self.stops_by.store(0, Relaxed);
+        self.doomed.store(0, Relaxed);
         self.active.store(0, Relaxed);
         self.ran.store(0, Relaxed);
         life
@@ -368,6 +374,7 @@ impl Process {
             &self.executed,
             &self.placed,
             &self.watched,
+            &self.doomed,
         ] {
             word.store(0, Relaxed);
         }

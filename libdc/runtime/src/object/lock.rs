@@ -516,6 +516,20 @@ pub fn restore_mapped(file: u32, fd: i32) {
     }
 }
 
+/// The process ends: memory that keeps a file with its lock goes before anybody is told, as it
+/// does natively.
+pub fn leave_mapped() {
+    let is_locked = |file: u32| {
+        let of_file = |h: &Held| !matches!(h.kind, NONE | POSIX) && h.file == file;
+        held().iter().any(of_file) || flock::of_several(file).is_some_and(|mode| mode != 0)
+    };
+    for v in crate::space::areas() {
+        if v.file != 0 && is_locked(v.file) {
+            sys!(MUNMAP, v.start, v.end - v.start);
+        }
+    }
+}
+
 fn take_by(h: &Held, fd: i32) {
     let mut r = 0;
     for _ in 0..PATIENCE {

@@ -10,9 +10,10 @@ use super::{all, birth, has_company, image, me, orphans, process, run, shared, u
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::futex;
+use crate::object::lock;
 use crate::recover::dying;
 use crate::signal::queue::SigInfo;
-use crate::{commit, event, signal, sys, sysv};
+use crate::{commit, event, signal, sys, sysv, thread};
 use core::sync::atomic::Ordering::*;
 use dc_image::Status;
 use dc_image::boot::high_fd;
@@ -47,9 +48,11 @@ pub fn end(l: &mut Local, how: How) -> ! {
     note_usage(p);
     sysv::ends(e.slot);
     let mut doomed = Doomed::new();
+    doom_below(e.slot);
     // One commit for all: behind an earlier one this process would go on, without what it ends
     // of.
     commit::commit_end(l, || {
+        thread::release_all_robust();
         doomed.end_below(e.slot);
         p.status.store(how.status(), Relaxed);
         orphans::leave_children(e.slot);
@@ -65,6 +68,7 @@ pub fn end(l: &mut Local, how: How) -> ! {
     // The descriptors of the program, for its companion as well. What the runtime needs
     // to speak is above them.
     sys!(CLOSE_RANGE, 0, e.boot.fd_base - 1, 0);
+    lock::leave_mapped();
     let companion = p.companion.swap(0, SeqCst);
     if companion != 0 {
         sys!(KILL, companion, signal::SIGKILL);
@@ -77,7 +81,7 @@ pub fn end(l: &mut Local, how: How) -> ! {
     orphans::tell_those_left(e.slot);
     tell_parent(e.slot);
     run().ends.fetch_add(1, SeqCst);
-    crate::thread::last::nobody_goes_on(l);
+    thread::last::nobody_goes_on(l);
     e.lock.give_up();
     // From here on the parent may give the entry to its next child.
     if p.id.load(SeqCst) == id {
@@ -89,6 +93,8 @@ pub fn end(l: &mut Local, how: How) -> ! {
 /// The last process: its end is that of the run.
 fn end_run(l: &mut Local, how: How) -> ! {
     event::visible(l);
+    thread::stop_others(l);
+    thread::release_all_robust();
     if engine().slot == 0 {
         note_status(how);
     }
@@ -154,11 +160,35 @@ pub fn kill_other(l: &mut Local, slot: usize) {
     }
     event::leaves(l);
     let mut doomed = Doomed::new();
+    doom(slot);
+    doom_below(slot);
     commit::commit_with(l, || {
         doomed.end_below(slot);
         doomed.end(slot);
     });
     doomed.kill();
+}
+
+/// A process is to have a part in the commit that ends it.
+fn doom(slot: usize) {
+    process(slot).doomed.store(1, SeqCst);
+    unit::look_at(slot);
+}
+
+/// The same of those below it that want to be killed with their parents.
+fn doom_below(slot: usize) {
+    let is_doomed = |slot: usize| process(slot).doomed.load(SeqCst) != 0;
+    let next = || {
+        let mut lives = all().filter(|(at, p)| p.life() == Life::Lives && !is_doomed(*at));
+        lives.find(|(at, p)| {
+            let parent = p.parent_at(u64::MAX);
+            let goes = parent.is_some_and(|parent| parent == slot || is_doomed(parent));
+            goes && *at != engine().slot && p.death_signal.load(Relaxed) == signal::SIGKILL as u32
+        })
+    };
+    while let Some((at, _)) = next() {
+        doom(at);
+    }
 }
 
 /// Processes that one commit ends, and that are killed when it is published: a bit for each.
@@ -179,6 +209,7 @@ impl Doomed {
 
     fn end(&mut self, slot: usize) {
         let p = process(slot);
+        unit::have_released(p);
         sysv::ends(slot);
         p.status.store(signal::SIGKILL as u32, Relaxed);
         p.ended.store(engine().store.published() + 1, SeqCst);

@@ -134,6 +134,25 @@ pub fn await_staged() {
     }
 }
 
+/// Has a process that the commit under way ends give up the robust mutexes that it holds, as
+/// the kernel would, which cannot store where stores are noted.
+pub fn have_released(p: &Process) {
+    const PATIENCE: usize = 4000;
+    if p.request
+        .compare_exchange(STAGED, RELEASE, SeqCst, SeqCst)
+        .is_err()
+    {
+        return;
+    }
+    futex::wake_all(&p.request);
+    for _ in 0..PATIENCE {
+        if p.request.load(SeqCst) != RELEASE {
+            return;
+        }
+        futex::wait_at_most(&p.request, RELEASE, PATIENCE_NS);
+    }
+}
+
 /// Whether the kernel has stopped a process (proc(5): `12 (name) T ..`). That it was noted so
 /// may be out of date.
 fn is_stopped(p: &Process) -> bool {
@@ -201,7 +220,16 @@ pub fn take_part(l: &mut Local) {
         asked.store(STAGED, SeqCst);
         futex::wake_all(asked);
         while run().stopping.load(SeqCst) == number {
-            futex::wait(&run().stopping, number);
+            if me().doomed.load(SeqCst) == 0 {
+                futex::wait(&run().stopping, number);
+            } else if asked.load(SeqCst) == RELEASE {
+                // The lock is that of the one who commits, and waits for this.
+                thread::release_all_robust();
+                asked.store(STAGED, SeqCst);
+                futex::wake_all(asked);
+            } else {
+                futex::wait_at_most(asked, STAGED, PATIENCE_NS);
+            }
         }
         commit::published(begin);
         me().commits.fetch_add(1, Relaxed);

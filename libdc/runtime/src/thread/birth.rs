@@ -356,7 +356,12 @@ pub fn release_robust(head: usize, tid: i32) {
         };
         if word & TID_MASK == tid as u32 {
             // Only the owner changes the owner; waiters may set their bit.
-            user::write(at, &(word & WAITERS | OWNER_DIED));
+            crate::space::shared::open(at, at + 4);
+            let free = word & WAITERS | OWNER_DIED;
+            if !user::write(at, &free) {
+                engine().pieces.wake(at, at + 4);
+                user::write(at, &free);
+            }
             const FUTEX_WAKE: usize = 1;
             sys!(FUTEX, at, FUTEX_WAKE, 1);
         }
@@ -373,6 +378,21 @@ pub fn release_robust(head: usize, tid: i32) {
         at = next;
     }
     mark(pending);
+}
+
+/// The same of all threads of a process that ends. The kernel would do it behind the end of the
+/// last one, but it cannot store where stores are noted ([`crate::space::shared`]), and says
+/// nothing. The caller holds the lock, and all other threads are stopped.
+pub fn release_all_robust() {
+    for slot in 0..engine().thread_high {
+        let record = &mut state().threads[slot];
+        let (head, tid) = (record.robust_list[0], record.tid);
+        if record.used != 0 && head != 0 {
+            record.robust_list = [0; 2];
+            release_robust(head, tid);
+        }
+    }
+    sys!(SET_ROBUST_LIST, 0, 24);
 }
 
 pub fn set_tid_address(l: &mut Local, a: [usize; 6]) -> isize {
