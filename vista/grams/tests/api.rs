@@ -1,84 +1,13 @@
 //! The Rust interface on real sockets of this machine, used rightly and wrongly.
 
+mod place;
+
 use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use vista::{Backend, Disk, Options, Ptr, SegmentOptions, Store, Tmpfs};
-use vistagrams::{Error, Grams, Ready, Request, RequestId, Settings};
-
-const LONG: Duration = Duration::from_secs(20);
-const SHORT: Duration = Duration::from_millis(30);
-
-/// A store in a place of its own, gone with the value.
-struct Place(PathBuf);
-
-impl Place {
-    fn new() -> Place {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let base = std::path::Path::new("/dev/shm");
-        let base = if base.is_dir() {
-            base.to_owned()
-        } else {
-            std::env::temp_dir()
-        };
-        Place(base.join(format!("vistagrams-api-{}-{count}", std::process::id())))
-    }
-
-    fn store<B: Backend>(&self) -> Store<B> {
-        let options = Options {
-            log_len: 32 << 20,
-            protect: false,
-        };
-        Store::open_or_create(&self.0, options).unwrap()
-    }
-
-    fn open(&self) -> Grams<Tmpfs> {
-        self.open_with(|_| {})
-    }
-
-    fn open_with(&self, change: impl FnOnce(&mut Settings)) -> Grams<Tmpfs> {
-        let mut settings = Settings::at("127.0.0.1:0".parse().unwrap());
-        change(&mut settings);
-        Grams::open(self.store(), settings).unwrap()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn ask<B: Backend>(client: &mut Grams<B>, server: SocketAddr, message: &[u8]) -> RequestId {
-    client
-        .transaction(|tx| {
-            let peer = tx.peer(server)?;
-            tx.send_request(peer, message)
-        })
-        .unwrap()
-}
-
-fn serve<B: Backend>(server: &mut Grams<B>) -> Vec<u8> {
-    server
-        .transaction(|tx| {
-            let request = tx.receive_request(LONG)?.expect("a request");
-            let body = request.body().to_vec();
-            let mut reply = body.clone();
-            reply.reverse();
-            tx.send_response(request, &reply)?;
-            Ok(body)
-        })
-        .unwrap()
-}
-
-fn hear<B: Backend>(client: &mut Grams<B>, id: RequestId) -> Vec<u8> {
-    let awaited = client.awaited(id).unwrap();
-    let answer = client.transaction(|tx| tx.receive_response(&awaited, LONG));
-    answer.unwrap().expect("an answer").to_vec()
-}
+use place::{LONG, Place, SHORT, ask, hear, serve};
+use vista::{Options, Ptr, SegmentOptions, Store, Tmpfs};
+use vistagrams::{Error, Grams, Ready, RequestId, Settings};
 
 #[test]
 fn requests_and_responses_of_every_length_arrive_once() {
@@ -110,6 +39,7 @@ fn requests_and_responses_of_every_length_arrive_once() {
 
 /// Their headers are written before them, where that is allowed; where they lie in an image is the
 /// same.
+
 #[test]
 fn long_messages_arrive_from_protected_memory_and_after_a_restart_too() {
     let message = |len: usize| -> Vec<u8> { (0..len).map(|index| (index * 7) as u8).collect() };
@@ -191,84 +121,6 @@ fn an_abort_sends_nothing_and_gives_back_what_was_received() {
 }
 
 #[test]
-fn both_sides_go_on_where_they_were_after_a_restart() {
-    let (here, there) = (Place::new(), Place::new());
-    let mut client = here.open();
-    let server = there.open();
-    let address = server.address();
-    drop(server);
-    // Nobody is there: the request waits.
-    let id = ask(&mut client, address, b"patient");
-    assert_eq!(client.unsettled(), [id]);
-    drop(client);
-    let client = here.open();
-    assert_eq!(client.unsettled(), [id]);
-    let mut server = there.open_with(|settings| settings.listen = address);
-    // Received in one transaction, answered by a later start in another.
-    let received = server
-        .transaction(|tx| tx.receive_request(LONG))
-        .unwrap()
-        .unwrap();
-    assert_eq!(received.id(), id);
-    drop(server);
-    let mut server = there.open_with(|settings| settings.listen = address);
-    let mut unanswered = server.unanswered();
-    assert_eq!(unanswered.iter().map(Request::id).collect::<Vec<_>>(), [id]);
-    let request = unanswered.pop().unwrap();
-    server
-        .transaction(|tx| tx.send_response(request, b"at last"))
-        .unwrap();
-    assert!(server.unanswered().is_empty());
-    drop(client);
-    let mut client = here.open();
-    assert_eq!(hear(&mut client, id), b"at last");
-}
-
-#[test]
-fn a_server_that_comes_back_elsewhere_tells_its_clients() {
-    let (here, there) = (Place::new(), Place::new());
-    let mut client = here.open();
-    let mut server = there.open();
-    let old = server.address();
-    let id = ask(&mut client, old, b"first");
-    serve(&mut server);
-    hear(&mut client, id);
-    drop(server);
-    let id = ask(&mut client, old, b"second");
-    let mut server = there.open();
-    assert_ne!(server.address(), old);
-    assert_eq!(serve(&mut server), b"second");
-    assert_eq!(hear(&mut client, id), b"dnoces");
-}
-
-#[test]
-fn another_installation_is_not_taken_for_the_former_one() {
-    let (here, there, other) = (Place::new(), Place::new(), Place::new());
-    let mut client = here.open();
-    let mut server = there.open();
-    let address = server.address();
-    let id = ask(&mut client, address, b"first");
-    serve(&mut server);
-    hear(&mut client, id);
-    let id = ask(&mut client, address, b"second");
-    drop(server);
-    // A start without a request has no stream to hold it back by: restarted, it greets anew.
-    drop(client);
-    let mut client = here.open();
-    let mut server = other.open_with(|settings| settings.listen = address);
-    let awaited = client.awaited(id).unwrap();
-    let refused = client.transaction(|tx| tx.receive_response(&awaited, LONG));
-    assert!(
-        matches!(refused, Err(Error::ServerReplaced { .. })),
-        "{refused:?}"
-    );
-    let peer = client.transaction(|tx| tx.peer(address)).unwrap();
-    client.accept_replacement(peer).unwrap();
-    assert_eq!(serve(&mut server), b"second");
-    assert_eq!(hear(&mut client, id), b"dnoces");
-}
-
-#[test]
 fn the_programs_own_memory_and_its_messages_are_one() {
     let (here, there) = (Place::new(), Place::new());
     let mut client = here.open();
@@ -295,43 +147,6 @@ fn the_programs_own_memory_and_its_messages_are_one() {
     let value = client.transaction(|tx| Ok(*tx.get(word)?)).unwrap();
     assert_eq!(value, 7, "the abort undid both");
     assert_eq!(hear(&mut client, id), b"7");
-}
-
-#[test]
-fn on_disk_and_over_ipv6_with_a_key() {
-    let (here, there) = (Place::new(), Place::new());
-    let mut settings = Settings::at("[::1]:0".parse().unwrap());
-    settings.key = Some(*b"a key of 16 byte");
-    let mut client: Grams<Disk> = Grams::open(here.store(), settings.clone()).unwrap();
-    let mut server: Grams<Disk> = Grams::open(there.store(), settings.clone()).unwrap();
-    let address = server.address();
-    let id = ask(&mut client, address, &[3; 4000]);
-    assert_eq!(serve(&mut server), [3; 4000]);
-    assert_eq!(hear(&mut client, id), [3; 4000]);
-
-    // Without the key nobody is heard.
-    let stranger = Place::new();
-    let mut stranger: Grams<Tmpfs> =
-        Grams::open(stranger.store(), Settings::at("[::1]:0".parse().unwrap())).unwrap();
-    let id = ask(&mut stranger, address, b"let me in");
-    let awaited = stranger.awaited(id).unwrap();
-    let answer = stranger
-        .transaction(|tx| tx.receive_response(&awaited, SHORT))
-        .unwrap();
-    assert!(answer.is_none());
-    assert_eq!(server.select(&[], SHORT), Ready::Nothing);
-    assert!(server.counters().rejected > 0);
-}
-
-#[test]
-fn ipv4_reaches_a_socket_of_both() {
-    let (here, there) = (Place::new(), Place::new());
-    let mut client = here.open();
-    let mut server = there.open_with(|settings| settings.listen = "[::]:0".parse().unwrap());
-    let address = SocketAddr::from(([127, 0, 0, 1], server.address().port()));
-    let id = ask(&mut client, address, b"four to six");
-    serve(&mut server);
-    assert_eq!(hear(&mut client, id), b"xis ot ruof");
 }
 
 #[test]
@@ -466,44 +281,4 @@ fn a_forgotten_peer_leaves_nothing_behind_and_a_waiter_may_outlive_its_store() {
     let waiter = server.waiter();
     drop(server);
     assert_eq!(waiter.select(&[], SHORT), Ready::Nothing);
-}
-
-#[test]
-fn threads_share_a_store_and_wait_beside_each_other() {
-    let (here, there) = (Place::new(), Place::new());
-    let client = std::sync::Mutex::new(here.open());
-    let mut server = there.open();
-    let address = server.address();
-    let (threads, rounds) = (4_u64, 50_u64);
-    std::thread::scope(|scope| {
-        for thread in 0..threads {
-            let client = &client;
-            scope.spawn(move || {
-                let waiter = client.lock().unwrap().waiter();
-                for round in 0..rounds {
-                    let message = (thread * 1000 + round).to_le_bytes();
-                    // A thread that is behind with its answer holds up the window for all.
-                    let id = loop {
-                        let sent = client.lock().unwrap().transaction(|tx| {
-                            let peer = tx.peer(address)?;
-                            tx.send_request(peer, &message)
-                        });
-                        match sent {
-                            Err(Error::WindowFull { .. }) => std::thread::sleep(SHORT),
-                            sent => break sent.unwrap(),
-                        }
-                    };
-                    let awaited = client.lock().unwrap().awaited(id).unwrap();
-                    assert_ne!(waiter.select(&[awaited], LONG), Ready::Nothing);
-                    let mut expected = message;
-                    expected.reverse();
-                    assert_eq!(hear(&mut client.lock().unwrap(), id), expected);
-                }
-            });
-        }
-        for _ in 0..threads * rounds {
-            serve(&mut server);
-        }
-    });
-    assert_eq!(server.select(&[], SHORT), Ready::Nothing);
 }

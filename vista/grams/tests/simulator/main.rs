@@ -8,6 +8,7 @@ mod mortal;
 mod party;
 #[path = "search.rs"]
 mod search;
+mod words;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
