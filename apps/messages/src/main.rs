@@ -3,7 +3,7 @@
 //!     messages locks-server|locks-client|bank|jobs-queue|jobs-worker NUMBER IMAGE RIO LISTEN
 //!              [SERVER] [--trace FILE] [--drain] [--rounds N]
 //!     messages merge TRACE...                          one trace of several, for `dcrun check`
-//!     messages torment locks|bank|jobs DIR KILLS RIO [--trace] [--netns A,B]
+//!     messages torment locks|bank|jobs DIR KILLS RIO [--trace] [--ipv6 | --netns A,B]
 #![forbid(unsafe_code)]
 
 use messages::party::Arguments;
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: messages locks-server|locks-client|bank|jobs-queue|jobs-worker \
     NUMBER IMAGE RIO LISTEN [SERVER] [--trace FILE] [--drain] [--rounds N]\n       \
     messages merge TRACE...\n       \
-    messages torment locks|bank|jobs DIR KILLS RIO [--trace] [--netns A,B]";
+    messages torment locks|bank|jobs DIR KILLS RIO [--trace] [--ipv6 | --netns A,B]";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();

@@ -23,8 +23,17 @@ struct Scene {
     trace: bool,
 }
 
-/// `torment EXAMPLE DIR KILLS RIO [--trace] [--netns A,B]`: servers in the one namespace, clients in
-/// the other; each has an address 10.77.0.1 and 10.77.0.2.
+/// How the programs of an example reach each other.
+enum Ways {
+    Loopback,
+    /// By IPv6; one lock client by IPv4, so the lock server listens for both.
+    Six,
+    /// From one network namespace to the other, which have 10.77.0.1 and 10.77.0.2.
+    Spaces([String; 2]),
+}
+
+/// `torment EXAMPLE DIR KILLS RIO [--trace] [--ipv6 | --netns A,B]`: of two namespaces, servers are
+/// in the one, clients in the other.
 pub fn torment(words: &[String]) -> Result<String, String> {
     let [example, dir, kills, rio, rest @ ..] = words else {
         return Err("torment: say EXAMPLE DIR KILLS RIO".into());
@@ -32,12 +41,18 @@ pub fn torment(words: &[String]) -> Result<String, String> {
     let kills: u64 = kills
         .parse()
         .map_err(|_| format!("KILLS: {kills}: not a number"))?;
-    let netns = rest
-        .iter()
-        .position(|word| word == "--netns")
-        .map(|at| rest[at + 1].clone());
+    let place = |flag: &str| rest.iter().position(|word| word == flag);
+    let ways = match (place("--netns"), place("--ipv6")) {
+        (Some(at), _) => {
+            let names = rest.get(at + 1).and_then(|names| names.split_once(','));
+            let (a, b) = names.ok_or("--netns: say A,B")?;
+            Ways::Spaces([a.to_owned(), b.to_owned()])
+        }
+        (None, Some(_)) => Ways::Six,
+        (None, None) => Ways::Loopback,
+    };
     let scene = Scene {
-        parts: parts(example, netns.as_deref())?,
+        parts: parts(example, &ways)?,
         dir: dir.into(),
         rio: rio.clone(),
         trace: rest.iter().any(|word| word == "--trace"),
@@ -55,23 +70,26 @@ pub fn torment(words: &[String]) -> Result<String, String> {
     ))
 }
 
-fn parts(example: &str, netns: Option<&str>) -> Result<Vec<Part>, String> {
-    let spaces: Option<Vec<&str>> = netns.map(|names| names.split(',').collect());
+fn parts(example: &str, ways: &Ways) -> Result<Vec<Part>, String> {
     // Ports of their own for each run, so that several can go beside each other.
     let base = 20_000 + (std::process::id() % 4000) * 10;
-    let address = |side: usize, port: u32| match &spaces {
-        Some(_) => format!("10.77.0.{}:{}", side + 1, base + port),
-        None => format!("127.0.0.1:{}", base + port),
+    let address = |side: usize, port: u32| match ways {
+        Ways::Loopback => format!("127.0.0.1:{}", base + port),
+        Ways::Six => format!("[::1]:{}", base + port),
+        Ways::Spaces(_) => format!("10.77.0.{}:{}", side + 1, base + port),
     };
     let part = |program, number: u32, side: usize, server: Option<u32>, is_server| Part {
         program,
         number,
         listen: address(side, number),
         server: server.map(|server| address(1 - side, server)),
-        netns: spaces.as_ref().map(|names| names[side].to_owned()),
+        netns: match ways {
+            Ways::Spaces(names) => Some(names[side].clone()),
+            _ => None,
+        },
         is_server,
     };
-    Ok(match example {
+    let mut parts = match example {
         "locks" => vec![
             part("locks-server", 9, 0, None, true),
             part("locks-client", 1, 1, Some(9), false),
@@ -93,7 +111,15 @@ fn parts(example: &str, netns: Option<&str>) -> Result<Vec<Part>, String> {
                 "{example}: no such example: say locks, bank or jobs"
             ));
         }
-    })
+    };
+    if let (Ways::Six, [server, .., client]) = (ways, &mut parts[..])
+        && example == "locks"
+    {
+        server.listen = format!("[::]:{}", base + server.number);
+        client.listen = format!("127.0.0.1:{}", base + client.number);
+        client.server = Some(format!("127.0.0.1:{}", base + server.number));
+    }
+    Ok(parts)
 }
 
 impl Scene {

@@ -18,13 +18,14 @@ fn place(name: &str) -> PathBuf {
     base.join(format!("messages-{}-{name}", std::process::id()))
 }
 
-fn torment(example: &str, rio: &str, kills: u64) -> String {
-    let dir = place(&format!("{example}-{rio}"));
+fn torment(example: &str, rio: &str, kills: u64, more: &[&str]) -> String {
+    let dir = place(&format!("{example}-{rio}{}", more.concat()));
     let _ = std::fs::remove_dir_all(&dir);
     let output = Command::new(env!("CARGO_BIN_EXE_messages"))
         .args(["torment", example])
         .arg(&dir)
         .args([&kills.to_string(), rio, "--trace"])
+        .args(more)
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -58,7 +59,17 @@ fn judge(trace: &str) -> Report {
 }
 
 fn assert_consistent(example: &str, rio: &str, kills: u64, commits: u64) -> String {
-    let trace = torment(example, rio, kills);
+    assert_consistent_over(&[], example, rio, kills, commits)
+}
+
+fn assert_consistent_over(
+    ways: &[&str],
+    example: &str,
+    rio: &str,
+    kills: u64,
+    commits: u64,
+) -> String {
+    let trace = torment(example, rio, kills, ways);
     let report = judge(&trace);
     assert!(report.is_consistent(), "{example}: {report}");
     assert!(
@@ -116,4 +127,20 @@ fn a_queue_of_jobs() {
 #[test]
 fn the_same_on_disk() {
     assert_consistent("locks", "disk", 10, 3);
+}
+
+/// The lock server listens for both, and one of its clients comes by IPv4.
+#[test]
+fn a_lock_manager_over_ipv6_with_a_client_of_ipv4() {
+    assert_consistent_over(&["--ipv6"], "locks", "tmpfs", 60, 100);
+}
+
+#[test]
+fn two_banks_over_ipv6() {
+    assert_consistent_over(&["--ipv6"], "bank", "tmpfs", 40, 100);
+}
+
+#[test]
+fn a_queue_of_jobs_over_ipv6() {
+    assert_consistent_over(&["--ipv6"], "jobs", "tmpfs", 60, 100);
 }
