@@ -79,7 +79,7 @@ impl Machine {
                     return false;
                 }
                 let client = Client::fresh(key, header.stream, from, now);
-                self.clients.insert(key, client);
+                self.clients.insert(client);
                 return true;
             }
         }
@@ -117,13 +117,13 @@ impl Machine {
     #[cold]
     fn bound_assemblies(&mut self, newest: ClientKey) {
         while self.assembly_bytes > self.settings.assembly_bytes {
-            let oldest = self.clients.iter_mut().filter(|(key, client)| {
+            let oldest = self.clients.iter_mut().filter(|client| {
                 let unfinished = |served: &Served| matches!(served, Served::Arriving(_));
-                **key != newest && client.slots.values().any(unfinished)
+                client.key != newest && client.slots.values().any(unfinished)
             });
-            let victim = oldest.min_by_key(|(key, client)| (client.heard, **key));
+            let victim = oldest.min_by_key(|client| (client.heard, client.key));
             let client = match victim {
-                Some((_, client)) => client,
+                Some(client) => client,
                 None => match self.clients.get_mut(&newest) {
                     Some(client) => client,
                     None => return,

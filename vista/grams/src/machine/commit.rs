@@ -194,9 +194,9 @@ impl Machine {
     /// Clients that may be forgotten: idle for long, or too many.
     pub fn forgettable(&self, now: Nanos, most: usize) -> Vec<(ClientKey, Option<Ptr<ClientRow>>)> {
         let long = nanos(self.settings.forget_after);
-        let idle = self.clients.iter().filter(|(_, client)| client.is_idle());
+        let idle = self.clients.iter().filter(|client| client.is_idle());
         let mut idle: Vec<_> = idle
-            .map(|(key, client)| (client.heard, *key, client.row))
+            .map(|client| (client.heard, client.key, client.row))
             .collect();
         idle.sort_unstable_by_key(|(heard, key, _)| (*heard, *key));
         let surplus = self.clients.len().saturating_sub(self.settings.clients);

@@ -192,7 +192,7 @@ impl Machine {
             resend_port,
             links: BTreeMap::new(),
             last_link: root.last_link as u32,
-            clients: Clients::with_hasher(Secret::new(chance.secret)),
+            clients: Clients::new(Secret::new(chance.secret)),
             inbox: VecDeque::new(),
             inbox_bytes: 0,
             assembly_bytes: 0,
@@ -231,7 +231,7 @@ impl Machine {
             let mut cx = context!(machine, now, &mut out);
             // Spread, because a server may have thousands.
             client.started(&mut cx, moved, 1_000_000 * index as u64);
-            machine.clients.insert(key, client);
+            machine.clients.insert(client);
         }
         debug_assert!(out.is_empty(), "a start only arms timers");
         machine
@@ -367,7 +367,7 @@ impl Machine {
     }
 
     pub fn clients(&self) -> impl Iterator<Item = (&ClientKey, &Client)> {
-        self.clients.iter()
+        self.clients.iter().map(|client| (&client.key, client))
     }
 
     pub fn inbox_len(&self) -> usize {
@@ -379,8 +379,8 @@ impl Machine {
         use std::hash::Hash;
         self.links.values().for_each(|link| link.digest(hasher));
         let mut clients: Vec<_> = self.clients.iter().collect();
-        clients.sort_unstable_by_key(|(key, _)| **key);
-        clients.iter().for_each(|(_, client)| client.digest(hasher));
+        clients.sort_unstable_by_key(|client| client.key);
+        clients.iter().for_each(|client| client.digest(hasher));
         (&self.inbox, &self.unsettled).hash(hasher);
         self.grants.digest(hasher);
     }
@@ -388,7 +388,8 @@ impl Machine {
     /// Requests that were received by a commit and are not answered.
     pub fn unanswered(&self) -> Vec<RequestId> {
         let mut found = Vec::new();
-        for (key, client) in &self.clients {
+        for client in self.clients.iter() {
+            let key = client.key;
             for (seq, served) in client.slots.iter() {
                 if matches!(served, Served::Received) {
                     found.push(RequestId {
