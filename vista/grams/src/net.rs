@@ -49,6 +49,8 @@ pub struct Shared {
     /// Somebody reads the main socket.
     reading: bool,
     waiting: usize,
+    /// By when the keeper of time will look at the machine.
+    looked_at: Nanos,
     /// When the machine was last told something.
     pub told: Nanos,
     out: Vec<Send>,
@@ -137,6 +139,7 @@ impl Net {
                 stored,
                 reading: false,
                 waiting: 0,
+                looked_at: Nanos::MAX,
                 told: 0,
                 out: Vec::new(),
                 landing: None,
@@ -151,7 +154,11 @@ impl Net {
     }
 
     pub fn now(&self) -> Nanos {
-        clock::now() - self.begun
+        self.since_begun(clock::now())
+    }
+
+    fn since_begun(&self, time: Nanos) -> Nanos {
+        time.saturating_sub(self.begun)
     }
 
     /// A panic of another thread while it held the lock leaves nothing half done that matters: what
@@ -173,6 +180,8 @@ impl Net {
         now: Nanos,
         act: impl FnOnce(&mut Machine, Nanos, &mut Vec<Send>) -> T,
     ) -> T {
+        // Of several who have read the clock, any may come first.
+        let now = now.max(shared.told);
         shared.told = now;
         let mut out = std::mem::take(&mut shared.out);
         let done = act(&mut shared.machine, now, &mut out);
@@ -204,7 +213,10 @@ impl Net {
         } else {
             shared.told
         };
-        let deadline = now.saturating_add(nanos(timeout));
+        let deadline = match timeout {
+            Duration::MAX => Nanos::MAX,
+            _ => now.saturating_add(nanos(timeout)),
+        };
         while now < deadline && !self.is_stopped() {
             if shared.reading {
                 shared.waiting += 1;
@@ -231,13 +243,19 @@ impl Net {
         deadline: Nanos,
     ) -> (MutexGuard<'n, Shared>, Nanos) {
         let due = shared.machine.next_due().unwrap_or(Nanos::MAX);
-        let left = due.min(deadline).saturating_sub(now);
+        // A wait without an end leaves the time to its keeper, who has a timer already.
+        let is_kept = deadline == Nanos::MAX && shared.looked_at <= due;
+        let left = (!is_kept).then(|| due.min(deadline).saturating_sub(now));
         let mut landing = shared.landing.take().unwrap_or_default();
         shared.reading = true;
         drop(shared);
         let received = self.main.receive(landing.buffer(), left);
-        let now = self.now();
         let mut shared = self.lock();
+        // Who asks nobody measures no round trip.
+        let now = match is_kept && shared.machine.asks_nobody() {
+            true => self.since_begun(clock::last_tick()).max(shared.told),
+            false => self.now(),
+        };
         self.with_locked(&mut shared, now, |machine, now, out| {
             if let Ok(Some((len, from))) = received {
                 landing.landed(len);
@@ -259,9 +277,12 @@ impl Net {
     fn keep(&self) {
         let mut buffer = vec![0; LONGEST];
         while !self.is_stopped() {
-            let due = self.lock().machine.next_due().unwrap_or(Nanos::MAX);
-            let wait = due.saturating_sub(self.now());
-            let received = self.resend.receive(&mut buffer, wait.min(SLICE));
+            let mut shared = self.lock();
+            let (due, now) = (shared.machine.next_due(), self.now());
+            let wait = due.unwrap_or(Nanos::MAX).saturating_sub(now).min(SLICE);
+            shared.looked_at = now + wait;
+            drop(shared);
+            let received = self.resend.receive(&mut buffer, Some(wait));
             let now = self.now();
             let mut shared = self.lock();
             self.with_locked(&mut shared, now, |machine, now, out| {
@@ -336,6 +357,7 @@ impl Net {
         self.stop.store(true, Ordering::Release);
         shared.stored.gone();
         drop(shared);
+        self.main.shut();
         self.changed.notify_all();
         if let Ok(mut address) = self.resend.address() {
             // It may be asleep: anything wakes it.

@@ -18,6 +18,8 @@ use crate::machine::timer::Nanos;
 static BUFFER: libc::c_int = 4 << 20;
 /// Up to this long header and message are copied together.
 const COPIED: usize = 2048;
+/// In place of a timeout in milliseconds.
+const ENDLESS: u64 = 0;
 const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
 pub struct Socket {
@@ -36,7 +38,7 @@ impl Socket {
         let socket = Socket {
             socket,
             is_v6: address.is_ipv6(),
-            timeout_ms: AtomicU64::new(0),
+            timeout_ms: AtomicU64::new(ENDLESS),
         };
         for option in [libc::SO_RCVBUF, libc::SO_SNDBUF] {
             // SAFETY: an int of this frame; a refusal leaves the default, which works as well.
@@ -119,19 +121,34 @@ impl Socket {
     }
 
     /// Waits up to `wait`, which is rounded down to a power of two of milliseconds, so that the
-    /// timeout seldom has to be set anew. None if nothing came.
+    /// timeout seldom has to be set anew; or without an end, which saves the kernel a timer. None
+    /// if nothing came.
+    #[inline]
     pub fn receive(
         &self,
         buffer: &mut [u8],
-        wait: Nanos,
+        wait: Option<Nanos>,
     ) -> io::Result<Option<(usize, SocketAddr)>> {
-        let ms = 1 << (wait / 1_000_000).clamp(1, 64).ilog2();
+        let ms = wait.map_or(ENDLESS, |wait| 1 << (wait / 1_000_000).clamp(1, 64).ilog2());
         if self.timeout_ms.load(Ordering::Relaxed) != ms {
-            self.timeout_ms.store(ms, Ordering::Relaxed);
-            self.socket
-                .set_read_timeout(Some(Duration::from_millis(ms)))?;
+            self.set_timeout(ms)?;
         }
         self.receive_flagged(buffer, 0)
+    }
+
+    #[cold]
+    fn set_timeout(&self, ms: u64) -> io::Result<()> {
+        let timeout = (ms != ENDLESS).then(|| Duration::from_millis(ms));
+        self.socket.set_read_timeout(timeout)?;
+        self.timeout_ms.store(ms, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whoever receives stops waiting, now and for ever.
+    pub fn shut(&self) {
+        // SAFETY: a call on a descriptor that is ours. It says that nothing is connected, which is
+        // true, and wakes all the same (`inet_shutdown` in Linux's net/ipv4/af_inet.c).
+        unsafe { libc::shutdown(self.socket.as_raw_fd(), libc::SHUT_RD) };
     }
 
     /// What is there already.

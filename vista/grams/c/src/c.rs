@@ -396,7 +396,7 @@ fn status(vista: &mut Vista, result: Result<(), Error>) -> c_int {
 fn patience(ms: c_int) -> Duration {
     match ms {
         0.. => Duration::from_millis(ms as u64),
-        _ => Duration::from_secs(1 << 30),
+        _ => Duration::MAX,
     }
 }
 

@@ -370,6 +370,11 @@ impl Machine {
         self.clients.iter().map(|client| (&client.key, client))
     }
 
+    /// It has no servers.
+    pub fn asks_nobody(&self) -> bool {
+        self.links.is_empty()
+    }
+
     pub fn inbox_len(&self) -> usize {
         self.inbox.len()
     }
