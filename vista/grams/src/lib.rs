@@ -75,6 +75,8 @@
 
 #[allow(unsafe_code)]
 mod clock;
+#[allow(unsafe_code)]
+mod descriptors;
 mod error;
 pub mod exchange;
 pub mod fragment;

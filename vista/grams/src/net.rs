@@ -24,7 +24,7 @@ use crate::packet::{Header, Key};
 use crate::socket::Socket;
 use crate::stored::Stored;
 use crate::tables::{self, Root};
-use crate::{Error, NodeId, Settings, clock};
+use crate::{Error, NodeId, Settings, clock, descriptors};
 
 /// How long the keeper of time sleeps at most, and so how late a retransmission may be when nobody
 /// waits for its answer.
@@ -275,6 +275,7 @@ impl Net {
 
     /// The thread that receives retransmissions and keeps the time.
     fn keep(&self) {
+        let _own = descriptors::keep_only([self.main.descriptor(), self.resend.descriptor()]);
         let mut buffer = vec![0; LONGEST];
         while !self.is_stopped() {
             let mut shared = self.lock();

@@ -6,7 +6,7 @@
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use std::{ptr, slice};
@@ -53,6 +53,10 @@ impl Socket {
             };
         }
         Ok(socket)
+    }
+
+    pub fn descriptor(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 
     pub fn address(&self) -> io::Result<SocketAddr> {
