@@ -12,6 +12,7 @@ use dc_image::boot::{Mode, fault, high_fd, plant};
 use dc_image::header::UNCOUNTED;
 use dc_image::{FatalCode, Status};
 
+use crate::addressee::Addressee;
 use crate::cli::RioKind;
 use crate::families::{self, Member};
 use crate::fruitless::Fruitless;
@@ -69,6 +70,8 @@ impl Keeper {
         } else {
             // They died with the last keeper; others may have their numbers.
             tree::forget_companions(&self.live);
+            // What was sent to a dead keeper died with it; what stands here may be damage.
+            self.live.signals_missed.store(0, Relaxed);
             self.begin_recovery(process::monotonic_ns());
         }
         // If all died at once, nobody has counted what the last worker did; the
@@ -79,11 +82,12 @@ impl Keeper {
         loop {
             let mut copies = Copies::default();
             copies.settle(&self.live.first().signals_taken);
-            let pid = self.start(start, &mut missed, &mut copies)?;
-            let (dead, death) = self.watch(pid, &mut copies);
+            let mut addressee = Addressee::new(&self.live);
+            let pid = self.start(start, &mut missed, &mut copies, &mut addressee)?;
+            let (dead, death) = self.watch(pid, &mut copies, &mut addressee);
             let died_ns = process::monotonic_ns();
             let limits;
-            (missed, limits) = self.gather(dead, pid, &mut copies);
+            (missed, limits) = self.gather(dead, pid, &mut copies, &mut addressee);
             let in_a_row = fruitless.count(self.had_run());
             let verdict = self.judge(dead == pid, death, limits, in_a_row);
             if !matches!(verdict, Verdict::Recover { .. } | Verdict::StartOver { .. }) {
@@ -173,7 +177,13 @@ impl Keeper {
     /// Starts the workers of all processes that live in the last commit, the first one
     /// last: the others get a copy of the keeper's descriptors as it has them now. Answers
     /// the first one's number, 0 if that has ended.
-    fn start(&mut self, start: Start, missed: &mut Missed, copies: &mut Copies) -> Outcome<i32> {
+    fn start(
+        &mut self,
+        start: Start,
+        missed: &mut Missed,
+        copies: &mut Copies,
+        addressee: &mut Addressee,
+    ) -> Outcome<i32> {
         let mut start = start;
         let fresh = start.mode == Mode::Fresh;
         if start.mode == Mode::Warm && !tree::has_descriptors(&self.live) {
@@ -212,7 +222,7 @@ impl Keeper {
             missed.leave(&self.live, copies);
         }
         let pid = self.starter.start(start, &last, &mut groups)?;
-        missed.pass_on(pid, copies);
+        missed.pass_on(pid, copies, addressee);
         let entry = self.live.first();
         entry.real.store(pid, Relaxed);
         if start.pid == 0 {
@@ -224,7 +234,13 @@ impl Keeper {
 
     /// A process has died that had not ended, or the last one has: kills the others, and
     /// notes what the one whose call was under way had read and written.
-    fn gather(&mut self, dead: i32, first: i32, copies: &mut Copies) -> (Missed, AtLimits) {
+    fn gather(
+        &mut self,
+        dead: i32,
+        first: i32,
+        copies: &mut Copies,
+        addressee: &mut Addressee,
+    ) -> (Missed, AtLimits) {
         let run = self.live.run();
         run.dying.iter().for_each(|place| place.store(0, Relaxed));
         let killed = tree::kill_others(&self.live, dead, self.remains.companions());
@@ -246,16 +262,21 @@ impl Keeper {
         self.remains
             .bury(companion, self.reservation.number(high_fd::UFFD));
         self.live.run().dying_first.store(companion, Relaxed);
-        let taken = &self.live.first().signals_taken;
-        let missed = Missed::while_it_died(first, pending, copies, taken);
+        let missed = Missed::while_it_died(&self.live, first, pending, copies, addressee);
         self.live.first().real.store(0, Relaxed);
         (missed, limits)
     }
 
     /// Waits until a process has failed or the last one has ended, passing on signals and
     /// stops meanwhile. Answers which, and how.
-    fn watch(&mut self, mut pid: i32, copies: &mut Copies) -> (i32, Change) {
+    fn watch(
+        &mut self,
+        mut pid: i32,
+        copies: &mut Copies,
+        addressee: &mut Addressee,
+    ) -> (i32, Change) {
         let mut known_stop = false;
+        let mut since_passed = true;
         loop {
             if let Some(death) = process::peek_death(pid)
                 && !self.is_no_failure(0)
@@ -300,19 +321,26 @@ impl Keeper {
                 self.remains.reaped(dead);
                 continue;
             }
-            let arrived = match copies.any() {
+            let arrived = match copies.any() || since_passed {
                 false => Some(signals::wait()),
                 true => signals::wait_for(Copies::SETTLED),
             };
             match arrived {
-                Some(arrived) if is_for_program(&arrived, pid) => {
+                // (What a process of the run sends to its group it sends to each.)
+                Some(arrived)
+                    if is_for_program(&arrived, pid)
+                        && tree::entry_of(&self.live, arrived.sender).is_none() =>
+                {
                     if pid > 0 {
-                        signals::send(pid, arrived.number);
+                        addressee.pass(pid, &arrived, &self.live);
                     }
                     copies.sent(arrived.number);
+                    since_passed = true;
                 }
                 Some(arrived) => copies.arrived(&arrived),
                 None => {
+                    addressee.settle(&self.live);
+                    since_passed = false;
                     copies.send_lost(pid, &self.live.first().signals_taken);
                     copies.settle(&self.live.first().signals_taken);
                 }

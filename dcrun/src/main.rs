@@ -15,6 +15,7 @@
 #![cfg_attr(test, allow(dead_code))]
 #![deny(unsafe_code)]
 
+mod addressee;
 mod boot_block;
 mod check;
 mod check_image;

@@ -7,6 +7,8 @@ use std::time::Duration;
 use dc_image::count::Count;
 use dc_image::header::Live;
 
+use crate::addressee::Addressee;
+use crate::machine::shared::SharedLive;
 use crate::machine::signals::{self, Arrived};
 
 const TERMINALS: [i32; 5] = [
@@ -45,20 +47,33 @@ impl Missed {
         | 1 << libc::SIGWINCH
         | 1 << libc::SIGHUP
         | 1 << libc::SIGTERM;
+    /// What the program may send itself, or may not: `Live::signals_own`.
+    const OTHERS_MAY_SEND: u128 =
+        1 << libc::SIGUSR1 | 1 << libc::SIGUSR2 | 1 << libc::SIGSTKFLT | 1 << libc::SIGPWR;
 
     /// What had arrived until the worker `dead` was reaped: what its keeper got
     /// alone, what the kernel still held for it, and what came from the terminal
     /// when it was dead already, which the kernel drops.
-    pub fn while_it_died(dead: i32, pending: u64, copies: &mut Copies, taken: &Taken) -> Missed {
-        let mut numbers = u128::from(pending) << 1 & Missed::OTHERS_SEND;
+    pub fn while_it_died(
+        live: &SharedLive,
+        dead: i32,
+        pending: u64,
+        copies: &mut Copies,
+        addressee: &mut Addressee,
+    ) -> Missed {
+        let own = u128::from(live.signals_own.load(SeqCst)) << 1;
+        let others_send = Missed::OTHERS_SEND | Missed::OTHERS_MAY_SEND & !own;
+        let mut numbers = u128::from(pending) << 1 & others_send;
+        let mut for_program = Vec::new();
         while let Some(arrived) = signals::poll() {
             if is_for_program(&arrived, dead) {
-                numbers |= 1 << arrived.number;
+                for_program.push(arrived.number);
             } else {
                 copies.arrived(&arrived);
             }
         }
-        numbers |= copies.without_original(taken);
+        numbers |= addressee.lost(&for_program, live);
+        numbers |= copies.without_original(&live.first().signals_taken);
         Missed { numbers }
     }
 
@@ -81,7 +96,7 @@ impl Missed {
 
     /// Sends these, and what arrived since, to the new worker. It has all signals
     /// blocked until the program's handlers are in place.
-    pub fn pass_on(&mut self, pid: i32, copies: &mut Copies) {
+    pub fn pass_on(&mut self, pid: i32, copies: &mut Copies, addressee: &mut Addressee) {
         while let Some(arrived) = signals::poll() {
             if Copies::COUNTED.contains(&arrived.number) && !arrived.by_process {
                 // It came before the worker was there, or the worker has its own.
@@ -93,6 +108,7 @@ impl Missed {
         }
         for number in (1..=64).filter(|number| self.numbers >> number & 1 != 0) {
             signals::send(pid, number);
+            addressee.was_passed(number);
             copies.sent(number);
         }
         self.numbers = 0;
@@ -179,11 +195,7 @@ mod tests {
     fn a_copy_without_original_is_missed() {
         // SAFETY: Live is plain data of which any bits are valid.
         let taken = Taken::default();
-        let interrupt = Arrived {
-            number: libc::SIGINT,
-            by_process: false,
-            sender: 0,
-        };
+        let interrupt = Arrived::new(libc::SIGINT, false, 0);
         let mut copies = Copies::default();
         copies.settle(&taken);
         assert!(!copies.any());
@@ -212,11 +224,7 @@ mod tests {
 
     #[test]
     fn only_what_was_sent_to_the_keeper_alone_is_passed_on() {
-        let arrived = |number, by_process, sender| Arrived {
-            number,
-            by_process,
-            sender,
-        };
+        let arrived = Arrived::new;
         assert!(is_for_program(&arrived(libc::SIGTERM, true, 7), 100));
         assert!(
             !is_for_program(&arrived(libc::SIGINT, false, 0), 100),

@@ -32,6 +32,8 @@ pub struct Arrived {
     /// the terminal goes to the whole group, so the worker has its own copy.
     pub by_process: bool,
     pub sender: i32,
+    /// What was sent along (sigqueue(3)), if that is how it came.
+    queued: Option<libc::siginfo_t>,
 }
 
 fn waited_for() -> libc::sigset_t {
@@ -149,11 +151,37 @@ fn take(patience: Option<libc::timespec>) -> Option<Arrived> {
             info.assume_init_ref().si_pid(),
         )
     };
+    // SAFETY: as above, of which any bits are valid.
+    let queued = (code == libc::SI_QUEUE).then(|| unsafe { info.assume_init() });
     Some(Arrived {
         number,
         by_process: code <= 0,
         sender,
+        queued,
     })
+}
+
+impl Arrived {
+    /// One that tests make up.
+    #[cfg(test)]
+    pub fn new(number: i32, by_process: bool, sender: i32) -> Arrived {
+        Arrived {
+            number,
+            by_process,
+            sender,
+            queued: None,
+        }
+    }
+}
+
+/// Passes a signal on to the worker, with what was sent along.
+pub fn pass(pid: i32, arrived: &Arrived) {
+    let Some(info) = &arrived.queued else {
+        return send(pid, arrived.number);
+    };
+    let info: *const libc::siginfo_t = info;
+    // SAFETY: the kernel reads one siginfo.
+    unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, pid, arrived.number, info) };
 }
 
 /// Stops the keeper by the default action of `signal`, as its worker was, and

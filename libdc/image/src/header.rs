@@ -29,7 +29,7 @@ use rio_core::mix;
 
 pub const MAGIC: [u8; 8] = *b"DCIMAGE\x01";
 /// Raised whenever the layout of image or state changes.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;
 
 pub const LIVE_OFFSET: usize = 0x1000;
 /// The suffix of the file beside an image that has the number of the newest commit (8 bytes):
@@ -224,6 +224,15 @@ pub struct Live {
     /// Signals that came when there was no worker, for the one that recovers: bit N
     /// is signal N + 1. Written by the keeper; the worker takes them out.
     pub signals_missed: AtomicU64,
+    /// Signals from outside that the first process's runtime has taken from the kernel, by
+    /// number: those that the keeper passed on; those of others, and when the last of these
+    /// came (CLOCK_MONOTONIC, ns).
+    pub signals_passed: [AtomicU32; 32],
+    pub signals_of_others: [AtomicU32; 32],
+    pub signals_of_others_ns: [AtomicU64; 32],
+    /// Signals that the first process may have sent itself, or set a timer for: bit N is
+    /// signal N + 1.
+    pub signals_own: AtomicU64,
     /// One more than the journal's offset of the record about the write to a file
     /// that is under way; 0 is none.
     pub file_write: AtomicU64,

@@ -88,6 +88,9 @@ pub fn create(l: &mut Local, a: [usize; 6]) -> isize {
         sigevent[8..12].copy_from_slice(&14i32.to_le_bytes());
         sigevent[..4].copy_from_slice(&id.to_le_bytes());
     }
+    let mut signo = [0; 4];
+    signo.copy_from_slice(&sigevent[8..12]);
+    crate::signal::outside::is_own(i32::from_le_bytes(signo));
     state().root.timers[i] = PosixTimer {
         used: 1,
         clock: a[0] as u32,

@@ -57,6 +57,7 @@ pub fn send(l: &mut Local, mut a: [usize; 6]) -> isize {
     let by_thread = matches!(n, nr::TGKILL | nr::RT_TGSIGQUEUEINFO);
     let signo = if by_thread { a[2] } else { a[1] } as i32;
     let target = a[0] as i32;
+    signal::outside::is_own(signo);
     if n == nr::TKILL {
         return to_thread(l, a);
     }

@@ -26,12 +26,37 @@ pub fn is(info: &SigInfo) -> bool {
     if info.errno == OF_RUN {
         return false;
     }
-    let sender = i32::from_le_bytes([info.rest[4], info.rest[5], info.rest[6], info.rest[7]]);
+    let sender = sender_of(info);
     let terminal = info.code == SI_KERNEL && is_of_terminal(info.signo);
     let other = info.code == SI_USER
         && sender != sys!(GETPID) as i32
         && !crate::run::signals::is_from_run(sender);
     info.signo < 32 && (terminal || other)
+}
+
+fn sender_of(info: &SigInfo) -> i32 {
+    i32::from_le_bytes([info.rest[4], info.rest[5], info.rest[6], info.rest[7]])
+}
+
+/// The run may have sent this signal to itself, or have set a timer for it: one that waits at
+/// a death need not be another's.
+pub fn is_own(signo: i32) {
+    if (1..=64).contains(&signo) {
+        engine().live().signals_own.fetch_or(bit(signo), SeqCst);
+    }
+}
+
+/// Tells the keeper that a signal has come, which may have got one of its own: see
+/// `addressee.rs` there. The time first, for it looks at the number.
+fn tell_keeper(info: &SigInfo) {
+    let live = engine().live();
+    let signo = info.signo as usize;
+    if sender_of(info) == live.keeper_pid.load(Relaxed) as i32 {
+        live.signals_passed[signo].fetch_add(1, SeqCst);
+    } else {
+        live.signals_of_others_ns[signo].store(crate::machine::clock::monotonic_ns(), SeqCst);
+        live.signals_of_others[signo].fetch_add(1, SeqCst);
+    }
 }
 
 fn is_of_terminal(signo: i32) -> bool {
@@ -44,6 +69,9 @@ pub fn take(l: &mut Local, info: &SigInfo) {
         return;
     }
     let from_outside = is(info);
+    if from_outside && info.code == SI_USER && engine().slot == 0 {
+        tell_keeper(info);
+    }
     let mut info = *info;
     if !from_outside && info.code == SI_USER {
         info.errno = OF_RUN;
@@ -85,7 +113,9 @@ pub fn restore(main: u32) {
         let gone = threads[slot as usize].is_null();
         push(if gone { main } else { slot }, &info);
     }
-    take_missed(main);
+    if engine().slot == 0 {
+        take_missed(main);
+    }
     for signo in 1..32 {
         let taken = crate::run::me().signals_taken[signo].load(SeqCst);
         let delivered = &mut state().root.signals_delivered[signo];
@@ -104,7 +134,7 @@ pub fn restore(main: u32) {
 /// No queue of a dead worker has held so many signals of a number.
 const PLAUSIBLE: u32 = 1 << 12;
 
-/// What the keeper has kept: counted as taken before it is out of its hands, so that
+/// What the keeper has kept for the program, whose first process this is: counted as taken before it is out of its hands, so that
 /// another death does not lose it.
 fn take_missed(main: u32) {
     let live = engine().live();
