@@ -9,7 +9,7 @@
 
 use super::descriptor::*;
 use super::group::{TIOCGPGRP, TIOCSPGRP};
-use super::{group, pty, record};
+use super::{device, group, pty, record};
 use crate::engine::{engine, state};
 use crate::event;
 use crate::fatal::Text;
@@ -101,7 +101,8 @@ pub fn ioctl(l: &mut Local, a: [usize; 6]) -> isize {
             let r = match replay::answer(l) {
                 Some(r) => r,
                 None => {
-                    let commands = super::device::is_consumed(open_file(file));
+                    let asks = device::only_asks(cmd);
+                    let commands = !asks || device::is_consumed(open_file(file));
                     if commands && !event::is_behind() {
                         // What a device is told, it has been told.
                         event::irrevocable(l);
@@ -109,6 +110,9 @@ pub fn ioctl(l: &mut Local, a: [usize; 6]) -> isize {
                     }
                     let r = sys!(IOCTL, fd, cmd, arg);
                     event::non_deterministic(l);
+                    if !asks && !failed(r) {
+                        device::was_told(open_file(file));
+                    }
                     r
                 }
             };

@@ -416,6 +416,17 @@ fn remake(file: u32, fd: i32) {
             return;
         }
     }
+    if device::is_bound(f) {
+        let path = core::str::from_utf8(&f.path[..f.path_len as usize]).unwrap_or("?");
+        fatal::stop(
+            FatalCode::CannotRestore,
+            0,
+            format_args!(
+                "restore descriptor {fd}: {path}: what the program had told the device went with \
+                 the descriptor; begin again with --fresh"
+            ),
+        )
+    }
     let made = match f.kind {
         Kind::Regular | Kind::Directory | Kind::Device | Kind::Other | Kind::Tty => {
             regular::reopen(file)
