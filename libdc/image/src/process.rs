@@ -136,6 +136,8 @@ pub struct Process {
     /// Of every commit that it had a part in: the sum of its frame table, and
     /// `frame_limit`.
     pub seals: Seals,
+    /// What others have set of it since it was staged last, as bits that the runtime knows.
+    pub set_by_others: AtomicU64,
     _room: [u64; ROOM],
 }
 
@@ -214,6 +216,7 @@ impl Process {
             name: [0; 16],
             doomed: AtomicU32::new(0),
             seals: Seals::new(),
+            set_by_others: AtomicU64::new(0),
             _room: [0; ROOM],
         }
     }
@@ -349,6 +352,7 @@ impl Process {
             &self.frame_limit,
             &self.frames_used,
             &self.stop_sent,
+            &self.set_by_others,
         ] {
             number.store(0, Relaxed);
         }

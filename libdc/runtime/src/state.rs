@@ -98,6 +98,8 @@ pub struct Root {
     /// Where the last search for a free area ended.
     pub mmap_hint: u64,
     pub nofile: [u64; 2],
+    /// How memory that comes is locked, as mlockall(2) was told.
+    pub lock_to_come: u32,
     pub actions: [SigAction; 65],
     /// Signals from outside that were delivered, by number: see
     /// `Live::signals_taken`.

@@ -130,6 +130,7 @@ pub fn all() -> Vec<Session> {
         probe!("file-maps-threads", "threads that store into the same pages of a file"),
         probe!("signal-queue", "many queued signals with values, after the first thread has ended"),
         probe!("stack-downward", "memory that grows downward; processor time that never goes back"),
+        probe!("memory-locked", "locked memory, and what comes later with it"),
         probe!("memory-memfd", "memory behind a descriptor without a name"),
         probe!("pipe-self", "a pipe from a program to itself, with bytes in it"),
         probe!("pipes-within", "pipes and a fifo between processes, with bytes in them"),
@@ -175,6 +176,7 @@ pub fn all() -> Vec<Session> {
         probe!("chance", "chance from the kernel, shown and chained").stream(Stream::Chained),
         probe!("credentials", "ids, groups and capabilities given up step by step, by two threads"),
         probe!("attributes", "limits, scheduling and the settings of a process"),
+        probe!("set-by-others", "settings of a process that another one makes"),
         probe!("fewer-rights", "a child that gives up rights, and the parent that waits for it"),
         probe!("identity", "cwd, umask, limits, pid, name"),
         probe!("terminal-raw", "termios: raw, back, and the window's size")

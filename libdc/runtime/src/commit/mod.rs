@@ -83,6 +83,7 @@ pub fn stage(local: &mut Local, begin: u64) -> u64 {
     object::regular::save_offsets();
     object::pipe::save_contents();
     object::socket::pair::save();
+    object::set_by_others::save();
     object::attributes::save();
     crate::log::before_commit();
     e.replay.before_commit();

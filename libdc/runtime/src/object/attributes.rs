@@ -87,6 +87,9 @@ const FILES: [(&core::ffi::CStr, &str); 3] = [
     (c"/proc/self/timerslack_ns", "timerslack_ns"),
 ];
 
+/// In [`Attributes::files_opened`]: names of threads were written.
+const NAMES: u32 = 1 << 31;
+
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Attributes {
@@ -95,6 +98,8 @@ pub struct Attributes {
     /// A bit for each of [`FILES`] that was opened to be written.
     files_opened: u32,
     simple: [u64; 6],
+    /// Their second arguments.
+    simple_flags: [u64; 6],
     /// Digits, as the kernel gives them.
     files: [[u8; 24]; 3],
     /// PR_SET_DUMPABLE: its value + 1, 0 if it was not set.
@@ -188,6 +193,7 @@ pub fn prctl(l: &mut Local, a: [usize; 6]) -> isize {
                 Some(i) if !failed(r) => {
                     attributes().simple_set |= 1 << i;
                     attributes().simple[i] = a[1] as u64;
+                    attributes().simple_flags[i] = a[2] as u64;
                     if other == PR_SET_CHILD_SUBREAPER {
                         run::me().adopts.store(u32::from(a[1] != 0), Relaxed);
                     }
@@ -238,6 +244,7 @@ fn set_death_signal(signal: u32) {
 /// A child has asked for nothing of this.
 pub fn forked() {
     set_death_signal(0);
+    crate::space::locked::forget();
     attributes().executed = 0;
     let reaper = SIMPLE.iter().position(|s| s.0 == PR_SET_CHILD_SUBREAPER);
     attributes().simple_set &= !(1 << reaper.unwrap_or(31));
@@ -257,6 +264,7 @@ pub fn show() {
 /// the signal.
 pub fn executed() {
     attributes().executed = 1;
+    crate::space::locked::forget();
     run::me().executed.store(1, Relaxed);
     let ids = [sys!(GETUID) != sys!(GETEUID), sys!(GETGID) != sys!(GETEGID)];
     if ids.contains(&true) {
@@ -292,7 +300,31 @@ pub fn file_opened(path: &[u8]) {
         && let Some(i) = FILES.iter().position(known)
     {
         attributes().files_opened |= 1 << i;
+        super::set_by_others::file_of(path);
     }
+}
+
+/// Another process may have written settings of this one.
+pub fn others_wrote_files() {
+    attributes().files_opened = ((1 << FILES.len()) - 1) | NAMES;
+}
+
+/// Whether a path leads to a setting of a process of the run, or to the name of a thread.
+pub fn is_setting(path: &[u8]) -> bool {
+    let known = |name: &[u8]| {
+        let head = path.strip_suffix(name);
+        head.is_some_and(|head| head.ends_with(b"/"))
+    };
+    super::set_by_others::is_of_run(path)
+        && (known(b"comm") || FILES.iter().any(|&(_, name)| known(name.as_bytes())))
+}
+
+/// Such a file was written.
+pub fn file_written(path: &[u8]) {
+    if path.ends_with(b"/comm") {
+        attributes().files_opened |= NAMES;
+    }
+    super::set_by_others::file_of(path);
 }
 
 /// Whether a path leads to an attribute of this process.
@@ -312,6 +344,10 @@ pub fn save() {
 #[cold]
 fn read_files() {
     let a = attributes();
+    if a.files_opened & NAMES != 0 {
+        a.files_opened &= !NAMES;
+        crate::thread::read_names();
+    }
     for (i, (path, _)) in FILES.iter().enumerate() {
         if a.files_opened & 1 << i == 0 {
             continue;
@@ -358,7 +394,10 @@ pub fn restore() {
     }
     for (i, &(number, name)) in SIMPLE.iter().enumerate() {
         if a.simple_set & 1 << i != 0 {
-            check(name, sys!(PRCTL, number, a.simple[i], 0, 0, 0));
+            check(
+                name,
+                sys!(PRCTL, number, a.simple[i], a.simple_flags[i], 0, 0),
+            );
         }
     }
     if a.personality != 0 {

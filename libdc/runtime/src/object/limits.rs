@@ -15,7 +15,7 @@ use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{nr, user};
-use crate::object::cpu_time;
+use crate::object::{cpu_time, set_by_others};
 use crate::{fatal, sys};
 use dc_image::FatalCode;
 
@@ -76,8 +76,7 @@ pub fn call(l: &mut Local, a: [usize; 6]) -> isize {
         nr::GETRLIMIT => (a[0], 0, a[1]),
         nr::SETRLIMIT => (a[0], a[1], 0),
         _ if a[0] != 0 && a[0] as i32 != state().root.pid => {
-            // SAFETY: the program's own call with its own arguments.
-            return unsafe { crate::machine::sys::raw6(nr::PRLIMIT64, a) };
+            return of_another(a);
         }
         _ => (a[1], a[2], a[3]),
     };
@@ -102,6 +101,41 @@ pub fn call(l: &mut Local, a: [usize; 6]) -> isize {
         return -EFAULT;
     }
     0
+}
+
+/// prlimit(2) of another process. The limits that the kernel is not told of only their own
+/// process can set.
+fn of_another(mut a: [usize; 6]) -> isize {
+    let is_of_run = crate::run::known_as(a[0] as i32).is_some();
+    a[0] = set_by_others::real(a[0]);
+    if a[2] == 0 {
+        // SAFETY: the program's own call with its own arguments.
+        return unsafe { crate::machine::sys::raw6(nr::PRLIMIT64, a) };
+    }
+    if is_of_run && is_ours(a[1]) {
+        crate::say!(
+            "a limit of descriptors or memory of another process of the run cannot be set \
+             (prlimit); ulimit in that process can"
+        );
+        return -EPERM;
+    }
+    set_by_others::call(nr::PRLIMIT64, a)
+}
+
+/// What the kernel has now is what is to come back.
+pub fn note_all() {
+    for resource in (0..COUNT).filter(|&i| !is_ours(i)) {
+        let mut kernel = [0u64; 2];
+        if failed(sys!(PRLIMIT64, 0, resource, 0, kernel.as_mut_ptr())) {
+            continue;
+        }
+        let limits = &mut state().root.limits;
+        let known = left(resource, limits.values[resource]);
+        if limits.set & 1 << resource == 0 || known != kernel {
+            limits.set |= 1 << resource;
+            limits.values[resource] = with_used(resource, kernel);
+        }
+    }
 }
 
 /// A limit as the program knows it.
@@ -153,6 +187,15 @@ fn left(resource: usize, want: [u64; 2]) -> [u64; 2] {
         INFINITY => INFINITY,
         limit => limit.saturating_sub(used_s).max(1),
     })
+}
+
+/// And the way back.
+fn with_used(resource: usize, kernel: [u64; 2]) -> [u64; 2] {
+    if resource != RLIMIT_CPU {
+        return kernel;
+    }
+    let used_s = cpu_time::of_earlier_workers_ns() / 1_000_000_000;
+    kernel.map(|limit| limit.saturating_add(used_s))
 }
 
 /// At recovery, before rights are given up.

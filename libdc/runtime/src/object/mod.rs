@@ -50,6 +50,7 @@ pub mod record;
 pub mod regular;
 pub mod repeated;
 pub mod schedule;
+pub mod set_by_others;
 pub mod signalfd;
 pub mod socket;
 pub mod stat;

@@ -194,6 +194,11 @@ fn perform(l: &mut Local, c: Call, at: Option<u64>) -> isize {
         Kind::Device if device::is_silent(f) => raw(l, &c),
         // It changes this process, and so is made again after a rollback.
         Kind::Other if attributes::is_own(&f.path[..f.path_len as usize]) => raw(l, &c),
+        Kind::Other if attributes::is_setting(&f.path[..f.path_len as usize]) => {
+            let r = raw(l, &c);
+            attributes::file_written(&f.path[..f.path_len as usize]);
+            r
+        }
         Kind::Pipe if f.peer != 0 => {
             drop(guard);
             match super::pipe::write(l, c.nr, c.args, c.len) {

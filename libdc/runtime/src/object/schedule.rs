@@ -8,6 +8,7 @@
 //! survives:  warm and cold; where the kernel refuses, the recovery stops and says which
 #![allow(unsafe_code)]
 
+use super::set_by_others::{self, real};
 use crate::engine::{MAX_THREADS, engine, state};
 use crate::machine::frame::Local;
 use crate::machine::nr;
@@ -59,6 +60,9 @@ pub struct Attributes {
 pub fn set(l: &mut Local, mut a: [usize; 6]) -> isize {
     let slot = slot_of(l, a[0]);
     a[0] = real(a[0]);
+    if slot.is_none() {
+        return set_by_others::call(l.frame.nr, a);
+    }
     // SAFETY: the program's own call with its own arguments.
     let r = unsafe { crate::machine::sys::raw6(l.frame.nr, a) };
     let what = match l.frame.nr {
@@ -87,11 +91,14 @@ pub fn set_priority(l: &mut Local, mut a: [usize; 6]) -> isize {
         _ => (a[0] == IOPRIO_WHO_PROCESS, IO),
     };
     let slot = if one { slot_of(l, a[1]) } else { None };
-    if one {
+    if one || is_group(l, a[0]) {
         a[1] = real(a[1]);
     }
-    // SAFETY: as above.
-    let r = unsafe { crate::machine::sys::raw6(l.frame.nr, a) };
+    let r = match slot {
+        // SAFETY: as above.
+        Some(_) => unsafe { crate::machine::sys::raw6(l.frame.nr, a) },
+        None => set_by_others::call(l.frame.nr, a),
+    };
     if failed(r) {
         return r;
     }
@@ -114,7 +121,7 @@ pub fn get_priority(l: &mut Local, mut a: [usize; 6]) -> isize {
         nr::GETPRIORITY => PRIO_PROCESS,
         _ => IOPRIO_WHO_PROCESS,
     };
-    if a[0] == one {
+    if a[0] == one || is_group(l, a[0]) {
         a[1] = real(a[1]);
     }
     // SAFETY: as above.
@@ -130,10 +137,12 @@ pub fn set_slack(l: &mut Local, ns: usize) -> isize {
     r
 }
 
-fn real(tid: usize) -> usize {
-    match tid {
-        0 => 0,
-        _ => crate::thread::real_tid(tid as i32) as usize,
+fn is_group(l: &Local, which: usize) -> bool {
+    const PRIO_PGRP: usize = 1;
+    const IOPRIO_WHO_PGRP: usize = 2;
+    match l.frame.nr {
+        nr::SETPRIORITY | nr::GETPRIORITY => which == PRIO_PGRP,
+        _ => which == IOPRIO_WHO_PGRP,
     }
 }
 
@@ -143,6 +152,15 @@ fn slot_of(l: &Local, tid: usize) -> Option<usize> {
         return Some(l.slot as usize);
     }
     (0..MAX_THREADS).find(|&i| state().threads[i].used != 0 && state().threads[i].tid == tid as i32)
+}
+
+/// Of all threads whatever others may have set.
+pub fn note_all() {
+    for slot in (0..MAX_THREADS).filter(|&i| state().threads[i].used != 0) {
+        for what in [POLICY, AFFINITY, IO] {
+            note(slot, what);
+        }
+    }
 }
 
 /// What the kernel has now is what is to come back.

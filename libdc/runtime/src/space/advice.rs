@@ -1,5 +1,5 @@
 //! Advice that stays with memory, madvise(2): what a fork, a core dump and the kernel's
-//! huge and merged pages are to do with an area.
+//! huge and merged pages are to do with an area; and whether it is locked, mlock(2).
 //!
 //! The table of areas remembers it, for three reasons. A recovery gives it again: a secret
 //! that a fork wipes (MADV_WIPEONFORK) must not reach the children of a recovered program.
@@ -8,6 +8,7 @@
 //! moment of its birth nothing is left out or wiped.
 
 use super::areas;
+use crate::machine::sys::errno::ENOMEM;
 use crate::machine::sys::failed;
 use crate::state::Vma;
 use crate::sys;
@@ -26,6 +27,9 @@ struct Kind {
 const DONTFORK: usize = 0;
 const WIPEONFORK: usize = 1;
 const NOHUGEPAGE: usize = 5;
+/// Locked, when it is there or not before it is touched: beside [`KINDS`].
+const LOCKED: u16 = 1 << 6;
+const LOCKED_ON_FAULT: u16 = 1 << 7;
 
 const KINDS: [Kind; 6] = [
     Kind { set: 10, clear: 11 }, // DONTFORK, DOFORK
@@ -73,6 +77,17 @@ pub fn told(from: u64, to: u64, number: usize) {
     }
 }
 
+/// Notes that a range is locked, and how, or is not any more.
+pub fn lock(from: u64, to: u64, how: Option<bool>) {
+    let bit = how.map_or(
+        0,
+        |on_fault| if on_fault { LOCKED_ON_FAULT } else { LOCKED },
+    );
+    super::update(from, to, |v| {
+        v.advice.0 = v.advice.0 & !(LOCKED | LOCKED_ON_FAULT) | bit;
+    });
+}
+
 /// At a recovery, when all memory is there: gives all advice again. Says which area's the
 /// kernel refused.
 pub fn give() -> Result<(), (Vma, isize)> {
@@ -89,6 +104,14 @@ pub fn give_to(v: &Vma) -> Result<(), isize> {
         // A kernel without huge or merged pages refuses what only makes memory faster.
         let only_faster = matches!(kind.set, 12 | 14 | 15);
         if failed(r) && !only_faster {
+            return Err(r);
+        }
+    }
+    if v.advice.0 & (LOCKED | LOCKED_ON_FAULT) != 0 {
+        let on_fault = v.advice.0 & LOCKED_ON_FAULT != 0;
+        let r = super::locked::lock(v.start as usize, (v.end - v.start) as usize, on_fault);
+        // (Where nothing may be read nothing is read in.)
+        if failed(r) && (r != -ENOMEM || v.prot != 0) {
             return Err(r);
         }
     }
@@ -115,8 +138,10 @@ fn each_of_fork(number: impl Fn(&Kind) -> usize) {
     }
 }
 
-/// In the child of a fork: what it has not inherited is none of its areas.
+/// In the child of a fork: what it has not inherited is none of its areas, and locks are
+/// its parent's.
 pub fn forget_what_is_not_inherited() {
+    lock(0, u64::MAX, None);
     while let Some(&mut v) = areas().iter_mut().find(|v| v.advice.has(DONTFORK)) {
         super::remove(v.start, v.end);
     }

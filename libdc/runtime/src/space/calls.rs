@@ -69,7 +69,8 @@ pub fn mmap(a: [usize; 6]) -> isize {
         start: at as u64,
         end: (at + len) as u64,
         prot,
-        flags: flags & !(MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_POPULATE),
+        // (That it is locked its advice says, for that may end.)
+        flags: flags & !(MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_POPULATE | MAP_LOCKED),
         file,
         tracked: 0,
         advice: Advice::NONE,
@@ -115,7 +116,7 @@ pub fn mmap(a: [usize; 6]) -> isize {
     let lost = (anonymous || written) && v.tracked == 0;
     engine().huge |= is_huge;
     insert(v);
-    locked::came(at, len);
+    locked::came(at, len, flags & MAP_LOCKED != 0);
     if lost {
         // Nothing would find what is written there.
         crate::say!("memory of {len} bytes is refused: the kernel cannot track writes to it");
@@ -509,7 +510,7 @@ pub fn brk(a: [usize; 6]) -> isize {
         if failed(map_anonymous(have, need - have, 3, 0)) {
             return now as isize;
         }
-        locked::came(have, need - have);
+        locked::came(have, need - have, false);
     } else if need < have {
         munmap([need, have - need, 0, 0, 0, 0]);
     }

@@ -211,7 +211,7 @@ pub fn works() -> bool {
 /// Whether an area's pages may be mapped from the image: what differs from
 /// anonymous memory must be what this module takes care of.
 pub fn may_fold(v: &Vma) -> bool {
-    const SPECIAL: u32 = MAP_GROWSDOWN | MAP_LOCKED | MAP_HUGETLB;
+    const SPECIAL: u32 = MAP_GROWSDOWN | MAP_HUGETLB;
     v.file == 0
         && v.tracked != 0
         && v.flags & 3 == MAP_PRIVATE
