@@ -223,3 +223,59 @@ int main(int c, char **v) {
         assert_eq!(came, [1, 2, 0], "{fault}");
     }
 }
+
+/// Stores into a mapped file, after which it is busy, uncommitted.
+const STORER: &str = r#"
+import mmap, os
+f = os.open("map", os.O_RDWR); m = mmap.mmap(f, 4096)
+os.getrandom(4); print("ready", flush=True)
+m[0:4] = b"OURS"
+for _ in range(20000000): pass
+print(m[0:12], flush=True)
+"#;
+
+fn stored_and_all_killed(name: &str) -> Place {
+    let place = Place::new(name);
+    fs::write(place.0.join("map"), vec![b'.'; 4096]).unwrap();
+    let mut child = begin(&place, STORER);
+    assert!(contents(&place, "map").starts_with("OURS...."));
+    let worker = place.worker().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    while place::kills(worker) {
+        sleep(Duration::from_millis(5));
+    }
+    place
+}
+
+/// What others have put beside a store nobody can tell from the program's: it is not undone
+/// under somebody who has the file open.
+#[test]
+fn stores_are_not_undone_under_others_when_all_had_died() {
+    let place = stored_and_all_killed("stored-others");
+    let mut theirs = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(place.0.join("map"))
+        .unwrap();
+    std::io::Seek::seek(&mut theirs, std::io::SeekFrom::Start(4)).unwrap();
+    theirs.write_all(b"THEIRS").unwrap();
+    let output = place.dcrun(&["resume", "t"]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(125), "{told}");
+    assert!(
+        told.contains("/map, which is mapped: others have it open"),
+        "{told}"
+    );
+    assert!(contents(&place, "map").starts_with("OURSTHEIRS.."));
+    assert!(resumed(&place, "theirs").status.success());
+    assert!(contents(&place, "map").starts_with("OURSTHEIRS.."));
+}
+
+#[test]
+fn stores_are_undone_where_nobody_else_has_the_file() {
+    let place = stored_and_all_killed("stored-alone");
+    let output = place.dcrun(&["resume", "t"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("OURS........"));
+}

@@ -13,6 +13,8 @@ use dc_image::boot::{Mode, conflict};
 pub enum Trouble {
     /// Bytes `from..to` are not what the program left there.
     Bytes { from: u64, to: u64 },
+    /// The program has stored into it, mapped, and others have it open.
+    Shared,
     /// It is of another size than the program left it.
     Size { there: u64, left: u64 },
     /// A name leads elsewhere, or something stands where nothing stood.
@@ -57,6 +59,10 @@ pub fn met(path: &[u8], trouble: Trouble) {
         Trouble::Bytes { from, to } => stop(format_args!(
             "undo what was written to {path}: bytes {from} to {to} are not what the program left \
              there; somebody else has changed them"
+        )),
+        Trouble::Shared => stop(format_args!(
+            "undo what was stored into {path}, which is mapped: others have it open, and may have \
+             changed it since; nobody can tell"
         )),
         Trouble::Size { there, left } if there > left => stop(format_args!(
             "undo what was written to {path}: bytes {left} to {there} are not the program's; \

@@ -23,8 +23,12 @@ pub struct BytesHead {
     pub at: u64,
     /// The record that has the path.
     pub path_at: u32,
+    /// With [`STORED`], if it was before a store into mapped memory.
     pub len: u32,
 }
+
+/// Of these bytes nothing says what the program has left in their place.
+pub const STORED: u32 = 1 << 31;
 
 /// What is known of a file that this interval changes.
 #[derive(Clone, Copy)]
@@ -285,7 +289,7 @@ fn save_image(mut head: BytesHead, want: usize, fill: impl FnOnce(*mut u8) -> is
     // SAFETY: the journal has this room.
     let n = unsafe {
         let n = fill(room.add(lead));
-        head.len = n.max(0) as u32;
+        head.len |= n.max(0) as u32;
         core::ptr::copy_nonoverlapping(bytes_of(&head).as_ptr(), room, lead);
         n
     };
@@ -331,7 +335,7 @@ pub fn before_store(file: u32, at: u64, from: usize, len: usize) {
             ino: e.ino,
             at,
             path_at: e.path_at,
-            len: 0,
+            len: STORED,
         };
         let n = save_image(head, want, |room| {
             // SAFETY: the room is there; what cannot be read faults, and will for

@@ -94,15 +94,27 @@ pub fn is_needed(st: &Stat, vault: &Vault) -> bool {
 /// writing only if nobody else has (fcntl(2), F_SETLEASE); where it grants none for another
 /// reason, descriptions that were inherited are known all the same ([`crate::run::shared`]).
 fn is_open(dir: isize, name: *const u8) -> bool {
-    const F_SETLEASE: usize = 1024;
-    const F_WRLCK: usize = 1;
-    const EAGAIN: isize = 11;
     let flags = O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
     let fd = sys!(OPENAT, dir, name, flags, 0);
     if failed(fd) {
         return fd != -ENOENT;
     }
+    lease(fd) == -EAGAIN
+}
+
+/// Whether somebody has a file open that this process has not, or may have.
+pub fn has_others(path: *const u8) -> bool {
+    let fd = sys!(OPEN, path, O_NONBLOCK | O_CLOEXEC);
+    failed(fd) || failed(lease(fd))
+}
+
+/// Asks for a lease, and closes the descriptor.
+fn lease(fd: isize) -> isize {
+    const F_SETLEASE: usize = 1024;
+    const F_WRLCK: usize = 1;
     let r = sys!(FCNTL, fd, F_SETLEASE, F_WRLCK);
     sys!(CLOSE, fd);
-    r == -EAGAIN
+    r
 }
+
+const EAGAIN: isize = 11;

@@ -4,7 +4,7 @@
 
 use super::attribute::{AttributeHead, LeftHead, MetaHead, looked_at, open_object};
 use super::conflict::{self, Step, Trouble, compares};
-use super::contents::BytesHead;
+use super::contents::{BytesHead, STORED};
 use super::names::NameHead;
 use super::place::Named;
 use super::written::{CONTENTS_UNKNOWN, REPLACES, Sum, WroteHead};
@@ -219,6 +219,8 @@ struct Open {
     /// Files that are left as others have changed them.
     left: [(u64, u64); 16],
     left_len: usize,
+    /// The file of which it is known that nobody else has it open.
+    alone: (u64, u64),
 }
 
 impl Open {
@@ -232,6 +234,7 @@ impl Open {
             path: b"",
             left: [(0, 0); 16],
             left_len: 0,
+            alone: (0, 0),
         }
     }
 
@@ -300,6 +303,23 @@ impl Open {
         self.left[..self.left_len].contains(&(dev, ino))
     }
 
+    /// Stores into a mapped file cannot be compared with anything. While the program was
+    /// alive it held the locks by which others kept away; when all had died it did not, and
+    /// whoever has the file open may have changed it since.
+    fn look_for_others(&mut self, dev: u64, ino: u64, path: &[u8]) -> Step {
+        let is_cold = engine().boot.mode == dc_image::boot::Mode::Cold as u32;
+        if !is_cold || !compares() || self.alone == (dev, ino) {
+            return Ok(());
+        }
+        self.end();
+        let (fd, _) = open_object(dev, ino, path)?;
+        if elsewhere::has_others(Named::of(fd).as_ptr()) {
+            return Err(Trouble::Shared);
+        }
+        self.alone = (dev, ino);
+        Ok(())
+    }
+
     fn be(&mut self, dev: u64, ino: u64, path: &'static [u8]) -> Step {
         if self.is_open() && (self.dev, self.ino) == (dev, ino) {
             return Ok(());
@@ -366,10 +386,14 @@ fn undo_contents(r: &Record<'static>, open: &mut Open) -> Step {
             if open.is_left(h.dev, h.ino) {
                 return Ok(());
             }
+            if h.len & STORED != 0 {
+                open.look_for_others(h.dev, h.ino, path_at(h.path_at))?;
+            }
             open.be(h.dev, h.ino, path_at(h.path_at))?;
             open.settle()?;
             let data = &r.payload[size_of::<BytesHead>()..];
-            write_all(open.fd, &data[..(h.len as usize).min(data.len())], h.at)
+            let len = (h.len & !STORED) as usize;
+            write_all(open.fd, &data[..len.min(data.len())], h.at)
         }
         _ => {
             let (h, path, mtime) = parts::<FileHead>(r, |h| h.path_len)?;
