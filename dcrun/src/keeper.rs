@@ -202,9 +202,11 @@ impl Keeper {
                 families::arrange(&self.live, &slots)
             }
         };
-        if start.mode == Mode::Cold && terminals::make_again(&self.live, &self.reservation)? > 0 {
+        if start.mode == Mode::Cold
+            && terminals::make_again(&self.live, &self.image, &self.reservation)? > 0
+        {
             self.tell(
-                "what was on its way through terminals of the program's own, and not yet read, is lost",
+                "what was on its way through a terminal of the program's own, and not yet read, is lost",
             );
         }
         let last = match first {

@@ -169,10 +169,8 @@ fn every_kernel_fact_survives_the_death_of_all() {
     probes.retain(|probe| {
         !matches!(
             probe.name,
-            // What is on its way through a terminal of the run's own is lost with it,
-            "probe-wait-beside" | "probe-ptys"
-                // and so are descriptors in a message.
-                | "probe-sockets-handed"
+            // Descriptors in a message are lost with it.
+            "probe-sockets-handed"
         )
     });
     play("probes, all killed", probes, Mode::KillAll, &options, 40);
@@ -252,6 +250,25 @@ fn a_crash_at_every_commit_and_every_event() {
             Mode::Every(fault),
             &options,
             least,
+        );
+    }
+}
+
+/// A commit takes out what lies in a terminal of the program's own, and puts it back: a crash
+/// at each step of that, and at each of what led to it.
+#[test]
+fn no_crash_divides_a_look_into_a_terminal() {
+    for fault in [Fault::BeforePublish, Fault::AfterVisible] {
+        let options = Options {
+            places: 60,
+            ..options()
+        };
+        play(
+            &format!("a crash beside terminals, {fault:?}"),
+            named(&["probe-ptys-unread"]),
+            Mode::Every(fault),
+            &options,
+            40,
         );
     }
 }

@@ -17,6 +17,7 @@ pub mod run;
 pub mod seal;
 mod shared;
 pub mod state_head;
+pub mod terminal;
 pub mod window;
 
 pub use boot::{BootInfo, Mode};

@@ -112,6 +112,8 @@ pub struct Run {
     pub stirred: [AtomicU64; PROCESS_MAX / 64],
     /// The interval in which something went through a socket within the run last.
     pub sockets_moved: AtomicU64,
+    /// The same of terminals that the run has made.
+    pub terminals_moved: AtomicU64,
     /// A bit for each entry whose process is to be interrupted by the keeper, for whoever
     /// wants to has given up the right to do so.
     pub uninterrupted: [AtomicU64; PROCESS_MAX / 64],

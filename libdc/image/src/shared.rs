@@ -36,16 +36,20 @@ pub struct Shared {
     /// Of an end of a unix socket: what it and its other end have in common and no other two
     /// do (0: it is not known who has the other end), and the entry + 1 of that one.
     pub pair: AtomicU64,
+    /// (Of a terminal: how many bytes its steps have.)
     pub peer: AtomicU32,
     /// Entry + 1 of a process that has this end, if one is known.
     pub holder: AtomicU32,
     /// The interval in which something went in or out last.
     pub moved: AtomicU64,
-    /// Nonzero: somebody outside of the run may have it as well.
+    /// Nonzero: somebody outside of the run may have it as well. (Of a terminal, what
+    /// [`crate::terminal`] has bits for.)
     pub is_foreign: AtomicU32,
-    /// Of an end that was connected: the entry + 1 of the socket that listens there.
+    /// Of an end that was connected: the entry + 1 of the socket that listens there. Of a
+    /// terminal: one more than is just being typed, 0 if nothing is.
     pub listener: AtomicU32,
-    /// Of a unix socket that listens, what tells its address from others.
+    /// Of a unix socket that listens, what tells its address from others. Of a terminal how much
+    /// of what was printed is in a commit's hands: [`crate::terminal::Moving`].
     pub address: AtomicU64,
     /// Messages that have it, on their way to somebody.
     pub on_its_way: AtomicU32,
@@ -53,7 +57,8 @@ pub struct Shared {
     /// processes.
     pub was_read: AtomicU32,
     pub was_written: AtomicU32,
-    _room: u32,
+    /// Of a terminal: how many bytes its steps had before what is just being typed.
+    pub typed_from: AtomicU32,
 }
 const _: () = assert!(size_of::<Shared>() == 192);
 
@@ -123,6 +128,16 @@ pub struct Settings {
 }
 const _: () = assert!(size_of::<Settings>() == 128);
 
+impl Settings {
+    pub const NONE: Settings = Settings {
+        termios: [0; 64],
+        size: [0; 4],
+        locked: 0,
+        packets: 0,
+        _room: [0; 12],
+    };
+}
+
 /// What the state of a commit has of what processes share: part of the run's seal.
 pub fn shared_sum<'a>(table: impl Iterator<Item = &'a Shared>, published: u64) -> u64 {
     table.enumerate().fold(0, |sum: u64, (at, s)| {
@@ -155,7 +170,7 @@ impl Shared {
             on_its_way: AtomicU32::new(0),
             was_read: AtomicU32::new(0),
             was_written: AtomicU32::new(0),
-            _room: 0,
+            typed_from: AtomicU32::new(0),
         }
     }
 

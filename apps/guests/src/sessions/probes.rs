@@ -125,6 +125,10 @@ pub fn all() -> Vec<Session> {
         probe!("stop-and-end", "a process that is stopped by a child which ends at once"),
         probe!("waits", "children that stop, go on and end; process groups"),
         probe!("ptys", "sessions on terminals that the program makes itself"),
+        probe!(
+            "ptys-unread",
+            "what lies in terminals that the program makes itself, and is read late"
+        ),
         probe!("pidfds", "descriptors of processes"),
         probe!("orphans", "parents that end before their children, and the signal that those asked for"),
         probe!("file-maps-threads", "threads that store into the same pages of a file"),

@@ -64,6 +64,7 @@ pub fn commit_end(local: &mut Local, change: impl FnOnce()) {
     object::regular::save_offsets();
     object::pipe::save_contents();
     object::socket::pair::save();
+    object::pty::save();
     publish(company, 0, change);
     crate::event::committed();
     object::deferred_close::make_final();
@@ -84,6 +85,7 @@ pub fn stage(local: &mut Local, begin: u64) -> u64 {
     object::pipe::save_contents();
     object::socket::pair::save();
     object::set_by_others::save();
+    object::pty::save();
     object::attributes::save();
     crate::log::before_commit();
     e.replay.before_commit();

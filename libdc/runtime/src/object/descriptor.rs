@@ -90,6 +90,7 @@ pub fn release(file: u32) {
         if f.kind == Kind::Regular && f.unlinked != 0 && !shared_with_others(f) {
             super::undo::close_name(&f.path[..f.path_len as usize]);
         }
+        super::pty::leaves(f);
         if let Some((_, shared)) = crate::run::shared::of(f) {
             crate::run::shared::leave(shared);
             f.shared = 0;
@@ -204,7 +205,8 @@ fn announce(l: &mut Local, fd: i32) {
     match kind {
         // No rollback opens this end again, so none may come to before it.
         Kind::Pipe if super::pipe::is_state(fd) && !kept => crate::commit::commit(l),
-        Kind::Tty if !kept => {}
+        Kind::Tty if !super::pty::is_own(f) && !kept => {}
+        Kind::Tty if !kept => crate::commit::commit(l),
         _ => event::repeatable(l),
     }
 }

@@ -12,7 +12,7 @@
 use super::buffers::{Buffers, is_user};
 use super::message::{self, MSG_DONTWAIT, MSG_WAITALL};
 use super::record::{self, IoHead};
-use super::{descriptor, device, pipe, poll, pushback, regular};
+use super::{descriptor, device, pipe, poll, pty, pushback, regular};
 use crate::commit::{self, fault_point};
 use crate::engine::{add, engine, state};
 use crate::event;
@@ -317,11 +317,12 @@ const RWF_NOWAIT: usize = 8;
 
 fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
     commit::commit_first(l);
-    if let Some(file) = descriptor::known_file(fd) {
-        pipe::touch(file);
-    }
     let e = engine();
     let live = e.live();
+    if let Some(file) = descriptor::known_file(fd) {
+        pipe::touch(file);
+        pty::typed::is_read_next(file, &live.input);
+    }
     let before = crate::run::me().rchar.load(Relaxed);
     let (room, room_len) = e.journal.room();
     let head_len = size_of::<IoHead>();
@@ -382,7 +383,8 @@ fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
         return -EINTR;
     }
     fault_point(fault::AFTER_READ);
-    if r > 0 {
+    pty::typed::was_read(flight, r);
+    if r > 0 || r == 0 && is_end_taken(fd) {
         note(fd, thread, sum, before, r as u64);
         count_read(r);
     }
@@ -408,6 +410,16 @@ fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
     r
 }
 
+/// Whether no bytes were the end of input that somebody typed, which is gone with them. (A log
+/// has it among its results.)
+fn is_end_taken(fd: i32) -> bool {
+    let e = engine();
+    let is_terminal = |file| descriptor::open_file(file).kind == Kind::Tty;
+    descriptor::known_file(fd).is_some_and(is_terminal)
+        && (!e.log.wanted || e.machine.flag())
+        && super::tty::has_lines(fd)
+}
+
 /// Makes a record of the bytes that lie in the journal's room already.
 fn note(fd: i32, thread: u32, sum: u64, before: u64, n: u64) {
     let e = engine();
@@ -430,7 +442,7 @@ fn note(fd: i32, thread: u32, sum: u64, before: u64, n: u64) {
 
 /// At recovery: a read under way at the crash consumed what the kernel says, or
 /// what it left in the room.
-pub fn settle(dead_rchar: Option<u64>) {
+pub fn settle(dead_rchar: Option<u64>, warm: bool) {
     let e = engine();
     let flight = &e.live().input;
     if !flight.is_under_way() || !crate::run::is_in_flight() {
@@ -440,12 +452,18 @@ pub fn settle(dead_rchar: Option<u64>) {
         message::settle();
         return;
     }
+    if pty::printed::settle(flight, dead_rchar, true, warm) {
+        return;
+    }
     let before = flight.before.load(Relaxed);
     let len = flight.len.load(Relaxed);
     let n = match dead_rchar {
         Some(count) => count.saturating_sub(before).min(len),
         None => overwritten(len as usize) as u64,
     };
+    if n > 0 && warm {
+        pty::typed::was_read(flight, n as isize);
+    }
     if super::output::last_mark(record::INPUT) != Some(record::mark(before)) && n > 0 {
         note(
             flight.fd.load(Relaxed) as i32,

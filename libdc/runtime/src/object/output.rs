@@ -15,7 +15,7 @@
 use super::buffers::is_user;
 use super::message::MSG_DONTWAIT;
 use super::record::{self, IoHead};
-use super::{attributes, descriptor, device, poll, process, regular, socket, undo, witness};
+use super::{attributes, descriptor, device, poll, process, pty, regular, socket, undo, witness};
 use crate::commit::{self, fault_point};
 use crate::engine::{engine, state};
 use crate::event;
@@ -359,6 +359,7 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
     flight.before.store(before, Relaxed);
     flight.thread.store(slot | own_pipe, Relaxed);
     flight.sum.store(sum, Relaxed);
+    let typed = pty::typed::is_typed_next(fd, c);
     let mut witnessed = witness::prepare(fd, c);
     let mut broken_off = false;
     flight.begin(engine().slot);
@@ -388,11 +389,17 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
     if r == -EINTR {
         thread::broken_off(l, fd, poll::POLLOUT);
         if l.early {
+            if let Some(at) = typed {
+                pty::typed::was_typed(at, 0);
+            }
             flight.end();
             return r;
         }
     }
     fault_point(fault::AFTER_VISIBLE);
+    if let Some(at) = typed {
+        pty::typed::was_typed(at, r);
+    }
     if !failed(r) {
         let head = IoHead {
             fd,
@@ -506,7 +513,7 @@ fn first_part(header: usize) -> Option<(usize, usize)> {
 
 /// At recovery: a call under way at the crash counts if the kernel noted it
 /// ([`witness`]) or counted it. If neither, it is made again.
-pub fn settle(dead_wchar: Option<u64>) {
+pub fn settle(dead_wchar: Option<u64>, warm: bool) {
     let e = engine();
     let flight = &e.live().output;
     if !flight.is_under_way() || !crate::run::is_in_flight() {
@@ -517,6 +524,9 @@ pub fn settle(dead_wchar: Option<u64>) {
         if e.journal.tail() as u64 | MESSAGE_MARK == flight.before.load(Relaxed) {
             crate::say!("a signal to another process may be sent twice: it died while it sent one");
         }
+        return;
+    }
+    if pty::printed::settle(flight, dead_wchar, false, warm) {
         return;
     }
     let before = flight.before.load(Relaxed);
@@ -530,6 +540,9 @@ pub fn settle(dead_wchar: Option<u64>) {
         Some(done) => done,
         None => Some(counted()).filter(|&n| n > 0),
     };
+    if warm {
+        pty::typed::settle(done.unwrap_or(0));
+    }
     if !recorded && let Some(done) = done {
         let head = IoHead {
             fd: flight.fd.load(Relaxed) as i32,

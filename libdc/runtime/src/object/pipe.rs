@@ -17,6 +17,7 @@ use super::descriptor::*;
 use super::fifo;
 use super::input::count_read;
 use super::poll::{self, POLLIN, POLLOUT};
+use super::pty;
 use super::socket::pair;
 use super::stat::Stat;
 use crate::commit::fault_point;
@@ -266,10 +267,11 @@ fn is_own_pipe(fd: i32) -> bool {
     })
 }
 
-/// The same of a socket too: all that goes through it comes from the run and stays in it,
+/// The same of a socket or terminal too: all that goes through it comes from the run and stays in it,
 /// and a cold recovery makes it again as it was at the commit.
 pub fn is_own(fd: i32) -> bool {
-    is_own_pipe(fd) || known_file(fd).is_some_and(|file| pair::is_own(open_file(file)))
+    let of = |file| pair::is_own(open_file(file)) || pty::is_own(open_file(file));
+    is_own_pipe(fd) || known_file(fd).is_some_and(of)
 }
 
 fn this_interval() -> u64 {
@@ -293,6 +295,9 @@ pub fn touch(file: u32) {
     }
     if f.kind == Kind::Socket {
         pair::touch(f);
+    }
+    if f.kind == Kind::Tty {
+        pty::touch(f);
     }
 }
 

@@ -233,7 +233,10 @@ pub fn restore(warm: bool, from: usize) {
         let Some(file) = descriptor::known_file(head.fd) else {
             continue;
         };
-        let is_anew = || super::pipe::is_own(head.fd) || super::fifo::is_rewound(head.fd);
+        let is_anew = || {
+            let is_own = head.thread & record::OWN_PIPE != 0 || super::pipe::is_own(head.fd);
+            is_own || super::fifo::is_rewound(head.fd)
+        };
         if super::pipe::is_state(head.fd) || !warm && is_anew() {
             continue;
         }

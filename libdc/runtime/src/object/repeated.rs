@@ -79,11 +79,17 @@ impl Replay {
         pipe::is_state(fd) || (self.cold && (pipe::is_own(fd) || fifo::is_rewound(fd)))
     }
 
+    /// The same of a record: its descriptor may be closed by now, or another one's.
+    fn is_made_again(&self, head: &IoHead) -> bool {
+        let is_own = head.thread & record::OWN_PIPE != 0;
+        pipe::is_state(head.fd) || self.cold && (is_own || fifo::is_rewound(head.fd))
+    }
+
     fn output(&self, r: &Record) -> Option<IoHead> {
         if r.kind != record::OUTPUT {
             return None;
         }
-        record::value_of::<IoHead>(r.payload).filter(|head| !self.is_rewound(head.fd))
+        record::value_of::<IoHead>(r.payload).filter(|head| !self.is_made_again(head))
     }
 
     fn any_left(&self) -> bool {

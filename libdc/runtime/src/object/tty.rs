@@ -25,6 +25,8 @@ use core::fmt::Write;
 const TCGETS: usize = 0x5401;
 const TCSETS: usize = 0x5402;
 const TCSETSF: usize = 0x5404;
+pub const TCXONC: usize = 0x540a;
+const TCFLSH: usize = 0x540b;
 const TIOCSTI: usize = 0x5412;
 pub const TIOCGWINSZ: usize = 0x5413;
 pub const TCGETS2: usize = 0x802c_542a;
@@ -37,7 +39,7 @@ const TIOCGSID: usize = 0x5429;
 pub const TIOCSWINSZ: usize = 0x5414;
 pub const TIOCSPTLCK: usize = 0x4004_5431;
 pub const TIOCPKT: usize = 0x5420;
-const TIOCGPTPEER: usize = 0x5441;
+pub const TIOCGPTPEER: usize = 0x5441;
 const FIONREAD: usize = 0x541b;
 const FIONBIO: usize = 0x5421;
 const FICLONE: usize = 0x4004_9409;
@@ -56,6 +58,14 @@ pub fn may_be_tty(rdev: u64) -> bool {
 pub fn is_tty(fd: i32) -> bool {
     let mut t = [0u8; 64];
     !failed(sys!(IOCTL, fd, TCGETS, t.as_mut_ptr()))
+}
+
+/// Whether a terminal's input comes in lines, among which an end of input may be.
+pub fn has_lines(fd: i32) -> bool {
+    const ICANON: u8 = 2;
+    const LOCAL_FLAGS: usize = 12;
+    let mut t = [0u8; 64];
+    !failed(sys!(IOCTL, fd, TCGETS2, t.as_mut_ptr())) && t[LOCAL_FLAGS] & ICANON != 0
 }
 
 pub fn ioctl(l: &mut Local, a: [usize; 6]) -> isize {
@@ -109,6 +119,9 @@ pub fn ioctl(l: &mut Local, a: [usize; 6]) -> isize {
                         l.commit_after = true;
                     }
                     let r = sys!(IOCTL, fd, cmd, arg);
+                    if matches!(cmd, TCFLSH | TCXONC) && kind == Kind::Tty && !failed(r) {
+                        pty::flushed_or_stopped(fd, cmd == TCFLSH, arg);
+                    }
                     event::non_deterministic(l);
                     if !asks && !failed(r) {
                         device::was_told(open_file(file));

@@ -56,8 +56,8 @@ pub fn recover(warm: bool) -> ! {
     let counted = live.dead_generation.load(Acquire) == generation
         && live.dead_rchar.load(Relaxed) != UNCOUNTED;
     let count = |of: &core::sync::atomic::AtomicU64| counted.then(|| of.load(Relaxed));
-    input::settle(count(&live.dead_rchar));
-    output::settle(count(&live.dead_wchar));
+    input::settle(count(&live.dead_rchar), warm);
+    output::settle(count(&live.dead_wchar), warm);
     run::shared::join_all(warm);
     let_others_take();
     if warm {
@@ -80,7 +80,7 @@ pub fn recover(warm: bool) -> ! {
         run::image::renew();
     }
     lock::restore(warm);
-    pty::restore();
+    pty::restore(warm);
     group::restore(warm);
     // A log tells what the terminals are to be; until then they stay.
     if !crate::log::replay::is_due() {
@@ -105,7 +105,7 @@ pub fn recover(warm: bool) -> ! {
     threads::restore(main);
     timers::restore();
     signal::held::begin(main.slot);
-    signal::outside::restore(main.slot);
+    signal::outside::restore(main.slot, warm);
     run::end::take_signals(main);
     run::end::take_changes(main);
     // A log is replayed by the calls that the program makes, from here on.

@@ -17,7 +17,7 @@ use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::object::descriptor::{self, any_fd, open_file};
 use crate::object::stat::Stat;
-use crate::object::{pipe, regular, socket};
+use crate::object::{pipe, pty, regular, socket};
 use crate::space::{self, MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE};
 use crate::state::{Kind, OWN, OpenFile, RECEIVED};
 use crate::sys;
@@ -71,16 +71,13 @@ pub fn settings(at: usize, place: usize) -> &'static mut Settings {
 
 /// A terminal that the run has made is state from its opening on, for its session may be
 /// another process's.
-pub fn enter_pty(f: &mut OpenFile, ino: u64) -> Result<(), isize> {
+pub fn enter_pty(f: &mut OpenFile, ino: u64) -> Result<usize, isize> {
     let at = free().ok_or(-ENFILE)?;
     let s = entry(at);
-    s.ino.store(ino, Relaxed);
-    s.since[0].store(0, Relaxed);
-    s.since[1].store(0, Relaxed);
-    s.free_from.store(0, Relaxed);
-    s.users.store(1, Relaxed);
+    s.begin(ino);
+    s.holder.store(engine().slot as u32 + 1, Relaxed);
     f.shared = at as u32 + 1;
-    Ok(())
+    Ok(at)
 }
 
 fn published() -> u64 {
@@ -291,6 +288,7 @@ pub fn join_all(warm: bool) {
         s.users.fetch_add(1, Relaxed);
         s.free_from.store(0, Relaxed);
         socket::pair::joined(at, s, warm);
+        pty::joined(s);
     });
 }
 

@@ -10,7 +10,9 @@ use super::queue::SigInfo;
 use super::{RESERVED, bit};
 use crate::engine::{MAX_THREADS, engine, state};
 use crate::machine::frame::{ATTENTION_SIGNAL, Local};
+use crate::object::group::KEEPERS;
 use crate::object::record;
+use crate::run::me;
 use crate::sys;
 use core::sync::atomic::Ordering::*;
 
@@ -99,8 +101,10 @@ pub fn count(info: &SigInfo) {
 }
 
 /// At recovery: signals delivered since the commit are delivered again, and
-/// those that a dead worker had taken and not delivered.
-pub fn restore(main: u32) {
+/// those that a dead worker had taken and not delivered. (Cold, what a terminal of the run's own
+/// has sent since comes again, for what brought it about is made again.)
+pub fn restore(main: u32, warm: bool) {
+    let comes_again = |signo: i32| !warm && is_of_terminal(signo) && me().session.get() != KEEPERS;
     for r in crate::object::record::own(0) {
         let (record::SIGNAL, Some(slot), Some(info)) = (
             r.kind,
@@ -109,6 +113,9 @@ pub fn restore(main: u32) {
         ) else {
             continue;
         };
+        if info.code == SI_KERNEL && comes_again(info.signo) {
+            continue;
+        }
         let threads = &engine().threads;
         let gone = threads[slot as usize].is_null();
         push(if gone { main } else { slot }, &info);
@@ -123,7 +130,8 @@ pub fn restore(main: u32) {
         if taken.wrapping_sub(*delivered) > PLAUSIBLE {
             crate::run::seal::damaged(format_args!("its count of signals {signo}"));
         }
-        if taken.wrapping_sub(*delivered) > known && known == 0 {
+        let is_missing = taken.wrapping_sub(*delivered) > known && known == 0;
+        if is_missing && !comes_again(signo as i32) {
             push(main, &sent(signo as i32));
         }
         // Of several that had not been delivered one is, like those of a kernel.

@@ -24,7 +24,7 @@ use crate::run::{self, shared, unit};
 use crate::state::{Kind, OpenFile};
 use crate::sys;
 use core::sync::atomic::Ordering::*;
-use dc_image::run::{CONTENTS_LEN, Inside, Shared};
+use dc_image::run::{CONTENTS_LEN, Inside, Shared, pty_number};
 use dc_image::seal::contents_sum;
 
 /// socketpair(2) has made two ends.
@@ -192,7 +192,7 @@ fn moves(s: &Shared) {
 }
 
 /// The process that has an end takes part in the next commit, even if it sleeps.
-fn look_at_holder(s: &Shared) {
+pub fn look_at_holder(s: &Shared) {
     match s.holder.load(Relaxed) as usize {
         0 => run::others().for_each(|(slot, _)| unit::look_at(slot)),
         holder if holder - 1 == engine().slot => {}
@@ -204,7 +204,8 @@ fn look_at_holder(s: &Shared) {
 pub fn left_by_holder(s: &Shared) {
     if s.holder.load(Relaxed) as usize == engine().slot + 1 {
         s.holder.store(0, Relaxed);
-        if s.moved.load(Relaxed) == this_interval() && s.pair.load(Relaxed) != 0 {
+        let may_move = s.pair.load(Relaxed) != 0 || pty_number(s.ino.load(Relaxed)).is_some();
+        if s.moved.load(Relaxed) == this_interval() && may_move {
             look_at_holder(s);
         }
     }
