@@ -66,6 +66,12 @@ pub fn other_end(master: RawFd) -> io::Result<OwnedFd> {
 /// What the kernel calls `struct termios2`: 44 bytes of it count.
 pub type Termios = [u8; 64];
 
+/// Whether calls on it wait.
+pub fn let_wait(fd: RawFd, waits: bool) {
+    // SAFETY: takes no pointer.
+    unsafe { libc::fcntl(fd, libc::F_SETFL, if waits { 0 } else { libc::O_NONBLOCK }) };
+}
+
 /// The first bytes of something, as settings.
 pub fn termios(bytes: &[u8]) -> Termios {
     let mut all = [0; 64];

@@ -25,6 +25,7 @@ struct Filled {
 /// Fills a new terminal. False if it does not come to hold what the old one did.
 pub fn fill(master: RawFd, contents: &Contents) -> bool {
     let opened = contents.inside.opened;
+    terminal::let_wait(master, false);
     let slave = opened.then(|| terminal::other_end(master).ok()).flatten();
     let is_there = slave.is_some() == opened;
     let new = Filled { master, slave };
@@ -33,6 +34,7 @@ pub fn fill(master: RawFd, contents: &Contents) -> bool {
     let typed = steps(contents.steps).all(|step| new.make(&step));
     new.settle();
     let printed = new.print(contents);
+    terminal::let_wait(master, true);
     is_there && typed && printed && !contents.inside.is_lost
 }
 
@@ -76,7 +78,7 @@ impl Filled {
     }
 
     fn type_all(&self, bytes: &[u8]) -> bool {
-        self.put(self.master, bytes, bytes.len())
+        self.put(self.master, bytes, 256)
     }
 
     /// Writes all; what is echoed must not be in the way.

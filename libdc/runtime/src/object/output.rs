@@ -460,6 +460,9 @@ fn made(c: &Call) -> isize {
     if !c.at_once {
         return whole(*c);
     }
+    if pty::entry_of(c.args[0] as i32).is_some() {
+        return pty::without_waiting(c.args[0] as i32, || whole(*c));
+    }
     const AT_THE_END: usize = usize::MAX;
     const RWF_NOWAIT: usize = 8;
     let [fd, at, len, ..] = c.args;
@@ -542,6 +545,7 @@ pub fn settle(dead_wchar: Option<u64>, warm: bool) {
     };
     if warm {
         pty::typed::settle(done.unwrap_or(0));
+        pty::wait_again(flight.fd.load(Relaxed) as i32);
     }
     if !recorded && let Some(done) = done {
         let head = IoHead {

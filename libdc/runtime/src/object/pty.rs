@@ -16,7 +16,7 @@
 pub mod printed;
 pub mod typed;
 
-use super::descriptor::{any_fd, known_file, open_file};
+use super::descriptor::{O_NONBLOCK, any_fd, known_file, open_file};
 use super::stat::Stat;
 use super::tty::{self, TCGETS2, TIOCGPTN, TIOCGWINSZ, TIOCPKT, TIOCSPTLCK, TIOCSWINSZ};
 use crate::engine::{engine, state};
@@ -33,6 +33,8 @@ const TIOCGPKT: usize = 0x8004_5438;
 /// The device number of /dev/ptmx, and the major number of slaves.
 const MULTIPLEXER: u64 = 5 << 8 | 2;
 const SLAVES: u64 = 136;
+const F_GETFL: usize = 3;
+const F_SETFL: usize = 4;
 /// In `OpenFile::words` of a slave: the entry of its terminal + 1.
 const ENTRY: usize = 2;
 /// In `OpenFile::words` of a slave: what [`Shared::ino`] is there, as long as it is this one's.
@@ -141,6 +143,31 @@ pub fn flushed_or_stopped(fd: i32, is_flush: bool, what: usize) {
             typed::is_flushed(fd, what);
         }
         moves(shared::entry(at));
+    }
+}
+
+/// Makes a call on a terminal that does not answer "at once or not at all" to a single call
+/// (RWF_NOWAIT): its description is told. Nobody else of the run uses it meanwhile. Whoever
+/// reads at the other end may need the lock for it, so nobody waits for room under that.
+pub fn without_waiting(fd: i32, call: impl FnOnce() -> isize) -> isize {
+    let flags = sys!(FCNTL, fd, F_GETFL);
+    if failed(flags) || flags as usize & O_NONBLOCK != 0 {
+        return call();
+    }
+    sys!(FCNTL, fd, F_SETFL, flags as usize | O_NONBLOCK);
+    let r = call();
+    sys!(FCNTL, fd, F_SETFL, flags);
+    r
+}
+
+/// At a warm recovery: a death in the middle of that has left the description as it was told.
+pub fn wait_again(fd: i32) {
+    let of = known_file(fd).map(open_file).filter(|f| is_own(f));
+    if of.is_some_and(|f| f.flags as usize & O_NONBLOCK == 0) {
+        let flags = sys!(FCNTL, fd, F_GETFL);
+        if !failed(flags) {
+            sys!(FCNTL, fd, F_SETFL, flags as usize & !O_NONBLOCK);
+        }
     }
 }
 

@@ -50,6 +50,7 @@ pub fn save(master: i32, at: usize, s: &Shared) {
         }
     }
     inside.is_lost |= s.is_foreign.load(Relaxed) & UNKEPT != 0;
+    typed::shorten_if_long(at, s);
     let steps = typed::kept(at, s);
     shared::put_inside(at, place, inside.printed, steps);
     inside.steps = steps.len();
