@@ -186,6 +186,27 @@ const TREES: &[&str] = &[
     "probe-tree-file-removed",
 ];
 
+/// Programs that run others on terminals of their own.
+const TERMINALS: &[&str] = &["terminal-script", "terminal-python", "terminal-vim"];
+
+#[test]
+fn terminals_of_programs_survive_the_death_of_any_process_and_of_all() {
+    play(
+        "terminals, hosted",
+        named(TERMINALS),
+        Mode::Hosted,
+        &options(),
+        0,
+    );
+    for (mode, least) in [(Mode::KillWorker, 10), (Mode::KillAll, 8)] {
+        let options = Options {
+            kills: 6,
+            ..options()
+        };
+        play("terminals, killed", named(TERMINALS), mode, &options, least);
+    }
+}
+
 #[test]
 fn trees_are_hosted_unseen() {
     play("trees, hosted", named(TREES), Mode::Hosted, &options(), 0);

@@ -10,6 +10,7 @@ mod editors;
 mod game;
 mod interpreters;
 mod probes;
+mod terminals;
 mod trees;
 
 use crate::session::Session;
@@ -33,6 +34,7 @@ pub fn sessions() -> Vec<Session> {
     all.extend([batch::xz(), batch::cc1()]);
     all.extend([trees::pipelines(), trees::jobs(), trees::make()]);
     all.extend([trees::git(), trees::python(), trees::python_shared()]);
+    all.extend([terminals::script(), terminals::python(), terminals::vim()]);
     all.extend(probes::all());
     all
 }
