@@ -23,7 +23,7 @@ pub mod request {
     pub const RELEASE: u32 = 4;
 }
 
-const ROOM: usize = 19;
+const ROOM: usize = 15;
 
 /// One process of the run. Entry 0 is the first.
 #[repr(C, align(64))]
@@ -109,6 +109,10 @@ pub struct Process {
     pub bereft_told: Dated,
     pub bereft_signal: AtomicU32,
     pub bereft_of: AtomicI32,
+    /// How often its group, stopped, has lost whoever could continue it, and how often it has
+    /// taken the signal for that.
+    pub abandoned: Dated,
+    pub abandoned_told: Dated,
     /// The thread of its parent that made it, as the program knows it.
     pub parent_thread: AtomicI32,
     /// It has executed a program since its birth: its state, which its parent asks for.
@@ -201,6 +205,8 @@ impl Process {
             adopts: AtomicU32::new(0),
             bereft: Dated::new(),
             bereft_told: Dated::new(),
+            abandoned: Dated::new(),
+            abandoned_told: Dated::new(),
             bereft_signal: AtomicU32::new(0),
             bereft_of: AtomicI32::new(0),
             parent_thread: AtomicI32::new(0),
@@ -269,7 +275,7 @@ impl Process {
         holds(told, published) && (told > since || since > published)
     }
 
-    fn dated(&self) -> [&Dated; 9] {
+    fn dated(&self) -> [&Dated; 11] {
         [
             &self.terminal,
             &self.foreground,
@@ -277,6 +283,8 @@ impl Process {
             &self.session,
             &self.bereft,
             &self.bereft_told,
+            &self.abandoned,
+            &self.abandoned_told,
             &self.stopped,
             &self.changed,
             &self.change_untold,

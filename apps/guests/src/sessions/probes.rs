@@ -126,6 +126,10 @@ pub fn all() -> Vec<Session> {
         probe!("waits", "children that stop, go on and end; process groups"),
         probe!("ptys", "sessions on terminals that the program makes itself"),
         probe!(
+            "group-abandoned",
+            "a stopped group whose last supervisor ends"
+        ),
+        probe!(
             "ptys-full",
             "more than a terminal that the program makes itself has room for"
         ),

@@ -6,7 +6,7 @@
 //! only then is the parent told.
 #![allow(unsafe_code)]
 
-use super::{all, birth, has_company, image, me, orphans, process, run, shared, unit};
+use super::{abandoned, all, birth, has_company, image, me, orphans, process, run, shared, unit};
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::futex;
@@ -53,10 +53,12 @@ pub fn end(l: &mut Local, how: How) -> ! {
     // of.
     commit::commit_end(l, || {
         thread::release_all_robust();
+        let stopped = abandoned::stopped();
         doomed.end_below(e.slot);
         p.status.store(how.status(), Relaxed);
         orphans::leave_children(e.slot);
         p.ended.store(e.store.published() + 1, SeqCst);
+        abandoned::leave(stopped);
         if e.slot == 0 {
             note_status(how);
         }
@@ -79,6 +81,7 @@ pub fn end(l: &mut Local, how: How) -> ! {
         sys!(UNLINKAT, at, name.as_bytes().as_ptr(), 0);
     }
     orphans::tell_those_left(e.slot);
+    abandoned::wake();
     tell_parent(e.slot);
     run().ends.fetch_add(1, SeqCst);
     thread::last::nobody_goes_on(l);
@@ -163,10 +166,13 @@ pub fn kill_other(l: &mut Local, slot: usize) {
     doom(slot);
     doom_below(slot);
     commit::commit_with(l, || {
+        let stopped = abandoned::stopped();
         doomed.end_below(slot);
         doomed.end(slot);
+        abandoned::leave(stopped);
     });
     doomed.kill();
+    abandoned::wake();
 }
 
 /// A process is to have a part in the commit that ends it.
@@ -280,6 +286,7 @@ pub fn take_signals(l: &mut Local) {
         }
     }
     orphans::take_signal(l);
+    abandoned::take_signal(l);
 }
 
 /// The same for children that were stopped or continued.

@@ -10,6 +10,7 @@
 //! [`signals`] and [`many`] what they send to each other.
 #![allow(unsafe_code)]
 
+pub mod abandoned;
 pub mod birth;
 pub mod end;
 pub mod image;

@@ -85,6 +85,17 @@ pub fn take(l: &mut Local, info: &SigInfo) {
     }
 }
 
+/// A signal that the kernel would send for what a process of the run has done: a rollback has
+/// that done once more.
+pub fn by_kernel_for_run(signo: i32) -> SigInfo {
+    SigInfo {
+        signo,
+        errno: OF_RUN,
+        code: SI_KERNEL,
+        rest: [0; 116],
+    }
+}
+
 /// As its sender sent it.
 pub fn as_sent(info: &SigInfo) -> SigInfo {
     let mut info = *info;
