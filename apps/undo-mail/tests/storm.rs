@@ -6,7 +6,8 @@
 //! from shortly before the end, must give no paradox and the same mailboxes with the same flags.
 //!
 //! `UNDO_MAIL_SEED=n` plays another storm. (The same seed gives the same commands; how they
-//! interleave is new each time.)
+//! interleave is new each time.) `UNDO_MAIL_USERS=n` and `UNDO_MAIL_VERBS=n` set how many users there
+//! are, and that they go on until the timeline has so many verbs: `scripts/undo-storms`.
 
 mod house;
 
@@ -16,8 +17,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use house::servers::Kind;
 use house::{House, Imap, USERS};
 
-/// How many verbs each session tries.
-const VERBS: usize = 20;
+/// How many commands each session tries.
+const COMMANDS: usize = 20;
+
+/// A folder is tidied when it holds more: each copy of all of it would double it.
+const MANY: u32 = 60;
+
+/// A number from the environment.
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().expect(name))
+}
 
 /// Numbers that follow from a seed.
 struct Draw(u64);
@@ -32,12 +42,26 @@ impl Draw {
     }
 }
 
+/// How long a storm lasts.
+#[derive(Clone, Copy)]
+enum Length {
+    /// So many commands of each session.
+    Commands(usize),
+    /// Until the timeline has so many verbs.
+    Until(u64),
+}
+
 /// What one session of a user does.
-fn session(house: &House, user: &str, verbs: usize, seed: u64) {
+fn session(house: &House, user: &str, length: Length, seed: u64) {
     let mut draw = Draw(seed);
     let mut client = house.imap(user);
     let mut count = client.select("INBOX");
-    for n in 0..verbs {
+    for n in 0.. {
+        match length {
+            Length::Commands(all) if n == all => break,
+            Length::Until(verbs) if house.last() >= verbs => break,
+            _ => {}
+        }
         // Whether each succeeds depends on what the others do: that is the point.
         one_command(house, user, &mut client, &mut draw, count, n);
         let noop = client.ask("NOOP");
@@ -66,6 +90,11 @@ fn one_command(
         other => format!("f{}", other % 3),
     };
     let one = draw.below(u64::from(count.max(1))) + 1;
+    if count > MANY {
+        client.ask(&format!("STORE {MANY}:* +FLAGS (\\Deleted)"));
+        client.ask("EXPUNGE");
+        return;
+    }
     let set = match draw.below(4) {
         0 => format!("1:{one}"),
         1 => format!("{one}:*"),
@@ -74,7 +103,7 @@ fn one_command(
     match draw.below(18) {
         0..=2 => {
             let mail = MAILS.fetch_add(1, Ordering::SeqCst);
-            let to = USERS[draw.below(USERS.len() as u64) as usize];
+            let to = &house.users[draw.below(house.users.len() as u64) as usize];
             let (from, to) = (format!("{user}@here.test"), format!("{to}@here.test"));
             house.mail(&from, &to, &format!("mail {mail}"), "text");
         }
@@ -111,19 +140,20 @@ fn one_command(
 }
 
 /// All users at once, each with `sessions` sessions; with none, one user after the other.
-fn storm(house: &House, verbs: usize, sessions: usize, seed: u64) {
+fn storm(house: &House, length: Length, sessions: usize, seed: u64) {
     let of = |n: usize| seed ^ ((n as u64 + 1) << 40);
     if sessions == 0 {
-        for (n, user) in USERS.iter().enumerate() {
-            session(house, user, verbs, of(n));
+        for (n, user) in house.users.iter().enumerate() {
+            session(house, user, length, of(n));
         }
     } else {
         std::thread::scope(|scope| {
-            let all = USERS
+            let all = house
+                .users
                 .iter()
                 .flat_map(|user| std::iter::repeat_n(user, sessions));
             for (n, user) in all.enumerate() {
-                scope.spawn(move || session(house, user, verbs, of(n)));
+                scope.spawn(move || session(house, user, length, of(n)));
             }
         });
     }
@@ -166,18 +196,26 @@ fn differences(
 }
 
 fn replay_without_a_repair(kind: Kind, storage: &str) {
-    let seed = std::env::var("UNDO_MAIL_SEED")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(1u64);
-    let Some(house) = House::new(kind, storage, |_| ()) else {
+    let seed = number("UNDO_MAIL_SEED").unwrap_or(1);
+    let more = (USERS.len()..).map(|n| format!("u{n}"));
+    let users = USERS.iter().map(|user| (*user).to_owned()).chain(more);
+    let count = number("UNDO_MAIL_USERS").map_or(USERS.len(), |n| n as usize);
+    let users: Vec<String> = users.take(count).collect();
+    let users: Vec<&str> = users.iter().map(String::as_str).collect();
+    let Some(house) = House::of(kind, storage, &users, |_| ()) else {
         return;
     };
     let manager = &house.proxy.manager;
     let (start, began) = (house.last(), std::time::Instant::now());
-    storm(&house, VERBS / 2, 0, seed.wrapping_mul(3));
+    storm(
+        &house,
+        Length::Commands(COMMANDS / 2),
+        0,
+        seed.wrapping_mul(3),
+    );
     manager.snapshot().unwrap();
-    storm(&house, VERBS, 2, seed.wrapping_mul(3) + 1);
+    let length = number("UNDO_MAIL_VERBS").map_or(Length::Commands(COMMANDS), Length::Until);
+    storm(&house, length, 2, seed.wrapping_mul(3) + 1);
     let (mailboxes, last) = (house.mailboxes(), house.last());
     let messages: usize = mailboxes.values().map(Vec::len).sum();
     println!(
@@ -185,7 +223,7 @@ fn replay_without_a_repair(kind: Kind, storage: &str) {
         began.elapsed().as_secs_f64()
     );
     assert!(
-        messages > 20 && mailboxes.len() > USERS.len(),
+        messages > 20 && mailboxes.len() > users.len(),
         "the storm has left something: {mailboxes:?}"
     );
     assert!(manager.timeline().gaps().is_empty());

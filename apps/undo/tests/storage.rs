@@ -123,6 +123,15 @@ fn ruin(live: &Path, n: u32) {
     std::fs::set_permissions(live.join("a"), PermissionsExt::from_mode(0o700)).unwrap();
 }
 
+/// What waits to be removed.
+fn aside(home: &Path) -> Vec<PathBuf> {
+    let folders = ["", "snapshots", "layers"].map(|name| home.join(name));
+    let entries = folders.iter().filter_map(|f| std::fs::read_dir(f).ok());
+    let paths = entries.flatten().map(|entry| entry.unwrap().path());
+    let aside = paths.filter(|p| p.extension().is_some_and(|e| e == "old"));
+    aside.filter(|p| !p.ends_with("mine.old")).collect()
+}
+
 fn travels(kind: &str) {
     let Some(ground) = Ground::new(kind) else {
         println!("skipped: {kind} cannot be mounted here");
@@ -168,8 +177,14 @@ fn travels(kind: &str) {
     );
     storage.remove("nothing").unwrap();
     assert_eq!(storage.list().unwrap(), ["empty", "full"]);
+    storage.tidy(&|| true).unwrap();
+    assert!(!aside(&home).is_empty(), "{kind} was told to stop at once");
+    std::fs::create_dir(home.join("mine.old")).unwrap();
     drop(storage);
     let storage = storage::open(kind, &home).unwrap();
+    storage.tidy(&|| false).unwrap();
+    assert_eq!(aside(&home), Vec::<PathBuf>::new(), "{kind} is tidy");
+    assert!(home.join("mine.old").exists(), "what is not ours stays");
     storage.restore("full").unwrap();
     assert_eq!(tree(&live), full, "after another start");
 }

@@ -30,6 +30,7 @@ pub struct House {
     pub proxy: Proxy,
     pub servers: Servers,
     pub settings: Settings,
+    pub users: Vec<String>,
     mount: Option<PathBuf>,
     _folder: tempfile::TempDir,
 }
@@ -37,6 +38,16 @@ pub struct House {
 impl House {
     /// `None`, and a word about it, where a house cannot be built.
     pub fn new(kind: Kind, storage: &str, set: impl FnOnce(&mut Settings)) -> Option<House> {
+        House::of(kind, storage, &USERS, set)
+    }
+
+    /// The same, for these users.
+    pub fn of(
+        kind: Kind,
+        storage: &str,
+        users: &[&str],
+        set: impl FnOnce(&mut Settings),
+    ) -> Option<House> {
         if !kind.is_there() {
             return None;
         }
@@ -50,7 +61,7 @@ impl House {
             let image = folder.path().join("image");
             std::fs::File::create(&image)
                 .unwrap()
-                .set_len(512 << 20)
+                .set_len(4 << 30)
                 .unwrap();
             let run = |c: &mut Command| c.output().is_ok_and(|o| o.status.success());
             if !run(Command::new("mkfs.btrfs").arg("-q").arg(&image))
@@ -80,13 +91,14 @@ impl House {
             return None;
         };
         std::fs::set_permissions(&live, PermissionsExt::from_mode(0o755)).unwrap();
-        let servers = Servers::start(kind, &folder.path().join("servers"), &live, &USERS);
+        let servers = Servers::start(kind, &folder.path().join("servers"), &live, users);
         use_servers(&mut settings, &servers);
         let proxy = Proxy::start(settings.clone(), prepared).unwrap();
         Some(House {
             proxy,
             servers,
             settings,
+            users: users.iter().map(|user| (*user).to_owned()).collect(),
             mount,
             _folder: folder,
         })
@@ -105,13 +117,14 @@ impl House {
     }
 
     pub fn drain(&self) {
-        assert!(self.proxy.manager.drain(Duration::from_secs(30)));
+        assert!(self.proxy.manager.drain(Duration::from_secs(120)));
         self.servers.drain();
     }
 
     /// What every user has, as the real server tells it: folder, subject, text and flags.
     pub fn mailboxes(&self) -> BTreeMap<String, Vec<String>> {
-        self.mailboxes_of(&USERS)
+        let users: Vec<&str> = self.users.iter().map(String::as_str).collect();
+        self.mailboxes_of(&users)
     }
 
     pub fn mailboxes_of(&self, users: &[&str]) -> BTreeMap<String, Vec<String>> {

@@ -14,6 +14,10 @@ use crate::timeline::{Body, Head, Place, Timeline};
 use crate::verb::{Call, Mode, Service};
 use crate::{Context, Result};
 
+/// So long after the last command of an operator, what it has put aside is removed: most often
+/// another one follows soon.
+const CALM: Duration = Duration::from_secs(30);
+
 impl<S: Service> Manager<S> {
     /// Opens the manager of the folder `settings.home`. The service must be running, on the live
     /// state of `storage`. A cycle that was under way goes on in a thread.
@@ -149,6 +153,31 @@ impl<S: Service> Manager<S> {
             }
         }
     }
+
+    /// Removes what rewinds have put aside, when nothing else has gone on for a while: until the end.
+    fn tidy(&self) {
+        let mut calm = Instant::now();
+        while !self.closing() {
+            std::thread::sleep(Duration::from_millis(200));
+            if !self.is_calm() {
+                calm = Instant::now();
+            }
+            if calm.elapsed() < CALM {
+                continue;
+            }
+            let stop = || self.closing() || !self.is_calm();
+            if let Err(error) = self.storage.tidy(&stop) {
+                self.progress().failure = Some(error.to_string());
+            }
+            calm = Instant::now();
+        }
+    }
+
+    /// No command of an operator is under way.
+    fn is_calm(&self) -> bool {
+        let phase = self.queue.shown().0;
+        matches!(phase, Phase::Running | Phase::Repairing) && self.progress().doing.is_empty()
+    }
 }
 
 fn threads<S: Service>(manager: &Arc<Manager<S>>) -> Result<Vec<std::thread::JoinHandle<()>>> {
@@ -167,6 +196,8 @@ fn threads<S: Service>(manager: &Arc<Manager<S>>) -> Result<Vec<std::thread::Joi
     }
     let keeper = manager.clone();
     start("keeper".into(), Box::new(move || keeper.keep()))?;
+    let tidier = manager.clone();
+    start("tidier".into(), Box::new(move || tidier.tidy()))?;
     let cycle = manager.clone();
     start("cycle".into(), Box::new(move || cycle.go_on()))?;
     Ok(threads)

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::copies::existing;
-use super::{Storage, Tools, exchange, finished, sync_folder};
+use super::{
+    Storage, Tools, exchange, finished, forget_unfinished, put_aside, remove_aside, sync_folder,
+};
 use crate::{Context, Error, Result};
 
 /// The magic number of btrfs in `statfs` (linux/magic.h).
@@ -53,8 +55,8 @@ impl Btrfs {
                     .advise("move it away, start once, and move its contents back"),
             );
         }
-        btrfs.delete(&home.join("live.new"))?;
-        finished(&btrfs.snapshots, |path| btrfs.delete(path))?;
+        put_aside(&home.join("live.new"))?;
+        forget_unfinished(&btrfs.snapshots)?;
         Ok(btrfs)
     }
 }
@@ -75,10 +77,10 @@ impl Storage for Btrfs {
     fn restore(&self, name: &str) -> Result<()> {
         let source = existing(&self.snapshots, name)?;
         let fresh = self.live.with_extension("new");
-        self.delete(&fresh)?;
+        put_aside(&fresh)?;
         self.copy(&source, &fresh, false)?;
         exchange(&self.live, &fresh)?;
-        self.delete(&fresh)
+        put_aside(&fresh)
     }
 
     fn restore_paths(&self, name: &str, paths: &[PathBuf]) -> Result<()> {
@@ -87,11 +89,17 @@ impl Storage for Btrfs {
     }
 
     fn remove(&self, name: &str) -> Result<()> {
-        self.delete(&self.snapshots.join(name))
+        put_aside(&self.snapshots.join(name))
+    }
+
+    fn tidy(&self, stop: &dyn Fn() -> bool) -> Result<()> {
+        let home = self.live.parent().unwrap_or(&self.live);
+        remove_aside(home, "live.new", stop, |path| self.delete(path))?;
+        remove_aside(&self.snapshots, "", stop, |path| self.delete(path))
     }
 
     fn list(&self) -> Result<Vec<String>> {
-        finished(&self.snapshots, |path| self.delete(path))
+        finished(&self.snapshots)
     }
 
     fn is_constant_time(&self) -> bool {
@@ -119,9 +127,6 @@ impl Btrfs {
     }
 
     fn delete(&self, path: &Path) -> Result<()> {
-        if path.symlink_metadata().is_err() {
-            return Ok(());
-        }
         let mut command = Command::new("btrfs");
         self.tools.run(
             path,

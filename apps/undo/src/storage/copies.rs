@@ -3,7 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Storage, Tools, exchange, finished, remove_tree, sync_file_system, sync_folder};
+use super::{
+    Storage, Tools, exchange, finished, forget_unfinished, put_aside, remove_aside, remove_slowly,
+    remove_tree, sync_file_system, sync_folder,
+};
 use crate::{Context, Error, Result};
 
 /// So often a copy is begun whose files go away under it.
@@ -27,8 +30,8 @@ impl Copies {
         for folder in [&copies.live, &copies.snapshots] {
             std::fs::create_dir_all(folder).context(folder.display(), "create")?;
         }
-        remove_tree(&home.join("live.new"))?;
-        finished(&copies.snapshots, remove_tree)?;
+        put_aside(&home.join("live.new"))?;
+        forget_unfinished(&copies.snapshots)?;
         Ok(copies)
     }
 }
@@ -64,11 +67,11 @@ impl Storage for Copies {
     fn restore(&self, name: &str) -> Result<()> {
         let source = existing(&self.snapshots, name)?;
         let fresh = self.live.with_extension("new");
-        remove_tree(&fresh)?;
+        put_aside(&fresh)?;
         self.tools.copy_tree(&source, &fresh)?;
         sync_file_system(&self.snapshots)?;
         exchange(&self.live, &fresh)?;
-        remove_tree(&fresh)
+        put_aside(&fresh)
     }
 
     fn restore_paths(&self, name: &str, paths: &[PathBuf]) -> Result<()> {
@@ -77,18 +80,18 @@ impl Storage for Copies {
     }
 
     fn remove(&self, name: &str) -> Result<()> {
-        let place = self.snapshots.join(name);
-        if place.symlink_metadata().is_err() {
-            return Ok(());
-        }
-        let old = self.snapshots.join(format!("{name}.old"));
-        remove_tree(&old)?;
-        std::fs::rename(&place, &old).context(place.display(), "remove")?;
-        remove_tree(&old)
+        put_aside(&self.snapshots.join(name))
+    }
+
+    fn tidy(&self, stop: &dyn Fn() -> bool) -> Result<()> {
+        let home = self.live.parent().unwrap_or(&self.live);
+        let remove = |path: &Path| remove_slowly(path, stop);
+        remove_aside(home, "live.new", stop, remove)?;
+        remove_aside(&self.snapshots, "", stop, remove)
     }
 
     fn list(&self) -> Result<Vec<String>> {
-        finished(&self.snapshots, remove_tree)
+        finished(&self.snapshots)
     }
 
     fn is_constant_time(&self) -> bool {

@@ -16,7 +16,10 @@ use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use super::{Storage, Tools, finished, remove_tree, sync_file_system, sync_folder};
+use super::{
+    Storage, Tools, finished, forget_unfinished, put_aside, remove_aside, remove_slowly,
+    remove_tree, sync_file_system, sync_folder,
+};
 use crate::{Context, Error, Result};
 
 /// More layers are not stacked: the options of mount(2) are one page, and each lookup of a name
@@ -44,7 +47,8 @@ impl Overlay {
             let folder = home.join(folder);
             std::fs::create_dir_all(&folder).context(folder.display(), "create")?;
         }
-        finished(&home.join("snapshots"), remove_tree)?;
+        forget_unfinished(&home.join("snapshots"))?;
+        forget_unfinished(&home.join("layers"))?;
         overlay.unmount()?;
         let stack = match overlay.stack(&home.join("stack")) {
             Ok(stack) => stack,
@@ -81,9 +85,16 @@ impl Overlay {
 
     fn fresh_layer(&self) -> Result<u32> {
         let folder = self.home.join("layers");
-        let highest = finished(&folder, remove_tree)?
+        // (Not a number that one put aside had: it may be a layer of the stack that is on record.)
+        let highest = super::names(&folder)?
             .iter()
-            .filter_map(|name| name.parse::<u32>().ok())
+            .filter_map(|name| {
+                name.to_string_lossy()
+                    .split('.')
+                    .next()?
+                    .parse::<u32>()
+                    .ok()
+            })
             .max()
             .unwrap_or(0);
         let path = self.layer(highest + 1);
@@ -191,9 +202,9 @@ impl Overlay {
         for name in self.list()? {
             used.extend(self.stack(&self.home.join("snapshots").join(name))?);
         }
-        for name in finished(&self.home.join("layers"), remove_tree)? {
+        for name in finished(&self.home.join("layers"))? {
             if !name.parse().is_ok_and(|number| used.contains(&number)) {
-                remove_tree(&self.home.join("layers").join(name))?;
+                put_aside(&self.home.join("layers").join(name))?;
             }
         }
         Ok(())
@@ -254,7 +265,16 @@ impl Storage for Overlay {
     }
 
     fn list(&self) -> Result<Vec<String>> {
-        finished(&self.home.join("snapshots"), remove_tree)
+        finished(&self.home.join("snapshots"))
+    }
+
+    fn tidy(&self, stop: &dyn Fn() -> bool) -> Result<()> {
+        for folder in ["snapshots", "layers"] {
+            remove_aside(&self.home.join(folder), "", stop, |path| {
+                remove_slowly(path, stop)
+            })?;
+        }
+        Ok(())
     }
 
     fn is_constant_time(&self) -> bool {
