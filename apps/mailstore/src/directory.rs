@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use argon2::password_hash::rand_core::{OsRng, RngCore};
-use argon2::password_hash::{PasswordHash, PasswordVerifier, SaltString};
+use argon2::password_hash::{Output, PasswordHash, Salt, SaltString};
 use argon2::{Argon2, PasswordHasher};
 use sha2::{Digest, Sha256};
 
@@ -14,11 +15,14 @@ use crate::settings::Settings;
 
 /// So many argon2 computations at once; each takes 19 MiB and all of a core.
 const PASSWORDS_AT_ONCE: usize = 2;
+/// The memory of a computation is given back when nobody has needed it for so long.
+const MEMORY_KEPT: Duration = Duration::from_secs(10);
 
 pub struct Directory {
     settings: Arc<Settings>,
     accounts: BTreeMap<String, Arc<Account>>,
     turns: tokio::sync::Semaphore,
+    memories: Arc<Mutex<Memories>>,
     /// Digests of passwords that were right, under a key of this process: a client
     /// that logs in every minute costs one argon2 and not one a minute.
     known: Mutex<HashMap<String, [u8; 32]>>,
@@ -61,6 +65,7 @@ impl Directory {
             settings,
             accounts,
             turns: tokio::sync::Semaphore::new(PASSWORDS_AT_ONCE),
+            memories: Arc::default(),
             known: Mutex::default(),
             key,
             nobody: hash_password("nobody").unwrap_or_default(),
@@ -130,32 +135,43 @@ impl Directory {
             .chain_update(password)
             .finalize()
             .into();
-        if self
-            .known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(name)
-            == Some(&digest)
-        {
+        if lock(&self.known).get(name) == Some(&digest) {
             return true;
         }
         let Ok(_turn) = self.turns.acquire().await else {
             return false;
         };
         let (password, hash) = (password.to_string(), hash.to_string());
+        let memories = self.memories.clone();
         let right = tokio::task::spawn_blocking(move || {
-            PasswordHash::new(&hash).is_ok_and(|hash| {
-                Argon2::default()
-                    .verify_password(password.as_bytes(), &hash)
-                    .is_ok()
-            })
+            let mut memory = lock(&memories).kept.pop().unwrap_or_default();
+            let right = is_password(&password, &hash, &mut memory);
+            let mut memories = lock(&memories);
+            memories.kept.push(memory);
+            memories.used += 1;
+            right
         });
         let right = right.await.unwrap_or(false);
+        self.give_memory_back();
         if right {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.insert(name.to_string(), digest);
+            lock(&self.known).insert(name.to_string(), digest);
         }
         right
+    }
+
+    /// Frees the kept memory after a while, if nobody needs it meanwhile.
+    fn give_memory_back(&self) {
+        let used = lock(&self.memories).used;
+        let memories = Arc::downgrade(&self.memories);
+        tokio::spawn(async move {
+            tokio::time::sleep(MEMORY_KEPT).await;
+            if let Some(memories) = memories.upgrade() {
+                let mut memories = lock(&memories);
+                if memories.used == used {
+                    memories.kept = Vec::new();
+                }
+            }
+        });
     }
 
     pub fn is_ours(&self, domain: &str) -> bool {
@@ -255,6 +271,49 @@ enum Step<'a> {
     Alias(&'a [String]),
     Elsewhere,
     Unknown,
+}
+
+/// Memory of argon2, between two computations. It is not left to the allocator, which would get and
+/// free it in another thread each time, and keep it for each of them: 700 MB after a thousand logins.
+#[derive(Default)]
+struct Memories {
+    kept: Vec<Vec<argon2::Block>>,
+    /// How often any was used.
+    used: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether this is the password of the hash, which has its kind, version, parameters and salt in it.
+fn is_password(password: &str, hash: &str, memory: &mut Vec<argon2::Block>) -> bool {
+    let mut right = || -> Option<bool> {
+        let hash = PasswordHash::new(hash).ok()?;
+        let kind = argon2::Algorithm::try_from(hash.algorithm).ok()?;
+        let version = match hash.version {
+            Some(number) => argon2::Version::try_from(number).ok()?,
+            None => argon2::Version::default(),
+        };
+        let argon2 = Argon2::new(kind, version, argon2::Params::try_from(&hash).ok()?);
+        let mut salt = [0; Salt::MAX_LENGTH];
+        let salt = hash.salt?.decode_b64(&mut salt).ok()?;
+        let known = hash.hash?;
+        let blocks = argon2.params().block_count();
+        memory.resize(blocks, argon2::Block::default());
+        let found = Output::init_with(known.len(), |out| {
+            let done = argon2.hash_password_into_with_memory(
+                password.as_bytes(),
+                salt,
+                out,
+                &mut memory[..blocks],
+            );
+            done.map_err(Into::into)
+        });
+        // (Outputs are compared in constant time.)
+        Some(found.ok()? == known)
+    };
+    right().unwrap_or(false)
 }
 
 /// An argon2id hash with a salt of its own, for the settings.
