@@ -89,7 +89,7 @@ fn check_strangers(root: &Path, settings: &Settings, report: &mut Report) {
 }
 
 fn check_account(account: &Account, report: &mut Report) -> Result<()> {
-    for mailbox in account.list()? {
+    for mailbox in account.names()? {
         report.mailboxes += 1;
         let dir = account.dir_of(&mailbox);
         let place = format!("{} {mailbox}", account.name);

@@ -195,7 +195,7 @@ pub fn subscribe(account: &Account, name: &str, wanted: bool) -> Outcome {
     let Ok(name) = folders::check_name(name) else {
         return Ok(NO_SUCH_MAILBOX.into());
     };
-    if wanted && !account.exists(&name) {
+    if wanted && !account.has(&name)? {
         return Ok(NO_SUCH_MAILBOX.into());
     }
     account.subscribe(&name, wanted)?;
@@ -216,12 +216,12 @@ pub fn quota(account: &Account, root: &str, out: &mut Vec<u8>) -> Outcome {
 }
 
 pub fn quota_root(account: &Account, name: &str, out: &mut Vec<u8>) -> Outcome {
-    let known = folders::check_name(name)
-        .ok()
-        .filter(|name| account.exists(name));
-    let Some(name) = known else {
+    let Ok(name) = folders::check_name(name) else {
         return Ok(NO_SUCH_MAILBOX.into());
     };
+    if !account.has(&name)? {
+        return Ok(NO_SUCH_MAILBOX.into());
+    }
     out.extend_from_slice(b"* QUOTAROOT ");
     describe::string(out, name.as_bytes());
     out.extend_from_slice(b" \"\"\r\n");

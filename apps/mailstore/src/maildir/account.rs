@@ -38,7 +38,10 @@ pub struct Account {
 
 #[derive(Default)]
 pub(super) struct Tree {
+    /// INBOX is there.
     ready: bool,
+    /// So are the standard folders.
+    has_folders: bool,
 }
 
 impl Account {
@@ -62,22 +65,44 @@ impl Account {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the Maildir if this is the account's first use, and finishes or
-    /// takes away what a power cut left half done.
+    /// Makes INBOX if this is the account's first use, and finishes or takes away what a power cut
+    /// left half done.
     pub fn prepare(&self) -> Result<()> {
+        self.prepared().map(drop)
+    }
+
+    fn prepared(&self) -> Result<MutexGuard<'_, Tree>> {
         let mut tree = self.tree();
         if tree.ready {
-            return Ok(());
+            return Ok(tree);
         }
         folders::make_parents(&self.disk, &self.root)?;
         folders::make_maildir(&self.disk, &self.root)?;
         folders::sweep(&self.disk, &self.root)?;
-        self.make_standard_folders()?;
-        for mailbox in self.list()? {
+        for mailbox in self.names()? {
             sweep_tmp(&self.disk, &self.dir_of(&mailbox).join("tmp"))?;
         }
         tree.ready = true;
-        Ok(())
+        Ok(tree)
+    }
+
+    /// Makes the standard folders too. Nobody can tell that they were not there from the start, for
+    /// all that shows or takes a mailbox but INBOX comes through here; and a mail that comes for
+    /// a new account needs none of their 18 directories.
+    pub(super) fn with_folders(&self) -> Result<MutexGuard<'_, Tree>> {
+        let mut tree = self.prepared()?;
+        if !tree.has_folders {
+            self.make_standard_folders()?;
+            tree.has_folders = true;
+        }
+        Ok(tree)
+    }
+
+    fn prepare_for(&self, mailbox: &str) -> Result<()> {
+        match mailbox {
+            INBOX => self.prepare(),
+            _ => self.with_folders().map(drop),
+        }
     }
 
     /// The directory of a mailbox; the name has passed `folders::check_name`.
@@ -89,14 +114,20 @@ impl Account {
         }
     }
 
-    pub fn exists(&self, mailbox: &str) -> bool {
+    /// Whether the account has a mailbox of this name.
+    pub fn has(&self, mailbox: &str) -> Result<bool> {
+        self.prepare_for(mailbox)?;
+        Ok(self.exists(mailbox))
+    }
+
+    pub(super) fn exists(&self, mailbox: &str) -> bool {
         self.dir_of(mailbox).join("cur").is_dir()
     }
 
     /// Opens a mailbox, or gives the one that is open already; `None` if the
     /// account has none of this name.
     pub fn mailbox(&self, mailbox: &str) -> Result<Option<Shared>> {
-        self.prepare()?;
+        self.prepare_for(mailbox)?;
         // The lock is held while the mailbox is read: two of one name must not be.
         let mut open = self.open_mailboxes();
         if let Some(shared) = open.get(mailbox) {
@@ -127,7 +158,7 @@ impl Account {
     /// Puts a message into `new`, durable when this returns. The text has CRLF or
     /// LF line ends. The name of the file's base is returned.
     pub fn deliver(&self, mailbox: &str, text: &[u8]) -> Result<String> {
-        self.prepare()?;
+        self.prepare_for(mailbox)?;
         let dir = self.dir_of(mailbox);
         let (stored, wire_len) = lines::to_stored(text);
         let base = name::fresh_base(stored.len(), wire_len);
@@ -182,7 +213,7 @@ impl Account {
     fn count(&self) -> Result<u64> {
         self.prepare()?;
         let mut octets = 0;
-        for mailbox in self.list()? {
+        for mailbox in self.names()? {
             for sub in ["new", "cur"] {
                 let dir = self.dir_of(&mailbox).join(sub);
                 for entry in std::fs::read_dir(&dir).on("read", &dir)? {

@@ -75,6 +75,18 @@ impl Disk {
         Ok(())
     }
 
+    /// Creates an empty file: it is durable when its name is.
+    pub fn create_empty(&self, path: &Path) -> Result<()> {
+        let mut options = OpenOptions::new();
+        let created = options.write(true).create_new(true).mode(0o600).open(path);
+        created.on("write", path)?;
+        self.tell(|| Step::Create {
+            path: path.into(),
+            bytes: Vec::new(),
+        });
+        Ok(())
+    }
+
     /// Adds bytes to a file that exists, synced if `durable`.
     pub fn append(&self, path: &Path, bytes: &[u8], durable: bool) -> Result<()> {
         let mut file = OpenOptions::new()

@@ -7,7 +7,7 @@
 //! or takes it away, whole, and what a power cut left of one is swept later.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::account::{Account, INBOX};
@@ -109,6 +109,12 @@ pub fn sweep(disk: &Disk, root: &Path) -> Result<()> {
 impl Account {
     /// The names of all mailboxes, INBOX among them, sorted.
     pub fn list(&self) -> Result<BTreeSet<String>> {
+        let _tree = self.with_folders()?;
+        self.names()
+    }
+
+    /// Those that are on the disk; the standard folders of a new account need not be.
+    pub fn names(&self) -> Result<BTreeSet<String>> {
         let mut names = BTreeSet::from([INBOX.to_string()]);
         for entry in std::fs::read_dir(&self.root).on("read", &self.root)? {
             let entry = entry.on("read", &self.root)?;
@@ -124,15 +130,13 @@ impl Account {
     }
 
     pub fn create(&self, mailbox: &str) -> Result<bool> {
-        self.prepare()?;
-        let _tree = self.tree();
+        let _tree = self.with_folders()?;
         self.make_folder(mailbox)
     }
 
     /// Removes a mailbox with its messages; those below it stay.
     pub fn delete(&self, mailbox: &str) -> Result<bool> {
-        self.prepare()?;
-        let _tree = self.tree();
+        let _tree = self.with_folders()?;
         if mailbox == INBOX || !self.exists(mailbox) {
             return Ok(false);
         }
@@ -147,11 +151,10 @@ impl Account {
     /// Renames a mailbox and all below it. Each of them is renamed whole, one by
     /// one: a power cut may leave some with the old name.
     pub fn rename(&self, from: &str, to: &str) -> Result<Renamed> {
-        self.prepare()?;
-        let _tree = self.tree();
+        let _tree = self.with_folders()?;
         let below = format!("{from}{SEPARATOR}");
         let mut pairs = Vec::new();
-        for name in self.list()? {
+        for name in self.names()? {
             if name == from {
                 pairs.push((name, to.to_string()));
             } else if let Some(rest) = name.strip_prefix(&below).filter(|_| from != INBOX) {
@@ -177,7 +180,7 @@ impl Account {
     }
 
     pub fn subscriptions(&self) -> Result<BTreeSet<String>> {
-        self.prepare()?;
+        let _tree = self.with_folders()?;
         self.read_subscriptions()
     }
 
@@ -191,8 +194,7 @@ impl Account {
     }
 
     pub fn subscribe(&self, mailbox: &str, wanted: bool) -> Result<()> {
-        self.prepare()?;
-        let _tree = self.tree();
+        let _tree = self.with_folders()?;
         let before = self.read_subscriptions()?;
         let mut names = before.clone();
         if wanted {
@@ -212,23 +214,40 @@ impl Account {
         if self.root.join(SUBSCRIPTIONS).exists() {
             return Ok(());
         }
-        for (name, _) in SPECIAL {
-            self.make_folder(name)?;
-        }
+        self.make_folders(&SPECIAL.map(|(name, _)| name))?;
         self.write_subscriptions([INBOX].into_iter().chain(SPECIAL.iter().map(|s| s.0)))
     }
 
+    /// Makes a mailbox; false if it is there.
     fn make_folder(&self, mailbox: &str) -> Result<bool> {
-        if self.exists(mailbox) {
-            return Ok(false);
+        self.make_folders(&[mailbox])
+    }
+
+    /// Makes those of these mailboxes that are not there; false if all are. Each is made elsewhere
+    /// and put into its place whole. (All are made before the first is synced: a file system with a
+    /// journal writes it once then.)
+    fn make_folders(&self, mailboxes: &[&str]) -> Result<bool> {
+        let missing = mailboxes.iter().filter(|mailbox| !self.exists(mailbox));
+        let fresh: Vec<(&&str, PathBuf)> = missing
+            .map(|mailbox| (mailbox, self.root.join(unseen_name("new"))))
+            .collect();
+        for (_, dir) in &fresh {
+            self.disk.make_dir(dir)?;
+            for sub in ["tmp", "new", "cur"] {
+                self.disk.make_dir(&dir.join(sub))?;
+            }
+            self.disk.create_empty(&dir.join("maildirfolder"))?;
         }
-        let fresh = self.root.join(unseen_name("new"));
-        make_maildir(&self.disk, &fresh)?;
-        self.disk.create(&fresh.join("maildirfolder"), b"", None)?;
-        self.disk.sync_dir(&fresh)?;
-        self.disk.rename(&fresh, &self.dir_of(mailbox))?;
-        self.disk.sync_dir(&self.root)?;
-        Ok(true)
+        for (_, dir) in &fresh {
+            self.disk.sync_dir(dir)?;
+        }
+        for (mailbox, dir) in &fresh {
+            self.disk.rename(dir, &self.dir_of(mailbox))?;
+        }
+        if !fresh.is_empty() {
+            self.disk.sync_dir(&self.root)?;
+        }
+        Ok(!fresh.is_empty())
     }
 
     fn write_subscriptions<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<()> {
