@@ -3,7 +3,7 @@
 use std::io::{self, BufReader, Write};
 use std::net::TcpStream;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::read_line;
 
@@ -28,6 +28,12 @@ impl std::fmt::Display for Reply {
 
 struct Connection {
     stream: BufReader<TcpStream>,
+    /// The server takes commands without waiting for its replies (RFC 2920).
+    pipelines: bool,
+    /// When the server has answered last.
+    used: Instant,
+    /// It must not be used again.
+    is_spoiled: bool,
 }
 
 /// The real server.
@@ -41,6 +47,8 @@ pub struct Server {
 /// More idle connections are not kept.
 const MOST_IDLE: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(120);
+/// A server that has answered so lately has not ended the connection for being idle.
+const FRESH: Duration = Duration::from_secs(1);
 
 impl Server {
     pub fn new(address: &str, lmtp: bool, hostname: &str) -> Server {
@@ -92,12 +100,12 @@ impl Server {
             "" => format!("MAIL FROM:<{from}>"),
             _ => format!("MAIL FROM:<{from}> {options}"),
         };
-        for command in [mail, format!("RCPT TO:<{to}>"), "DATA".into()] {
-            let reply = connection.ask(&command)?;
-            if !reply.is_good() {
+        let commands = [mail, format!("RCPT TO:<{to}>"), "DATA".into()];
+        if let Some(reply) = connection.refusal(&commands)? {
+            if !connection.is_spoiled {
                 connection.ask("RSET")?;
-                return Ok(Err(reply));
             }
+            return Ok(Err(reply));
         }
         connection.send(&stuffed(body))?;
         // (LMTP answers once for each recipient; there is one.)
@@ -120,6 +128,9 @@ impl Server {
             let kept = self.idle.lock().unwrap_or_else(|p| p.into_inner()).pop();
             let Some(mut connection) = kept else { break };
             // A server ends connections that are idle for long.
+            if connection.used.elapsed() < FRESH {
+                return Ok(connection);
+            }
             if connection.ask("RSET").is_ok_and(|reply| reply.is_good()) {
                 return Ok(connection);
             }
@@ -130,10 +141,14 @@ impl Server {
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut connection = Connection {
             stream: BufReader::new(stream),
+            pipelines: false,
+            used: Instant::now(),
+            is_spoiled: false,
         };
         let greeting = connection.reply()?;
         let hello = if self.lmtp { "LHLO" } else { "EHLO" };
         let hello = connection.ask(&format!("{hello} {}", self.hostname))?;
+        connection.pipelines = hello.text.split(' ').any(|word| word == "PIPELINING");
         for reply in [greeting, hello] {
             if !reply.is_good() {
                 return Err(io::Error::other(format!("the server says {reply}")));
@@ -144,7 +159,7 @@ impl Server {
 
     fn keep(&self, connection: Connection) {
         let mut idle = self.idle.lock().unwrap_or_else(|p| p.into_inner());
-        if idle.len() < MOST_IDLE {
+        if idle.len() < MOST_IDLE && !connection.is_spoiled {
             idle.push(connection);
         }
     }
@@ -153,6 +168,26 @@ impl Server {
 impl Connection {
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
+    }
+
+    /// Asks for a transaction, up to its DATA. `None`: the server waits for the message.
+    fn refusal(&mut self, commands: &[String; 3]) -> io::Result<Option<Reply>> {
+        if !self.pipelines {
+            for command in commands {
+                let reply = self.ask(command)?;
+                if !reply.is_good() {
+                    return Ok(Some(reply));
+                }
+            }
+            return Ok(None);
+        }
+        self.send(format!("{}\r\n", commands.join("\r\n")).as_bytes())?;
+        let replies = [self.reply()?, self.reply()?, self.reply()?];
+        if replies[2].is_good() && !replies.iter().all(Reply::is_good) {
+            // It waits for a message that it would give to nobody.
+            self.is_spoiled = true;
+        }
+        Ok(replies.into_iter().find(|reply| !reply.is_good()))
     }
 
     fn ask(&mut self, command: &str) -> io::Result<Reply> {
@@ -175,6 +210,7 @@ impl Connection {
             };
             lines.push(line.get(4..).unwrap_or("").to_owned());
             if line.as_bytes().get(3) != Some(&b'-') {
+                self.used = Instant::now();
                 return Ok(Reply {
                     code,
                     text: lines.join(" "),
