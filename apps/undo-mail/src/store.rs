@@ -2,7 +2,7 @@
 //!
 //! The same code serves users and replays. A verb names messages and folders by UndoID; here they
 //! become what the real server calls them now: [`act`] has the verbs one by one, [`messages`] how
-//! messages are found and what is done to them.
+//! messages are found and what is done to them, [`copying`] how they get to other folders.
 
 mod act;
 mod messages;
@@ -20,7 +20,8 @@ pub use messages::fetch_messages;
 use crate::consistency::{self, Inconsistency};
 use crate::factory::Factory;
 use crate::imap::copies::Copies;
-use crate::imap::pool::{Listing, Pool, Tried, Trouble, good};
+use crate::imap::pool::{Listing, Pool, Tried, Trouble};
+use crate::imap::separator::Separator;
 use crate::imap::token::Token;
 use crate::names::{self, Message};
 use crate::notices;
@@ -72,7 +73,7 @@ pub struct MailStore {
     /// What users were already told in this cycle.
     pub told: Mutex<std::collections::HashSet<(String, u64)>>,
     outbox: OnceLock<Outbox>,
-    delimiter: OnceLock<String>,
+    /// Looks that are no verbs take a turn here.
     /// What a replay has given to a server that queues mail, and when: it may be on its way yet.
     queued: Mutex<HashMap<u64, Instant>>,
     /// The real server, if it is ours to start and stop.
@@ -94,12 +95,15 @@ impl MailStore {
         let lmtp = settings.smtp.lmtp && settings.smtp.outbound.is_none();
         MailStore {
             outbound: Server::new(outbound, lmtp, &settings.hostname),
-            pool: Pool::new(settings.login(), Copies::open(&live.join("copies"))),
+            pool: Pool::new(
+                settings.login(),
+                Copies::open(&live.join("copies")),
+                Separator::open(&settings.home),
+            ),
             factory: Factory::open(&live.join("factory")),
             smtp,
             told: Mutex::default(),
             outbox: OnceLock::new(),
-            delimiter: OnceLock::new(),
             queued: Mutex::default(),
             server: OnceLock::new(),
             settings,
@@ -154,18 +158,7 @@ impl MailStore {
 
     /// What stands between a folder and one below it.
     pub fn delimiter(&self, user: &str) -> Tried<String> {
-        if let Some(known) = self.delimiter.get() {
-            return Ok(known.clone());
-        }
-        let answer = self
-            .pool
-            .with(user, |session| good(session.ask(b"LIST \"\" \"\"")?))?;
-        let found = answer
-            .untagged
-            .iter()
-            .find_map(|r| r.get(2).and_then(Token::text));
-        let delimiter = found.filter(|d| d != "NIL").unwrap_or_else(|| "/".into());
-        Ok(self.delimiter.get_or_init(|| delimiter).clone())
+        self.pool.separator(user)
     }
 
     /// Sends mail of the undo system itself.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use undo_mail::imap::copies::Copies;
 use undo_mail::imap::pool::{Login, Pool};
+use undo_mail::imap::separator::Separator;
 
 /// One folder for all: the UIDs in it. The UndoID of a message is its UID, of which those from 100
 /// on are copies.
@@ -119,7 +120,8 @@ fn pool_with(uids: &[u32], copies: &std::path::Path) -> (Pool, Shared) {
         password: "x".into(),
         patience: Duration::from_secs(20),
     };
-    (Pool::new(login, Copies::open(copies)), folder)
+    let separator = Separator::open(std::path::Path::new("/nowhere"));
+    (Pool::new(login, Copies::open(copies), separator), folder)
 }
 
 /// UIDs and UndoIDs as the pool lists them.

@@ -76,3 +76,35 @@ fn the_own_store_is_replaced_by_dovecot_and_comes_back() {
         );
     }
 }
+
+#[test]
+fn a_server_with_another_separator_is_refused_until_it_has_the_same() {
+    if !Kind::Dovecot.is_there() {
+        return;
+    }
+    let Some(mut house) = House::new(Kind::Own, "copies", |_| ()) else {
+        return;
+    };
+    let mut ann = house.imap("ann");
+    ann.must("CREATE a.b");
+    ann.append("a.b", "Subject: own\r\n\r\nx\r\n");
+    let mailboxes = house.mailboxes_of(&["ann"]);
+    house.proxy.manager.rewind(0, None).unwrap();
+    house.proxy.manager.service().stop_server();
+    house.servers.separator = '/';
+    house.servers.replace_by(Kind::Dovecot, &USERS);
+    house.proxy.manager.service().restart_server().unwrap();
+    let error = house.proxy.manager.replay().unwrap_err().to_string();
+    assert!(error.contains("separates folders by \"/\""), "{error}");
+
+    house.proxy.manager.service().stop_server();
+    house.servers.separator = '.';
+    house.servers.replace_by(Kind::Dovecot, &USERS);
+    house.proxy.manager.service().restart_server().unwrap();
+    let summary = house.proxy.manager.replay().unwrap();
+    assert!(summary.paradoxes.is_empty(), "{summary:?}");
+    assert_eq!(
+        house.mailboxes_of(&["ann"])["ann/a.b"],
+        mailboxes["ann/a.b"]
+    );
+}

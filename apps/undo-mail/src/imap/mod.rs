@@ -3,6 +3,7 @@
 pub mod copies;
 pub mod front;
 pub mod pool;
+pub mod separator;
 pub mod session;
 pub mod token;
 pub mod view;

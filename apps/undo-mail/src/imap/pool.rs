@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::copies::Copies;
+use super::separator::Separator;
 use super::session::{Answer, Kind, Session};
 use super::token::{self, Token};
 use crate::names::{self, Message};
@@ -28,12 +29,16 @@ pub struct Login {
 /// More idle sessions are not kept.
 const MOST_IDLE: usize = 400;
 
+/// A server that has answered so lately has not ended the session for being idle.
+const FRESH: Duration = Duration::from_secs(1);
+
 pub struct Pool {
     login: Login,
     idle: Mutex<Idle>,
     /// UIDs of the real server, by user and folder.
     known: Mutex<HashMap<UserFolder, Arc<Mutex<Known>>>>,
     copies: Copies,
+    separator: Separator,
 }
 
 /// A user, and the name of a folder.
@@ -133,10 +138,11 @@ impl std::fmt::Display for Trouble {
 pub type Tried<T> = Result<T, Trouble>;
 
 impl Pool {
-    pub fn new(login: Login, copies: Copies) -> Pool {
+    pub fn new(login: Login, copies: Copies, separator: Separator) -> Pool {
         Pool {
             login,
             copies,
+            separator,
             idle: Mutex::default(),
             known: Mutex::default(),
         }
@@ -164,20 +170,34 @@ impl Pool {
             self.login.patience,
         )?;
         session.generation = generation;
+        self.separator.check(&mut session)?;
         Ok(session)
     }
 
-    /// Whether the server answers at all.
+    /// Whether the server answers at all, and is not known to be one that cannot be used.
     pub fn ready(&self) -> io::Result<()> {
+        self.separator.is_not_wrong()?;
         std::net::TcpStream::connect(&self.login.address).map(drop)
+    }
+
+    /// What stands between a folder and one below it.
+    pub fn separator(&self, user: &str) -> Tried<String> {
+        if let Some(known) = self.separator.known() {
+            return Ok(known);
+        }
+        // It is asked for in the first session of all.
+        self.give_back(user, self.connect(user)?);
+        let unknown = || Trouble::Refused("the mail server has no separator of folders".into());
+        self.separator.known().ok_or_else(unknown)
     }
 
     /// Does something in a session of this user.
     pub fn with<T>(&self, user: &str, work: impl FnOnce(&mut Session) -> Tried<T>) -> Tried<T> {
         // (A server ends sessions that are idle for long.)
+        let answers = |s: &mut Session| s.used.elapsed() < FRESH || s.ask(b"NOOP").is_ok();
         let kept = self
             .take(user, None)
-            .and_then(|mut s| s.ask(b"NOOP").is_ok().then_some(s));
+            .and_then(|mut session| answers(&mut session).then_some(session));
         let mut session = match kept {
             Some(session) => session,
             None => self.connect(user)?,
@@ -210,22 +230,7 @@ impl Pool {
         messages: &[Message],
         work: impl FnOnce(&mut Session, &Listing) -> Tried<T>,
     ) -> Tried<T> {
-        let kept = self.take(user, Some(folder));
-        let was_kept = kept.is_some();
-        let mut session = match kept {
-            Some(session) => session,
-            None => self.connect(user)?,
-        };
-        let mut selected = session.select(folder, read_only);
-        if selected.is_err() && was_kept {
-            // The server has ended a session that was idle.
-            session = self.connect(user)?;
-            selected = session.select(folder, read_only);
-        }
-        if let Err(refused) = selected? {
-            self.give_back(user, session);
-            return Err(Trouble::Refused(refused));
-        }
+        let (mut session, was_kept) = self.selected(user, folder, read_only)?;
         let mut listing = self.listing(user, &mut session)?;
         if lacks(&listing, messages) {
             session.ask(b"CHECK")?;
@@ -248,6 +253,34 @@ impl Pool {
             self.give_back(user, session);
         }
         result
+    }
+
+    /// Opens a folder, and lists nothing.
+    pub fn open(&self, user: &str, folder: &str, read_only: bool) -> Tried<()> {
+        let (session, _) = self.selected(user, folder, read_only)?;
+        self.give_back(user, session);
+        Ok(())
+    }
+
+    /// A session that has this folder selected, and whether it was kept from before.
+    fn selected(&self, user: &str, folder: &str, read_only: bool) -> Tried<(Session, bool)> {
+        let kept = self.take(user, Some(folder));
+        let was_kept = kept.is_some();
+        let mut session = match kept {
+            Some(session) => session,
+            None => self.connect(user)?,
+        };
+        let mut selected = session.select(folder, read_only);
+        if selected.is_err() && was_kept {
+            // The server has ended a session that was idle.
+            session = self.connect(user)?;
+            selected = session.select(folder, read_only);
+        }
+        if let Err(refused) = selected? {
+            self.give_back(user, session);
+            return Err(Trouble::Refused(refused));
+        }
+        Ok((session, was_kept))
     }
 
     /// The messages of the selected folder. Asks for the UndoIDs of those that are new only.
@@ -385,20 +418,19 @@ impl Pool {
     fn give_back(&self, user: &str, session: Session) {
         let mut idle = lock(&self.idle);
         let count: usize = idle.sessions.values().map(Vec::len).sum();
-        let dropped = if session.generation < idle.generation(user) {
-            Some(session)
-        } else {
-            // Of too many, some user's session has to go; whose is all the same.
-            let one = idle.sessions.values_mut().find(|s| !s.is_empty());
-            let one = one.filter(|_| count >= MOST_IDLE).and_then(Vec::pop);
-            let sessions = idle.sessions.entry(user.to_owned()).or_default();
-            sessions.push(session);
-            one
-        };
-        drop(idle);
-        if let Some(dropped) = dropped {
-            dropped.log_out();
+        if session.generation < idle.generation(user) {
+            drop(idle);
+            session.log_out();
+            return;
         }
+        // Of too many, some user's session has to go; whose is all the same.
+        let surplus = idle.sessions.values_mut().find(|s| !s.is_empty());
+        let surplus = surplus.filter(|_| count >= MOST_IDLE).and_then(Vec::pop);
+        let sessions = idle.sessions.entry(user.to_owned()).or_default();
+        sessions.push(session);
+        drop(idle);
+        // (Nobody needs to wait until the server has let go of it.)
+        drop(surplus);
     }
 
     /// Forgets everything: the state below is about to become another one.
@@ -411,6 +443,7 @@ impl Pool {
             }
         });
         lock(&self.known).clear();
+        self.separator.check_again();
     }
 
     /// Forgets what is known of a folder that was renamed or deleted.

@@ -54,6 +54,8 @@ pub struct Servers {
     /// Where mail goes in: LMTP, or Postfix's SMTP.
     pub mail: u16,
     lmtp: u16,
+    /// Between a folder and one below it; the own store has no other one.
+    pub separator: char,
     dovecot: Option<Child>,
 }
 
@@ -74,6 +76,7 @@ impl Servers {
                 lmtp
             },
             lmtp,
+            separator: '.',
             dovecot: None,
         };
         servers.write(users);
@@ -165,10 +168,80 @@ impl Servers {
             .collect();
         file("users", &lines);
         file("master", "proxy:{PLAIN}secret\n");
-        file(
-            "dovecot.conf",
-            &dovecot_conf(&self.folder, &self.live, self.imap, self.lmtp),
-        );
+        file("dovecot.conf", &self.dovecot_conf());
+    }
+
+    fn dovecot_conf(&self) -> String {
+        // Those that the own store makes for a new user: who has seen them must find them again.
+        let folders: String = ["Archive", "Drafts", "Junk", "Sent", "Trash"]
+            .iter()
+            .map(|name| format!("  mailbox {name} {{\n    auto = create\n  }}\n"))
+            .collect();
+        let (folder, live) = (self.folder.display(), self.live.display());
+        let (imap, lmtp, separator) = (self.imap, self.lmtp, self.separator);
+        format!(
+            "protocols = imap lmtp
+base_dir = {folder}/run
+state_dir = {folder}/state
+log_path = {folder}/log
+listen = 127.0.0.1
+ssl = no
+disable_plaintext_auth = no
+auth_master_user_separator = *
+auth_username_format = %Ln
+auth_cache_size = 0
+auth_failure_delay = 0
+mail_location = maildir:{live}/mail/%n@here.test
+mail_uid = mail
+mail_gid = mail
+first_valid_uid = 1
+mail_max_userip_connections = 0
+passdb {{
+  driver = passwd-file
+  master = yes
+  args = {folder}/master
+}}
+passdb {{
+  driver = passwd-file
+  args = {folder}/users
+}}
+userdb {{
+  driver = passwd-file
+  args = {folder}/users
+}}
+namespace inbox {{
+  inbox = yes
+  separator = {separator}
+{folders}}}
+service imap-login {{
+  service_count = 0
+  process_limit = 4
+  inet_listener imap {{
+    port = {imap}
+  }}
+  inet_listener imaps {{
+    port = 0
+  }}
+}}
+service imap {{
+  process_limit = 1000
+}}
+service lmtp {{
+  inet_listener lmtp {{
+    address = 127.0.0.1
+    port = {lmtp}
+  }}
+}}
+"
+        )
+    }
+
+    /// What Dovecot has complained of.
+    pub fn complaints(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        let wrong = ["Warning", "Error", "Fatal", "Panic"];
+        let lines = log.lines().filter(|l| wrong.iter().any(|w| l.contains(w)));
+        lines.map(str::to_owned).collect()
     }
 
     fn start_dovecot(&mut self) {
@@ -246,6 +319,25 @@ impl Servers {
                     found.unwrap().stdout.is_empty()
                 })
         });
+    }
+
+    /// Kills the own store, or all processes of Dovecot that have a session, with -9.
+    pub fn kill(&self, home: &Path) {
+        let pids = match &self.dovecot {
+            None => {
+                let text = std::fs::read_to_string(home.join("server.pid")).unwrap_or_default();
+                let pid = text.split_whitespace().next();
+                pid.into_iter().map(str::to_owned).collect::<Vec<_>>()
+            }
+            Some(dovecot) => {
+                let mut find = Command::new("pgrep");
+                find.args(["-P", &dovecot.id().to_string(), "-x", "imap|lmtp"]);
+                let found = String::from_utf8(find.output().unwrap().stdout).unwrap();
+                found.lines().map(str::to_owned).collect()
+            }
+        };
+        // (Some may have ended by themselves.)
+        let _ = Command::new("kill").arg("-9").args(pids).output();
     }
 
     pub fn stop(&mut self) {
@@ -349,70 +441,6 @@ lmtp      unix  - - n - - lmtp
 anvil     unix  - - n - 1 anvil
 scache    unix  - - n - 1 scache
 postlog   unix-dgram n - n - 1 postlogd
-"
-    )
-}
-
-fn dovecot_conf(folder: &Path, live: &Path, imap: u16, lmtp: u16) -> String {
-    // Those that the own store makes for a new user: who has seen them must find them again.
-    let folders: String = ["Archive", "Drafts", "Junk", "Sent", "Trash"]
-        .iter()
-        .map(|name| format!("  mailbox {name} {{\n    auto = create\n  }}\n"))
-        .collect();
-    let (folder, live) = (folder.display(), live.display());
-    format!(
-        "protocols = imap lmtp
-base_dir = {folder}/run
-state_dir = {folder}/state
-log_path = {folder}/log
-listen = 127.0.0.1
-ssl = no
-disable_plaintext_auth = no
-auth_master_user_separator = *
-auth_username_format = %Ln
-auth_cache_size = 0
-auth_failure_delay = 0
-mail_location = maildir:{live}/mail/%n@here.test
-mail_uid = mail
-mail_gid = mail
-first_valid_uid = 1
-mail_max_userip_connections = 0
-passdb {{
-  driver = passwd-file
-  master = yes
-  args = {folder}/master
-}}
-passdb {{
-  driver = passwd-file
-  args = {folder}/users
-}}
-userdb {{
-  driver = passwd-file
-  args = {folder}/users
-}}
-namespace inbox {{
-  inbox = yes
-  separator = .
-{folders}}}
-service imap-login {{
-  service_count = 0
-  process_limit = 4
-  inet_listener imap {{
-    port = {imap}
-  }}
-  inet_listener imaps {{
-    port = 0
-  }}
-}}
-service imap {{
-  process_limit = 1000
-}}
-service lmtp {{
-  inet_listener lmtp {{
-    address = 127.0.0.1
-    port = {lmtp}
-  }}
-}}
 "
     )
 }
