@@ -5,6 +5,7 @@
 //! messages are found and what is done to them, [`copying`] how they get to other folders.
 
 mod act;
+mod copying;
 mod messages;
 
 use std::collections::HashMap;
@@ -73,7 +74,7 @@ pub struct MailStore {
     /// What users were already told in this cycle.
     pub told: Mutex<std::collections::HashSet<(String, u64)>>,
     outbox: OnceLock<Outbox>,
-    /// Looks that are no verbs take a turn here.
+    begun: copying::Begun,
     /// What a replay has given to a server that queues mail, and when: it may be on its way yet.
     queued: Mutex<HashMap<u64, Instant>>,
     /// The real server, if it is ours to start and stop.
@@ -104,6 +105,7 @@ impl MailStore {
             smtp,
             told: Mutex::default(),
             outbox: OnceLock::new(),
+            begun: copying::Begun::open(&live.join("begun")),
             queued: Mutex::default(),
             server: OnceLock::new(),
             settings,

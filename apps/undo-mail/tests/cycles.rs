@@ -4,6 +4,8 @@ mod house;
 
 use house::servers::Kind;
 use house::{House, Imap, USERS, until};
+use undo::Service;
+use undo_mail::verbs::{Act, Verb};
 
 on_each_server!(
     bounced_by_mistake_is_delivered_after_the_repair,
@@ -13,6 +15,7 @@ on_each_server!(
     a_deletion_that_rests_on_altered_text_is_not_repeated,
     one_user_is_rewound_and_the_others_go_on_as_they_are,
     mail_is_taken_and_read_during_a_cycle,
+    a_copy_that_was_cut_short_happens_once,
 );
 
 fn bounced_by_mistake_is_delivered_after_the_repair(kind: Kind) {
@@ -241,4 +244,82 @@ fn mail_is_taken_and_read_during_a_cycle(kind: Kind) {
     assert!(summary.paradoxes.is_empty(), "{summary:?}");
     house.drain();
     assert_eq!(house.imap("ann").select("INBOX"), 2);
+}
+
+/// A copy that was cut short is found or made again, though its target held a copy before.
+fn a_copy_that_was_cut_short_happens_once(kind: Kind) {
+    let Some(house) = House::new(kind, "copies", |_| ()) else {
+        return;
+    };
+    house.mail("x@there.test", "ann@here.test", "one", "text");
+    house.drain();
+    let mut ann = house.imap("ann");
+    ann.must("CREATE f");
+    ann.select("INBOX");
+    ann.must("COPY 1 f");
+    let shown = house.proxy.manager.show(house.last()).unwrap();
+    let copy: Verb = serde_json::from_value(shown["verb"].clone()).unwrap();
+    let Act::Copy {
+        folder,
+        messages,
+        to,
+    } = copy.act.clone()
+    else {
+        panic!("{shown}");
+    };
+    let move_ = Verb::new(
+        "ann",
+        Act::Move {
+            folder,
+            messages,
+            to,
+        },
+    );
+    let there = |name: &str| {
+        let mut client = Imap::login(house.servers.imap, "ann");
+        client.examine(name)
+    };
+    // As the proxy leaves it behind when it dies before the command, or behind it.
+    let begun = house.settings.home.join("live/begun");
+    let note = |lsn: u64, point: &str| {
+        std::fs::create_dir_all(&begun).unwrap();
+        std::fs::write(begun.join(lsn.to_string()), point).unwrap();
+    };
+    let point = || {
+        let mut client = Imap::login(house.servers.imap, "ann");
+        let status = client.must("STATUS f (UIDVALIDITY UIDNEXT)");
+        let value = |word: &str| {
+            let (_, rest) = status.split_once(word).unwrap();
+            let digits = rest.trim_start().split(|c: char| !c.is_ascii_digit());
+            digits.into_iter().next().unwrap_or_default().to_owned()
+        };
+        format!("{} {}\n", value("UIDVALIDITY"), value("UIDNEXT"))
+    };
+    let settle = |verb: &Verb, lsn: u64| {
+        let call = undo::Call {
+            verb,
+            lsn,
+            time_us: 1,
+            mode: undo::Mode::Settle,
+        };
+        let (outcome, _) = house.proxy.manager.service().execute(&call);
+        assert!(outcome.is_done(), "{outcome:?}");
+    };
+    assert_eq!((there("INBOX"), there("f")), (1, 1));
+    let before = point();
+    note(9001, &before);
+    settle(&copy, 9001);
+    assert_eq!(there("f"), 2, "it had not happened");
+    note(9002, &before);
+    settle(&copy, 9002);
+    assert_eq!(there("f"), 2, "it had happened");
+    note(9003, &point());
+    settle(&copy, 9003);
+    assert_eq!(there("f"), 3);
+    assert_eq!(std::fs::read_dir(&begun).unwrap().count(), 0);
+    let before = point();
+    ann.must("COPY 1 f");
+    note(9004, &before);
+    settle(&move_, 9004);
+    assert_eq!((there("INBOX"), there("f")), (0, 4), "half of a move");
 }

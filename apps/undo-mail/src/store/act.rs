@@ -1,10 +1,10 @@
 //! How each verb is carried out.
-use undo::Call;
+use undo::{Call, Mode};
 
 use super::{Answer, Done, MailStore, Shown};
 use crate::imap::pool::{Tried, Trouble, good};
 use crate::imap::token::{self, Token};
-use crate::names::{self, Folder};
+use crate::names::{self, Folder, Message};
 use crate::verbs::{Act, Verb};
 
 impl MailStore {
@@ -82,6 +82,11 @@ impl MailStore {
             }
             Act::Select { folder, read_only } => {
                 let name = self.name(user, folder)?;
+                if matches!(call.mode, Mode::Replay(_)) {
+                    // Nobody looks: that it can be opened is all that counts.
+                    self.pool.open(user, &name, *read_only)?;
+                    return nothing();
+                }
                 self.pool
                     .within(user, &name, *read_only, |session, listing| {
                         let selected = session.selected.clone();
@@ -102,14 +107,7 @@ impl MailStore {
             }
             Act::Expunge { folder, messages } | Act::Close { folder, messages } => {
                 let name = self.name(user, folder)?;
-                // The flag is set again: what the client wanted gone must go, also if a replay
-                // finds it without the flag.
-                self.on_messages(call, &name, messages, true, false, |set| {
-                    format!("UID STORE {set} +FLAGS.SILENT (\\Deleted)").into_bytes()
-                })?;
-                self.on_messages(call, &name, messages, true, true, |set| {
-                    format!("UID EXPUNGE {set}").into_bytes()
-                })
+                self.expunge(call, &name, messages)
             }
             Act::List {
                 reference,
@@ -213,6 +211,17 @@ impl MailStore {
                 self.simple(user, word, &[&name])
             }
         }
+    }
+
+    /// Removes messages. The flag is set again: what the client wanted gone must go, also if a replay
+    /// finds it without the flag.
+    pub(super) fn expunge(&self, call: &Call<'_, Verb>, name: &str, messages: &[Message]) -> Done {
+        self.on_messages(call, name, messages, true, false, |set| {
+            format!("UID STORE {set} +FLAGS.SILENT (\\Deleted)").into_bytes()
+        })?;
+        self.on_messages(call, name, messages, true, true, |set| {
+            format!("UID EXPUNGE {set}").into_bytes()
+        })
     }
 
     fn simple(&self, user: &str, word: &str, names: &[&str]) -> Done {

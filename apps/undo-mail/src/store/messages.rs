@@ -184,37 +184,6 @@ impl MailStore {
                 Ok((Shown::Messages(shown), Answer::default()))
             })
     }
-
-    pub(super) fn copy(
-        &self,
-        call: &Call<'_, Verb>,
-        folder: &Folder,
-        messages: &[Message],
-        to: &Folder,
-        moves: bool,
-        settle: bool,
-    ) -> Done {
-        let user = &call.verb.user;
-        let (name, target) = (self.name(user, folder)?, self.name(user, to)?);
-        let mut messages_now = messages.to_vec();
-        if settle {
-            let there = self
-                .pool
-                .within(user, &target, true, |_, l| Ok(l.clone()))?;
-            messages_now.retain(|m| !there.iter().any(|(_, other)| other.id == m.id));
-        }
-        let word = if moves { "UID MOVE" } else { "UID COPY" };
-        let done = self.on_messages(call, &name, &messages_now, false, moves, |set| {
-            let mut command = format!("{word} {set} ").into_bytes();
-            command.extend(token::quote(target.as_bytes()));
-            command
-        })?;
-        Ok(if settle {
-            (Shown::Messages(vec![1; messages.len()]), Answer::default())
-        } else {
-            done
-        })
-    }
 }
 
 /// The UIDs that these messages have now, ascending, and which of them there are.
