@@ -24,6 +24,7 @@ use crate::imap::copies::Copies;
 use crate::imap::pool::{Listing, Pool, Tried, Trouble};
 use crate::imap::separator::Separator;
 use crate::imap::token::Token;
+use crate::imap::turns::Turns;
 use crate::names::{self, Message};
 use crate::notices;
 use crate::server;
@@ -75,6 +76,8 @@ pub struct MailStore {
     pub told: Mutex<std::collections::HashSet<(String, u64)>>,
     outbox: OnceLock<Outbox>,
     begun: copying::Begun,
+    /// Looks that are no verbs take a turn here.
+    pub turns: Turns,
     /// What a replay has given to a server that queues mail, and when: it may be on its way yet.
     queued: Mutex<HashMap<u64, Instant>>,
     /// The real server, if it is ours to start and stop.
@@ -106,6 +109,7 @@ impl MailStore {
             told: Mutex::default(),
             outbox: OnceLock::new(),
             begun: copying::Begun::open(&live.join("begun")),
+            turns: Turns::default(),
             queued: Mutex::default(),
             server: OnceLock::new(),
             settings,

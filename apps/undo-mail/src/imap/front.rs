@@ -171,6 +171,7 @@ impl Client {
         };
         let store = self.manager.service();
         let listed = self.manager.look(|_| {
+            let _turn = store.turns.look(user);
             let name = store.factory.name(user, &view.folder).ok().flatten()?;
             store
                 .pool

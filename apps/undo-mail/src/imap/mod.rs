@@ -6,4 +6,5 @@ pub mod pool;
 pub mod separator;
 pub mod session;
 pub mod token;
+pub mod turns;
 pub mod view;

@@ -171,6 +171,7 @@ impl MailStore {
                 nothing()
             }
             Act::Rename { folder, to } => {
+                let _turn = self.turns.change(user);
                 let name = self.name(user, folder)?;
                 if !(settle && name == *to) {
                     let was_there =
@@ -189,6 +190,7 @@ impl MailStore {
                 nothing()
             }
             Act::Delete { folder } => {
+                let _turn = self.turns.change(user);
                 if settle && self.factory.name(user, folder)?.is_none() {
                     return nothing();
                 }

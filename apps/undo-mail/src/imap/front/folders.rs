@@ -209,9 +209,10 @@ impl Client {
             // that there are none.
             let name = folder.name.clone();
             let store = self.manager.service();
-            let listing = self
-                .manager
-                .look(|_| store.pool.within(user, &name, true, |_, l| Ok(l.clone())));
+            let listing = self.manager.look(|_| {
+                let _turn = store.turns.look(user);
+                store.pool.within(user, &name, true, |_, l| Ok(l.clone()))
+            });
             if let Ok(listing) = listing {
                 self.number(user, folder.id, listing.into_iter().map(|(_, m)| m))?;
             }

@@ -84,6 +84,7 @@ impl Client {
     ) -> io::Result<Option<(u32, String)>> {
         let store = self.manager.service();
         let listing = self.manager.look(|_| {
+            let _turn = store.turns.look(user);
             let name = store.factory.name(user, folder).ok().flatten()?;
             store
                 .pool
@@ -173,6 +174,7 @@ impl Client {
             // Flags, sizes and dates are not part of what must be consistent.
             let store = self.manager.service();
             self.manager.look(|_| {
+                let _turn = store.turns.look(user);
                 let name = store
                     .factory
                     .name(user, &folder)
@@ -371,6 +373,7 @@ impl Client {
         let store = self.manager.service();
         let folder = view.folder.clone();
         Ok(self.manager.look(|_| {
+            let _turn = store.turns.look(user);
             let name = store
                 .factory
                 .name(user, &folder)

@@ -22,6 +22,7 @@ impl Client {
         let folder = view.folder.clone();
         let places = self.sequence_of();
         let found = self.manager.look(|_| {
+            let _turn = store.turns.look(user);
             let name = store
                 .factory
                 .name(user, &folder)
