@@ -228,6 +228,7 @@ fn replay_without_a_repair(kind: Kind, storage: &str) {
     );
     assert!(manager.timeline().gaps().is_empty());
     let mut wrong = Vec::new();
+    let mut whose = std::collections::BTreeSet::new();
     for target in [start, last / 2, last - 10] {
         let cycle = manager.rewind(target, None).unwrap();
         // On the way to the target, the verbs since the snapshot are replayed as well.
@@ -241,6 +242,7 @@ fn replay_without_a_repair(kind: Kind, storage: &str) {
         );
         house.drain();
         let paradoxes = summary.paradoxes.iter();
+        whose.extend(paradoxes.clone().map(|p| p.user.clone()));
         wrong.extend(paradoxes.map(|p| format!("from {target}: paradox: {p:?}")));
         let differ = differences(&mailboxes, &house.mailboxes()).into_iter();
         wrong.extend(differ.map(|d| format!("from {target}: {d}")));
@@ -251,7 +253,13 @@ fn replay_without_a_repair(kind: Kind, storage: &str) {
     if !wrong.is_empty() {
         let search = undo::manager::Search::default();
         for verb in manager.list(&search).unwrap() {
-            println!("{verb:?}");
+            let user = verb.about.user.split('@').next().unwrap_or_default();
+            if whose.is_empty() || whose.contains(user) {
+                println!("{}", manager.show(verb.lsn).unwrap());
+            }
+        }
+        for line in house.servers.complaints() {
+            println!("{line}");
         }
     }
     assert!(
@@ -277,4 +285,6 @@ storms! {
     own_on_btrfs: Own on "btrfs";
     own_on_overlay: Own on "overlay";
     postfix_on_copies: Postfix on "copies";
+    postfix_on_btrfs: Postfix on "btrfs";
+    postfix_on_overlay: Postfix on "overlay";
 }
