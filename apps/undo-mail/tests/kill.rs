@@ -1,7 +1,9 @@
-//! `kill -9` of the proxy with its manager, while it runs, rewinds, replays and cancels.
+//! `kill -9` of the proxy with its manager, of the mail server, and of both, while they run, rewind,
+//! replay and cancel.
 //!
 //! Every mail that was answered with 250 is there exactly once, and so is every message that was
-//! appended with OK. `KILLS=100` makes it a soak.
+//! appended with OK; the timeline has no gap, and the cycle goes on or is cancelled. (Of Dovecot, all
+//! processes are killed that have a session.) `KILLS=300` makes it a soak: `scripts/undo-kills`.
 
 mod house;
 
@@ -14,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use house::servers::{Kind, Servers};
-use house::{Imap, USERS, free_port};
+use house::{Imap, USERS, free_port, until};
 use undo::control::{Client, Request};
 
 struct Random(u64);
@@ -83,6 +85,14 @@ fn send(port: u16, to: &str, subject: &str) -> Option<String> {
     reply(Some(format!("RCPT TO:<{to}@here.test>")))?;
     reply(Some("DATA".into()))?;
     reply(Some(format!("Subject: {subject}\r\n\r\ntext\r\n.")))
+}
+
+/// What is killed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Victim {
+    Proxy,
+    Server,
+    Both,
 }
 
 fn phase(home: &Path) -> Option<String> {
@@ -167,8 +177,12 @@ fn mail_that_was_taken_is_there_exactly_once(kind: Kind) {
     let mut perhaps: Vec<String> = Vec::new();
     let mut number = 0u64;
     let mut child = start(&settings);
+    let mut killed = BTreeMap::new();
     for round in 0..=kills {
         end_cycle(&home, &mut random);
+        until("the mail server answers", || {
+            TcpStream::connect(("127.0.0.1", servers.imap)).is_ok()
+        });
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let found = subjects(servers.imap);
@@ -236,18 +250,32 @@ fn mail_that_was_taken_is_there_exactly_once(kind: Kind) {
             std::thread::spawn(move || (send(smtp, "ann", &subject), subject))
         };
         std::thread::sleep(Duration::from_millis(random.below(400)));
-        child.kill();
+        let victim = [Victim::Proxy, Victim::Server, Victim::Both][random.below(3) as usize];
+        let during = phase(&home).unwrap_or_else(|| "starting".into());
+        *killed.entry(format!("{victim:?} {during}")).or_insert(0) += 1;
+        if victim != Victim::Proxy {
+            servers.kill(&home);
+        }
+        if victim != Victim::Server {
+            child.kill();
+        }
         let (reply, subject) = sender.join().unwrap();
         if reply.is_some_and(|reply| reply.starts_with("250")) {
             acknowledged.push(subject);
         }
-        child = start(&settings);
+        if victim != Victim::Server {
+            child = start(&settings);
+        }
         // (What it had not asked for yet it asks the new one.)
         operator.join().unwrap();
     }
     child.kill();
+    println!("{kind:?}: killed {killed:?}");
     let timeline = undo::timeline::Timeline::open(&home.join("timeline")).unwrap();
     assert!(timeline.gaps().is_empty());
-    println!("{kills} kills, {} mails", acknowledged.len());
+    println!(
+        "{kind:?}: {kills} kills, {} mails, each there once",
+        acknowledged.len()
+    );
     assert!(acknowledged.len() as u64 > kills * 5);
 }
