@@ -83,6 +83,17 @@ fn say_what_for(data: &Path) {
     );
 }
 
+/// `MAILSTORE_SYNC=no`: a power cut may take what was acknowledged. For a replay, or a try.
+fn disk() -> Disk {
+    match std::env::var("MAILSTORE_SYNC").as_deref() {
+        Ok("no") => {
+            eprintln!("mailstore: nothing is synced, as MAILSTORE_SYNC=no says");
+            Disk::relaxed()
+        }
+        _ => Disk::default(),
+    }
+}
+
 fn serve(settings: Settings) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -92,7 +103,7 @@ fn serve(settings: Settings) -> Result<(), String> {
         let fail = |cause: std::io::Error| format!("cannot wait for signals: {cause}");
         let mut terminate = signal(SignalKind::terminate()).map_err(fail)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(fail)?;
-        let running = server::start(settings, Disk::default()).await?;
+        let running = server::start(settings, disk()).await?;
         say_where(&running);
         tokio::select! {
             _ = terminate.recv() => {}

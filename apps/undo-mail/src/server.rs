@@ -36,6 +36,8 @@ struct Shared {
 struct State {
     is_wanted: bool,
     running: Option<Pid>,
+    /// It need not sync anything: `UNDO_SYNC` is `no` for it.
+    is_relaxed: bool,
     is_over: bool,
 }
 
@@ -81,6 +83,11 @@ impl Server {
                 end = Instant::now() + PATIENCE;
             }
         }
+    }
+
+    /// Whether it need not sync anything from its next start on.
+    pub fn relax(&self, is_relaxed: bool) {
+        self.shared.lock().is_relaxed = is_relaxed;
     }
 
     /// Has it run again after a [`Server::stop`].
@@ -147,7 +154,7 @@ impl Shared {
                 state = self.changed.wait(state).unwrap_or_else(|p| p.into_inner());
             }
             let started = Instant::now();
-            let mut child = match self.command().spawn() {
+            let mut child = match self.command(state.is_relaxed).spawn() {
                 Ok(child) => child,
                 Err(error) => {
                     eprintln!("undo-mail: cannot start the mail server: {error}");
@@ -178,12 +185,13 @@ impl Shared {
         }
     }
 
-    fn command(&self) -> Command {
+    fn command(&self, is_relaxed: bool) -> Command {
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "sh", "-c"])
             .arg(format!("exec {}", self.command))
             .env("UNDO_LIVE", self.home.join("live"))
+            .env("UNDO_SYNC", if is_relaxed { "no" } else { "yes" })
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .process_group(0);

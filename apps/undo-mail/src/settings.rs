@@ -24,6 +24,8 @@ pub struct Settings {
     pub hostname: String,
     /// A command that serves in the foreground: the proxy starts the real server, stops it while
     /// the state is exchanged, and starts it again when it dies. Without it, somebody else does.
+    /// If `$UNDO_SYNC` occurs in it, it is also started anew for a replay and after it. It is `no`
+    /// during a replay, when nothing need be synced: the proxy syncs all of it at the end.
     #[serde(default)]
     pub server: Option<String>,
     pub smtp: Smtp,
@@ -161,7 +163,7 @@ impl Settings {
 /// A file of settings that works with Dovecot.
 pub const EXAMPLE: &str = r#"# Settings of undo-mail. Those that are commented out have these values.
 home = "/srv/undo"              # timeline, snapshots, and live/mail, where the server keeps its mail
-# server = "mailstore --settings /etc/mailstore.toml"   # started, stopped, and started again by the proxy
+# server = "env MAILSTORE_SYNC=$UNDO_SYNC mailstore --settings /etc/mailstore.toml"   # run by the proxy
 # storage = "auto"              # btrfs, overlay, copies
 # hostname = "localhost"
 # replay_workers = 16

@@ -129,8 +129,7 @@ impl MailStore {
     pub fn stop_server(&self) {
         if let Some(server) = self.server.get() {
             // Some servers wait for their sessions to end.
-            self.pool.forget();
-            self.smtp.forget();
+            self.forget_sessions();
             server.stop();
         }
     }
@@ -143,6 +142,17 @@ impl MailStore {
         };
         server.go_on();
         self.wait_until_ready(START)
+    }
+
+    /// The real server can be told to sync nothing.
+    fn can_relax(&self) -> bool {
+        let command = self.settings.server.as_ref();
+        self.server.get().is_some() && command.is_some_and(|c| c.contains("$UNDO_SYNC"))
+    }
+
+    fn forget_sessions(&self) {
+        self.pool.forget();
+        self.smtp.forget();
     }
 
     /// Waits until the real server answers.
@@ -279,31 +289,36 @@ impl Service for MailStore {
     }
 
     fn quiesce(&self, pause: Pause) -> Result<()> {
-        if pause
-            != (Pause::Snapshot {
-                files_closed: false,
-            })
-        {
-            self.pool.forget();
-            self.smtp.forget();
-        }
         match pause {
             Pause::Snapshot { files_closed } => {
                 if files_closed {
+                    self.forget_sessions();
                     self.stop_server();
                 }
                 self.hook(&self.settings.hooks.before_snapshot)
             }
             Pause::Rewind => {
+                self.forget_sessions();
                 self.stop_server();
                 lock(&self.queued).clear();
                 self.hook(&self.settings.hooks.before_rewind)
+            }
+            Pause::ReplayBegins | Pause::ReplayEnds => {
+                if self.can_relax() {
+                    self.stop_server();
+                }
+                Ok(())
             }
         }
     }
 
     fn resume(&self, pause: Pause) -> Result<()> {
+        let begins_or_ends = matches!(pause, Pause::ReplayBegins | Pause::ReplayEnds);
+        if begins_or_ends && !self.can_relax() {
+            return Ok(());
+        }
         let hooked = match pause {
+            Pause::ReplayBegins | Pause::ReplayEnds => Ok(()),
             Pause::Snapshot { .. } => self.hook(&self.settings.hooks.after_snapshot),
             Pause::Rewind => {
                 self.factory.forget();
@@ -312,6 +327,9 @@ impl Service for MailStore {
             }
         };
         if let Some(server) = self.server.get() {
+            if !matches!(pause, Pause::Snapshot { .. }) {
+                server.relax(pause == Pause::ReplayBegins);
+            }
             server.go_on();
         }
         // One that does not come up may be what the operator is about to repair.

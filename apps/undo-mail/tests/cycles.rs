@@ -323,3 +323,41 @@ fn a_copy_that_was_cut_short_happens_once(kind: Kind) {
     settle(&move_, 9004);
     assert_eq!((there("INBOX"), there("f")), (0, 4), "half of a move");
 }
+
+#[test]
+fn the_own_store_syncs_nothing_in_a_replay_and_all_of_it_after() {
+    let Some(house) = House::new(Kind::Own, "copies", |_| ()) else {
+        return;
+    };
+    for n in 0..20 {
+        house.mail("x@there.test", "ann@here.test", &n.to_string(), "text");
+    }
+    house.drain();
+    house.proxy.manager.rewind(0, None).unwrap();
+    // As the process that serves now was told.
+    let told = || {
+        let pid = std::fs::read_to_string(house.settings.home.join("server.pid")).ok()?;
+        let pid = pid.split_whitespace().next()?.to_owned();
+        let all = std::fs::read_to_string(format!("/proc/{pid}/environ")).ok()?;
+        let found = all
+            .split('\0')
+            .find_map(|v| v.strip_prefix("MAILSTORE_SYNC="));
+        found.map(str::to_owned)
+    };
+    assert_eq!(told().as_deref(), Some("yes"), "during the repair");
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let looker = scope.spawn(|| {
+            let mut seen = std::collections::BTreeSet::new();
+            while !is_over.load(std::sync::atomic::Ordering::SeqCst) {
+                seen.extend(told());
+            }
+            seen
+        });
+        house.proxy.manager.replay().unwrap();
+        is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+        looker.join().unwrap()
+    });
+    assert!(seen.contains("no"), "{seen:?}");
+    assert_eq!(told().as_deref(), Some("yes"));
+}

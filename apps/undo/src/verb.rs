@@ -161,6 +161,11 @@ pub enum Pause {
     Snapshot { files_closed: bool },
     /// A rewind: the state is exchanged beneath the service. It must forget all that it knows.
     Rewind,
+    /// A replay is about to begin. What is done until it ends need not be on stable storage, for a
+    /// replay that is cut short begins again, from a snapshot that is.
+    ReplayBegins,
+    /// It has ended, and what was done is brought to stable storage as a whole.
+    ReplayEnds,
 }
 
 /// The service below, and the rules of its consistency.

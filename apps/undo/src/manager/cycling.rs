@@ -247,6 +247,7 @@ impl<S: Service> Manager<S> {
             (current(&ledger, "replay")?, ledger.view.clone())
         };
         let began = std::time::Instant::now();
+        self.relax()?;
         let replay = Replay::new(self, &cycle, view.clone(), Purpose::Integrate);
         let mut from = cycle.start;
         // Those who read go on adding to the end; come close to it, then shut them out.
@@ -283,6 +284,7 @@ impl<S: Service> Manager<S> {
             &view,
         ))?;
         self.timeline.sync_all()?;
+        self.paused(Pause::ReplayEnds, || self.storage.sync())?;
 
         let mut summary = replay.summary();
         summary.seconds = began.elapsed().as_secs_f64();
@@ -302,6 +304,13 @@ impl<S: Service> Manager<S> {
         *ledger = next;
         self.reload_arrivals(&ledger, false);
         Ok(summary)
+    }
+
+    /// Tells the service that a replay begins.
+    fn relax(&self) -> Result<()> {
+        let _nobody_else = self.alone();
+        self.paused(Pause::ReplayBegins, || Ok(()))?;
+        self.service.ready()
     }
 
     /// The end of the timeline, with no verb before it still under way.
@@ -368,6 +377,10 @@ impl<S: Service> Manager<S> {
             (cycle, view)
         };
         let began = std::time::Instant::now();
+        if let Err(error) = self.relax() {
+            self.end_rehearsal()?;
+            return Err(error);
+        }
         let end = self.drained_end();
         let order = self.timeline.order(cycle.start, end, &view);
         self.begin_progress("rehearse the replay", order.len());

@@ -40,6 +40,10 @@ pub trait Storage: Send + Sync {
     fn live(&self) -> &Path;
     /// Keeps the live state as `name`, on stable storage when this returns.
     fn snapshot(&self, name: &str) -> Result<()>;
+    /// Brings the live state to stable storage.
+    fn sync(&self) -> Result<()> {
+        sync_file_system(self.live())
+    }
     /// Makes the live state what it was when `name` was taken. `name` stays as it is.
     fn restore(&self, name: &str) -> Result<()>;
     /// Makes these paths of the live state what they were in `name`; the rest stays.
