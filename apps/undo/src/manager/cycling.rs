@@ -18,11 +18,31 @@ impl<S: Service> Manager<S> {
     pub fn rewind(&self, target: Lsn, scope: Option<String>) -> Result<Cycle> {
         let _operating = self.operate()?;
         self.abort.store(false, Ordering::SeqCst);
-        let result = self
-            .begin_rewind(target, scope)
-            .and_then(|()| self.finish_rewind());
+        let result = match self.has_failed_half_way(target) {
+            Ok(true) => self.finish_rewind(),
+            Ok(false) => self
+                .begin_rewind(target, scope)
+                .and_then(|()| self.finish_rewind()),
+            Err(error) => Err(error),
+        };
         self.end_progress(&result);
         result
+    }
+
+    /// Whether a rewind to there has begun, and ended with an error: then it goes on.
+    fn has_failed_half_way(&self, target: Lsn) -> Result<bool> {
+        let ledger = self.shared();
+        if ledger.phase != Phase::Rewinding {
+            return Ok(false);
+        }
+        let begun = current(&ledger, "rewind")?.target;
+        if begun == target.min(self.timeline.last()) {
+            return Ok(true);
+        }
+        let why = format!("the last one, to {begun}, has ended with an error");
+        let advice =
+            format!("`undo rewind --to {begun}` goes on with it, `undo cancel` gives it up");
+        Err(Error::new("rewind", "begin another", why).advise(advice))
     }
 
     fn begin_rewind(&self, target: Lsn, scope: Option<String>) -> Result<()> {
@@ -164,7 +184,10 @@ impl<S: Service> Manager<S> {
     pub fn replay(&self) -> Result<Summary> {
         let _operating = self.operate()?;
         self.abort.store(false, Ordering::SeqCst);
-        let result = self.begin_replay().and_then(|()| self.finish_replay());
+        let result = self
+            .end_failed_rehearsal()
+            .and_then(|()| self.begin_replay())
+            .and_then(|()| self.finish_replay());
         self.end_progress(&result);
         result
     }
@@ -351,7 +374,9 @@ impl<S: Service> Manager<S> {
     pub fn rehearse(&self) -> Result<Summary> {
         let _operating = self.operate()?;
         self.abort.store(false, Ordering::SeqCst);
-        let result = self.rehearse_now();
+        let result = self
+            .end_failed_rehearsal()
+            .and_then(|()| self.rehearse_now());
         self.end_progress(&result);
         result
     }
@@ -390,6 +415,15 @@ impl<S: Service> Manager<S> {
         summary.seconds = began.elapsed().as_secs_f64();
         self.end_rehearsal()?;
         result.map(|()| summary)
+    }
+
+    /// Takes back a rehearsal that could not be taken back when it ended.
+    fn end_failed_rehearsal(&self) -> Result<()> {
+        match self.shared().phase {
+            Phase::Rehearsing => {}
+            _ => return Ok(()),
+        }
+        self.end_rehearsal()
     }
 
     pub(super) fn end_rehearsal(&self) -> Result<()> {
