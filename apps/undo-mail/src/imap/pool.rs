@@ -29,9 +29,6 @@ pub struct Login {
 /// More idle sessions are not kept.
 const MOST_IDLE: usize = 400;
 
-/// A server that has answered so lately has not ended the session for being idle.
-const FRESH: Duration = Duration::from_secs(1);
-
 pub struct Pool {
     login: Login,
     idle: Mutex<Idle>,
@@ -193,11 +190,11 @@ impl Pool {
 
     /// Does something in a session of this user.
     pub fn with<T>(&self, user: &str, work: impl FnOnce(&mut Session) -> Tried<T>) -> Tried<T> {
-        // (A server ends sessions that are idle for long.)
-        let answers = |s: &mut Session| s.used.elapsed() < FRESH || s.ask(b"NOOP").is_ok();
+        // (A server ends sessions that are idle for long, and the own store those whose folder is
+        // renamed or deleted.)
         let kept = self
             .take(user, None)
-            .and_then(|mut session| answers(&mut session).then_some(session));
+            .and_then(|mut s| s.ask(b"NOOP").is_ok().then_some(s));
         let mut session = match kept {
             Some(session) => session,
             None => self.connect(user)?,

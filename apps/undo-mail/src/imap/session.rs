@@ -2,7 +2,7 @@
 
 use std::io::{self, BufReader, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::token::{self, Token};
 
@@ -48,8 +48,6 @@ pub struct Selected {
 pub struct Session {
     stream: BufReader<TcpStream>,
     tag: u32,
-    /// When the server has answered last.
-    pub used: Instant,
     /// The command under way asks for all UIDs.
     lists_uids: bool,
     /// Which of a user's generations of sessions it is of; the pool's.
@@ -72,7 +70,6 @@ impl Session {
         let mut session = Session {
             stream: BufReader::new(stream),
             tag: 0,
-            used: Instant::now(),
             lists_uids: false,
             generation: 0,
             selected: None,
@@ -122,7 +119,6 @@ impl Session {
                     b"NO" => Kind::No,
                     _ => Kind::Bad,
                 };
-                self.used = Instant::now();
                 return Ok(answer);
             }
         }

@@ -66,7 +66,7 @@ impl Server {
 
     /// Closes the kept connections.
     pub fn forget(&self) {
-        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(|p| p.into_inner()));
+        let idle = std::mem::take(&mut *self.idle());
         for mut connection in idle {
             let _ = connection.ask("QUIT");
         }
@@ -82,8 +82,10 @@ impl Server {
     ) -> io::Result<Result<(), Reply>> {
         let mut connection = self.connection()?;
         let result = self.transaction(&mut connection, from, to, options, body);
-        if result.is_ok() {
-            self.keep(connection);
+        match result {
+            Ok(_) => self.keep(connection),
+            // The server has died, and the other connections with it: the next attempt needs a new one.
+            Err(_) => drop(std::mem::take(&mut *self.idle())),
         }
         result
     }
@@ -125,7 +127,7 @@ impl Server {
 
     fn connection(&self) -> io::Result<Connection> {
         loop {
-            let kept = self.idle.lock().unwrap_or_else(|p| p.into_inner()).pop();
+            let kept = self.idle().pop();
             let Some(mut connection) = kept else { break };
             // A server ends connections that are idle for long.
             if connection.used.elapsed() < FRESH {
@@ -157,8 +159,12 @@ impl Server {
         Ok(connection)
     }
 
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(|p| p.into_inner())
+    }
+
     fn keep(&self, connection: Connection) {
-        let mut idle = self.idle.lock().unwrap_or_else(|p| p.into_inner());
+        let mut idle = self.idle();
         if idle.len() < MOST_IDLE && !connection.is_spoiled {
             idle.push(connection);
         }
