@@ -178,7 +178,8 @@ pub fn use_servers(settings: &mut Settings, servers: &Servers) {
     settings.imap.mail_of_user = "mail/{user}@here.test".into();
     settings.server = servers.command();
     if servers.kind == Kind::Postfix {
-        let (stop, start) = servers.postfix_hooks();
+        let (drain, stop, start) = servers.postfix_hooks();
+        settings.hooks.before_snapshot = Some(drain);
         settings.hooks.before_rewind = Some(stop);
         settings.hooks.after_rewind = Some(start);
     }

@@ -95,7 +95,10 @@ impl Servers {
     pub fn command(&self) -> Option<String> {
         (self.kind == Kind::Own).then(|| {
             self.run(Kind::Own);
-            format!("sh {}", self.folder.join("serve").display())
+            format!(
+                "env UNDO_SYNC=$UNDO_SYNC sh {}",
+                self.folder.join("serve").display()
+            )
         })
     }
 
@@ -104,7 +107,7 @@ impl Servers {
         let program = mailstore();
         let line = match kind {
             Kind::Own => format!(
-                "exec {} --settings {folder}/mailstore.toml",
+                "exec env MAILSTORE_SYNC=$UNDO_SYNC {} --settings {folder}/mailstore.toml",
                 program.display()
             ),
             _ => format!("exec /usr/sbin/dovecot -F -c {folder}/dovecot.conf 2>/dev/null"),
@@ -278,12 +281,18 @@ service lmtp {{
         until("Postfix answers", || answers(self.mail));
     }
 
-    /// What must be done before and after a rewind: what Postfix still has in its queue would come
-    /// into a state in which it has not been sent yet, and come again with the replay.
-    pub fn postfix_hooks(&self) -> (String, String) {
+    /// What must be done before a snapshot, and before and after a rewind. A snapshot must have all
+    /// that was accepted before it, for a replay from there will not bring it. And what Postfix still
+    /// has in its queue at a rewind would come into a state in which it has not been sent yet, and
+    /// come again with the replay.
+    pub fn postfix_hooks(&self) -> (String, String, String) {
         let folder = self.folder.join("postfix");
         let folder = folder.display();
         (
+            format!(
+                "cd {folder}/spool && timeout 30 sh -c \
+                 'while find incoming active maildrop -type f | grep -q .; do sleep 0.02; done'"
+            ),
             format!(
                 "postfix -c {folder} stop && cd {folder}/spool && \
                  find incoming active deferred maildrop bounce defer -type f -delete"
