@@ -93,17 +93,27 @@ impl Lock {
     }
 
     fn release(&self) {
-        let word = self.word();
-        if run::is_alone() && word.load(Relaxed) == TAKEN_ALONE {
-            word.store(FREE, Release);
-        } else if word.swap(FREE, Release) == WAITED_FOR {
-            futex::wake_one(word);
+        if self.is_waited_for() {
+            futex::wake_one(self.word());
         }
     }
 
-    /// Gives it away, by a process that ends with it in its hands.
+    /// Frees it; whether somebody is to be woken.
+    fn is_waited_for(&self) -> bool {
+        let word = self.word();
+        if run::is_alone() && word.load(Relaxed) == TAKEN_ALONE {
+            word.store(FREE, Release);
+            return false;
+        }
+        word.swap(FREE, Release) == WAITED_FOR
+    }
+
+    /// Gives it away, by a process that ends with it in its hands. All are woken: one might be
+    /// another thread of this process, which is gone before it can wake the next.
     pub fn give_up(&self) {
-        self.release();
+        if self.is_waited_for() {
+            futex::wake_all(self.word());
+        }
     }
 }
 
