@@ -18,6 +18,7 @@ use crate::machine::sys::failed;
 use crate::run;
 use crate::run::unit;
 use core::sync::atomic::Ordering::SeqCst;
+use dc_image::run::{Life, Process};
 
 /// Makes a call that may change settings of other processes. Under the big lock, so that no
 /// commit falls between the call and what is said of it.
@@ -54,14 +55,22 @@ fn folder_of(path: &[u8]) -> i32 {
 pub fn is_of_run(path: &[u8]) -> bool {
     path.starts_with(b"/proc/self/")
         || path.starts_with(b"/proc/thread-self/")
-        || run::known_as(folder_of(path)).is_some()
+        || meant_by(path).next().is_some()
+}
+
+/// The processes that a path of /proc may mean: the kernel has it with its own number, the
+/// program with that which it knows.
+fn meant_by(path: &[u8]) -> impl Iterator<Item = (usize, &'static Process)> {
+    let number = folder_of(path);
+    run::all().filter(move |(_, p)| {
+        let numbers = [p.id.load(SeqCst), p.real.load(SeqCst)];
+        number != 0 && p.life() == Life::Lives && numbers.contains(&number)
+    })
 }
 
 /// A file in somebody's folder of /proc was opened to be written, or was written.
 pub fn file_of(path: &[u8]) {
-    if let Some((slot, p)) = run::known_as(folder_of(path))
-        && slot != engine().slot
-    {
+    for (slot, p) in meant_by(path).filter(|(slot, _)| *slot != engine().slot) {
         p.set_by_others.fetch_or(FILES, SeqCst);
         unit::look_at(slot);
     }
