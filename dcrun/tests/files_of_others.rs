@@ -277,5 +277,6 @@ fn stores_are_undone_where_nobody_else_has_the_file() {
     let place = stored_and_all_killed("stored-alone");
     let output = place.dcrun(&["resume", "t"]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stdout).contains("OURS........"));
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("OURS........"), "{output:?}");
 }

@@ -95,13 +95,7 @@ fn enter_new(
 ) -> isize {
     let kind = match st.kind() {
         S_IFREG | S_IFDIR if in_proc => Kind::Other,
-        S_IFREG => Kind::Regular,
-        S_IFDIR => Kind::Directory,
-        S_IFIFO => Kind::Pipe,
-        S_IFSOCK => Kind::Socket,
-        S_IFCHR if super::tty::may_be_tty(st.rdev) && super::tty::is_tty(fd) => Kind::Tty,
-        S_IFCHR => Kind::Device,
-        _ => Kind::Other,
+        _ => kind_of(fd, st),
     };
     let Some(file) = new_file(kind) else {
         sys!(CLOSE, fd);
@@ -128,6 +122,43 @@ fn enter_new(
     super::fifo::opened(file);
     enter(fd, file, flags & O_CLOEXEC != 0);
     fd as isize
+}
+
+fn kind_of(fd: i32, st: &Stat) -> Kind {
+    match st.kind() {
+        S_IFREG => Kind::Regular,
+        S_IFDIR => Kind::Directory,
+        S_IFIFO => Kind::Pipe,
+        S_IFSOCK => Kind::Socket,
+        S_IFCHR if super::tty::may_be_tty(st.rdev) && super::tty::is_tty(fd) => Kind::Tty,
+        S_IFCHR => Kind::Device,
+        _ => Kind::Other,
+    }
+}
+
+/// Cold: what this dcrun was given under a number may be something else than what the last one
+/// was given, a pipe for a file: then it is treated as what it is.
+pub fn look_again(file: u32, fd: i32) {
+    let Ok(st) = Stat::of_fd(fd) else { return };
+    let (f, kind) = (open_file(file), kind_of(fd, &st));
+    if kind == f.kind || f.kind == Kind::Other {
+        return;
+    }
+    f.kind = kind;
+    f.mode = st.mode;
+    (f.dev, f.ino) = (st.dev, st.ino);
+    f.words = Default::default();
+    if kind == Kind::Device {
+        f.words[super::device::NUMBER] = st.rdev;
+    }
+    f.offset = match kind {
+        Kind::Regular => sys!(LSEEK, fd, 0, 1).max(0) as u64,
+        _ => 0,
+    };
+    let mut path = [0u8; 512];
+    let n = super::process::fd_path(fd, &mut path);
+    let named = n > 0 && path[0] == b'/';
+    set_path(f, if named { &path[..n] } else { b"" });
 }
 
 /// Whether a path leads to what /proc and /sys make up, or by a link there to anything.

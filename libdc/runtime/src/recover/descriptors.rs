@@ -130,6 +130,9 @@ pub fn restore(warm: bool) {
 
 /// What this dcrun was given: as it was given, but for what the program asked.
 fn as_it_was_asked_for(file: u32, fd: i32) {
+    if !matches!(open_file(file).inherited, OWN | RECEIVED) {
+        descriptor::look_again(file, fd);
+    }
     const F_GETFL: usize = 3;
     const F_SETFL: usize = 4;
     let nonblock = open_file(file).flags as usize & descriptor::O_NONBLOCK;
@@ -413,6 +416,7 @@ fn remake(file: u32, fd: i32) {
         // what it was given instead.
         if let Some(other) = (0..3).find(|&o| o != fd && is_open(o)) {
             install(file, sys!(DUP, other), fd);
+            descriptor::look_again(file, fd);
             return;
         }
     }
