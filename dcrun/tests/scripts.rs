@@ -23,7 +23,7 @@ const PLAYED: [(&str, &[&str]); 10] = [
 ];
 
 /// Scripts that are not, and why.
-const NOT_PLAYED: [(&str, &str); 15] = [
+const NOT_PLAYED: [(&str, &str); 17] = [
     ("bench-grams", "its steps are servers that it starts itself"),
     ("bench-mail", "its steps are servers that it starts itself"),
     (
@@ -44,6 +44,8 @@ const NOT_PLAYED: [(&str, &str); 15] = [
         "undo-figures",
         "its steps are servers that it starts itself",
     ),
+    ("undo-kills", "it kills what it starts"),
+    ("undo-storms", "it reads what its steps say"),
     ("demo", "it shows processes that it kills itself"),
     (
         "install-guests",
