@@ -22,22 +22,8 @@ print(name, flush=True)
 ";
 
 fn start(place: &Place, program: &str) -> Child {
-    let out = File::create(place.0.join("out")).unwrap();
-    let err = File::create(place.0.join("err")).unwrap();
-    let rio = format!("tmpfs:{}", place.0.join("image").display());
-    let mut command = place.python(&["--rio", &rio], program);
-    let child = command.stdout(out).stderr(err).spawn().unwrap();
-    let end = Instant::now() + Duration::from_secs(20);
-    while !said(place).contains("ready") {
-        assert!(Instant::now() < end, "the program is not ready");
-        sleep(Duration::from_millis(10));
-    }
-    sleep(Duration::from_millis(200));
-    child
-}
-
-fn said(place: &Place) -> String {
-    fs::read_to_string(place.0.join("out")).unwrap_or_default()
+    let errors = File::create(place.0.join("err")).unwrap();
+    place.begin(program, errors.into())
 }
 
 /// Nobody but root makes such an interface.
@@ -60,7 +46,7 @@ fn a_tun_goes_on_when_the_worker_dies() {
     sleep(Duration::from_millis(200));
     fs::write(place.0.join("go"), "").unwrap();
     assert!(child.wait().unwrap().success());
-    assert!(said(&place).contains("\ndcruntest"), "{}", said(&place));
+    assert!(place.said().contains("\ndcruntest"), "{}", place.said());
 }
 
 #[test]
@@ -117,5 +103,5 @@ print(has == had | 0x40, os.pread(f, 10, 0), flush=True)
     assert!(before >= 2, "around the ioctl: {before}");
     assert!(place.kill_worker());
     assert!(child.wait().unwrap().success());
-    assert_eq!(said(&place), "True b'before'\n");
+    assert_eq!(place.said(), "True b'before'\n");
 }

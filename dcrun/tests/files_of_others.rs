@@ -6,33 +6,12 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use place::Place;
 
-/// Begins a Python program that prints `ready`, and waits for that.
 fn begin(place: &Place, program: &str) -> Child {
-    let mut command = place.python(&["--rio", &rio(place)], program);
-    let child = command
-        .stdout(fs::File::create(place.0.join("out")).unwrap())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let end = Instant::now() + Duration::from_secs(20);
-    while !said(place).contains("ready") {
-        assert!(Instant::now() < end, "the program is not ready");
-        sleep(Duration::from_millis(10));
-    }
-    sleep(Duration::from_millis(200));
-    child
-}
-
-fn rio(place: &Place) -> String {
-    format!("tmpfs:{}", place.0.join("image").display())
-}
-
-fn said(place: &Place) -> String {
-    fs::read_to_string(place.0.join("out")).unwrap_or_default()
+    place.begin(program, Stdio::piped())
 }
 
 fn append(place: &Place, name: &str, text: &str) {

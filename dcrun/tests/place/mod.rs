@@ -5,7 +5,9 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -34,6 +36,26 @@ impl Place {
     pub fn python(&self, options: &[&str], program: &str) -> Command {
         let head = ["--fresh", "--name", "t"];
         self.dcrun(&[&head, options, &["/usr/bin/python3", "-c", program]].concat())
+    }
+
+    /// Begins a Python program that prints `ready` into the file `out`, and waits for that. Its image lies here.
+    pub fn begin(&self, program: &str, errors: Stdio) -> Child {
+        let rio = format!("tmpfs:{}", self.0.join("image").display());
+        let out = fs::File::create(self.0.join("out")).unwrap();
+        let mut command = self.python(&["--rio", &rio], program);
+        let child = command.stdout(out).stderr(errors).spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        while !self.said().contains("ready") {
+            assert!(Instant::now() < end, "the program is not ready");
+            sleep(Duration::from_millis(10));
+        }
+        sleep(Duration::from_millis(200));
+        child
+    }
+
+    /// What it has printed.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.0.join("out")).unwrap_or_default()
     }
 
     pub fn stats(&self) -> Value {
