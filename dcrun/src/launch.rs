@@ -23,6 +23,7 @@ use crate::cli::{ResumeOptions, Rio, RioKind, RunOptions};
 use crate::fault::{self, Fault};
 use crate::found_images;
 use crate::image;
+use crate::image_lock;
 use crate::keeper::{Keeper, forget_all};
 use crate::limits;
 use crate::machine::jump::{self, Plan};
@@ -114,7 +115,7 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
         recorded => recorded?,
     };
     if let Some(record) = &recorded {
-        image::await_the_dead(&record.image)?;
+        image_lock::await_the_dead(&record.image)?;
     }
     if !options.fresh
         && let Some(status) = run.untold()?
@@ -216,7 +217,7 @@ pub fn resume(options: &ResumeOptions) -> Outcome<u8> {
             "{name}: this run is done; there is nothing to go on with"
         )));
     }
-    image::await_the_dead(&record.image)?;
+    image_lock::await_the_dead(&record.image)?;
     let Some(file) = image::open(&record.image, &run)? else {
         return Err(Failure::own(format!(
             "{name}: its image {} is gone, as after a restart of the machine with --rio tmpfs; \
@@ -345,7 +346,7 @@ fn assemble(
     reservation: Reservation,
     session: Session<'_>,
 ) -> Outcome<Keeper> {
-    if !image::lock(&file, &record.image)? {
+    if !image_lock::lock(&file, &record.image)? {
         return Err(Failure::own(format!(
             "image {}: somebody else has locked it; resume when it is free",
             record.image.display()

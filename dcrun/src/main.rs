@@ -29,6 +29,7 @@ mod fault;
 mod found_images;
 mod fruitless;
 mod image;
+mod image_lock;
 mod interrupter;
 mod keeper;
 mod launch;

@@ -346,7 +346,7 @@ fn read_files() {
     let a = attributes();
     if a.files_opened & NAMES != 0 {
         a.files_opened &= !NAMES;
-        crate::thread::read_names();
+        crate::thread::names::read();
     }
     for (i, (path, _)) in FILES.iter().enumerate() {
         if a.files_opened & 1 << i == 0 {

@@ -13,6 +13,7 @@ mod birth;
 pub mod deadline;
 pub mod last;
 pub mod moment;
+pub mod names;
 
 pub use birth::*;
 
@@ -474,32 +475,5 @@ pub fn restore_registers(l: &mut Local) {
         l.has_vectors = false;
         // SAFETY: filled by the creator of the thread or by recovery.
         unsafe { vector::load(l.xsave.bytes.as_ptr()) };
-    }
-}
-
-/// Names of threads that were written by /proc. Before a commit, when all have stopped.
-pub fn read_names() {
-    for slot in 0..engine().thread_high {
-        let thread = engine().threads[slot];
-        if thread.is_null() {
-            continue;
-        }
-        let mut path = crate::fatal::Text::<48>::new();
-        // SAFETY: blocks are never unmapped.
-        let tid = unsafe { (*thread).tid };
-        let _ =
-            core::fmt::Write::write_fmt(&mut path, format_args!("/proc/self/task/{tid}/comm\0"));
-        let fd = sys!(OPEN, path.as_bytes().as_ptr(), 0o2000000);
-        if failed(fd) {
-            continue;
-        }
-        let mut name = [0u8; 16];
-        let n = sys!(READ, fd, name.as_mut_ptr(), name.len());
-        crate::object::input::count_read(n);
-        sys!(CLOSE, fd);
-        if let Some(end) = name.iter().position(|&b| b == b'\n') {
-            name[end..].fill(0);
-            state().threads[slot].name = name;
-        }
     }
 }
