@@ -13,7 +13,7 @@
 #![allow(unsafe_code)]
 
 use super::frame::{
-    ATTENTION_SIGNAL, ATTENTION_STAGE, Frame, LOCAL_ATTENTION, LOCAL_FRAME, LOCAL_STACK_TOP,
+    ATTENTION_LOOK, ATTENTION_SIGNAL, ATTENTION_STAGE, Frame, LOCAL_ATTENTION, LOCAL_FRAME, LOCAL_STACK_TOP,
     LOCAL_STATE, Local, PROGRAM,
 };
 use crate::engine::{ENGINE, Engine};
@@ -205,7 +205,7 @@ pub unsafe extern "C" fn interruptible(nr: usize, args: *const [usize; 6]) -> is
         "mov rax, -4",
         "ret",
         attention = const LOCAL_ATTENTION,
-        signal = const ATTENTION_SIGNAL | ATTENTION_STAGE,
+        signal = const ATTENTION_SIGNAL | ATTENTION_STAGE | ATTENTION_LOOK,
     )
 }
 

@@ -89,6 +89,9 @@ pub const ATTENTION_SIGNAL: u32 = 1;
 pub const ATTENTION_STOP: u32 = 1 << 8;
 /// Another process commits, and this one is asked to stage.
 pub const ATTENTION_STAGE: u32 = 1 << 9;
+/// Something has become of this process's children, or of its parent: the thread is to look
+/// before it waits.
+pub const ATTENTION_LOOK: u32 = 1 << 10;
 
 /// States of a thread, in [`Local::state`].
 pub const PROGRAM: u32 = 1;

@@ -19,7 +19,7 @@ use crate::machine::sys::{errno::*, failed};
 use crate::machine::{entry, nr, user};
 use crate::run::job_control::{self, SIGTTOU};
 use crate::state::{Kind, OpenFile};
-use crate::sys;
+use crate::{sys, thread};
 use core::fmt::Write;
 
 const TCGETS: usize = 0x5401;
@@ -159,6 +159,20 @@ fn open_peer(master: i32, flags: usize) -> isize {
 }
 
 /// A signal came before the call, unless it came of the call: from the background.
+/// A call of the program's that may wait; what breaks it off for the runtime's own sake is not
+/// seen outside.
+fn made(l: &mut Local, args: &[usize; 6]) -> isize {
+    loop {
+        // SAFETY: the program's own call with its own arguments.
+        let r = unsafe { entry::interruptible(nr::IOCTL, args) };
+        let stops = l.queue.pending() & crate::signal::bit(SIGTTOU) != 0;
+        if r != -EINTR || stops || thread::signal_waits(l) {
+            return r;
+        }
+        thread::wait_on(l);
+    }
+}
+
 fn broken_off(l: &mut Local) {
     l.interrupted = true;
     l.early = l.queue.pending() & crate::signal::bit(SIGTTOU) == 0;
@@ -217,8 +231,8 @@ fn foreground(l: &mut Local, fd: i32, arg: usize) -> isize {
         None => {
             let real = group::real(id);
             let args = [fd as usize, TIOCSPGRP, &raw const real as usize, 0, 0, 0];
-            // SAFETY: the program's own call; from the background it may be stopped.
-            let r = unsafe { entry::interruptible(nr::IOCTL, &args) };
+            // From the background it may be stopped.
+            let r = made(l, &args);
             event::non_deterministic(l);
             r
         }
@@ -273,9 +287,8 @@ fn set(l: &mut Local, fd: i32, file: u32, a: [usize; 6]) -> isize {
         sys!(IOCTL, fd, TCGETS2, was.as_mut_ptr());
         record::append(record::TERMIOS, &[&fd.to_le_bytes(), &[0; 4], &was]);
     }
-    // SAFETY: the program's own call with its own arguments; it may wait for
-    // output to drain.
-    let r = unsafe { entry::interruptible(nr::IOCTL, &a) };
+    // It may wait for output to drain.
+    let r = made(l, &a);
     if job_control::answers_by_stop(l, fd, r, SIGTTOU) {
         return -EINTR;
     }

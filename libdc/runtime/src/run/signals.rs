@@ -10,7 +10,7 @@ use super::end::{self, How};
 use super::{all, known_as, many, me, orphans, unit};
 use crate::engine::{engine, state};
 use crate::fatal::Text;
-use crate::machine::frame::{ATTENTION_STOP, Local};
+use crate::machine::frame::{ATTENTION_LOOK, ATTENTION_STOP, Local};
 use crate::machine::nr;
 use crate::machine::sys::{errno::*, failed};
 use crate::signal::{self, SIG_DFL, SIGKILL};
@@ -246,31 +246,36 @@ pub fn own_signal(l: &mut Local) {
         me().group_answer.store(r as i32 - 1, SeqCst);
     }
     LOOKS_AGAIN.store(true, SeqCst);
-    look_before_wait(l);
-}
-
-/// Somebody may have called while a commit was under way. What has become of children would
-/// be of the interval that is being committed; so the thread looks behind it, and does not
-/// begin to wait before.
-#[inline(always)]
-pub fn look_before_wait(l: &mut Local) {
-    if LOOKS_AGAIN.load(Relaxed) {
-        match unit::is_stopping() {
-            true => _ = l.attention.fetch_or(ATTENTION_STOP, SeqCst),
-            false => look_again(l),
-        }
-    }
+    l.attention
+        .fetch_or(ATTENTION_LOOK | ATTENTION_STOP, SeqCst);
 }
 
 /// Somebody has called, and nobody has looked since.
 static LOOKS_AGAIN: AtomicBool = AtomicBool::new(false);
 
-/// Looks what has become of children, if somebody has called for it. Where no commit is under
-/// way.
+/// Looks what has become of children, if somebody has called for it. In the thread's own course
+/// and not in a handler: that may run in the middle of a commit which has this process already,
+/// or does not ask it; what it took would be of that commit, and in no queue that it has.
 #[inline(always)]
 pub fn look_again(l: &mut Local) {
+    if l.attention.load(Relaxed) & ATTENTION_LOOK != 0 {
+        l.attention.fetch_and(!ATTENTION_LOOK, SeqCst);
+    }
     if LOOKS_AGAIN.load(Relaxed) && LOOKS_AGAIN.swap(false, SeqCst) {
         end::take_signals(l);
         end::take_changes(l);
+    }
+}
+
+/// The thread waits for the lock, which is no place to look.
+pub fn look_later(l: &mut Local) {
+    l.attention.fetch_and(!ATTENTION_LOOK, SeqCst);
+}
+
+/// It has the lock: it looks before it waits for anything else.
+pub fn look_soon(l: &mut Local) {
+    if LOOKS_AGAIN.load(SeqCst) {
+        l.attention
+            .fetch_or(ATTENTION_LOOK | ATTENTION_STOP, SeqCst);
     }
 }

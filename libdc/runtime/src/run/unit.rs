@@ -317,6 +317,7 @@ pub fn wait_for_lock(l: &mut Local, lock: &AtomicU32, waited_for: u32) {
         0,
         0,
     ];
+    crate::run::signals::look_later(l);
     // SAFETY: the word is mapped for the life of the worker.
     unsafe { entry::interruptible(crate::machine::nr::FUTEX, &args) };
 }

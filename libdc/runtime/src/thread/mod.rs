@@ -91,6 +91,7 @@ impl Lock {
         // The holder of the lock is never in a commit when it gives it away.
         unit::goes();
         l.state.store(RUNTIME, SeqCst);
+        run::signals::look_soon(l);
     }
 
     fn release(&self) {
@@ -169,7 +170,7 @@ pub fn leave_stopped(l: &mut Local) {
 
 /// A kernel call that may last. The lock must not be held.
 pub fn wait(l: &mut Local, nr: usize, args: [usize; 6]) -> isize {
-    crate::run::signals::look_before_wait(l);
+    run::signals::look_again(l);
     enter_stopped(l);
     // SAFETY: the arguments are the program's own or point to the runtime's
     // memory; the call is one of those that may be repeated.
@@ -237,6 +238,7 @@ pub fn commit_for_tick(l: &mut Local) {
 /// A wait was broken off, but not by a signal that the thread will take now. One
 /// that came since breaks off the next one.
 pub fn wait_on(l: &mut Local) {
+    run::signals::look_again(l);
     l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
     if signal_waits(l) {
         l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
