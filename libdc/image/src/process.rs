@@ -23,7 +23,7 @@ pub mod request {
     pub const RELEASE: u32 = 4;
 }
 
-const ROOM: usize = 15;
+const ROOM: usize = 14;
 
 /// One process of the run. Entry 0 is the first.
 #[repr(C, align(64))]
@@ -142,6 +142,8 @@ pub struct Process {
     pub seals: Seals,
     /// What others have set of it since it was staged last, as bits that the runtime knows.
     pub set_by_others: AtomicU64,
+    /// The commit behind which a process of the run sent it a signal last.
+    pub signalled: AtomicU64,
     _room: [u64; ROOM],
 }
 
@@ -223,6 +225,7 @@ impl Process {
             doomed: AtomicU32::new(0),
             seals: Seals::new(),
             set_by_others: AtomicU64::new(0),
+            signalled: AtomicU64::new(0),
             _room: [0; ROOM],
         }
     }
@@ -361,6 +364,7 @@ impl Process {
             &self.frames_used,
             &self.stop_sent,
             &self.set_by_others,
+            &self.signalled,
         ] {
             number.store(0, Relaxed);
         }

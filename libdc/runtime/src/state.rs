@@ -107,6 +107,8 @@ pub struct Root {
     /// Signals that wait in the kernel for a signalfd to read them.
     pub for_signalfd: [SigInfo; 64],
     pub for_signalfd_len: u32,
+    /// Signals for the process that all of its threads block: see signal::for_process.
+    pub signals: crate::signal::queue::Queue,
     pub itimers: [ITimer; 3],
     pub timers: [PosixTimer; 1024],
     /// Number of the next one.

@@ -141,6 +141,7 @@ pub fn all() -> Vec<Session> {
         probe!("orphans", "parents that end before their children, and the signal that those asked for"),
         probe!("file-maps-threads", "threads that store into the same pages of a file"),
         probe!("signal-queue", "many queued signals with values, after the first thread has ended"),
+        probe!("signals-awaited", "signals that a process waits for, sent by another one, by its child, by its parent"),
         probe!("stack-downward", "memory that grows downward; processor time that never goes back"),
         probe!("memory-locked", "locked memory, and what comes later with it"),
         probe!("memory-memfd", "memory behind a descriptor without a name"),

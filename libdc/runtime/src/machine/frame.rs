@@ -145,6 +145,8 @@ pub struct Local {
     pub awaited: [(usize, usize); 4],
     /// `xsave` holds registers to load before the thread first runs.
     pub has_vectors: bool,
+    /// Signals that it waits for though it blocks them (sigwait(3)).
+    pub awaited_signals: core::sync::atomic::AtomicU64,
     /// The queue was full, so all signals are blocked until some are delivered.
     pub flooded: bool,
     /// A futex: the creator has entered the thread into the tables.

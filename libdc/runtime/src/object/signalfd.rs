@@ -109,7 +109,11 @@ pub fn put_back(l: &mut Local) {
             n => *n -= 1,
         }
     }
-    while let Some(info) = l.queue.take(mask) {
+    let next = |l: &mut Local| {
+        let own = l.queue.take(mask);
+        own.or_else(|| signal::for_process::take(mask))
+    };
+    while let Some(info) = next(l) {
         if signal::outside::is(&info) {
             signal::outside::count(&info);
         }

@@ -68,7 +68,7 @@ fn block(slot: usize) -> &'static mut Local {
     l.has_vectors = true;
     l.queue = record.queue;
     l.again = false;
-    if !l.queue.is_empty() {
+    if signal::waiting_for(l) != 0 {
         l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
     }
     l

@@ -299,6 +299,9 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
         0
     };
     record.robust_list = [0; 2];
+    if !signal::for_process::is_empty() {
+        root.signals = signal::queue::Queue::NEW;
+    }
     l.queue = signal::queue::Queue::NEW;
     record.queue = signal::queue::Queue::NEW;
     (l.held_until, l.commit_after, l.outlives) = (0, false, false);

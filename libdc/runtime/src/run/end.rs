@@ -325,7 +325,7 @@ fn child_has_ended(l: &mut Local, child: &Process, signo: i32) {
     receive(l, &super::wait::info_of(child, signo));
 }
 
-/// A signal of the table's: into the queue of this thread, or of the kernel where the thread
+/// A signal of the table's: into the queue of this thread, or of the process where the thread
 /// blocks it and another one may not; unless nobody asks for it.
 pub fn receive(l: &mut Local, info: &SigInfo) {
     const BY_DEFAULT: [i32; 4] = [17, 18, 23, 28];
@@ -338,10 +338,11 @@ pub fn receive(l: &mut Local, info: &SigInfo) {
     if nobody_asks && !blocked {
         return;
     }
-    let by_kernel = crate::object::signalfd::masks() & bit != 0
-        || blocked && engine().thread_count.load(Relaxed) > 1;
-    if by_kernel {
+    let alone = engine().thread_count.load(Relaxed) <= 1;
+    if crate::object::signalfd::masks() & bit != 0 {
         signal::leave_in_kernel(info);
+    } else if blocked && !alone {
+        signal::for_process::push(info);
     } else {
         l.queue.push(info);
         l.attention

@@ -55,7 +55,7 @@ fn to_group(l: &mut Local, id: i32, signo: i32) -> isize {
     }
     if is_keepers {
         for (slot, p) in all().filter(|(_, p)| is_in(p)) {
-            unit::look_at(slot);
+            unit::is_signalled(slot);
             signals::before_stop_or_go(p, signo);
         }
         event::visible(l);
@@ -121,7 +121,7 @@ fn each(signo: i32, is_meant: impl Fn(&Process) -> bool) -> isize {
             reached = true;
             continue;
         }
-        unit::look_at(slot);
+        unit::is_signalled(slot);
         signals::before_stop_or_go(p, signo);
         match sys!(KILL, p.real.load(Relaxed), signo) {
             r if failed(r) => answer = r,

@@ -191,10 +191,8 @@ pub fn is_killed_for_it() -> bool {
 /// As the kernel sends it: by the one that ended.
 fn from_parent(p: &Process, signo: i32) -> SigInfo {
     let mut info = SigInfo {
-        signo,
-        errno: 0,
         code: 0,
-        rest: [0; 116],
+        ..signal::outside::by_kernel_for_run(signo)
     };
     let uid = sys!(GETUID) as u32;
     info.rest[4..8].copy_from_slice(&p.bereft_of.load(Relaxed).to_le_bytes());

@@ -69,6 +69,9 @@ pub fn send(l: &mut Local, mut a: [usize; 6]) -> isize {
         return kill_self(l);
     }
     if own {
+        if engine().thread_count.load(Relaxed) > 1 {
+            unit::is_signalled(engine().slot);
+        }
         before_stop_or_go(me(), signo);
         // Ids may have changed with a recovery that could not keep them.
         a[0] = engine().pid as usize;
@@ -120,7 +123,7 @@ fn to_process(
         return 0;
     }
     // It may lie in the kernel when the next commit is made.
-    unit::look_at(slot);
+    unit::is_signalled(slot);
     before_stop_or_go(p, signo);
     let real = p.real.load(Relaxed);
     if by_thread && a[0] == a[1] {
@@ -262,6 +265,8 @@ pub fn look_again(l: &mut Local) {
         l.attention.fetch_and(!ATTENTION_LOOK, SeqCst);
     }
     if LOOKS_AGAIN.load(Relaxed) && LOOKS_AGAIN.swap(false, SeqCst) {
+        // It may wait again at once; what it takes is of the next commit.
+        unit::runs();
         end::take_signals(l);
         end::take_changes(l);
     }

@@ -280,6 +280,13 @@ pub fn look_at(slot: usize) {
     run().stir(slot);
 }
 
+/// A process is about to get a signal from one of the run, which its next commit must have.
+pub fn is_signalled(slot: usize) {
+    let next = engine().store.published() + 1;
+    process(slot).signalled.store(next, SeqCst);
+    look_at(slot);
+}
+
 /// A thread of this process stops, or goes on.
 #[inline(always)]
 pub fn stops() {

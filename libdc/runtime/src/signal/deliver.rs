@@ -15,7 +15,7 @@ use super::*;
 use crate::event;
 use crate::machine::sys::errno::EINTR;
 use crate::machine::{nr, user, vector};
-use crate::object::{record, transfer};
+use crate::object::transfer;
 use crate::space;
 
 const FRAME_LEN: usize = 8 + size_of::<UContext>() + 128;
@@ -42,10 +42,12 @@ pub fn deliver_pending(l: &mut Local) {
         }
         let mask = mask_of(l);
         let held = held::mask(l);
-        let Some(info) = l.queue.take(!mask & !held | forced(l)) else {
+        let set = !mask & !held | forced(l);
+        let own = l.queue.take(set);
+        let Some(info) = own.or_else(|| for_process::take(set)) else {
             // What remains is blocked or held; who ends that looks again.
             l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
-            if l.queue.pending() & !mask_of(l) & !held::mask(l) == 0 {
+            if waiting_for(l) & !mask_of(l) & !held::mask(l) == 0 {
                 restore_saved_mask(l);
                 return;
             }
@@ -109,14 +111,7 @@ fn deliver(l: &mut Local, info: &SigInfo) {
         _ => {}
     }
     if from_outside {
-        record::append(
-            record::SIGNAL,
-            &[
-                &l.slot.to_le_bytes(),
-                &held::place(l).to_le_bytes(),
-                record::bytes_of(info),
-            ],
-        );
+        outside::note(l, info);
     }
     event::unloggable(l);
     let restarts = act.flags & SA_RESTART != 0 && crate::table::row(l.frame.nr).restarts;

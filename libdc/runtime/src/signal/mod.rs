@@ -10,6 +10,7 @@
 
 pub mod calls;
 pub mod deliver;
+pub mod for_process;
 pub mod held;
 pub mod outside;
 pub mod queue;
@@ -211,21 +212,31 @@ pub fn set_mask(l: &mut Local, mask: u64) {
     state().threads[l.slot as usize].sigmask = mask;
     let real = mask & !RESERVED;
     sys!(RT_SIGPROCMASK, 2, &raw const real, 0, 8);
-    if l.queue.pending() & !mask != 0 {
+    if waiting_for(l) & !mask != 0 {
         l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
     }
 }
 
-/// Before a commit: signals that wait in the kernel because the program blocks
-/// them would die with the worker, so they move into the queue. A signalfd
-/// reads from the kernel, so its signals stay there: answers which these are.
+/// The signals that a thread could take, blocked or not, as a mask.
+pub fn waiting_for(l: &Local) -> u64 {
+    l.queue.pending() | for_process::pending()
+}
+
+/// Before a commit: signals that wait in the kernel would die with the worker, so they move
+/// into the queues. They wait because the program blocks them; or another thread is on its way
+/// to one that a process of the run has sent in this interval. A signalfd reads from the
+/// kernel, so its signals stay there: answers which these are.
 pub fn collect_blocked(l: &mut Local) -> u64 {
     let blocked = mask_of(l) & !RESERVED;
-    if blocked == 0 {
+    let sent = crate::run::me().signalled.load(SeqCst) > engine().store.published();
+    if blocked == 0 && !sent {
         return 0;
     }
     let for_signalfd = blocked & crate::object::signalfd::masks();
-    let mask = blocked & !for_signalfd;
+    let mask = match sent {
+        true => !RESERVED & !for_signalfd,
+        false => blocked & !for_signalfd,
+    };
     if mask == 0 {
         return for_signalfd;
     }
@@ -236,8 +247,10 @@ pub fn collect_blocked(l: &mut Local) -> u64 {
         code: 0,
         rest: [0; 116],
     };
+    let alone = engine().thread_count.load(Relaxed) <= 1;
     // What finds no room stays in the kernel.
     while l.queue.has_room()
+        && for_process::has_room()
         && !failed(sys!(
             RT_SIGTIMEDWAIT,
             &raw const mask,
@@ -246,7 +259,10 @@ pub fn collect_blocked(l: &mut Local) -> u64 {
             8
         ))
     {
-        outside::take(l, &info);
+        match alone || !for_process::is(&info) {
+            true => outside::take(l, &info),
+            false => outside::take_for_process(&info),
+        }
     }
     for_signalfd
 }

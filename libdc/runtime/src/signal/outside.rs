@@ -67,6 +67,15 @@ fn is_of_terminal(signo: i32) -> bool {
 
 /// Puts a signal that the kernel gave into the thread's queue.
 pub fn take(l: &mut Local, info: &SigInfo) {
+    taken(info, |info| l.queue.push(info));
+}
+
+/// Into that of the process.
+pub fn take_for_process(info: &SigInfo) {
+    taken(info, super::for_process::push);
+}
+
+fn taken(info: &SigInfo, push: impl FnOnce(&SigInfo) -> bool) {
     if crate::run::signals::is_of_dead_leader(info) {
         return;
     }
@@ -79,8 +88,7 @@ pub fn take(l: &mut Local, info: &SigInfo) {
         info.errno = OF_RUN;
     }
     crate::run::signals::translate_sender(&mut info);
-    let queued = l.queue.push(&info);
-    if queued && from_outside {
+    if push(&info) && from_outside {
         crate::run::me().signals_taken[info.signo as usize].add(1, SeqCst);
     }
 }
@@ -109,6 +117,17 @@ pub fn as_sent(info: &SigInfo) -> SigInfo {
 pub fn count(info: &SigInfo) {
     let delivered = &mut state().root.signals_delivered[info.signo as usize];
     *delivered = delivered.wrapping_add(1);
+}
+
+/// Until the next commit the journal has it, and where the thread was when it got it.
+pub fn note(l: &Local, info: &SigInfo) {
+    let place = super::held::place(l);
+    let parts = [
+        &l.slot.to_le_bytes()[..],
+        &place.to_le_bytes(),
+        record::bytes_of(info),
+    ];
+    record::append(record::SIGNAL, &parts);
 }
 
 /// At recovery: signals delivered since the commit are delivered again, and
@@ -177,13 +196,20 @@ fn queued(signo: i32) -> u32 {
         .filter(|thread| !thread.is_null())
         // SAFETY: the threads wait for the end of the recovery.
         .map(|thread| unsafe { &*thread }.queue.waiting().filter(of_this).count() as u32)
-        .sum()
+        .sum::<u32>()
+        + super::for_process::waiting().filter(of_this).count() as u32
 }
 
 fn push(slot: u32, info: &SigInfo) {
     // SAFETY: a thread's block, or that of the first thread, which recovers;
     // the others wait for the end of the recovery.
     let thread = unsafe { &mut *engine().threads[slot as usize] };
+    let blocked = super::mask_of(thread) & bit(info.signo) != 0;
+    let alone = engine().thread_count.load(Relaxed) <= 1;
+    if blocked && !alone && super::for_process::is(info) {
+        super::for_process::push(info);
+        return;
+    }
     thread.queue.push(info);
     thread.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
 }

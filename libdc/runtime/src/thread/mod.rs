@@ -276,7 +276,7 @@ pub fn futex_waitv(l: &mut Local, a: [usize; 6]) -> isize {
 pub fn signal_waits(l: &Local) -> bool {
     // Signals wait until what was seen of the program is caught up with.
     !crate::event::is_behind()
-        && l.queue.pending() & !signal::mask_of(l) & !signal::held::mask(l) != 0
+        && signal::waiting_for(l) & !signal::mask_of(l) & !signal::held::mask(l) != 0
 }
 
 /// A signal broke off a transfer of which nothing was made. If it would not have
