@@ -17,6 +17,33 @@ static void *others(void *to)
     }
 }
 
+/* A thread that is sent signals of its own (pthread_sigqueue(3)). */
+static int replies[2];
+
+static void *waits_itself(void *nothing)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGRTMIN + 5);
+    for (;;) {
+        siginfo_t info;
+        CHECK(sigwaitinfo(&set, &info) == SIGRTMIN + 5 && info.si_code == SI_QUEUE);
+        int value = info.si_value.sival_int;
+        CHECK(write(replies[1], &value, sizeof value) == sizeof value);
+    }
+    return nothing;
+}
+
+static void to_thread(pthread_t thread)
+{
+    for (int i = 1; i <= 3; i++)
+        CHECK(pthread_sigqueue(thread, SIGRTMIN + 5, (union sigval){.sival_int = i}) == 0);
+    for (int i = 1; i <= 3; i++) {
+        int value = 0;
+        CHECK(read(replies[0], &value, sizeof value) == sizeof value && value == i);
+    }
+}
+
 static void waiter(int answers, int noise)
 {
     sigset_t set;
@@ -26,8 +53,13 @@ static void waiter(int answers, int noise)
         sigaddset(&set, waited[i]);
     CHECK(sigprocmask(SIG_BLOCK, &set, 0) == 0);
     CHECK(signal(SIGUSR2, SIG_IGN) != SIG_ERR);
-    pthread_t thread;
+    sigset_t own;
+    sigemptyset(&own);
+    sigaddset(&own, SIGRTMIN + 5);
+    CHECK(sigprocmask(SIG_BLOCK, &own, 0) == 0 && pipe(replies) == 0);
+    pthread_t thread, itself;
     CHECK(pthread_create(&thread, 0, others, &noise) == 0);
+    CHECK(pthread_create(&itself, 0, waits_itself, 0) == 0);
     siginfo_t info;
     struct timespec none = {0, 0};
     CHECK(sigtimedwait(&set, &info, &none) == -1 && errno == EAGAIN);
@@ -46,6 +78,7 @@ static void waiter(int answers, int noise)
                 _exit(7);
             CHECK(sigwaitinfo(&set, &info) == SIGCHLD && info.si_pid == child && info.si_status == 7);
             CHECK(waitpid(child, 0, 0) == child);
+            to_thread(itself);
         } else {
             CHECK(signo == SIGUSR2 || signo == SIGTERM);
             CHECK(taken_of(signo, &info));

@@ -58,6 +58,8 @@ pub mod high_fd {
     pub const VAULT: i32 = 16;
     /// The program's working directory.
     pub const CWD: i32 = 17;
+    /// A signalfd by which threads wait for signals.
+    pub const AWAITED: i32 = 18;
     /// For the keeper's own use, up to `DEFERRED`.
     pub const KEEPER: i32 = 24;
     /// Descriptors the program has closed, kept until the next commit.

@@ -294,7 +294,7 @@ static ROWS: &[Row] = &[
     r(125, "capget", Pass, D, false, ""),
     r(126, "capset", Locked(object::identity::change), D, false, "committed with it; kept, warm and cold"),
     r(127, "rt_sigpending", Locked(signal::calls::sigpending), N, false, ""),
-    r(128, "rt_sigtimedwait", Free(signal::calls::sigtimedwait), N, false, ""),
+    r(128, "rt_sigtimedwait", Free(signal::awaited::sigtimedwait), N, false, ""),
     r(129, "rt_sigqueueinfo", Free(run::signals::send), D, false, "within the run: its own; to others: a send"),
     r(130, "rt_sigsuspend", Free(signal::calls::sigsuspend), N, false, ""),
     r(131, "sigaltstack", Locked(signal::calls::sigaltstack), D, false, ""),

@@ -13,8 +13,8 @@
 #![allow(unsafe_code)]
 
 use super::frame::{
-    ATTENTION_LOOK, ATTENTION_SIGNAL, ATTENTION_STAGE, Frame, LOCAL_ATTENTION, LOCAL_FRAME, LOCAL_STACK_TOP,
-    LOCAL_STATE, Local, PROGRAM,
+    ATTENTION_LOOK, ATTENTION_SIGNAL, ATTENTION_STAGE, Frame, LOCAL_ATTENTION, LOCAL_FRAME,
+    LOCAL_STACK_TOP, LOCAL_STATE, Local, PROGRAM,
 };
 use crate::engine::{ENGINE, Engine};
 use core::arch::{asm, naked_asm};

@@ -111,7 +111,7 @@ pub fn put_back(l: &mut Local) {
     }
     let next = |l: &mut Local| {
         let own = l.queue.take(mask);
-        own.or_else(|| signal::for_process::take(mask))
+        own.or_else(|| signal::for_process::take(l.slot, mask))
     };
     while let Some(info) = next(l) {
         if signal::outside::is(&info) {

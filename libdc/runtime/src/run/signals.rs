@@ -13,6 +13,7 @@ use crate::fatal::Text;
 use crate::machine::frame::{ATTENTION_LOOK, ATTENTION_STOP, Local};
 use crate::machine::nr;
 use crate::machine::sys::{errno::*, failed};
+use crate::signal::queue::SigInfo;
 use crate::signal::{self, SIG_DFL, SIGKILL};
 use crate::{event, sys, thread};
 use core::fmt::Write;
@@ -67,6 +68,9 @@ pub fn send(l: &mut Local, mut a: [usize; 6]) -> isize {
     }
     if own && signo == SIGKILL {
         return kill_self(l);
+    }
+    if own && by_thread && waits_for_thread(l, a[1] as i32, signo, a[3]) {
+        return 0;
     }
     if own {
         if engine().thread_count.load(Relaxed) > 1 {
@@ -162,6 +166,46 @@ fn to_thread(l: &mut Local, mut a: [usize; 6]) -> isize {
     a[0] = real_thread(l, a[0]);
     // SAFETY: the program's own call with its own arguments.
     unsafe { crate::machine::sys::raw6(nr::TKILL, a) }
+}
+
+/// A thread sends a signal to another one of this process that blocks it: it waits in the
+/// tables from now on. (In the kernel only that thread could take it before a commit.)
+fn waits_for_thread(l: &mut Local, tid: i32, signo: i32, info_at: usize) -> bool {
+    const SI_TKILL: i32 = -6;
+    if !(1..=64).contains(&signo) || signal::RESERVED & signal::bit(signo) != 0 {
+        return false;
+    }
+    if state().threads[l.slot as usize].tid == tid {
+        return false;
+    }
+    let _guard = engine().lock.acquire(l);
+    let Some(slot) = thread::slot_of(tid) else {
+        return false;
+    };
+    let mask = state().threads[slot].sigmask & !crate::object::signalfd::masks();
+    if mask & signal::bit(signo) == 0 {
+        return false;
+    }
+    let info = match l.frame.nr {
+        nr::RT_TGSIGQUEUEINFO => match crate::machine::user::read::<SigInfo>(info_at) {
+            Some(info) if info.code < 0 => SigInfo { signo, ..info },
+            _ => return false,
+        },
+        _ => {
+            let mut info = SigInfo {
+                signo,
+                errno: 0,
+                code: SI_TKILL,
+                rest: [0; 116],
+            };
+            let (pid, uid) = (state().root.pid, sys!(GETUID) as u32);
+            info.rest[4..8].copy_from_slice(&pid.to_le_bytes());
+            info.rest[8..12].copy_from_slice(&uid.to_le_bytes());
+            info
+        }
+    };
+    signal::for_process::push_for_thread(slot as u32, &info);
+    true
 }
 
 /// kill(getpid(), SIGKILL): the program's own act, no failure.

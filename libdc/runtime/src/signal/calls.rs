@@ -4,9 +4,7 @@ use super::*;
 use crate::machine::frame::ATTENTION_STOP;
 use crate::machine::sys::errno::*;
 use crate::state::SigAction;
-use crate::thread::deadline::Deadline;
-use crate::{event, thread};
-use core::sync::atomic::AtomicU64;
+use crate::thread;
 
 pub fn sigaction(_l: &mut Local, a: [usize; 6]) -> isize {
     let [sig, new, old, size, ..] = a;
@@ -49,8 +47,7 @@ pub fn install_for(sig: i32, act: &SigAction) -> isize {
     let ends = act.handler == SIG_DFL
         && state().root.tree != 0
         && (crate::run::signals::ends_by_default(sig) || crate::run::job_control::stops_here(sig));
-    let awaited = AWAITED.load(SeqCst) & bit(sig) != 0;
-    if !ends && !awaited && (act.handler == SIG_DFL || act.handler == SIG_IGN) {
+    if !ends && (act.handler == SIG_DFL || act.handler == SIG_IGN) {
         let real = [
             act.handler,
             SA_RESTORER | act.flags & (SA_NOCLDSTOP | SA_NOCLDWAIT),
@@ -204,90 +201,5 @@ pub fn sigsuspend(l: &mut Local, a: [usize; 6]) -> isize {
             thread::pause_for_stop(l);
             thread::commit_for_tick(l);
         }
-    }
-}
-
-/// rt_sigtimedwait(2). What comes goes into the queue first, by the runtime's handler, and is
-/// taken from there under the lock: what the kernel hands out itself would be in nobody's
-/// hands while another thread or process commits.
-pub fn sigtimedwait(l: &mut Local, a: [usize; 6]) -> isize {
-    let [set_at, info_at, timeout, size, ..] = a;
-    if size != 8 {
-        return -EINVAL;
-    }
-    let Some(set) = user::read::<u64>(set_at) else {
-        return -EFAULT;
-    };
-    let set = set & !(bit(SIGKILL) | bit(SIGSTOP));
-    let n = crate::machine::nr::RT_SIGTIMEDWAIT;
-    let mut deadline = Deadline::of(l, n, &[set_at, info_at, timeout, size, 0, 0]);
-    have_told(set);
-    let mask = mask_of(l) & !set & !RESERVED;
-    let mut args = [0, 0, timeout, &raw const mask as usize, size, 0];
-    deadline.begin(n, &mut args);
-    l.awaited_signals.store(set, SeqCst);
-    let r = loop {
-        let guard = engine().lock.acquire(l);
-        let info = l.queue.take(set).or_else(|| for_process::take(set));
-        if let Some(info) = info {
-            break was_awaited(l, &info, info_at);
-        }
-        drop(guard);
-        let r = match thread::wait(l, crate::machine::nr::PPOLL, args) {
-            0 => -EAGAIN,
-            r => r,
-        };
-        if waiting_for(l) & set != 0 || deadline.goes_on(l, n, &mut args, r) {
-            continue;
-        }
-        if r != -EINTR {
-            break r;
-        }
-        if thread::signal_waits(l) {
-            l.interrupted = true;
-            break r;
-        }
-        thread::wait_on(l);
-        if l.attention.load(SeqCst) & ATTENTION_STOP != 0 {
-            thread::pause_for_stop(l);
-            thread::commit_for_tick(l);
-        }
-        deadline.shorten(&mut args);
-    };
-    l.awaited_signals.store(0, SeqCst);
-    r
-}
-
-/// A signal that the program has waited for. Under the lock.
-fn was_awaited(l: &mut Local, info: &SigInfo, info_at: usize) -> isize {
-    if outside::is(info) {
-        outside::count(info);
-        outside::note(l, info);
-    }
-    event::non_deterministic(l);
-    if thread::signal_waits(l) {
-        l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
-    }
-    if info_at != 0 {
-        let info = outside::as_sent(info);
-        crate::space::shared::open(info_at, info_at.saturating_add(size_of_val(&info)));
-        if !user::write(info_at, &info) {
-            // The signal is taken: made again, the call would wait for another one.
-            l.is_final = true;
-            return -EFAULT;
-        }
-    }
-    info.signo as isize
-}
-
-/// Signals of which the runtime is told whatever the program does with them.
-static AWAITED: AtomicU64 = AtomicU64::new(0);
-
-/// Has the runtime's handler called for signals that the program waits for.
-fn have_told(set: u64) {
-    let new = set & !RESERVED & !AWAITED.fetch_or(set, SeqCst);
-    for signo in (1..=64).filter(|&signo| new & bit(signo) != 0) {
-        let action = state().root.actions[signo as usize];
-        install_for(signo, &action);
     }
 }

@@ -44,7 +44,7 @@ pub fn deliver_pending(l: &mut Local) {
         let held = held::mask(l);
         let set = !mask & !held | forced(l);
         let own = l.queue.take(set);
-        let Some(info) = own.or_else(|| for_process::take(set)) else {
+        let Some(info) = own.or_else(|| for_process::take(l.slot, set)) else {
             // What remains is blocked or held; who ends that looks again.
             l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
             if waiting_for(l) & !mask_of(l) & !held::mask(l) == 0 {

@@ -45,11 +45,13 @@ pub fn has_room() -> bool {
     state().root.signals.has_room()
 }
 
-/// Signals waiting, as a mask.
-pub fn pending() -> u64 {
+/// Signals that wait for a thread, as a mask.
+pub fn pending(slot: u32) -> u64 {
     match is_empty() {
         true => 0,
-        false => state().root.signals.pending(),
+        false => waiting()
+            .filter(|info| is_for(info, slot))
+            .fold(0, |mask, info| mask | bit(info.signo)),
     }
 }
 
@@ -57,10 +59,10 @@ pub fn waiting() -> impl Iterator<Item = &'static SigInfo> {
     state().root.signals.waiting()
 }
 
-pub fn take(set: u64) -> Option<SigInfo> {
-    match pending() & set {
+pub fn take(slot: u32, set: u64) -> Option<SigInfo> {
+    match pending(slot) & set {
         0 => None,
-        _ => changed(|queue| queue.take(set)),
+        _ => changed(|queue| queue.take_if(set, |info| is_for(info, slot))),
     }
 }
 
@@ -69,6 +71,48 @@ pub fn push(info: &SigInfo) -> bool {
     let added = changed(|queue| queue.push(info));
     tell_threads(bit(info.signo));
     added
+}
+
+/// Adds one for a thread of this process, which blocks it: another one has sent it, and only
+/// that thread could take it from the kernel before a commit. Of a standard signal that waits
+/// already there is no second one.
+pub fn push_for_thread(slot: u32, info: &SigInfo) {
+    let mut info = *info;
+    info.rest[FOR_THREAD..].copy_from_slice(&(slot + 1).to_le_bytes());
+    let waits = waiting().any(|w| w.signo == info.signo && is_for(w, slot) && !is(w));
+    if info.signo >= 32 || !waits {
+        changed(|queue| queue.push_another(&info));
+        tell_threads(bit(info.signo));
+    }
+}
+
+/// A thread ends; or another slot is its own from now on.
+pub fn leaves(slot: u32, to: Option<u32>) {
+    while let Some(mut info) = changed(|queue| {
+        let is_meant = |info: &SigInfo| is_for(info, slot) && !is_for(info, slot + 1);
+        queue.take_if(u64::MAX, is_meant)
+    }) {
+        if let Some(to) = to {
+            as_sent(&mut info);
+            push_for_thread(to, &info);
+        }
+    }
+}
+
+/// Where an entry has the slot + 1 of the thread that alone may take it. (No siginfo of a
+/// kernel is so long.)
+const FOR_THREAD: usize = 112;
+
+fn is_for(info: &SigInfo, slot: u32) -> bool {
+    let mut thread = [0; 4];
+    thread.copy_from_slice(&info.rest[FOR_THREAD..]);
+    let thread = u32::from_le_bytes(thread);
+    thread == 0 || thread == slot + 1
+}
+
+/// As its sender sent it.
+pub fn as_sent(info: &mut SigInfo) {
+    info.rest[FOR_THREAD..].fill(0);
 }
 
 /// Those that do not block it, or wait for it, look.

@@ -8,6 +8,7 @@
 //! its beginning, from before a long kernel call to its abort.
 #![allow(unsafe_code)]
 
+pub mod awaited;
 pub mod calls;
 pub mod deliver;
 pub mod for_process;
@@ -219,7 +220,7 @@ pub fn set_mask(l: &mut Local, mask: u64) {
 
 /// The signals that a thread could take, blocked or not, as a mask.
 pub fn waiting_for(l: &Local) -> u64 {
-    l.queue.pending() | for_process::pending()
+    l.queue.pending() | for_process::pending(l.slot)
 }
 
 /// Before a commit: signals that wait in the kernel would die with the worker, so they move
@@ -240,6 +241,18 @@ pub fn collect_blocked(l: &mut Local) -> u64 {
     if mask == 0 {
         return for_signalfd;
     }
+    collect(l, mask);
+    for_signalfd
+}
+
+/// Moves signals of a set that wait in the kernel into the queues. What finds no room stays.
+fn collect(l: &mut Local, set: u64) {
+    if set != 0 {
+        while l.queue.has_room() && for_process::has_room() && collect_one(l, set) {}
+    }
+}
+
+fn collect_one(l: &mut Local, set: u64) -> bool {
     let zero = [0usize; 2];
     let mut info = SigInfo {
         signo: 0,
@@ -247,24 +260,22 @@ pub fn collect_blocked(l: &mut Local) -> u64 {
         code: 0,
         rest: [0; 116],
     };
-    let alone = engine().thread_count.load(Relaxed) <= 1;
-    // What finds no room stays in the kernel.
-    while l.queue.has_room()
-        && for_process::has_room()
-        && !failed(sys!(
-            RT_SIGTIMEDWAIT,
-            &raw const mask,
-            &raw mut info,
-            &raw const zero,
-            8
-        ))
-    {
-        match alone || !for_process::is(&info) {
-            true => outside::take(l, &info),
-            false => outside::take_for_process(&info),
-        }
+    let r = sys!(
+        RT_SIGTIMEDWAIT,
+        &raw const set,
+        &raw mut info,
+        &raw const zero,
+        8
+    );
+    if failed(r) {
+        return false;
     }
-    for_signalfd
+    let alone = engine().thread_count.load(Relaxed) <= 1 && for_process::is_empty();
+    match alone || !for_process::is(&info) {
+        true => outside::take(l, &info),
+        false => outside::take_for_process(&info),
+    }
+    true
 }
 
 /// Leaves a signal in the kernel for the process, as it came. Only a first thread may say of

@@ -107,6 +107,7 @@ pub fn by_kernel_for_run(signo: i32) -> SigInfo {
 /// As its sender sent it.
 pub fn as_sent(info: &SigInfo) -> SigInfo {
     let mut info = *info;
+    super::for_process::as_sent(&mut info);
     if info.errno == OF_RUN {
         info.errno = 0;
     }

@@ -80,6 +80,12 @@ impl Queue {
                 }
             }
         }
+        self.push_another(info)
+    }
+
+    /// Adds one beside others of its number.
+    pub fn push_another(&mut self, info: &SigInfo) -> bool {
+        let used = self.bits().load(Relaxed);
         let i = used.trailing_ones() as usize;
         if i >= QUEUE_LEN {
             self.lost += 1;
@@ -109,16 +115,22 @@ impl Queue {
 
     /// Takes the oldest signal that is in `set` (bit signo-1).
     pub fn take(&mut self, set: u64) -> Option<SigInfo> {
-        let i = self.oldest(set)?;
+        self.take_if(set, |_| true)
+    }
+
+    /// The same of those of which something is true.
+    pub fn take_if(&mut self, set: u64, is_meant: impl Fn(&SigInfo) -> bool) -> Option<SigInfo> {
+        let i = self.oldest(set, is_meant)?;
         let info = self.entries[i];
         self.bits().fetch_and(!(1 << i), SeqCst);
         Some(info)
     }
 
-    fn oldest(&self, set: u64) -> Option<usize> {
+    fn oldest(&self, set: u64, is_meant: impl Fn(&SigInfo) -> bool) -> Option<usize> {
         let used = self.bits().load(SeqCst);
         (0..QUEUE_LEN)
             .filter(|&i| used & (1 << i) != 0 && set & (1 << (self.entries[i].signo - 1)) != 0)
+            .filter(|&i| is_meant(&self.entries[i]))
             .min_by_key(|&i| {
                 // Synchronous faults first, then in order of arrival.
                 let sync = matches!(self.entries[i].signo, 4 | 5 | 7 | 8 | 11);

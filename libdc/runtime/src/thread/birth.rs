@@ -296,6 +296,7 @@ pub fn exit(l: &mut Local, a: [usize; 6]) -> isize {
         return crate::object::process::exit_group(l, a);
     }
     run::orphans::thread_ends(l, state().threads[l.slot as usize].tid);
+    signal::for_process::leaves(l.slot, None);
     let record = &mut state().threads[l.slot as usize];
     record.used = 0;
     let clear = record.clear_tid;
@@ -405,16 +406,19 @@ pub fn gettid(l: &mut Local, _a: [usize; 6]) -> isize {
     state().threads[l.slot as usize].tid as isize
 }
 
-/// The real id of a thread that the program names.
+/// The slot of a thread that the program names.
+pub fn slot_of(tid: i32) -> Option<usize> {
+    (0..engine().thread_high)
+        .find(|&slot| !engine().threads[slot].is_null() && state().threads[slot].tid == tid)
+}
+
+/// Its real id.
 pub fn real_tid(tid: i32) -> i32 {
-    for slot in 0..engine().thread_high {
-        let p = engine().threads[slot];
-        if !p.is_null() && state().threads[slot].tid == tid {
-            // SAFETY: blocks are never unmapped.
-            return unsafe { (*p).tid };
-        }
+    match slot_of(tid) {
+        // SAFETY: blocks are never unmapped.
+        Some(slot) => unsafe { (*engine().threads[slot]).tid },
+        None => tid,
     }
-    tid
 }
 
 pub fn set_robust_list(l: &mut Local, a: [usize; 6]) -> isize {

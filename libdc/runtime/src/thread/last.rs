@@ -82,6 +82,7 @@ pub fn end_others(l: &mut Local) {
         let t = unsafe { &mut *p };
         await_end(t);
         keep_signals(l, t);
+        signal::for_process::leaves(slot as u32, None);
         let record = &mut state().threads[slot];
         record.used = 0;
         let (head, tid) = (record.robust_list[0], record.tid);
@@ -236,6 +237,7 @@ pub fn hand_over(l: &mut Local) -> ! {
     sys!(RT_SIGPROCMASK, 2, &raw const all, 0, 8);
     signal::collect_blocked(l);
     give_up_memory(l);
+    signal::for_process::leaves(l.slot, Some(first.slot));
     let (own, its) = (l.slot as usize, first.slot as usize);
     let threads = &mut state().threads;
     let record = &mut threads[own];
