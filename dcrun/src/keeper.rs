@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::fd::RawFd;
 use std::path::Path;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::time::Instant;
 
 use dc_image::boot::{Mode, fault, high_fd, plant};
 use dc_image::header::UNCOUNTED;
@@ -16,6 +17,7 @@ use crate::addressee::Addressee;
 use crate::cli::RioKind;
 use crate::families::{self, Member};
 use crate::fruitless::Fruitless;
+use crate::handover;
 use crate::image;
 use crate::interrupter;
 use crate::limits::AtLimits;
@@ -36,6 +38,14 @@ use crate::tree;
 use crate::verdict::{self, Facts, Verdict};
 use crate::victims::Victims;
 use crate::worker::{Start, Starter};
+
+/// What ends the watch over a run's processes.
+enum Seen {
+    /// One has failed, or the last one has ended; how.
+    Death(i32, Change),
+    /// The first process has, and others live on.
+    FirstEnded,
+}
 
 /// Everything that a run's watch needs.
 pub struct Keeper {
@@ -84,8 +94,17 @@ impl Keeper {
             copies.settle(&self.live.first().signals_taken);
             let mut addressee = Addressee::new(&self.live);
             let pid = self.start(start, &mut missed, &mut copies, &mut addressee)?;
-            let (dead, death) = self.watch(pid, &mut copies, &mut addressee);
+            let seen = self.watch(pid, &mut copies, &mut addressee);
             let died_ns = process::monotonic_ns();
+            let Seen::Death(dead, death) = seen else {
+                (missed, _) = self.gather(0, 0, &mut copies, &mut addressee);
+                let live = &self.live;
+                let code = live.exit_code.load(Relaxed);
+                let status = verdict::of_ended(code, live.exit_signal.load(Relaxed));
+                handover::to_another_keeper(&mut self, status)?;
+                start = self.recover_warm(died_ns);
+                continue;
+            };
             let limits;
             (missed, limits) = self.gather(dead, pid, &mut copies, &mut addressee);
             let in_a_row = fruitless.count(self.had_run());
@@ -101,7 +120,7 @@ impl Keeper {
                     self.count_crashes(crashes);
                     self.close_dead();
                     std::thread::sleep(fruitless.pause());
-                    self.begin_recovery(died_ns);
+                    start = self.recover_warm(died_ns);
                     if self.verbose {
                         self.tell(&format!(
                             "{}; going on from commit {}",
@@ -109,13 +128,6 @@ impl Keeper {
                             self.live.published.load(Relaxed)
                         ));
                     }
-                    let fault = take_fault(&mut self.fault, Mode::Warm);
-                    let pid = self.live.first().id.load(Relaxed);
-                    start = Start {
-                        mode: Mode::Warm,
-                        pid,
-                        fault,
-                    };
                 }
                 Verdict::StartOver { crashes } => {
                     self.count_crashes(crashes);
@@ -171,6 +183,16 @@ impl Keeper {
                     return Ok(OWN_FAULT);
                 }
             }
+        }
+    }
+
+    /// What the next workers are to begin with, when the last ones died at this time.
+    fn recover_warm(&mut self, died_ns: u64) -> Start {
+        self.begin_recovery(died_ns);
+        Start {
+            mode: Mode::Warm,
+            pid: self.live.first().id.load(Relaxed),
+            fault: take_fault(&mut self.fault, Mode::Warm),
         }
     }
 
@@ -259,7 +281,9 @@ impl Keeper {
         for &pid in &killed {
             process::reap(pid);
         }
-        process::reap(dead);
+        if dead != 0 {
+            process::reap(dead);
+        }
         let companion = self.live.first().companion.swap(0, Relaxed) as i32;
         self.remains
             .bury(companion, self.reservation.number(high_fd::UFFD));
@@ -270,20 +294,19 @@ impl Keeper {
     }
 
     /// Waits until a process has failed or the last one has ended, passing on signals and
-    /// stops meanwhile. Answers which, and how.
-    fn watch(
-        &mut self,
-        mut pid: i32,
-        copies: &mut Copies,
-        addressee: &mut Addressee,
-    ) -> (i32, Change) {
+    /// stops meanwhile.
+    fn watch(&mut self, mut pid: i32, copies: &mut Copies, addressee: &mut Addressee) -> Seen {
+        let mut first_ended: Option<Instant> = None;
         let mut known_stop = false;
         let mut since_passed = true;
         loop {
             if let Some(death) = process::peek_death(pid)
                 && !self.is_no_failure(0)
             {
-                return (pid, death);
+                return Seen::Death(pid, death);
+            }
+            if first_ended.is_some_and(|at| at.elapsed() >= handover::PATIENCE) {
+                return Seen::FirstEnded;
             }
             match process::peek_stop(pid) {
                 Some(Change::Stopped(signal)) if !known_stop => {
@@ -308,13 +331,14 @@ impl Keeper {
                         if !self.is_no_failure(slot)
                             && tree::entry_of(&self.live, dead) == Some(slot) =>
                     {
-                        return (dead, death);
+                        return Seen::Death(dead, death);
                     }
                     Some(slot) => {
                         let entry = &self.live.processes()[slot];
                         let _ = entry.real.compare_exchange(dead, 0, Release, Relaxed);
                         if dead == pid {
                             pid = 0;
+                            first_ended = Some(Instant::now());
                         }
                     }
                     None => {}
@@ -323,9 +347,10 @@ impl Keeper {
                 self.remains.reaped(dead);
                 continue;
             }
-            let arrived = match copies.any() || since_passed {
-                false => Some(signals::wait()),
-                true => signals::wait_for(Copies::SETTLED),
+            let arrived = match (copies.any() || since_passed, first_ended) {
+                (true, _) => signals::wait_for(Copies::SETTLED),
+                (false, Some(_)) => signals::wait_for(handover::PATIENCE),
+                (false, None) => Some(signals::wait()),
             };
             match arrived {
                 // (What a process of the run sends to its group it sends to each.)

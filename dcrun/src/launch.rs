@@ -41,7 +41,7 @@ use crate::worker::{Starter, blank_boot_info};
 
 /// Where the keeper holds the run's lock, the kernel's OOM counter, and the
 /// counters of the worker.
-const LOCK: i32 = high_fd::KEEPER;
+pub const LOCK: i32 = high_fd::KEEPER;
 const VMSTAT: i32 = high_fd::KEEPER + 1;
 const COUNTERS: i32 = high_fd::COUNTERS;
 /// What is left of dead workers, up to DEFERRED.

@@ -28,6 +28,7 @@ mod families;
 mod fault;
 mod found_images;
 mod fruitless;
+mod handover;
 mod image;
 mod image_lock;
 mod interrupter;

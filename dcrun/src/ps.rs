@@ -151,6 +151,8 @@ fn members(live: &SharedLive) -> Vec<Member> {
                 .filter(|&pid| pid != 0),
             state: match p.life() {
                 Life::Zombie => "zombie",
+                // The first one of a program that goes on without it.
+                _ if p.ended.load(Acquire) != 0 => "ended",
                 _ => "running",
             },
             command: name_of(p),

@@ -7,6 +7,7 @@
 //!   NAME/keeper.pid   locked while keeper or worker live
 //!   NAME/image        the image, with --rio disk
 //!   NAME/done.json    final counters of a finished run; its image is removed then
+//!   NAME/messages     what is said of a run in the background: see `handover`
 //!   NAME/untold       there until its caller is given the program's exit status
 //! ```
 //!
@@ -33,6 +34,8 @@ const LOCK: &str = "keeper.pid";
 const RECORD: &str = "run.json";
 const DONE: &str = "done.json";
 const UNTOLD: &str = "untold";
+/// What a keeper in the background has to say.
+pub const MESSAGES: &str = "messages";
 /// The kernel takes 6 MiB of arguments and environment; as JSON they are longer,
 /// and some of them stand in a record twice.
 const FILE_MAX: u64 = 128 << 20;
@@ -46,6 +49,12 @@ const DYING: Duration = Duration::from_secs(10);
 pub struct RunDirectory {
     pub name: String,
     pub path: PathBuf,
+}
+
+/// Whose lock it is, for those whom the kernel cannot tell.
+fn note_keeper(lock: RawFd) {
+    let pid = format!("{:<10}\n", process::pid());
+    descriptors::write_at_start(lock, pid.as_bytes());
 }
 
 /// The directory of the run of this name. Every command comes to a run this way:
@@ -180,12 +189,17 @@ impl RunDirectory {
             }
             // `dcrun rm` may have taken the directory away before we had the lock.
             if fs::metadata(self.file(LOCK)).is_ok_and(|there| there.ino() == ours.ino()) {
-                let pid = format!("{:<10}\n", process::pid());
-                descriptors::write_all(held, pid.as_bytes());
+                note_keeper(held);
                 return Ok(held);
             }
             descriptors::close(held);
         }
+    }
+
+    /// The lock, which this process's table holds, is this keeper's from now on.
+    pub fn is_kept_by_this(&self, held: RawFd) {
+        descriptors::own_lock(held);
+        note_keeper(held);
     }
 
     /// Pid of the keeper that holds the lock. The kernel names it, but not across
@@ -383,6 +397,7 @@ impl RunDirectory {
             "run.json.new",
             "done.json.new",
             "untold.new",
+            MESSAGES,
         ] {
             match fs::remove_file(self.file(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -66,10 +66,7 @@ pub enum Verdict {
 
 pub fn judge(facts: &Facts) -> Verdict {
     if facts.done {
-        return Verdict::Finished(match facts.exit_signal {
-            0 => facts.exit_code as u8,
-            signal => by_signal(signal as i32),
-        });
+        return Verdict::Finished(of_ended(facts.exit_code, facts.exit_signal));
     }
     if facts.fatal != FatalCode::None as u32 {
         let cannot_load = facts.fatal == FatalCode::CannotLoad as u32;
@@ -114,6 +111,14 @@ pub fn judge(facts: &Facts) -> Verdict {
         Verdict::StartOver { crashes }
     } else {
         Verdict::Recover { crashes }
+    }
+}
+
+/// Exit status of a program that has ended, with a code or by a signal.
+pub fn of_ended(code: u32, signal: u32) -> u8 {
+    match signal {
+        0 => code as u8,
+        signal => by_signal(signal as i32),
     }
 }
 

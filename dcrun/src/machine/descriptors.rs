@@ -54,6 +54,12 @@ pub fn write_all(number: RawFd, mut bytes: &[u8]) {
     }
 }
 
+/// Writes `bytes` at the start of a file; there is nobody to tell of an error.
+pub fn write_at_start(number: RawFd, bytes: &[u8]) {
+    // SAFETY: the pointer and length are those of a live slice.
+    unsafe { libc::pwrite(number, bytes.as_ptr().cast(), bytes.len(), 0) };
+}
+
 /// Reads from the start of a file; `None` if it cannot be read.
 pub fn read_start(number: RawFd, buffer: &mut [u8]) -> Option<&str> {
     // SAFETY: the pointer and length are those of a live slice.
@@ -78,6 +84,19 @@ pub fn lock_table(number: RawFd) -> io::Result<Result<(), i32>> {
     // SAFETY: fcntl writes the holder into the flock given by reference.
     unsafe { libc::fcntl(number, libc::F_GETLK, &raw mut wanted) };
     Ok(Err(wanted.l_pid))
+}
+
+/// The lock of [`lock_table`], which this table holds, is said to be this process's: whoever
+/// asks for its holder is told so. (The kernel notes who has changed it; it is never free.)
+pub fn own_lock(number: RawFd) {
+    for kind in [libc::F_RDLCK, libc::F_WRLCK] {
+        let wanted = libc::flock {
+            l_type: kind as i16,
+            ..whole_file()
+        };
+        // SAFETY: fcntl reads the flock given by reference.
+        unsafe { libc::fcntl(number, libc::F_SETLK, &raw const wanted) };
+    }
 }
 
 /// Takes the lock that all processes of a run hold: it belongs to the open file description

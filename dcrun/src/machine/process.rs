@@ -221,6 +221,35 @@ pub fn become_subreaper() -> io::Result<()> {
     }
 }
 
+/// A copy of this process that has the same table of descriptors, and with it what is locked
+/// by it: its number here, 0 there. Of several threads the copy has this one.
+pub fn copy_with_descriptors() -> io::Result<i32> {
+    let arguments = super::jump::CloneArguments {
+        flags: libc::CLONE_FILES as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..Default::default()
+    };
+    // SAFETY: without CLONE_VM and a stack this is a fork. The other thread, if there is one,
+    // holds no lock: it waits in the kernel, and allocates nothing.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const arguments,
+            size_of_val(&arguments),
+        )
+    };
+    match answer {
+        -1 => Err(io::Error::last_os_error()),
+        number => Ok(number as i32),
+    }
+}
+
+/// Ends this process and nothing else: what it has open is another one's as well.
+pub fn exit_at_once(status: u8) -> ! {
+    // SAFETY: does not come back, and runs nothing.
+    unsafe { libc::_exit(status.into()) }
+}
+
 /// Processor time of a process, which need not be reaped; 0 if it is.
 pub fn processor_time_ns(pid: i32) -> u64 {
     // clock_getcpuclockid(3): of all threads, as the scheduler counts it.
