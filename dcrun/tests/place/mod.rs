@@ -82,6 +82,8 @@ pub fn kills(worker: Pid) -> bool {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        // (A test that has failed may have left it alive, in the background.)
+        let _ = self.dcrun(&["kill", "t"]).output();
         let _ = self.dcrun(&["rm", "t"]).output();
         let _ = fs::remove_dir_all(&self.0);
     }

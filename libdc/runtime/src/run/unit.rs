@@ -20,7 +20,7 @@ use super::{has_company, me, process, run};
 use crate::commit;
 use crate::engine::engine;
 use crate::fatal::Text;
-use crate::machine::frame::{ATTENTION_STAGE, Local, STOPPED};
+use crate::machine::frame::{ATTENTION_SIGNAL, ATTENTION_STAGE, Local, STOPPED};
 use crate::machine::sys::errno::EPERM;
 use crate::machine::sys::failed;
 use crate::machine::{entry, futex};
@@ -325,6 +325,13 @@ pub fn wait_for_lock(l: &mut Local, lock: &AtomicU32, waited_for: u32) {
         0,
     ];
     crate::run::signals::look_later(l);
+    if l.attention.load(SeqCst) & ATTENTION_SIGNAL != 0 {
+        // It would break off the wait, again and again: hundreds that are to end of a signal
+        // would leave the one that has the lock no time. (Who commits asks again and again.)
+        const LONG_NS: usize = 20_000_000;
+        futex::wait_at_most(lock, waited_for, LONG_NS);
+        return;
+    }
     // SAFETY: the word is mapped for the life of the worker.
     unsafe { entry::interruptible(crate::machine::nr::FUTEX, &args) };
 }
