@@ -178,14 +178,18 @@ fn waits_for_thread(l: &mut Local, tid: i32, signo: i32, info_at: usize) -> bool
     if state().threads[l.slot as usize].tid == tid {
         return false;
     }
-    let _guard = engine().lock.acquire(l);
-    let Some(slot) = thread::slot_of(tid) else {
-        return false;
+    let blocks = |slot: &usize| {
+        let mask = state().threads[*slot].sigmask & !crate::object::signalfd::masks();
+        mask & signal::bit(signo) != 0
     };
-    let mask = state().threads[slot].sigmask & !crate::object::signalfd::masks();
-    if mask & signal::bit(signo) == 0 {
+    // (Go sends its threads thousands that they do not block.)
+    if thread::slot_of(tid).filter(blocks).is_none() {
         return false;
     }
+    let _guard = engine().lock.acquire(l);
+    let Some(slot) = thread::slot_of(tid).filter(blocks) else {
+        return false;
+    };
     let info = match l.frame.nr {
         nr::RT_TGSIGQUEUEINFO => match crate::machine::user::read::<SigInfo>(info_at) {
             Some(info) if info.code < 0 => SigInfo { signo, ..info },
