@@ -178,9 +178,9 @@ fn waits_for_thread(l: &mut Local, tid: i32, signo: i32, info_at: usize) -> bool
     if state().threads[l.slot as usize].tid == tid {
         return false;
     }
+    let bit = signal::bit(signo);
     let blocks = |slot: &usize| {
-        let mask = state().threads[*slot].sigmask & !crate::object::signalfd::masks();
-        mask & signal::bit(signo) != 0
+        state().threads[*slot].sigmask & bit != 0 && crate::object::signalfd::masks() & bit == 0
     };
     // (Go sends its threads thousands that they do not block.)
     if thread::slot_of(tid).filter(blocks).is_none() {
