@@ -121,6 +121,7 @@ pub fn all() -> Vec<Session> {
         probe!("odd-arguments", "what the kernel refuses, with which error, and that nothing comes of it"),
         probe!("map-rights", "what a mapping may not become, and a change of protection that ends early"),
         probe!("file-nameless", "files that are open or mapped, and whose names go or change"),
+        probe!("tree-storm", "processes that share everything, and do it all at once"),
         probe!("tree-file-removed", "files of one process whose names another one removes"),
         probe!("stop-and-end", "a process that is stopped by a child which ends at once"),
         probe!("waits", "children that stop, go on and end; process groups"),

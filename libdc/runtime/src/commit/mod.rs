@@ -99,6 +99,9 @@ pub fn stage(local: &mut Local, begin: u64) -> u64 {
         rio_full(full);
     }
     copied += e.fold.lay(begin);
+    // Before anybody can publish: if this process is killed behind that, and before it goes on,
+    // the kernel would mark the robust mutexes that it holds, and no record would tell of it.
+    space::shared::guard_again();
     me().frames_used.store(e.store.used() as u64, Relaxed);
     seal::seal_own();
     if e.slot != 0 || has_company() {
@@ -152,7 +155,6 @@ pub fn published(begin: u64) {
     crate::event::committed();
     object::deferred_close::make_final();
     object::undo::forget();
-    space::shared::guard_again();
     e.fold.step(begin);
 }
 

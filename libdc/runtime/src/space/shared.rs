@@ -218,7 +218,7 @@ fn open_part(v: &Vma, from: usize, to: usize) {
     engine().shared.push(from, to);
 }
 
-/// Guards whatever is open: behind a commit, while the other threads are stopped.
+/// Guards whatever is open: for a commit, while the other threads are stopped.
 pub fn guard_again() {
     engine().shared.guard_all();
 }
