@@ -237,7 +237,14 @@ impl Keeper {
         };
         let mut groups = Vec::new();
         for member in &members {
-            self.starter.start(start, member, &mut groups)?;
+            let pid = self.starter.start(start, member, &mut groups)?;
+            // It says so itself, if it comes so far: one that is killed before is missed all
+            // the same.
+            if let Some(slot) = member.slot {
+                self.live.processes()[slot as usize]
+                    .real
+                    .store(pid, Relaxed);
+            }
         }
         let Some(last) = last else {
             return Ok(0);

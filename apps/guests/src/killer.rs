@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 pub enum Victim {
     Worker,
     KeeperAndWorker,
+    /// One time this, another time that: what the one leaves on record the other one meets.
+    Either,
 }
 
 /// How to kill in one run.
@@ -53,6 +55,14 @@ pub struct Killer<'a> {
     /// Kills of everything that the driver has not yet answered by running the command again.
     unanswered: AtomicUsize,
     kills: Mutex<Kills>,
+}
+
+/// Whether a run is there again after the death of one process, or of all.
+fn is_back(before: &RunInfo, now: &RunInfo, all: bool) -> bool {
+    match all {
+        false => now.recoveries > before.recoveries && matches!(&*now.state, "running" | "done"),
+        true => now.keeper_pid != before.keeper_pid && now.state == "running",
+    }
 }
 
 /// How long a run may take to come back.
@@ -95,11 +105,17 @@ impl<'a> Killer<'a> {
                 sleep(Duration::from_millis(1));
                 continue;
             }
-            let Some((at, victim)) = self.kill(&run, &mut chance) else {
+            let whom = match self.plan.victim {
+                Victim::Either if chance.below(2) == 0 => Victim::Worker,
+                Victim::Either => Victim::KeeperAndWorker,
+                always => always,
+            };
+            let Some((at, victim)) = self.kill(&run, whom, &mut chance) else {
                 continue;
             };
             last.1 += 1;
-            if !self.await_recovery(&run, at, victim) {
+            let all = whom == Victim::KeeperAndWorker;
+            if !self.await_recovery(&run, at, (!all).then_some(victim)) {
                 return;
             }
         }
@@ -142,11 +158,11 @@ impl<'a> Killer<'a> {
     }
 
     /// Kills, and says when and whom.
-    fn kill(&self, run: &RunInfo, chance: &mut Chance) -> Option<(Instant, i32)> {
+    fn kill(&self, run: &RunInfo, whom: Victim, chance: &mut Chance) -> Option<(Instant, i32)> {
         let worker = run.worker_pid?;
-        match self.plan.victim {
+        match whom {
             // Any process of the run.
-            Victim::Worker => {
+            Victim::Worker | Victim::Either => {
                 let all: Vec<i32> = run.processes.iter().filter_map(|p| p.pid).collect();
                 let nth = chance.below(all.len().max(1) as u64) as usize;
                 let victim = all.get(nth).copied().unwrap_or(worker);
@@ -177,11 +193,12 @@ impl<'a> Killer<'a> {
         in_session(pid, self.session) && kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok()
     }
 
-    /// Waits until the run is there again; false when it is not to be killed any more.
-    fn await_recovery(&self, before: &RunInfo, at: Instant, victim: i32) -> bool {
+    /// Waits until the run is there again; false when it is not to be killed any more. `victim` is the one process that
+    /// was killed; none if it was all of them.
+    fn await_recovery(&self, before: &RunInfo, at: Instant, victim: Option<i32>) -> bool {
         loop {
             match self.find() {
-                Ok(Some(run)) if self.is_back(before, &run) => {
+                Ok(Some(run)) if is_back(before, &run, victim.is_none()) => {
                     let mut kills = self.lock();
                     kills.kills += 1;
                     kills.recoveries += 1;
@@ -193,7 +210,8 @@ impl<'a> Killer<'a> {
                 _ if self.stopped() => return false,
                 // A child that had just ended: the kill met nobody.
                 Ok(Some(run))
-                    if Some(victim) != before.worker_pid
+                    if victim.is_some()
+                        && victim != before.worker_pid
                         && run.recoveries == before.recoveries
                         && at.elapsed() > MISSED =>
                 {
@@ -210,17 +228,6 @@ impl<'a> Killer<'a> {
                     return false;
                 }
                 _ => sleep(Duration::from_micros(500)),
-            }
-        }
-    }
-
-    fn is_back(&self, before: &RunInfo, now: &RunInfo) -> bool {
-        match self.plan.victim {
-            Victim::Worker => {
-                now.recoveries > before.recoveries && matches!(&*now.state, "running" | "done")
-            }
-            Victim::KeeperAndWorker => {
-                now.keeper_pid != before.keeper_pid && now.state == "running"
             }
         }
     }

@@ -106,6 +106,7 @@ enum ModeName {
     Hosted,
     KillWorker,
     KillAll,
+    KillMixed,
     EveryCommit,
 }
 
@@ -344,6 +345,7 @@ impl ModeName {
             ModeName::Hosted => Mode::Hosted,
             ModeName::KillWorker => Mode::KillWorker,
             ModeName::KillAll => Mode::KillAll,
+            ModeName::KillMixed => Mode::KillMixed,
             ModeName::EveryCommit => Mode::Every(match fault {
                 FaultName::AfterCommit => Fault::AfterCommit,
                 FaultName::BeforePublish => Fault::BeforePublish,

@@ -29,6 +29,8 @@ pub enum Mode {
     KillWorker,
     /// Under dcrun, keeper and worker killed and the same command run again at the same terminal.
     KillAll,
+    /// Under dcrun, now the one and now the other.
+    KillMixed,
     /// Under dcrun, one run for each place of this kind, with a crash there.
     Every(Fault),
 }
@@ -67,6 +69,7 @@ impl fmt::Display for Mode {
             Mode::Hosted => f.write_str("hosted"),
             Mode::KillWorker => f.write_str("kill-worker"),
             Mode::KillAll => f.write_str("kill-all"),
+            Mode::KillMixed => f.write_str("kill-mixed"),
             Mode::Every(fault) => write!(f, "every {}", fault.name()),
         }
     }
@@ -184,11 +187,11 @@ pub fn run_against(
             }
             .run(&mut report)?;
         }
-        Mode::KillWorker | Mode::KillAll => {
-            let victim = if mode == Mode::KillWorker {
-                Victim::Worker
-            } else {
-                Victim::KeeperAndWorker
+        Mode::KillWorker | Mode::KillAll | Mode::KillMixed => {
+            let victim = match mode {
+                Mode::KillWorker => Victim::Worker,
+                Mode::KillAll => Victim::KeeperAndWorker,
+                _ => Victim::Either,
             };
             let share = reference.duration / (options.kills as u32 + 1);
             let gap = options

@@ -220,6 +220,10 @@ pub fn restore(warm: bool, from: usize) {
         return;
     }
     let numbers = handed::Numbers::new();
+    let anew_until = match warm {
+        true => record::last_cold_recovery(),
+        false => usize::MAX,
+    };
     let root = &mut state().root;
     for r in crate::object::record::own(from) {
         if !matches!(r.kind, record::INPUT | record::MESSAGE) {
@@ -237,7 +241,7 @@ pub fn restore(warm: bool, from: usize) {
             let is_own = head.thread & record::OWN_PIPE != 0 || super::pipe::is_own(head.fd);
             is_own || super::fifo::is_rewound(head.fd)
         };
-        if super::pipe::is_state(head.fd) || !warm && is_anew() {
+        if super::pipe::is_state(head.fd) || r.offset < anew_until && is_anew() {
             continue;
         }
         let (bytes, whole) = match r.kind {

@@ -216,6 +216,20 @@ pub fn own(from: usize) -> impl Iterator<Item = Record<'static>> {
     })
 }
 
+/// This process has come back. Cold, what was on record of pipes and sockets within the run is
+/// so no more: they were made anew, as of the commit.
+pub fn note_recovery(warm: bool) {
+    append(RECOVERED, &[&[u8::from(!warm)]]);
+}
+
+/// Where the journal stood at its last cold recovery since the commit; 0 if there was none.
+pub fn last_cold_recovery() -> usize {
+    own(0)
+        .filter(|r| r.kind == RECOVERED && r.payload.first() == Some(&1))
+        .last()
+        .map_or(0, |r| r.offset)
+}
+
 /// The records of all processes of the run.
 pub fn of_all(from: usize) -> impl Iterator<Item = Record<'static>> {
     engine().journal.records(from).map(|mut r| {

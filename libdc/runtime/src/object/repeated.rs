@@ -25,28 +25,32 @@ use vista_core::journal::Record;
 
 /// Where re-execution stands in the record of output already made.
 pub struct Replay {
-    /// Offset in the journal of the next record to match.
-    next: usize,
+    /// Offset in the journal of the next record to match: of what goes out of the run, and of
+    /// what stays within it.
+    next: [usize; 2],
     active: bool,
-    /// Our own pipes were made anew, as of the commit: what went into them
-    /// since does not count.
-    cold: bool,
+    /// Behind this offset what went into the run's own pipes and sockets counts: earlier they
+    /// were made anew, as of the commit.
+    counts_from: usize,
 }
 
 impl Replay {
     pub const fn new() -> Replay {
         Replay {
-            next: 0,
+            next: [0; 2],
             active: false,
-            cold: false,
+            counts_from: 0,
         }
     }
 
     /// After a recovery, when the threads stand where they stood at the commit:
     /// output on record is not to be made again.
     pub fn begin(&mut self, warm: bool) {
-        self.next = 0;
-        self.cold = !warm;
+        self.next = [0; 2];
+        self.counts_from = match warm {
+            true => record::last_cold_recovery(),
+            false => usize::MAX,
+        };
         self.active = engine().boot.plant != plant::REPEAT_WRITE && self.any_left();
         if self.active && !crate::run::is_alone() {
             self.answer_threads();
@@ -73,62 +77,72 @@ impl Replay {
         }
     }
 
-    /// Whether recovery has put back what was in this pipe: then what went into it
-    /// since the commit goes into it again.
-    fn is_rewound(&self, fd: i32) -> bool {
-        pipe::is_state(fd) || (self.cold && (pipe::is_own(fd) || fifo::is_rewound(fd)))
+    /// Whether a descriptor's output stays within the run, where a cold recovery makes it again.
+    fn stays(fd: i32) -> bool {
+        pipe::is_own(fd) || fifo::is_rewound(fd)
     }
 
     /// The same of a record: its descriptor may be closed by now, or another one's.
-    fn is_made_again(&self, head: &IoHead) -> bool {
-        let is_own = head.thread & record::OWN_PIPE != 0;
-        pipe::is_state(head.fd) || self.cold && (is_own || fifo::is_rewound(head.fd))
+    fn stayed(head: &IoHead) -> bool {
+        head.thread & record::OWN_PIPE != 0 || fifo::is_rewound(head.fd)
     }
 
+    /// Output that is there and is not to be made again.
     fn output(&self, r: &Record) -> Option<IoHead> {
         if r.kind != record::OUTPUT {
             return None;
         }
-        record::value_of::<IoHead>(r.payload).filter(|head| !self.is_made_again(head))
+        let head = record::value_of::<IoHead>(r.payload)?;
+        let is_gone = Self::stayed(&head) && r.offset < self.counts_from;
+        (!is_gone && !pipe::is_state(head.fd)).then_some(head)
+    }
+
+    fn left(&self, stays: bool) -> impl Iterator<Item = (Record<'static>, IoHead)> {
+        record::own(self.next[usize::from(stays)])
+            .filter_map(|r| self.output(&r).map(|head| (r, head)))
+            .filter(move |(_, head)| Self::stayed(head) == stays)
+    }
+
+    fn next_of(&self, slot: u32, stays: bool) -> Option<(Record<'static>, IoHead)> {
+        self.left(stays)
+            .find(|(_, head)| head.thread & !record::OWN_PIPE == slot)
     }
 
     fn any_left(&self) -> bool {
-        crate::object::record::own(self.next).any(|r| self.output(&r).is_some())
+        [false, true]
+            .into_iter()
+            .any(|stays| self.left(stays).next().is_some())
     }
 
-    fn took(&mut self, r: &Record) {
-        self.next =
-            r.offset + vista_core::journal::RECORD_HEAD + r.payload.len().next_multiple_of(8);
+    fn took(&mut self, r: &Record, head: &IoHead) {
+        let len = vista_core::journal::RECORD_HEAD + r.payload.len().next_multiple_of(8);
+        self.next[usize::from(Self::stayed(head))] = r.offset + len;
         self.active = self.any_left();
     }
 
     /// The recorded result of the output call that thread `slot` makes now.
     pub fn take(&mut self, slot: u32, fd: i32, sum: u64, len: u64) -> Option<isize> {
-        if !self.active || self.is_rewound(fd) {
+        if !self.active || pipe::is_state(fd) {
             return None;
         }
-        for r in crate::object::record::own(self.next) {
-            let Some(head) = self.output(&r) else {
-                continue;
-            };
-            if head.thread & !record::OWN_PIPE != slot {
-                continue;
-            }
-            if head.fd != fd || (head.sum != sum && head.ret == len) {
-                fatal::stop(
-                    FatalCode::Internal,
-                    0,
-                    format_args!(
-                        "the program does not repeat itself: it wrote {} bytes to descriptor {} before the \
-                         crash, and {len} other bytes to {fd} after it (an unseen source of chance)",
-                        head.ret, head.fd
-                    ),
-                );
-            }
-            self.took(&r);
-            return Some(head.ret as isize);
+        let stays = fd != process::SIGNAL && Self::stays(fd);
+        // (What has become the run's own since stands among the others.)
+        let is_it = |(_, head): &(Record, IoHead)| head.fd == fd && head.sum == sum;
+        let other = || self.next_of(slot, !stays).filter(is_it);
+        let (r, head) = self.next_of(slot, stays).or_else(other)?;
+        if head.fd != fd || (head.sum != sum && head.ret == len) {
+            fatal::stop(
+                FatalCode::Internal,
+                0,
+                format_args!(
+                    "the program does not repeat itself: it wrote {} bytes to descriptor {} before the \
+                     crash, and {len} other bytes to {fd} after it (an unseen source of chance)",
+                    head.ret, head.fd
+                ),
+            );
         }
-        None
+        self.took(&r, &head);
+        Some(head.ret as isize)
     }
 
     /// Each thread that was about to make output on record has made it.
@@ -157,7 +171,7 @@ impl Replay {
                 thread.frame.call_answered(0);
                 held::call_begins(thread);
                 thread.moved = true;
-                self.took(&r);
+                self.took(&r, &head);
                 continue;
             }
             let written = &mut state().threads[slot].moved_bytes;
@@ -168,7 +182,7 @@ impl Replay {
             };
             if call.counted {
                 if !answer_one_of_several(thread, &head) {
-                    self.took(&r);
+                    self.took(&r, &head);
                     continue;
                 }
                 *written = state().threads[slot].messages_sent;
@@ -189,7 +203,7 @@ impl Replay {
                 held::call_begins(thread);
             }
             thread.moved = true;
-            self.took(&r);
+            self.took(&r, &head);
         }
     }
 }

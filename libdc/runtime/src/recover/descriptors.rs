@@ -327,6 +327,17 @@ impl Held {
     }
 }
 
+/// The descriptors of this process are gone, or not to be had. Made again here they would have
+/// nothing in common with those that others still have: so all go back as if all had died. The
+/// keeper sees to it when it finds this one dead, and its companion.
+pub fn have_all_made_again() -> ! {
+    let companion = me().companion.load(Relaxed);
+    if companion != 0 {
+        sys!(KILL, companion, crate::signal::SIGKILL);
+    }
+    fatal::die()
+}
+
 /// Warm, in a process that is not the first: its descriptors from the companion of the
 /// worker that died. False if that is gone too.
 pub fn take_over() -> bool {

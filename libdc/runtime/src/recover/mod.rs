@@ -47,8 +47,9 @@ pub fn recover(warm: bool) -> ! {
         crate::object::record::examine();
     }
     together::come_to(Step::Examined);
-    // Without them they are made again, as if everything had died.
-    let warm = warm && (e.slot == 0 || descriptors::take_over());
+    if warm && e.slot != 0 && !descriptors::take_over() {
+        descriptors::have_all_made_again();
+    }
     crate::object::attributes::check_left_behind();
     crate::object::attributes::show();
     crate::object::cpu_time::restore();
@@ -71,7 +72,7 @@ pub fn recover(warm: bool) -> ! {
         lock::beside(warm && lock::any_posix(), undo::roll_back);
     }
     if e.slot == 0 {
-        crate::object::record::append(crate::object::record::RECOVERED, &[]);
+        crate::object::record::note_recovery(warm);
     }
     commit::fault_point(fault::IN_RECOVERY);
     together::come_to(Step::Undone);
@@ -89,7 +90,7 @@ pub fn recover(warm: bool) -> ! {
     let main = threads::first();
     if e.slot != 0 {
         let _guard = e.lock.acquire(main);
-        crate::object::record::append(crate::object::record::RECOVERED, &[]);
+        crate::object::record::note_recovery(warm);
     }
     about::tell_file();
     memory::restore();

@@ -11,7 +11,7 @@
 //! ([`crate::space::shared`]).
 #![allow(unsafe_code)]
 
-use super::{BASE, image, process, run};
+use super::{BASE, image, process, run, together};
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
@@ -397,7 +397,11 @@ pub fn fetch_made(s: &Shared, which: usize) -> isize {
         return -EBADF;
     }
     let real = process(maker - 1).real.load(Relaxed);
-    fetch(real, s.made[which].load(Acquire))
+    let r = fetch(real, s.made[which].load(Acquire));
+    if r == -ESRCH {
+        together::await_failure();
+    }
+    r
 }
 
 /// A copy of another process's descriptor.

@@ -34,6 +34,14 @@ pub fn is_elder() -> bool {
     run().elder.load(Relaxed) as usize == engine().slot
 }
 
+/// Another process of this recovery is dead, as it seems. The keeper is about to kill this one
+/// too; it waits for that, but not for ever.
+pub fn await_failure() {
+    const PATIENCE_S: usize = 20;
+    let patience = [PATIENCE_S, 0];
+    crate::sys!(NANOSLEEP, patience.as_ptr(), 0);
+}
+
 /// Waits until all have come to a step.
 pub fn come_to(step: Step) {
     if !has_company() {
