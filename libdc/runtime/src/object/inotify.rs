@@ -2,20 +2,25 @@
 //!
 //! state:     every watch, by instance and number: which file, by its path, and for what
 //! intercept: inotify_init, inotify_add_watch, inotify_rm_watch
-//! restore:   warm: they live on; cold: the watches are made again under their numbers. What
-//!            has happened meanwhile nobody has seen, so the program is told that its queue
-//!            ran over (IN_Q_OVERFLOW), upon which programs look again
+//! restore:   warm: they live on, if none was made or removed since the commit; else, and
+//!            cold, the watches are made again under their numbers. What has happened
+//!            meanwhile nobody has seen, so the program is told that its queue ran over
+//!            (IN_Q_OVERFLOW), upon which programs look again
 //! survives:  warm and cold
 
 use super::descriptor::*;
+use super::record;
 use super::undo::place::AT_FDCWD;
 use super::{about, process, pushback};
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::nr;
 use crate::machine::sys::{errno::*, failed};
+use crate::recover::descriptors::install;
 use crate::state::Kind;
 use crate::sys;
+use core::sync::atomic::{AtomicU32, Ordering::*};
+use vista_core::journal::Record;
 
 /// So many watches of a process are kept.
 pub const WATCHES: usize = 1024;
@@ -74,12 +79,13 @@ fn watches() -> &'static mut [Watch] {
 /// What was closed before is no event of the watch.
 pub fn add_watch(l: &mut Local, a: [usize; 6]) -> isize {
     super::deferred_close::close_before_wait(l);
+    let _guard = engine().lock.acquire(l);
+    let file = instance(a[0] as i32);
+    changes(file);
     let r = sys!(INOTIFY_ADD_WATCH, a[0], a[1], a[2]);
     if failed(r) {
         return r;
     }
-    let _guard = engine().lock.acquire(l);
-    let file = file_of(a[0] as i32).filter(|&file| open_file(file).kind == Kind::Inotify);
     if let Some(file) = file
         && !note(file, r as i32, a[1], a[2])
     {
@@ -88,6 +94,47 @@ pub fn add_watch(l: &mut Local, a: [usize; 6]) -> isize {
         );
     }
     r
+}
+
+fn instance(fd: i32) -> Option<u32> {
+    file_of(fd).filter(|&file| open_file(file).kind == Kind::Inotify)
+}
+
+/// A rollback of this has the instance made again: the numbers that the kernel gives go on
+/// from the last one, whatever was removed.
+fn changes(file: Option<u32>) {
+    if let Some(file) = file {
+        record::append(record::WATCHED, &[&file.to_le_bytes()]);
+    }
+}
+
+/// At a warm recovery: instances that the lost interval has changed. (One that other processes
+/// have as well stays as it is.)
+pub fn rewind() {
+    for file in 1..=state().root.file_high {
+        let f = open_file(file);
+        if state().file_refs[file as usize - 1] == 0 || f.kind != Kind::Inotify || f.shared != 0 {
+            continue;
+        }
+        let is_of_it = |r: &Record| record::value_of::<u32>(r.payload) == Some(file);
+        let mut changes = record::own(0).filter(|r| r.kind == record::WATCHED);
+        if changes.any(|r| is_of_it(&r))
+            && let Some(fd) = any_fd(file)
+        {
+            let made = remake(file);
+            if !failed(made) {
+                install(file, made, fd);
+            }
+        }
+    }
+}
+
+/// Instances that this recovery has made again: what was read of them is not fed again, for
+/// the program is to look itself.
+static ANEW: [AtomicU32; 16] = [const { AtomicU32::new(0) }; 16];
+
+pub fn is_anew(file: u32) -> bool {
+    ANEW.iter().any(|anew| anew.load(Relaxed) == file)
 }
 
 fn note(file: u32, number: i32, path: usize, mask: usize) -> bool {
@@ -127,12 +174,14 @@ fn note(file: u32, number: i32, path: usize, mask: usize) -> bool {
 }
 
 pub fn remove_watch(l: &mut Local, a: [usize; 6]) -> isize {
+    let _guard = engine().lock.acquire(l);
+    let file = instance(a[0] as i32);
+    changes(file);
     let r = sys!(INOTIFY_RM_WATCH, a[0], a[1]);
     if failed(r) {
         return r;
     }
-    let _guard = engine().lock.acquire(l);
-    let Some(file) = file_of(a[0] as i32) else {
+    let Some(file) = file else {
         return r;
     };
     for watch in watches() {
@@ -143,11 +192,14 @@ pub fn remove_watch(l: &mut Local, a: [usize; 6]) -> isize {
     r
 }
 
-/// At cold recovery.
+/// At a recovery.
 pub fn remake(file: u32) -> isize {
     let made = sys!(INOTIFY_INIT1, O_NONBLOCK);
     if failed(made) {
         return made;
+    }
+    if let Some(place) = ANEW.iter().find(|anew| anew.load(Relaxed) == 0) {
+        place.store(file, Relaxed);
     }
     // The kernel gives rising numbers, so the lowest comes first.
     let mut last = 0;

@@ -241,7 +241,10 @@ pub fn restore(warm: bool, from: usize) {
             let is_own = head.thread & record::OWN_PIPE != 0 || super::pipe::is_own(head.fd);
             is_own || super::fifo::is_rewound(head.fd)
         };
-        if super::pipe::is_state(head.fd) || r.offset < anew_until && is_anew() {
+        if super::pipe::is_state(head.fd)
+            || super::inotify::is_anew(file)
+            || r.offset < anew_until && is_anew()
+        {
             continue;
         }
         let (bytes, whole) = match r.kind {

@@ -88,6 +88,8 @@ pub const LOCKED: u32 = 29;
 
 /// Undo: a change of a System V object: see [`crate::sysv::room`].
 pub const SYSTEM_V: u32 = 30;
+/// A watch of files is about to be made or removed: the instance's open file, u32.
+pub const WATCHED: u32 = 31;
 
 /// Whether a record tells how to undo a change of files.
 pub fn is_undo(kind: u32) -> bool {

@@ -40,6 +40,14 @@ pub fn await_all() {
     }
 }
 
+/// At a cold recovery by a keeper that lives on: before anybody asks who else has the files of
+/// the run.
+pub fn await_companions() {
+    for companion in run().dying.iter().chain([&run().dying_first]) {
+        await_end(companion.load(SeqCst));
+    }
+}
+
 /// Waits until a process has ended, reaped or not. 0 is none.
 pub fn await_end(pid: i32) {
     const POLLIN: u64 = 1;

@@ -45,6 +45,9 @@ pub fn recover(warm: bool) -> ! {
     let elder = together::is_elder();
     if elder {
         crate::object::record::examine();
+        if !warm {
+            dying::await_companions();
+        }
     }
     together::come_to(Step::Examined);
     if warm && e.slot != 0 && !descriptors::take_over() {
@@ -77,6 +80,9 @@ pub fn recover(warm: bool) -> ! {
     commit::fault_point(fault::IN_RECOVERY);
     together::come_to(Step::Undone);
     descriptors::restore(warm);
+    if warm {
+        crate::object::inotify::rewind();
+    }
     if e.slot != 0 {
         run::image::renew();
     }
