@@ -90,6 +90,8 @@ pub fn read(l: &mut Local, a: [usize; 6]) -> isize {
             event::non_deterministic(l);
             r
         }
+        // Nothing is waited for where nothing is wanted.
+        Kind::Pipe | Kind::Socket | Kind::Tty if len == 0 => 0,
         Kind::Pipe if f.peer != 0 => {
             drop(guard);
             match pipe::read(l, nr::READ, a) {

@@ -223,6 +223,7 @@ type Child = (&'static Process, Option<u32>);
 fn wait_for(l: &mut Local, whom: Whom, options: usize) -> Result<Option<Child>, isize> {
     let at_once = options & WNOHANG != 0;
     let event_of = &me().child_event;
+    let mut broken_off = false;
     loop {
         let before = event_of.load(SeqCst);
         let found = {
@@ -234,6 +235,10 @@ fn wait_for(l: &mut Local, whom: Whom, options: usize) -> Result<Option<Child>, 
                 Found::Living if at_once => {
                     event::non_deterministic(l);
                     return Ok(None);
+                }
+                Found::Living if broken_off => {
+                    l.interrupted = true;
+                    return Err(-EINTR);
                 }
                 Found::Living => Err(()),
             }
@@ -254,8 +259,10 @@ fn wait_for(l: &mut Local, whom: Whom, options: usize) -> Result<Option<Child>, 
         let r = thread::wait(l, nr::FUTEX, args);
         if r == -EINTR {
             if thread::signal_waits(l) {
-                l.interrupted = true;
-                return Err(-EINTR);
+                // It may be that of the end which is waited for: the kernel looks for children
+                // once more, and only then for signals.
+                broken_off = true;
+                continue;
             }
             thread::wait_on(l);
             if l.attention.load(SeqCst) & ATTENTION_STOP != 0 {
