@@ -26,6 +26,7 @@ use crate::machine::shared::SharedLive;
 use crate::machine::signals;
 use crate::machine::{descriptors, terminal};
 use crate::message::{OWN_FAULT, Outcome, say};
+use crate::opener;
 use crate::ps::State;
 use crate::record::Record;
 use crate::relay::{Copies, Missed, is_for_program};
@@ -70,6 +71,7 @@ impl Keeper {
     /// Runs the program to its end; returns the exit status of dcrun.
     pub fn keep(mut self, mode: Mode) -> Outcome<u8> {
         interrupter::start(&self)?;
+        opener::start(&self)?;
         let mut start = Start {
             mode,
             pid: self.live.first().id.load(Relaxed),

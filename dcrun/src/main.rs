@@ -38,6 +38,7 @@ mod limits;
 mod machine;
 mod memory_limits;
 mod message;
+mod opener;
 mod program;
 mod ps;
 mod record;

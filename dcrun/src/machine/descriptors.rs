@@ -1,7 +1,7 @@
 //! Descriptors by number: placing them where the program does not look.
 
 use std::io;
-use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 /// Moves `descriptor` to exactly `number`, close-on-exec, replacing what is there.
 pub fn place(descriptor: OwnedFd, number: RawFd) -> io::Result<()> {
@@ -31,7 +31,8 @@ pub fn close(number: RawFd) {
 /// Closes all numbers from `first` to `last`, inclusive.
 pub fn close_range(first: RawFd, last: RawFd) {
     if first <= last {
-        // SAFETY: takes no pointer; callers pass numbers that only a dead worker used.
+        // SAFETY: takes no pointer; callers pass numbers that only a dead worker used, or of a
+        // table that is the calling thread's alone and has no owners of what they pass.
         unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     }
 }
@@ -137,4 +138,17 @@ pub fn adopt(number: RawFd) -> std::fs::File {
     use std::os::fd::FromRawFd;
     // SAFETY: callers placed the descriptor themselves and adopt it once.
     unsafe { std::fs::File::from_raw_fd(number) }
+}
+
+/// Takes a descriptor that the kernel has made for us, with a message.
+pub fn take(number: RawFd) -> OwnedFd {
+    use std::os::fd::FromRawFd;
+    // SAFETY: callers have it from a message, and take it once.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// A placed number, for as long as whoever placed it leaves it open.
+pub fn placed(number: &RawFd) -> BorrowedFd<'_> {
+    // SAFETY: callers pass what they placed and do not close while they use it.
+    unsafe { BorrowedFd::borrow_raw(*number) }
 }

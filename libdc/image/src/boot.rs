@@ -60,6 +60,8 @@ pub mod high_fd {
     pub const CWD: i32 = 17;
     /// A signalfd by which threads wait for signals.
     pub const AWAITED: i32 = 18;
+    /// Where the keeper is asked to open what a process may not: see [`crate::opened`].
+    pub const ASK: i32 = 19;
     /// For the keeper's own use, up to `DEFERRED`.
     pub const KEEPER: i32 = 24;
     /// Descriptors the program has closed, kept until the next commit.

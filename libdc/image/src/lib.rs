@@ -12,6 +12,7 @@ pub mod boot;
 pub mod count;
 pub mod dated;
 pub mod header;
+pub mod opened;
 mod process;
 pub mod run;
 pub mod seal;

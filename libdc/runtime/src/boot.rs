@@ -39,7 +39,7 @@ pub extern "C" fn main(info: *const BootInfo) -> ! {
     e.image_fd = e.high_fd(high_fd::RIO);
     run::seal::map_newest();
     if e.slot != 0 {
-        run::image::open(false);
+        run::image::open();
     }
     run::me().active.store(0, Relaxed);
     crate::object::counts::take();

@@ -55,6 +55,12 @@ pub fn move_high(fd: isize, which: i32) -> i32 {
 
 /// Opens the tracking descriptors of this process.
 pub fn open() -> Result<(), isize> {
+    open_tracker()?;
+    open_maps()
+}
+
+/// The userfaultfd, which every process may make for itself.
+pub fn open_tracker() -> Result<(), isize> {
     const O_CLOEXEC: usize = 0o2000000;
     const O_NONBLOCK: usize = 0o4000;
     const UFFD_USER_MODE_ONLY: usize = 1;
@@ -68,6 +74,11 @@ pub fn open() -> Result<(), isize> {
         return Err(r);
     }
     engine().uffd = move_high(fd, high_fd::UFFD);
+    Ok(())
+}
+
+fn open_maps() -> Result<(), isize> {
+    const O_CLOEXEC: usize = 0o2000000;
     let fd = sys!(OPEN, c"/proc/self/pagemap".as_ptr(), O_CLOEXEC);
     if failed(fd) {
         return Err(fd);

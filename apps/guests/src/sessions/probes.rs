@@ -192,6 +192,7 @@ pub fn all() -> Vec<Session> {
         probe!("attributes", "limits, scheduling and the settings of a process"),
         probe!("set-by-others", "settings of a process that another one makes"),
         probe!("fewer-rights", "a child that gives up rights, and the parent that waits for it"),
+        probe!("rightless-children", "children of a process that has given up its rights"),
         probe!("wait-interrupted", "a wait for a child whose end is told by a signal as well"),
         probe!("identity", "cwd, umask, limits, pid, name"),
         probe!("terminal-raw", "termios: raw, back, and the window's size")

@@ -8,10 +8,10 @@
 //! and a copy of every page that is its own and not a file's.
 #![allow(unsafe_code)]
 
-use super::{me, run};
+use super::{handed, me, run};
 use crate::engine::{Supplier, engine};
 use crate::fatal::{self, Text};
-use crate::machine::sys::failed;
+use crate::machine::sys::{errno::*, failed};
 use crate::machine::{entry, futex};
 use crate::object::memfd;
 use crate::space;
@@ -49,12 +49,8 @@ pub fn name(suffix: core::fmt::Arguments) -> Text<320> {
 /// all of it. All its other threads are stopped.
 pub fn begin(copied: &mut u64) -> Result<(), Full> {
     let e = engine();
-    open(true);
-    if let Err(r) = uffd::open() {
-        cannot("track its memory (userfaultfd, pagemap)", r);
-    }
+    open_new();
     e.tracking = true;
-    keep_counters();
     start_companion();
     me().frame_limit.store(0, Relaxed);
     open_store()?;
@@ -116,23 +112,61 @@ fn copy_own(from: usize, to: usize, copied: &mut u64) -> Result<(), Full> {
     Ok(())
 }
 
-/// Opens the image of this process, which is not the first, and maps its table and frames.
-pub fn open(new: bool) {
+/// Makes the image of this process, and opens what finds its pages and counts what it does.
+/// Where it may not, the keeper does.
+fn open_new() {
     let e = engine();
-    let name = name(format_args!("{}", e.slot));
-    let flags = O_RDWR | O_NOFOLLOW | O_CLOEXEC | if new { O_CREAT | O_TRUNC } else { 0 };
-    let at = e.high_fd(high_fd::IMAGES);
-    let fd = sys!(OPENAT, at, name.as_bytes().as_ptr(), flags, 0o600);
+    let fd = open_image(O_CREAT | O_TRUNC);
+    let tracked = if fd == -EACCES || fd == -EPERM {
+        let [image, pages, memory, counters] = match handed::ask() {
+            Ok(opened) => opened,
+            Err(r) => cannot("have its image opened by dcrun", r),
+        };
+        e.image_fd = uffd::move_high(image as isize, high_fd::OWN_IMAGE);
+        e.pagemap = uffd::move_high(pages as isize, high_fd::PAGEMAP);
+        e.mem = uffd::move_high(memory as isize, high_fd::MEM);
+        if counters >= 0 {
+            uffd::move_high(counters as isize, high_fd::COUNTERS);
+        }
+        uffd::open_tracker()
+    } else {
+        if failed(fd) {
+            cannot("open its image", fd);
+        }
+        e.image_fd = uffd::move_high(fd, high_fd::OWN_IMAGE);
+        keep_counters();
+        uffd::open()
+    };
+    if let Err(r) = tracked {
+        cannot("track its memory (userfaultfd, pagemap)", r);
+    }
+    let r = sys!(FTRUNCATE, e.image_fd, header::FRAMES_OFFSET);
+    if failed(r) {
+        cannot("give its image its length", r);
+    }
+    map();
+}
+
+fn open_image(more: usize) -> isize {
+    let name = name(format_args!("{}", engine().slot));
+    let flags = O_RDWR | O_NOFOLLOW | O_CLOEXEC | more;
+    let at = engine().high_fd(high_fd::IMAGES);
+    sys!(OPENAT, at, name.as_bytes().as_ptr(), flags, 0o600)
+}
+
+/// At a recovery: opens the image of this process, which is not the first.
+pub fn open() {
+    let fd = open_image(0);
     if failed(fd) {
         cannot("open its image", fd);
     }
-    e.image_fd = uffd::move_high(fd, high_fd::OWN_IMAGE);
-    if new {
-        let r = sys!(FTRUNCATE, e.image_fd, header::FRAMES_OFFSET);
-        if failed(r) {
-            cannot("give its image its length", r);
-        }
-    }
+    engine().image_fd = uffd::move_high(fd, high_fd::OWN_IMAGE);
+    map();
+}
+
+/// Maps the table and the frames of its image.
+fn map() {
+    let e = engine();
     let r = sys!(
         MMAP,
         RIO_BASE + header::TABLE_OFFSET,

@@ -6,13 +6,14 @@
 //!
 //! [`unit`] is the commit of all; [`birth`], [`end`], [`wait`] and [`orphans`] are the
 //! lives of processes; [`shared`] is what several of them know; [`image`] where a process that is
-//! not the first has its pages; [`together`] how all recover at once;
+//! not the first has its pages, [`handed`] what the keeper opens for it; [`together`] how all recover at once;
 //! [`signals`] and [`many`] what they send to each other.
 #![allow(unsafe_code)]
 
 pub mod abandoned;
 pub mod birth;
 pub mod end;
+mod handed;
 pub mod image;
 pub mod job_control;
 pub mod many;
