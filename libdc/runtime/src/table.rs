@@ -110,7 +110,7 @@ pub fn unknown(l: &mut Local, args: [usize; 6]) -> isize {
     l.awaited = [(0, 0); 4];
     if !failed(r) && makes_descriptor(nr) {
         let _guard = engine().lock.acquire(l);
-        return object::descriptor::adopt(r as i32, object::descriptor::O_CLOEXEC, b"", false);
+        return object::descriptor::adopt_made(r as i32);
     }
     r
 }

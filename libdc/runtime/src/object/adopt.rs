@@ -12,13 +12,8 @@ use crate::sys;
 /// from a call that is new. None if it is not open.
 #[cold]
 pub fn adopt_unknown(fd: i32) -> Option<u32> {
-    const F_GETFD: usize = 1;
-    const F_GETFL: usize = 3;
-    let flags = sys!(FCNTL, fd, F_GETFL, 0);
-    if failed(flags) {
-        return None;
-    }
-    let cloexec = sys!(FCNTL, fd, F_GETFD, 0) & 1 != 0;
+    let flags = flags_of(fd)?;
+    let cloexec = flags & O_CLOEXEC != 0;
     if let Some(same) = same_description(fd, state().root.fd_high as i32) {
         hold(same);
         enter(fd, same, cloexec);
@@ -27,7 +22,6 @@ pub fn adopt_unknown(fd: i32) -> Option<u32> {
     let mut path = [0u8; 3072];
     let n = super::process::fd_path(fd, &mut path);
     let shown = &path[..n];
-    let flags = flags as usize | if cloexec { O_CLOEXEC } else { 0 };
     let named = if shown.starts_with(b"/") { shown } else { b"" };
     if failed(adopt(fd, flags, named, true)) {
         return None;
@@ -49,6 +43,21 @@ pub fn adopt_unknown(fd: i32) -> Option<u32> {
         f.kind = Kind::Pipe;
     }
     Some(file)
+}
+
+/// A descriptor by a call of which no more is known than that it makes one: whether it waits,
+/// and whether an exec closes it, is as the kernel has it.
+pub fn adopt_made(fd: i32) -> isize {
+    adopt(fd, flags_of(fd).unwrap_or(O_CLOEXEC), b"", false)
+}
+
+/// The flags of an open descriptor, O_CLOEXEC among them.
+fn flags_of(fd: i32) -> Option<usize> {
+    const F_GETFD: usize = 1;
+    const F_GETFL: usize = 3;
+    let flags = sys!(FCNTL, fd, F_GETFL, 0);
+    let closes = sys!(FCNTL, fd, F_GETFD, 0) & 1 != 0;
+    (!failed(flags)).then_some(flags as usize | if closes { O_CLOEXEC } else { 0 })
 }
 
 /// Finds out what a descriptor is, and enters it. `path` is absolute or empty.

@@ -9,7 +9,7 @@
 //! Cold: every description is made again by the file of its kind.
 #![allow(unsafe_code)]
 
-pub use super::adopt::{adopt, adopt_inherited, adopt_unknown, look_again};
+pub use super::adopt::{adopt, adopt_inherited, adopt_made, adopt_unknown, look_again};
 use super::deferred_close::put_aside;
 use crate::engine::{engine, state};
 use crate::event;
