@@ -120,6 +120,8 @@ pub struct Root {
     /// What lies in the program's own pipes (see object::pipe).
     pub pipe_data_len: u64,
     pub pipe_data: [u8; 1 << 20],
+    /// Rings of asynchronous I/O: see object::aio.
+    pub aio: [u64; crate::object::aio::RINGS],
     /// Watches of files: see object::inotify.
     pub watch_high: u32,
     pub watches: [Watch; WATCHES],
@@ -195,6 +197,8 @@ pub struct ThreadRecord {
     pub moved_bytes: usize,
     /// Messages that the call under way has sent so far ([`crate::object::socket`]).
     pub messages_sent: usize,
+    /// How far a submission of asynchronous I/O is.
+    pub aio: crate::object::aio::Progress,
     pub frame: Frame,
     pub sigmask: u64,
     pub altstack: [usize; 3],

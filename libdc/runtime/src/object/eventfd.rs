@@ -39,14 +39,19 @@ pub fn eventfd2(_l: &mut Local, a: [usize; 6]) -> isize {
     r
 }
 
-/// Adds; waits without the lock if the counter is at its end.
+/// A write: waits without the lock if the counter is at its end.
 pub fn write(l: &mut Local, fd: i32, c: Call) -> isize {
     if c.nr != nr::WRITE || c.len < 8 {
         return -EINVAL;
     }
-    let Some(v) = user::read::<u64>(c.args[1]) else {
-        return -EFAULT;
-    };
+    match user::read::<u64>(c.args[1]) {
+        Some(v) => add(l, fd, v),
+        None => -EFAULT,
+    }
+}
+
+/// Adds a number; 8 if it did.
+pub fn add(l: &mut Local, fd: i32, v: u64) -> isize {
     loop {
         let guard = engine().lock.acquire(l);
         let Some(file) = file_of(fd) else {

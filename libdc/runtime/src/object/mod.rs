@@ -6,6 +6,7 @@
 //! | regular file, directory | offset and contents rolled back | reopened by name, the same |
 //! | tty | lives; termios set again | the new command's terminal, termios set |
 //! | pipe | lives; input fed again, output not repeated | both ends of our own: remade empty |
+//! | asynchronous I/O | made at once: what it has come to is memory | the same |
 //! | eventfd | counter set again | made again |
 //! | timerfd, timers | armed again | made and armed again |
 //! | epoll | made again from the table | the same |
@@ -16,6 +17,7 @@
 
 pub mod about;
 mod adopt;
+pub mod aio;
 pub mod api;
 pub mod attributes;
 pub mod buffers;

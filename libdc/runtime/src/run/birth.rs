@@ -289,6 +289,7 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     root.cpu_of_children = CpuTime::ZERO;
     root.signals_delivered = [0; 32];
     object::attributes::forked();
+    object::aio::leave();
     l.tid = e.pid;
     let record = &mut state().threads[l.slot as usize];
     record.tid = e.pid;

@@ -15,7 +15,7 @@ use super::*;
 use crate::event;
 use crate::machine::sys::errno::EINTR;
 use crate::machine::{nr, user, vector};
-use crate::object::transfer;
+use crate::object::{aio, transfer};
 use crate::space;
 
 const FRAME_LEN: usize = 8 + size_of::<UContext>() + 128;
@@ -226,6 +226,9 @@ fn build_frame(
             }
             l.frame.call_answered(written);
         }
+    }
+    if let Some(submitted) = aio::cut_short(l) {
+        l.frame.call_answered(submitted);
     }
     let record = &mut state().threads[l.slot as usize];
     let altstack = record.altstack;

@@ -254,6 +254,7 @@ pub fn hand_over(l: &mut Local) -> ! {
     heir.cpu = cpu;
     heir.has_saved_mask = 0;
     (heir.moved_bytes, heir.messages_sent) = (0, 0);
+    heir.aio = Default::default();
     (heir.robust_list, heir.rseq) = ([0; 2], [0; 3]);
     first.queue = l.queue;
     first.state.store(RUNTIME, SeqCst);
