@@ -94,7 +94,8 @@ impl Operation {
 
     /// Whether it can be made at all: what the kernel looks at before it begins.
     fn check(&self) -> Result<(), isize> {
-        if self.reserved != 0 || (self.len as isize) < 0 {
+        let moves = !matches!(self.code, Operation::SYNC | Operation::SYNC_DATA);
+        if self.reserved != 0 || (self.len as isize) < 0 || moves && self.offset < 0 {
             return Err(-EINVAL);
         }
         let file = descriptor::file_of(self.fd as i32).ok_or(-EBADF)?;
@@ -138,15 +139,12 @@ impl Operation {
             // A kernel that does not know the flag.
             _ => return -EOPNOTSUPP,
         };
-        let own = core::mem::replace(&mut l.frame.nr, number);
-        let r = match number {
-            nr::PREAD64 | nr::PREADV | nr::PREADV2 => input::pread(l, args),
+        match number {
+            nr::PREAD64 | nr::PREADV | nr::PREADV2 => input::pread_as(l, number, args),
             nr::PWRITE64 => output::pwrite(l, args),
-            nr::PWRITEV | nr::PWRITEV2 => output::pwritev(l, args),
-            _ => sync::call(l, args),
-        };
-        l.frame.nr = own;
-        r
+            nr::PWRITEV | nr::PWRITEV2 => output::pwritev_as(l, number, args),
+            _ => sync::call_as(l, number, args),
+        }
     }
 }
 

@@ -59,6 +59,33 @@ impl CpuTime {
     }
 }
 
+/// A child was waited for: to the kernel it was the keeper's, so what it used, and what its own
+/// children did, is counted here.
+pub fn child_ended(user_us: u64, system_us: u64) {
+    let time = &mut state().root.cpu_of_children;
+    let (user, system) = (user_us * 1000, system_us * 1000);
+    for (i, ns) in [user + system, user, system].into_iter().enumerate() {
+        time.earlier[i] += ns;
+        time.told[i] = time.told[i].max(time.earlier[i]);
+    }
+}
+
+/// What this process and the children that it has waited for have used, in microseconds: in
+/// user mode, in the kernel.
+pub fn of_self_and_children() -> [u64; 2] {
+    let mut usage = [0u64; 18];
+    sys!(GETRUSAGE, 0, usage.as_mut_ptr());
+    let [us, uu, ss, su, ..] = usage;
+    let root = &mut state().root;
+    let user = root.cpu.tell(Part::User, us * NS + uu * 1000);
+    let system = root.cpu.tell(Part::System, ss * NS + su * 1000);
+    let children = root.cpu_of_children.told;
+    [
+        (user + children[Part::User as usize]) / 1000,
+        (system + children[Part::System as usize]) / 1000,
+    ]
+}
+
 /// At recovery.
 pub fn restore() {
     let s = state();

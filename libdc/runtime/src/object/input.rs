@@ -188,7 +188,12 @@ pub fn readv(l: &mut Local, a: [usize; 6]) -> isize {
 }
 
 pub fn pread(l: &mut Local, a: [usize; 6]) -> isize {
-    if l.frame.nr == nr::PREADV2 && a[3] as isize == -1 {
+    pread_as(l, l.frame.nr, a)
+}
+
+/// As the call of a number, which need not be the one that the program makes.
+pub fn pread_as(l: &mut Local, number: usize, a: [usize; 6]) -> isize {
+    if number == nr::PREADV2 && a[3] as isize == -1 {
         return readv(l, a);
     }
     let _guard = engine().lock.acquire(l);
@@ -206,13 +211,13 @@ pub fn pread(l: &mut Local, a: [usize; 6]) -> isize {
         return r;
     }
     // The kernel would stop a read at the first sleeping page of its buffers.
-    if l.frame.nr == nr::PREAD64 {
+    if number == nr::PREAD64 {
         Buffers::one(a[1], a[2]).wake();
     } else if let Some(to) = Buffers::several(a[1], a[2]) {
         to.wake();
     }
     // SAFETY: the program's own call with its own arguments.
-    let r = unsafe { crate::machine::sys::raw6(l.frame.nr, a) };
+    let r = unsafe { crate::machine::sys::raw6(number, a) };
     count_read(r);
     regular::was_read(f, at, r);
     if chance {

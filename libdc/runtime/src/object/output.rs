@@ -119,10 +119,15 @@ pub fn pwrite(l: &mut Local, a: [usize; 6]) -> isize {
 }
 
 pub fn pwritev(l: &mut Local, a: [usize; 6]) -> isize {
+    pwritev_as(l, l.frame.nr, a)
+}
+
+/// As the call of a number, which need not be the one that the program makes.
+pub fn pwritev_as(l: &mut Local, number: usize, a: [usize; 6]) -> isize {
     match vector_len(a) {
         Ok(len) => {
-            let call = Call::new(l.frame.nr, a, len);
-            match l.frame.nr == nr::PWRITEV2 && a[3] as isize == -1 {
+            let call = Call::new(number, a, len);
+            match number == nr::PWRITEV2 && a[3] as isize == -1 {
                 true if a[5] == 0 => perform(l, Call::new(nr::WRITEV, a, len), None),
                 true => perform(l, call, None),
                 false => perform(l, call, Some(a[3] as u64)),

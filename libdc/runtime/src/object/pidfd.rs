@@ -141,24 +141,16 @@ pub fn send_signal(l: &mut Local, a: [usize; 6]) -> isize {
             None => return -ESRCH,
         }
     };
-    let number = l.frame.nr;
-    let r = match info_at {
-        0 => {
-            l.frame.nr = nr::KILL;
-            signals::send(l, [id, signo, 0, 0, 0, 0])
-        }
+    // (A commit in the middle finds the call as the program made it.)
+    match info_at {
+        0 => signals::send_as(l, nr::KILL, [id, signo, 0, 0, 0, 0]),
         _ => match user::read::<SigInfo>(info_at) {
             None => -EFAULT,
             Some(info) if info.signo as usize != signo => -EINVAL,
             Some(info) if info.code >= 0 && id != state().root.pid as usize => -EPERM,
-            Some(_) => {
-                l.frame.nr = nr::RT_SIGQUEUEINFO;
-                signals::send(l, [id, signo, info_at, 0, 0, 0])
-            }
+            Some(_) => signals::send_as(l, nr::RT_SIGQUEUEINFO, [id, signo, info_at, 0, 0, 0]),
         },
-    };
-    l.frame.nr = number;
-    r
+    }
 }
 
 /// pidfd_getfd(2). Another process's descriptors are state of that one; what ptrace(2) may

@@ -10,8 +10,12 @@ use crate::machine::sys::errno::EBADF;
 use crate::thread;
 
 pub fn call(l: &mut Local, a: [usize; 6]) -> isize {
+    call_as(l, l.frame.nr, a)
+}
+
+/// As the call of a number, which need not be the one that the program makes.
+pub fn call_as(l: &mut Local, n: usize, a: [usize; 6]) -> isize {
     const MS_SYNC: usize = 4;
-    let n = l.frame.nr;
     {
         let _guard = engine().lock.acquire(l);
         match n {

@@ -365,6 +365,12 @@ fn part_to_copy(
     Ok((map(part)?, position as u64))
 }
 
+/// Whether two descriptors are of one pipe.
+fn is_one_pipe(a: usize, b: usize) -> bool {
+    let place = |fd: usize| Stat::of_fd(fd as i32).ok().map(|st| (st.dev, st.ino));
+    place(a) == place(b)
+}
+
 fn is_pipe(fd: usize) -> bool {
     const S_IFIFO: u32 = super::stat::S_IFIFO;
     Stat::of_fd(fd as i32).is_ok_and(|st| st.kind() == S_IFIFO)
@@ -391,7 +397,7 @@ pub fn splice(l: &mut Local, a: [usize; 6]) -> isize {
     match pipes {
         (false, false) => -EINVAL,
         (true, false) if appends => -EINVAL,
-        (true, true) if from == to => -EINVAL,
+        (true, true) if is_one_pipe(from, to) => -EINVAL,
         _ if count == 0 => 0,
         (false, true) => into_pipe(l, from, from_at, to, count, waits),
         (true, to_pipe) => {
@@ -415,7 +421,7 @@ pub fn tee(l: &mut Local, a: [usize; 6]) -> isize {
         if file_of(from as i32).is_none() || file_of(to as i32).is_none() {
             return -EBADF;
         }
-        if !is_pipe(from) || !is_pipe(to) || from == to {
+        if !is_pipe(from) || !is_pipe(to) || is_one_pipe(from, to) {
             return -EINVAL;
         }
     }

@@ -129,12 +129,11 @@ fn leave(how: How) -> ! {
     }
 }
 
-/// Time that the process has used, for the one that waits for it.
+/// Time that the process and its children have used, for the one that waits for it.
 fn note_usage(p: &Process) {
-    let mut usage = [0u64; 18];
-    sys!(GETRUSAGE, 0, usage.as_mut_ptr());
-    p.user_us.store(usage[0] * 1_000_000 + usage[1], Relaxed);
-    p.system_us.store(usage[2] * 1_000_000 + usage[3], Relaxed);
+    let [user, system] = crate::object::cpu_time::of_self_and_children();
+    p.user_us.store(user, Relaxed);
+    p.system_us.store(system, Relaxed);
 }
 
 /// The parent of a process that has ended learns of it: whoever waits wakes up, and the

@@ -53,9 +53,13 @@ pub fn end_by(l: &mut Local, signo: i32) -> ! {
 }
 
 /// kill, tkill, tgkill and their queueing forms.
-pub fn send(l: &mut Local, mut a: [usize; 6]) -> isize {
-    let n = l.frame.nr;
-    let by_thread = matches!(n, nr::TGKILL | nr::RT_TGSIGQUEUEINFO);
+pub fn send(l: &mut Local, a: [usize; 6]) -> isize {
+    send_as(l, l.frame.nr, a)
+}
+
+/// As the call of a number, which need not be the one that the program makes.
+pub fn send_as(l: &mut Local, n: usize, mut a: [usize; 6]) -> isize {
+    let by_thread = by_thread(n);
     let signo = if by_thread { a[2] } else { a[1] } as i32;
     let target = a[0] as i32;
     signal::outside::is_own(signo);
@@ -90,7 +94,7 @@ pub fn send(l: &mut Local, mut a: [usize; 6]) -> isize {
         return r;
     }
     if let Some((slot, p)) = known_as(target) {
-        let r = to_process(l, slot, p, signo, by_thread, a);
+        let r = to_process(l, slot, p, signo, n, a);
         drop(guard);
         return r;
     }
@@ -104,13 +108,17 @@ pub fn send(l: &mut Local, mut a: [usize; 6]) -> isize {
     unsafe { crate::machine::sys::raw6(n, a) }
 }
 
+fn by_thread(n: usize) -> bool {
+    matches!(n, nr::TGKILL | nr::RT_TGSIGQUEUEINFO)
+}
+
 /// To another process of the run.
 fn to_process(
     l: &mut Local,
     slot: usize,
     p: &Process,
     signo: i32,
-    by_thread: bool,
+    n: usize,
     mut a: [usize; 6],
 ) -> isize {
     if p.life() == Life::Zombie || signo == 0 {
@@ -130,13 +138,13 @@ fn to_process(
     unit::is_signalled(slot);
     before_stop_or_go(p, signo);
     let real = p.real.load(Relaxed);
-    if by_thread && a[0] == a[1] {
+    if by_thread(n) && a[0] == a[1] {
         a[1] = real as usize;
     }
     a[0] = real as usize;
     event::non_deterministic(l);
     // SAFETY: the program's own call with its own arguments.
-    unsafe { crate::machine::sys::raw6(l.frame.nr, a) }
+    unsafe { crate::machine::sys::raw6(n, a) }
 }
 
 /// What the table is to know of a signal that stops or continues.

@@ -10,7 +10,7 @@ use crate::machine::frame::{ATTENTION_STOP, Local};
 use crate::machine::nr;
 use crate::machine::sys::errno::*;
 use crate::machine::user;
-use crate::object::{group, pidfd};
+use crate::object::{cpu_time, group, pidfd};
 use crate::signal::queue::SigInfo;
 use crate::thread;
 use core::sync::atomic::Ordering::*;
@@ -295,6 +295,8 @@ fn was_told(child: &Process, how: u32) {
 }
 
 fn reap(child: &Process) {
+    let [user, system] = [&child.user_us, &child.system_us].map(|time| time.load(Relaxed));
+    cpu_time::child_ended(user, system);
     let number = engine().store.published() + 1;
     // (That it was told before is part of the last commit.)
     let _ = child.told.compare_exchange(0, number, Relaxed, Relaxed);
