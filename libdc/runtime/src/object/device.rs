@@ -20,6 +20,12 @@ pub fn is_silent(f: &OpenFile) -> bool {
     f.kind == Kind::Device && major == MEMORY && SILENT.contains(&minor)
 }
 
+/// Whether it gives zeros, as many as are asked for.
+pub fn gives_zeros(f: &OpenFile) -> bool {
+    const ZERO_AND_FULL: [u64; 2] = [5, 7];
+    is_silent(f) && ZERO_AND_FULL.contains(&(f.words[NUMBER] & 0xff))
+}
+
 /// Whether a read takes something away.
 pub fn is_consumed(f: &OpenFile) -> bool {
     f.kind == Kind::Device && !is_silent(f)

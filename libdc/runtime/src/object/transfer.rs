@@ -149,11 +149,13 @@ fn part_of(l: &Local, from: i32, at: usize, count: usize) -> Result<Part, isize>
         return Err(-EINVAL);
     }
     let st = Stat::of_fd(from)?;
-    if !matches!(st.kind(), S_IFREG | S_IFBLK) {
+    let endless = device::gives_zeros(f);
+    if !endless && !matches!(st.kind(), S_IFREG | S_IFBLK) {
         return Err(-EINVAL);
     }
     // Files of proc and sys have no size, and give what they have.
     let left = match f.kind {
+        _ if endless => PIPE_MOST as u64,
         Kind::Other => PIPE_MOST as u64,
         _ => st.size.saturating_sub(position as u64).min(MOST),
     };
@@ -432,9 +434,9 @@ pub fn tee(l: &mut Local, a: [usize; 6]) -> isize {
     }
 }
 
-/// vmsplice(2): into a pipe as writev, out of one as readv.
+/// vmsplice(2): into a pipe as writev, but no more than it has room for; out of one as readv.
 pub fn vmsplice(l: &mut Local, a: [usize; 6]) -> isize {
-    let [fd, parts, count, ..] = a;
+    let [fd, parts, count, flags, ..] = a;
     let mode = {
         let _guard = engine().lock.acquire(l);
         match file_of(fd as i32) {
@@ -444,7 +446,29 @@ pub fn vmsplice(l: &mut Local, a: [usize; 6]) -> isize {
     };
     match mode {
         0 => input::readv(l, [fd, parts, count, 0, 0, 0]),
-        _ => output::writev(l, [fd, parts, count, 0, 0, 0]),
+        _ => {
+            let args = [fd, parts, count, 0, 0, 0];
+            let len = match output::vector_len(args) {
+                Ok(len) => len,
+                Err(e) => return e,
+            };
+            // A write would wait for all of it to go, and nobody may be reading.
+            match room_in(l, fd, flags & NONBLOCK == 0) {
+                Ok(room) if len > room => first_of(l, args, room),
+                Ok(_) => output::writev(l, args),
+                Err(e) => e,
+            }
+        }
+    }
+}
+
+/// Writes so many bytes at the most, of the first of several buffers that has any.
+fn first_of(l: &mut Local, a: [usize; 6], most: usize) -> isize {
+    let [fd, parts, count, ..] = a;
+    let buffers = (0..count).filter_map(|i| user::read::<[usize; 2]>(parts + i * 16));
+    match buffers.into_iter().find(|&[_, len]| len > 0) {
+        Some([at, len]) => output::write(l, [fd, at, len.min(most), 0, 0, 0]),
+        None => 0,
     }
 }
 

@@ -14,6 +14,7 @@ use crate::object::process::fd_path;
 use crate::object::stat::{S_IFMT, S_IFREG, Stat};
 use crate::object::undo::place::AT_FDCWD;
 use crate::sys;
+use core::ffi::CStr;
 use core::fmt::Write;
 
 pub const AT_SYMLINK_NOFOLLOW: usize = 0x100;
@@ -134,6 +135,14 @@ impl Program {
         &self.name[..self.name_len]
     }
 
+    /// Whether its path is still that of an open file.
+    fn leads_to(&self, fd: i32) -> bool {
+        let place = |st: Stat| (st.dev, st.ino);
+        let named = CStr::from_bytes_until_nul(self.path());
+        let there = named.map_err(|_| -EINVAL).and_then(Stat::of_path);
+        there.map(place) == Stat::of_fd(fd).map(place)
+    }
+
     fn refused(&self, what: &str, why: &str, errno: isize) -> Result<(), isize> {
         let name = core::str::from_utf8(self.name()).unwrap_or("?");
         crate::say!("execve of {name} is refused: {what}, and {why}");
@@ -195,6 +204,11 @@ impl Program {
         self.len = fd_path(file.fd, &mut self.path[..4095]);
         if self.len == 0 {
             return Err(-ENOENT);
+        }
+        // (An overlay counts the names of a file that has none any more.)
+        if !self.leads_to(file.fd) {
+            let why = "a recovery could not load it again; give it a name";
+            return self.refused("its file is not there by its name", why, EACCES);
         }
         Ok(())
     }
