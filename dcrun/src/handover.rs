@@ -22,6 +22,7 @@ use crate::interrupter;
 use crate::keeper::Keeper;
 use crate::machine::{descriptors, process};
 use crate::message::{Doing, Outcome};
+use crate::opener;
 use crate::run_directory::MESSAGES;
 
 /// Others that are about to end as well are waited for.
@@ -47,7 +48,9 @@ pub fn to_another_keeper(keeper: &mut Keeper, status: u8) -> Outcome<()> {
     let lock = keeper.reservation.number(crate::launch::LOCK);
     keeper.run.is_kept_by_this(lock);
     give_up_messages(keeper)?;
-    interrupter::start(keeper)
+    // (Their threads were left behind.)
+    interrupter::start(keeper)?;
+    opener::start(keeper)
 }
 
 /// Until the program goes on, or cannot.
