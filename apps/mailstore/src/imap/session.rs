@@ -360,40 +360,42 @@ impl Session {
         }
         let wanted = view.resolve(&request.set, request.uid);
         let uids: Vec<u32> = wanted.iter().map(|(_, uid)| *uid).collect();
-        let newly_seen = match on_disk(|| fetch::mark_seen(view, &request, &uids)) {
-            Ok(newly_seen) => newly_seen,
-            Err(failure) => return Ok(self.end(Err(failure), out)),
-        };
-        let mut rest = wanted.as_slice();
-        while !rest.is_empty() {
-            let view = self.view.as_mut();
-            let Some(view) = view else { break };
-            let made = on_disk(|| -> Result<(), Failure> {
-                while let Some(((number, uid), behind)) = rest.split_first() {
-                    let seen_now = newly_seen.binary_search(uid).is_ok();
-                    fetch::one(view, &request, *number, *uid, seen_now, out)?;
-                    rest = behind;
-                    if out.len() >= SEND_AT {
-                        break;
-                    }
-                }
-                Ok(())
-            });
-            if let Err(failure) = made {
-                return Ok(self.end(Err(failure), out));
-            }
-            if out.len() >= SEND_AT {
-                self.connection.send(out).await?;
-                out.clear();
-            }
-        }
         let expunges = if request.uid {
             Expunges::Tell
         } else {
             Expunges::Hold
         };
-        let told = on_disk(|| self.report(out, expunges, request.uid));
-        Ok(self.end(told.map(|()| "OK Fetched".into()), out))
+        let mut newly_seen = None;
+        let mut rest = wanted.as_slice();
+        loop {
+            let Some(view) = self.view.as_mut() else {
+                return Ok(self.end(Ok("OK Fetched".into()), out));
+            };
+            // One turn at the disk for all that is sent at once: each costs the change to another thread.
+            let made = on_disk(|| -> Result<bool, Failure> {
+                let newly_seen = match &newly_seen {
+                    Some(known) => known,
+                    None => newly_seen.insert(fetch::mark_seen(view, &request, &uids)?),
+                };
+                while let Some(((number, uid), behind)) = rest.split_first() {
+                    let seen_now = newly_seen.binary_search(uid).is_ok();
+                    fetch::one(view, &request, *number, *uid, seen_now, out)?;
+                    rest = behind;
+                    if out.len() >= SEND_AT {
+                        return Ok(false);
+                    }
+                }
+                view.report(out, expunges, request.uid)?;
+                Ok(true)
+            });
+            match made {
+                Ok(true) => return Ok(self.end(Ok("OK Fetched".into()), out)),
+                Ok(false) => {}
+                Err(failure) => return Ok(self.end(Err(failure), out)),
+            }
+            self.connection.send(out).await?;
+            out.clear();
+        }
     }
 
     /// Tells changes as they come, until the client says DONE (RFC 2177).

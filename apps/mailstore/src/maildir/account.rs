@@ -189,6 +189,10 @@ impl Account {
         }
     }
 
+    pub fn has_quota(&self) -> bool {
+        self.quota.is_some()
+    }
+
     /// Whether so many octets more are within the quota.
     pub fn has_room_for(&self, octets: u64) -> Result<bool> {
         let Some(quota) = self.quota else {

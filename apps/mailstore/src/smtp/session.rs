@@ -224,7 +224,9 @@ impl Session {
                 }
             }
         };
-        if let ([account], true) = (route.local.as_slice(), route.remote.is_empty()) {
+        if let ([account], true) = (route.local.as_slice(), route.remote.is_empty())
+            && account.has_quota()
+        {
             match on_disk(|| account.has_room_for(size)) {
                 Ok(true) => {}
                 Ok(false) => return self.reply("452 4.2.2 The account's quota is used up"),
