@@ -10,7 +10,7 @@ use undo_mail::imap::pool::{Login, Pool};
 use undo_mail::imap::separator::Separator;
 
 /// One folder for all: the UIDs in it. The UndoID of a message is its UID, of which those from 100
-/// on are copies.
+/// to 10,000 are copies.
 #[derive(Default)]
 struct Folder {
     uids: Vec<u32>,
@@ -73,7 +73,8 @@ fn session(folder: &Shared, mut out: TcpStream) -> Option<()> {
                 })
             };
             for (at, &uid) in told.iter().enumerate().filter(|(_, uid)| within(**uid)) {
-                let header = format!("X-Undo-ID: {:016x}\r\n\r\n", uid % 100);
+                let id = if uid < 10_000 { uid % 100 } else { uid };
+                let header = format!("X-Undo-ID: {id:016x}\r\n\r\n");
                 let (number, length) = (at + 1, header.len());
                 answer += &format!(
                     "* {number} FETCH (UID {uid} BODY[HEADER.FIELDS (X-UNDO-ID)] {{{length}}}\r\n{header})\r\n"
@@ -203,6 +204,14 @@ fn what_one_session_has_listed_is_listed_by_all() {
     folder.lock().unwrap().uids.retain(|uid| *uid != 2);
     let lists: Vec<_> = (0..6).map(|_| listed(&pool)).collect();
     assert_eq!(*lists.last().unwrap(), with_ids(&[1, 3]), "{lists:?}");
+}
+
+#[test]
+fn a_folder_with_very_many_messages_is_listed() {
+    // Their UIDs make a line of 300 KB.
+    let uids: Vec<u32> = (10_001..60_001).collect();
+    let (pool, _folder) = pool(&uids);
+    assert_eq!(listed(&pool), with_ids(&uids));
 }
 
 #[test]

@@ -17,12 +17,20 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::token::{self, Token};
+use super::token::{self, Longest, Token};
 use super::view::Uids;
 use crate::names::{Folder, Message};
 use crate::store::Manager;
 
-const LONGEST_LITERAL: usize = 64 << 20;
+const LONGEST: Longest = Longest {
+    line: 256 << 10,
+    literals: 64 << 20,
+};
+/// A stranger has a name and a password to say.
+const LONGEST_OF_STRANGER: Longest = Longest {
+    line: 8 << 10,
+    literals: 8 << 10,
+};
 const MOST_ERRORS: usize = 50;
 const CAPABILITIES: &str =
     "IMAP4rev1 LITERAL+ SASL-IR ID IDLE UNSELECT UIDPLUS MOVE NAMESPACE CHILDREN AUTH=PLAIN";
@@ -90,7 +98,11 @@ impl Client {
         loop {
             let mut writer = self.writer.get_ref().try_clone()?;
             let more = move || writer.write_all(b"+ go on\r\n");
-            let frame = match token::read_frame(&mut self.reader, LONGEST_LITERAL, more) {
+            let longest = match self.user {
+                Some(_) => LONGEST,
+                None => LONGEST_OF_STRANGER,
+            };
+            let frame = match token::read_frame(&mut self.reader, longest, more) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return Ok(()),
                 Err(error) => {

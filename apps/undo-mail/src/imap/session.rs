@@ -4,10 +4,13 @@ use std::io::{self, BufReader, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::token::{self, Token};
+use super::token::{self, Longest, Token};
 
-/// Literals of the server are at most this long, in bytes.
-const LONGEST_LITERAL: usize = 256 << 20;
+/// A list of all UIDs of a folder is one line.
+const LONGEST: Longest = Longest {
+    line: 64 << 20,
+    literals: 256 << 20,
+};
 
 /// What the server answered to a command.
 #[derive(Debug, Default)]
@@ -87,7 +90,7 @@ impl Session {
     }
 
     fn frame(&mut self) -> io::Result<Vec<u8>> {
-        token::read_frame(&mut self.stream, LONGEST_LITERAL, || Ok(()))?.ok_or_else(|| {
+        token::read_frame(&mut self.stream, LONGEST, || Ok(()))?.ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "the server has closed the connection",

@@ -6,8 +6,14 @@
 
 use std::io::{self, BufRead, Read};
 
-/// A line without its literals is at most this long, in bytes.
-const LONGEST_LINE: usize = 256 << 10;
+/// How much one line with its literals may be, in bytes: what somebody only announces takes memory.
+#[derive(Clone, Copy)]
+pub struct Longest {
+    /// Without the literals.
+    pub line: usize,
+    /// All literals together.
+    pub literals: usize,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Token {
@@ -22,21 +28,23 @@ pub enum Token {
 /// waits. `None`: the connection has ended.
 pub fn read_frame(
     reader: &mut impl BufRead,
-    longest_literal: usize,
+    longest: Longest,
     mut more: impl FnMut() -> io::Result<()>,
 ) -> io::Result<Option<Vec<u8>>> {
     let mut frame = Vec::new();
+    let (mut line_left, mut literals_left) = (longest.line, longest.literals);
     loop {
         let start = frame.len();
         reader
             .by_ref()
-            .take(LONGEST_LINE as u64)
+            .take(line_left as u64)
             .read_until(b'\n', &mut frame)?;
-        if frame.len() == start {
+        if frame.len() == start && line_left > 0 {
             return Ok(None);
         }
-        if frame.last() != Some(&b'\n') {
-            let what = match frame.len() - start >= LONGEST_LINE {
+        line_left -= frame.len() - start;
+        if frame.len() == start || frame.last() != Some(&b'\n') {
+            let what = match line_left == 0 {
                 true => "a line is too long",
                 false => return Ok(None),
             };
@@ -45,10 +53,11 @@ pub fn read_frame(
         let Some((length, waits)) = literal_at_end(&frame[start..]) else {
             return Ok(Some(frame));
         };
-        if length > longest_literal {
-            let what = format!("a literal of {length} bytes is longer than {longest_literal}");
+        if length > literals_left {
+            let what = format!("a literal of {length} bytes is longer than {literals_left}");
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
+        literals_left -= length;
         if waits {
             more()?;
         }
@@ -298,12 +307,30 @@ mod tests {
         Token::Atom(text.as_bytes().to_vec())
     }
 
+    const SHORT: Longest = Longest {
+        line: 60,
+        literals: 100,
+    };
+
+    #[test]
+    fn many_literals_are_no_more_than_one() {
+        let read = |bytes: &[u8]| read_frame(&mut &bytes[..], SHORT, || Ok(()));
+        let fifty = [&b"{50+}\r\n"[..], &[b'x'; 50]].concat();
+        let whole = |count| [&fifty.repeat(count)[..], b"\r\n"].concat();
+        assert!(read(&whole(2)).unwrap().is_some());
+        assert!(read(&whole(3)).is_err());
+        // Nor can a line be made longer by literals.
+        assert!(read(&[&b"x".repeat(58)[..], b"\r\n"].concat()).is_ok());
+        assert!(read(&b"{0+}\r\n".repeat(11)).is_err());
+        assert!(read(&[&b"{0+}\r\n".repeat(10)[..], b"\r\n"].concat()).is_err());
+    }
+
     #[test]
     fn a_frame_ends_behind_its_literals() {
         let bytes = b"a APPEND x {3}\r\nb\r\n {2+}\r\n{1}\r\nnext\r\n";
         let mut asked = 0;
         let mut reader = &bytes[..];
-        let frame = read_frame(&mut reader, 100, || {
+        let frame = read_frame(&mut reader, SHORT, || {
             asked += 1;
             Ok(())
         })
@@ -320,9 +347,9 @@ mod tests {
                 atom("}")
             ]
         );
-        assert!(read_frame(&mut &b"a {101}\r\n"[..], 100, || Ok(())).is_err());
+        assert!(read_frame(&mut &b"a {101}\r\n"[..], SHORT, || Ok(())).is_err());
         assert!(
-            read_frame(&mut &b"cut"[..], 100, || Ok(()))
+            read_frame(&mut &b"cut"[..], SHORT, || Ok(()))
                 .unwrap()
                 .is_none()
         );
@@ -363,7 +390,7 @@ mod tests {
                 })
                 .collect();
             let _ = parse(&bytes);
-            let _ = read_frame(&mut &bytes[..], 50, || Ok(()));
+            let _ = read_frame(&mut &bytes[..], SHORT, || Ok(()));
         }
     }
 
