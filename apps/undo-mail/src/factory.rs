@@ -62,6 +62,12 @@ impl Factory {
             .or_else(|| (folder.id == by_name(user, &folder.name)).then(|| folder.name.clone())))
     }
 
+    /// Whether it came into being through us, and is not known to have gone.
+    pub fn made(&self, user: &str, folder: &Folder) -> bool {
+        let known = self.with(user, |names| names.contains_key(&folder.id));
+        known.unwrap_or(false)
+    }
+
     /// From now on the folder has this name. Those below it move along.
     pub fn set(&self, user: &str, folder: &Folder, name: &str, delimiter: &str) -> io::Result<()> {
         let mut cache = self.lock();

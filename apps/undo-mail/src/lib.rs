@@ -15,6 +15,7 @@ pub mod imap;
 pub mod names;
 pub mod notices;
 pub mod proxy;
+pub mod scope;
 pub mod server;
 pub mod settings;
 pub mod smtp;

@@ -27,6 +27,7 @@ use crate::imap::token::Token;
 use crate::imap::turns::Turns;
 use crate::names::{self, Message};
 use crate::notices;
+use crate::scope::Scope;
 use crate::server;
 use crate::settings::Settings;
 use crate::smtp::client::Server;
@@ -338,13 +339,20 @@ impl Service for MailStore {
     }
 
     fn scope_paths(&self, scope: &str) -> Option<Vec<std::path::PathBuf>> {
-        let mail = self.settings.imap.mail_of_user.replace("{user}", scope);
-        let outside = scope.is_empty() || scope.contains('/') || scope.contains("..");
-        (!outside).then(|| {
-            let names = std::path::Path::new("factory").join(crate::factory::file_name(scope));
-            let copies = std::path::Path::new("copies").join(Copies::place_of(scope));
-            vec![mail.into(), names, copies]
-        })
+        Scope::parse(scope).paths(&self.settings.imap.mail_of_user)
+    }
+
+    fn has_scope(&self, scope: &str) -> bool {
+        let scope = Scope::parse(scope);
+        let Some(folder) = scope.folder else {
+            return true;
+        };
+        let live = self.settings.home.join("live");
+        let paths = scope.paths(&self.settings.imap.mail_of_user);
+        let is_there = |path: &std::path::PathBuf| live.join(path).exists();
+        let named = self.factory.folder(scope.user, folder);
+        paths.is_some_and(|paths| paths.iter().any(is_there))
+            || named.is_ok_and(|f| !f.is_inbox() && self.factory.made(scope.user, &f))
     }
 }
 

@@ -8,6 +8,7 @@ use undo::{About, Access, Timing};
 
 use crate::bytes::Bytes;
 use crate::names::{self, Folder, Message};
+use crate::scope::Scope;
 
 /// An interaction of a user with the mail store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -453,17 +454,12 @@ impl undo::Verb for Verb {
     }
 
     fn within(&self, scope: &str) -> Option<Self> {
-        let mine = match &self.act {
-            Act::Deliver { to, .. } => {
-                to.eq_ignore_ascii_case(scope)
-                    || to
-                        .split('@')
-                        .next()
-                        .is_some_and(|local| local.eq_ignore_ascii_case(scope))
-            }
-            _ => self.user == scope,
-        };
-        mine.then(|| self.clone())
+        Scope::parse(scope).part_of(self)
+    }
+
+    fn reaches_outside(&self, scope: &str) -> Option<String> {
+        let scope = Scope::parse(scope);
+        scope.needs_others_for(self).then(|| scope.user.to_owned())
     }
 }
 

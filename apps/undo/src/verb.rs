@@ -43,6 +43,12 @@ pub trait Verb: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'st
         let _ = scope;
         Some(self.clone())
     }
+    /// Whether the part of this verb within `scope` cannot be executed without what lies outside,
+    /// which a limited cycle leaves as it is: then the scope that has both.
+    fn reaches_outside(&self, scope: &str) -> Option<String> {
+        let _ = scope;
+        None
+    }
 }
 
 /// Whether the user waits for the outcome of a verb (paper, section 3.2.2).
@@ -223,9 +229,16 @@ pub trait Service: Send + Sync + 'static {
     /// Lets the service go on, from whatever state is there now.
     fn resume(&self, pause: Pause) -> Result<()>;
 
-    /// The paths, below the live state, that belong to a scope. `None`: scopes are not supported.
+    /// The paths, below the live state, that belong to a scope. `None`: there is no such scope.
     fn scope_paths(&self, scope: &str) -> Option<Vec<std::path::PathBuf>> {
         let _ = scope;
         None
+    }
+
+    /// Whether such a part of the service is known to be there, or to have been: a limited cycle
+    /// of one that is not would do nothing.
+    fn has_scope(&self, scope: &str) -> bool {
+        let _ = scope;
+        true
     }
 }

@@ -42,7 +42,12 @@ impl Copies {
     fn path(&self, user: &str, folder: &str) -> PathBuf {
         self.folder
             .join(Copies::place_of(user))
-            .join(format!("{:016x}", names::hash(&[folder.as_bytes()])))
+            .join(Copies::file_of(folder))
+    }
+
+    /// The name of a folder's file.
+    pub fn file_of(folder: &str) -> String {
+        format!("{:016x}", names::hash(&[folder.as_bytes()]))
     }
 
     /// What is written down of a folder with this UIDVALIDITY, in which `listed` are the UIDs now.

@@ -48,7 +48,7 @@ enum Action {
         /// An LSN, a time like 2026-11-29T12:30:00Z, or how long ago, like -10m.
         #[arg(long, allow_hyphen_values = true)]
         to: String,
-        /// Only this part of the service: for mail, a user.
+        /// Only this part of the service: for mail, a user, or one folder as USER/FOLDER.
         #[arg(long)]
         only: Option<String>,
     },

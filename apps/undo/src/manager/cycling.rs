@@ -46,16 +46,6 @@ impl<S: Service> Manager<S> {
     }
 
     fn begin_rewind(&self, target: Lsn, scope: Option<String>) -> Result<()> {
-        if let Some(scope) = &scope
-            && self.service.scope_paths(scope).is_none()
-        {
-            return Err(Error::new(
-                format!("scope {scope:?}"),
-                "rewind",
-                "there is no such part of the service",
-            )
-            .advise("name a user or folder that exists, or rewind all"));
-        }
         let mut ledger = self.alone();
         expect(
             &ledger,
@@ -65,10 +55,10 @@ impl<S: Service> Manager<S> {
         )?;
         let head = self.timeline.last();
         let target = target.min(head);
-        let from = {
+        let (from, place) = {
             let catalogue = self.catalogue();
             let found = catalogue.nearest(target, &ledger.view, |epoch| ledger.began(epoch));
-            found.map(|s| s.name.clone()).ok_or_else(|| {
+            found.map(|s| (s.name.clone(), s.place)).ok_or_else(|| {
                 Error::new(
                     format!("LSN {target}"),
                     "rewind",
@@ -77,6 +67,9 @@ impl<S: Service> Manager<S> {
                 .advise("choose a later point: `undo snapshots` lists what there is")
             })?
         };
+        if let Some(scope) = &scope {
+            self.check_scope(scope, place, &ledger.view)?;
+        }
         self.enter_cycle(&mut ledger, |epoch, recovery, view_before| Cycle {
             epoch,
             target,

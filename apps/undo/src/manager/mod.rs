@@ -1,7 +1,7 @@
 //! The undo manager: between the proxy above the service and the storage below it.
 //!
 //! It sequences, executes and records verbs (`running`, `arrivals`), takes snapshots (`keeping`),
-//! and goes through the cycle of rewind, repair and replay (`cycling`, `replay`). After a death of
+//! and goes through the cycle of rewind, repair and replay (`cycling`, `replay`, `scope`). After a death of
 //! its own it finishes or takes back what was under way (`recover`).
 //!
 //! One lock, the *gate*, orders all of that: whoever executes a verb for a user holds it shared, for as
@@ -15,6 +15,7 @@ mod keeping;
 mod recover;
 mod replay;
 mod running;
+mod scope;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -8,6 +8,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::scope::alone;
 use super::{Manager, decode, encode};
 use crate::cycle::{Cycle, Paradox, Summary};
 use crate::timeline::{Body, Head, Lsn, Recorded, View};
@@ -152,10 +153,14 @@ impl<'a, S: Service> Replay<'a, S> {
         let verb: S::Verb = decode(lsn, &recorded.verb)?;
         let verb = match &self.cycle.scope {
             None => verb,
-            Some(scope) => match verb.within(scope) {
-                Some(part) => part,
-                None => return Ok(None),
-            },
+            Some(scope) => {
+                // (The operator may have put such a verb into history.)
+                alone(&verb, lsn, scope)?;
+                match verb.within(scope) {
+                    Some(part) => part,
+                    None => return Ok(None),
+                }
+            }
         };
         Ok(Some(Item {
             verb: Arc::new(verb),
