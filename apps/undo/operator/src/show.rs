@@ -23,7 +23,7 @@ fn time(value: &Value) -> String {
 
 pub fn status(state: &Value) -> String {
     let mut out = format!(
-        "The service is {}, at LSN {}.\n\
+        "The service is {}. The timeline ends with LSN {}.\n\
          timeline {:.1} MB, {} snapshots ({}), {} verbs running, {} waiting, {} arrivals queued, {} failing\n",
         text(&state["phase"]),
         state["last_lsn"],

@@ -211,6 +211,10 @@ pub fn outcome(action: &str, value: &Value) -> String {
         "rewind" => show::rewound(value),
         "replay" | "undo" => show::replayed(value),
         "rehearse" => show::rehearsed(value),
+        "drop" => {
+            "The verb is out of history; `undo edit back LSN` takes that back before the replay."
+                .into()
+        }
         _ => format!("{action}: done."),
     }
 }
