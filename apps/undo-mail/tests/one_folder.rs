@@ -3,6 +3,7 @@
 mod house;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use house::House;
@@ -22,12 +23,16 @@ fn message(subject: &str) -> String {
 /// An upgrade damages the text of all messages in a folder of ann.
 fn damage(house: &House, folder: &str) {
     let place = house.settings.home.join("live/mail/ann@here.test");
+    let owner = std::fs::metadata(&place).unwrap();
     let mut damaged = 0;
     for sub in ["cur", "new"] {
         for file in std::fs::read_dir(place.join(folder).join(sub)).unwrap() {
             let path = file.unwrap().path();
             let text = std::fs::read_to_string(&path).unwrap();
+            // (A copy in another folder may be a second name of the same file.)
+            std::fs::remove_file(&path).unwrap();
             std::fs::write(&path, text.replace("ten apples", "no apples!")).unwrap();
+            std::os::unix::fs::chown(&path, Some(owner.uid()), Some(owner.gid())).unwrap();
             damaged += 1;
         }
     }

@@ -25,6 +25,10 @@ pub struct Snapshot {
     pub view: View,
     /// A cycle needs it to be undone: ageing leaves it alone.
     pub held: bool,
+    /// Taken in a cycle that is limited to a part of the service: all the rest is not of that point of
+    /// history, but of the present, so no rewind begins here.
+    #[serde(default)]
+    pub partial: bool,
 }
 
 /// One granularity: keep the newest snapshot of each of the last `keep` periods of `every_s`.
@@ -53,7 +57,7 @@ pub fn default_granularities() -> Vec<Granularity> {
 /// `keep` periods that have one.
 pub fn aged(snapshots: &[Snapshot], granularities: &[Granularity]) -> Vec<String> {
     let mut kept: BTreeSet<&str> = BTreeSet::new();
-    let mut newest_first: Vec<&Snapshot> = snapshots.iter().collect();
+    let mut newest_first: Vec<&Snapshot> = snapshots.iter().filter(|s| !s.partial).collect();
     newest_first.sort_by_key(|s| std::cmp::Reverse((s.time_us, s.place)));
     kept.extend(newest_first.last().map(|s| s.name.as_str()));
     kept.extend(newest_first.first().map(|s| s.name.as_str()));
@@ -114,7 +118,7 @@ impl Catalogue {
         };
         self.snapshots
             .iter()
-            .filter(|s| s.place.lsn <= target && same_history(s))
+            .filter(|s| !s.partial && s.place.lsn <= target && same_history(s))
             .max_by_key(|s| (s.place, s.view.len(), s.time_us))
     }
 }

@@ -14,6 +14,7 @@ fn snapshot(n: usize, minutes: u64, held: bool) -> Snapshot {
         },
         view: View::new(),
         held,
+        partial: false,
     }
 }
 

@@ -337,6 +337,11 @@ fn a_scope_is_rewound_alone() {
         "nobody has touched it"
     );
     assert!(summary.paradoxes.is_empty(), "{summary:?}");
+    // The snapshots of that cycle show ann of then and ben of today: no rewind may begin at one.
+    house.manager.rewind(before, None).unwrap();
+    assert_eq!(house.state()[std::path::Path::new("u-ben/b")], "1\n");
+    house.manager.replay().unwrap();
+    assert_eq!(house.get("ben", "b").as_deref(), Some("2"));
 }
 
 #[test]

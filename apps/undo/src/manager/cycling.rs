@@ -275,7 +275,9 @@ impl<S: Service> Manager<S> {
                 break;
             }
             self.begin_progress("replay", order.len());
-            let chunk = match self.storage.is_constant_time() {
+            // (A snapshot of a limited cycle is of use to this cycle only.)
+            let checkpoints = self.storage.is_constant_time() && cycle.scope.is_none();
+            let chunk = match checkpoints {
                 true => self.settings.checkpoint_verbs.max(1),
                 false => usize::MAX,
             };

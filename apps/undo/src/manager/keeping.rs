@@ -48,6 +48,7 @@ impl<S: Service> Manager<S> {
             place,
             view: ledger.view.clone(),
             held,
+            partial: ledger.current.as_ref().is_some_and(|c| c.scope.is_some()),
         };
         let mut catalogue = self.catalogue();
         catalogue.snapshots.retain(|s| s.name != snapshot.name);
