@@ -82,8 +82,10 @@ pub fn without_id(message: &[u8]) -> Vec<u8> {
     let mut kept = Vec::with_capacity(message.len());
     let mut rest = message;
     let mut dropping = false;
-    while let Some(end) = rest.iter().position(|&b| b == b'\n') {
-        let (line, after) = rest.split_at(end + 1);
+    while !rest.is_empty() {
+        // (A message that is cut off may end within a line of its header.)
+        let end = rest.iter().position(|&b| b == b'\n');
+        let (line, after) = rest.split_at(end.map_or(rest.len(), |end| end + 1));
         if line == b"\r\n" || line == b"\n" {
             break;
         }
@@ -102,11 +104,17 @@ pub fn without_id(message: &[u8]) -> Vec<u8> {
     kept
 }
 
+/// The UndoID in a header, if it has one. (A message whose first line is folded makes that line a part
+/// of the field that we have put before it.)
+pub fn marked_id(header: &[u8]) -> Option<u64> {
+    let value = field(header, FIELD)?;
+    let id = value.split_ascii_whitespace().next()?;
+    u64::from_str_radix(id, 16).ok()
+}
+
 /// The UndoID in a header; one made of the header itself if a message came by another way.
 pub fn id_of(header: &[u8]) -> u64 {
-    field(header, FIELD)
-        .and_then(|value| u64::from_str_radix(value.trim(), 16).ok())
-        .unwrap_or_else(|| hash(&[b"foreign", header]))
+    marked_id(header).unwrap_or_else(|| hash(&[b"foreign", header]))
 }
 
 fn is_field(line: &[u8], name: &str) -> bool {
@@ -148,6 +156,10 @@ mod tests {
         assert_eq!(id_of(&marked), 0xabc);
         assert_eq!(field(&marked, "subject").as_deref(), Some("a"));
         assert_eq!(without_id(b"no header at all"), b"no header at all");
+        // What fuzzing has found: a header that is cut off, and one that begins with a folded line.
+        assert_eq!(without_id(b"To: b\r\nX-Undo-ID: 12"), b"To: b\r\n");
+        let folded = with_id(0xabc, b" 12\r\nTo: b\r\n\r\n");
+        assert_eq!(id_of(&folded), 0xabc);
         assert_ne!(id_of(b"Subject: a\r\n\r\n"), id_of(b"Subject: b\r\n\r\n"));
     }
 

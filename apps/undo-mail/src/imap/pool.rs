@@ -480,11 +480,8 @@ fn fetch_ids(session: &mut Session, uids: &[u32]) -> Tried<Vec<(u32, u64)>> {
             .iter()
             .find(|(name, _)| name.starts_with("BODY"))
             .and_then(|(_, v)| v.bytes());
-        match header.and_then(|h| names::field(h, names::FIELD)) {
-            Some(value) => match u64::from_str_radix(value.trim(), 16) {
-                Ok(id) => found.push((uid, id)),
-                Err(_) => foreign.push(uid),
-            },
+        match header.and_then(names::marked_id) {
+            Some(id) => found.push((uid, id)),
             None => foreign.push(uid),
         }
     }
