@@ -1,4 +1,5 @@
-//! What tests ask for in the environment: named faults (DCRUN_FAULT=name:count),
+//! What tests ask for in the environment: named faults (DCRUN_FAULT=name:count, or all-name:count
+//! for dcrun itself too),
 //! planted bugs (DCRUN_PLANT=name), another bound of the log
 //! (DCRUN_LOG_LIMIT=bytes), and another time after which memory that is quiet
 //! is mapped from the image (DCRUN_FOLD_MS=ms, 0 is never).
@@ -36,7 +37,11 @@ pub fn parse_fault(text: Option<&str>) -> Outcome<Fault> {
         return Ok(NO_FAULT);
     };
     let (name, count) = text.split_once(':').unwrap_or((text, "1"));
-    let point = number_of(FAULT_VARIABLE, name, fault::NAMES)?;
+    let (name, all) = match name.strip_prefix("all-") {
+        Some(name) => (name, fault::ALL),
+        None => (name, 0),
+    };
+    let point = number_of(FAULT_VARIABLE, name, fault::NAMES)? | all;
     match count.parse() {
         Ok(count) if count > 0 => Ok(Fault { point, count }),
         _ => Err(Failure::own(format!(

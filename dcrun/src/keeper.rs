@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Instant;
 
 use dc_image::boot::{Mode, fault, high_fd, plant};
-use dc_image::header::UNCOUNTED;
+use dc_image::header::{INSIDE_LOCK, UNCOUNTED};
 use dc_image::{FatalCode, Status};
 
 use crate::addressee::Addressee;
@@ -578,6 +578,11 @@ impl Keeper {
                 "the run is stopped at commit {published}; make room where its image lies ({}), \
                  then `dcrun resume {name}`",
                 self.record.image.display()
+            )
+        } else if code == FatalCode::Conflict as u32 && detail as isize == INSIDE_LOCK {
+            format!(
+                "the run is stopped at commit {published}; --fresh begins anew, `dcrun resume \
+                 {name} --keep ours` goes on as if they had changed nothing"
             )
         } else if code == FatalCode::Conflict as u32 {
             format!(

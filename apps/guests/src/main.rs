@@ -154,6 +154,9 @@ fn main() -> ExitCode {
                     };
                     sum.absorb(run_against(session, &reference, mode, &options)?);
                 }
+                if mode.kills() {
+                    sum.expect_a_kill();
+                }
                 Ok(sum)
             })
         }

@@ -92,6 +92,18 @@ impl Report {
         }
     }
 
+    /// Runs that were to be killed, and were not, prove nothing.
+    pub fn expect_a_kill(&mut self) {
+        if self.kills == 0 {
+            self.different += 1;
+            self.differences.push(Difference {
+                kind: Kind::Different,
+                subject: "kills".into(),
+                detail: format!("none came in {} runs: shorten the gap", self.runs),
+            });
+        }
+    }
+
     /// Joins the counts of another report on the same session and mode.
     pub fn absorb(&mut self, other: Report) {
         self.runs += other.runs;
@@ -184,6 +196,19 @@ mod tests {
             "nvi: 100 kills, 100 recoveries, 0 lost, 0 repeated, 0 different; \
              recovery p50 5.0 ms p99 9.9 ms (kill-worker, 1 runs, 0 commits)"
         );
+        assert!(report.agrees());
+    }
+
+    #[test]
+    fn runs_without_a_kill_do_not_agree() {
+        let mut report = Report::new("nvi", "kill-all", 1);
+        report.add_verdict(Verdict::default());
+        report.expect_a_kill();
+        assert!(!report.agrees());
+        report = Report::new("nvi", "kill-all", 1);
+        report.kills = 1;
+        report.recoveries = 1;
+        report.expect_a_kill();
         assert!(report.agrees());
     }
 }

@@ -62,6 +62,13 @@ impl Fault {
     }
 }
 
+impl Mode {
+    /// Whether a run in this mode is to be killed at random moments.
+    pub fn kills(self) -> bool {
+        matches!(self, Mode::KillWorker | Mode::KillAll)
+    }
+}
+
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -165,6 +165,8 @@ pub const FOLD_MS: u64 = 5_000;
 /// Crash points, chosen from the environment (`DCRUN_FAULT=name:count`).
 pub mod fault {
     pub const NONE: u32 = 0;
+    /// Bit of each of them: the keeper dies as well (`DCRUN_FAULT=all-name:count`).
+    pub const ALL: u32 = 1 << 31;
     /// Right after the count-th commit is published.
     pub const AFTER_COMMIT: u32 = 1;
     /// Everything copied, nothing published yet.
@@ -218,6 +220,8 @@ pub mod plant {
     pub const LAG_BEHIND: u32 = 12;
     /// A process that was killed from outside counts as one that was to end.
     pub const OWN_KILL: u32 = 13;
+    /// Plus the kind of a record of a change of files: none of that kind is undone.
+    pub const SKIP_UNDO_OF: u32 = 100;
     pub const NAMES: &[(&str, u32)] = &[
         ("skip-child-page", SKIP_CHILD_PAGE),
         ("lose-status", LOSE_STATUS),
@@ -232,6 +236,17 @@ pub mod plant {
         ("skip-record", SKIP_RECORD),
         ("stale-fold", STALE_FOLD),
         ("skip-undo", SKIP_UNDO),
+        ("skip-undo-of-size", SKIP_UNDO_OF + 4),
+        ("skip-undo-of-bytes", SKIP_UNDO_OF + 5),
+        ("skip-undo-of-created", SKIP_UNDO_OF + 6),
+        ("skip-undo-of-made-dir", SKIP_UNDO_OF + 7),
+        ("skip-undo-of-unlinked", SKIP_UNDO_OF + 8),
+        ("skip-undo-of-removed-dir", SKIP_UNDO_OF + 9),
+        ("skip-undo-of-renamed", SKIP_UNDO_OF + 10),
+        ("skip-undo-of-meta", SKIP_UNDO_OF + 11),
+        ("skip-undo-of-attribute", SKIP_UNDO_OF + 22),
+        ("skip-undo-of-wrote", SKIP_UNDO_OF + 23),
+        ("skip-undo-of-system-v", SKIP_UNDO_OF + 30),
     ];
 }
 

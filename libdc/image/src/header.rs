@@ -109,6 +109,10 @@ pub enum FatalCode {
     Conflict = 9,
 }
 
+/// Detail of [`FatalCode::Conflict`]: the program held a lock, and others have changed what it
+/// guards. Nothing of theirs may be left *and* the program go on.
+pub const INSIDE_LOCK: isize = 1;
+
 /// First page: written by the keeper when the run is made, then only read.
 #[derive(Clone, Copy)]
 #[repr(C)]

@@ -90,6 +90,9 @@ pub struct Root {
     pub epoll_high: u32,
     /// Entries of `State::locks` that were ever in use.
     pub lock_high: u32,
+    /// The commit that has noted how files are, inside of a lock: see object::undo::stamp.
+    pub stamped: u64,
+    pub lock_names: crate::object::lock::by_name::Names,
     /// A file is mapped that others may write, and only read.
     pub reads_shared: u32,
     /// Emulated heap: start, current end.

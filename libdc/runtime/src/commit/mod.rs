@@ -85,6 +85,7 @@ pub fn stage(local: &mut Local, begin: u64) -> u64 {
     object::pipe::save_contents();
     object::socket::pair::save();
     object::set_by_others::save();
+    object::undo::stamp::save();
     object::pty::save();
     object::attributes::save();
     crate::log::before_commit();
@@ -472,11 +473,14 @@ fn rio_full(full: Full) -> ! {
 #[inline]
 pub fn fault_point(point: u32) {
     let e = engine();
-    if e.boot.fault != point {
+    if e.boot.fault & !fault::ALL != point {
         return;
     }
     let passed = crate::run::run().fault_count.fetch_add(1, Relaxed) + 1;
     if passed == e.boot.fault_at {
+        if e.boot.fault & fault::ALL != 0 {
+            sys!(KILL, e.live().keeper_pid.load(Relaxed), 9);
+        }
         fatal::die();
     }
 }

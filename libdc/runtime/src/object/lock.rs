@@ -13,9 +13,12 @@
 //! program has changed is committed before; and if the lock was held at the commit, it
 //! is committed after, too: a rollback would want it back from whoever took it.
 //!
+//! Names that serve as locks: [`by_name`].
+//!
 //! A POSIX lock goes with the first close of any descriptor of its file. The runtime's
 //! own opening and closing of such a file is done in another table ([`beside`]).
 
+pub mod by_name;
 mod flock;
 
 pub use flock::{becomes_shared, flock};
@@ -125,6 +128,34 @@ pub fn holds_posix(dev: u64, ino: u64) -> bool {
     held()
         .iter()
         .any(|h| h.kind == POSIX && (h.dev, h.ino) == (dev, ino))
+}
+
+/// The open file of a lock that keeps all others out, if the program holds one.
+pub fn exclusive() -> Option<u32> {
+    held_since(u64::MAX).or_else(flock::exclusive_of_several)
+}
+
+/// Whether it held one at the last commit.
+pub fn was_held() -> bool {
+    state().root.lock_high != 0 && held_since(engine().store.published()).is_some()
+}
+
+fn held_since(commit: u64) -> Option<u32> {
+    const F_WRLCK: u32 = 1;
+    let h = held().iter().find(|h| {
+        let keeps_out = match h.kind {
+            FLOCK => h.mode == LOCK_EX,
+            POSIX | DESCRIPTION => h.mode == F_WRLCK,
+            _ => false,
+        };
+        keeps_out && h.since <= commit
+    })?;
+    if h.kind != POSIX {
+        return Some(h.file);
+    }
+    (0..state().root.fd_high as i32)
+        .filter_map(known_file)
+        .find(|&file| (open_file(file).dev, open_file(file).ino) == (h.dev, h.ino))
 }
 
 /// Runs `f`, which opens and closes files; where that would give locks away, in another

@@ -176,7 +176,7 @@ fn perform(l: &mut Local, c: Call, at: Option<u64>) -> isize {
             let written = undo::written::before_write(fd, file, at, &c);
             let r = raw(l, &c);
             fault_point(fault::AFTER_CHANGE);
-            undo::written::after_write(written, &c, r);
+            undo::written::after_write(fd, written, &c, r);
             regular::after_write(fd, file, at, r);
             r
         }

@@ -7,6 +7,7 @@
 
 use super::output;
 use super::record::{self, IoHead};
+use super::undo::beside;
 use super::undo::place::{AT_FDCWD, O_DIRECTORY, identity, open_path};
 use crate::engine::{engine, state};
 use crate::event;
@@ -223,9 +224,13 @@ fn go_back() -> Result<(), isize> {
     let is_it = |fd: i32| identity(fd).is_ok_and(|id| [id.dev, id.ino] == root.cwd_is);
     let slot = engine().high_fd(high_fd::CWD);
     if !is_it(slot) {
-        let fd = open_path(AT_FDCWD, root.cwd.as_ptr(), O_DIRECTORY, high_fd::CWD)?;
-        if !is_it(fd) {
-            return Err(-ENOENT);
+        let fd = open_path(AT_FDCWD, root.cwd.as_ptr(), O_DIRECTORY, high_fd::CWD);
+        if !fd.is_ok_and(is_it) {
+            let [dev, ino] = root.cwd_is;
+            let renamed = beside::open(dev, ino, &root.cwd, high_fd::CWD);
+            if !renamed.is_some_and(is_it) {
+                return Err(fd.err().unwrap_or(-ENOENT));
+            }
         }
     }
     let r = sys!(FCHDIR, slot);

@@ -91,6 +91,9 @@ pub const SYSTEM_V: u32 = 30;
 /// A watch of files is about to be made or removed: the instance's open file, u32.
 pub const WATCHED: u32 = 31;
 
+/// So the program has left a file: see [`super::undo::stamp`].
+pub const STAMP: u32 = 32;
+
 /// Whether a record tells how to undo a change of files.
 pub fn is_undo(kind: u32) -> bool {
     (FILE_SIZE..=META).contains(&kind) || matches!(kind, ATTRIBUTE | WROTE | SYSTEM_V)

@@ -170,7 +170,12 @@ fn make(place: &undo::place::Place, flags: usize, mode: usize) -> isize {
     }
     crate::commit::fault_point(dc_image::boot::fault::AFTER_CHANGE);
     match Stat::of_fd(r as i32) {
-        Ok(st) => undo::names::made(record, &st),
+        Ok(st) => {
+            undo::names::made(record, &st);
+            if flags & O_EXCL != 0 {
+                super::lock::by_name::made(&st);
+            }
+        }
         Err(e) => return e,
     }
     r

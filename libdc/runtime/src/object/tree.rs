@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 use super::descriptor::*;
+use super::lock::by_name;
 use super::memfd;
 use super::stat::*;
 use super::undo;
@@ -88,6 +89,7 @@ fn removed(l: &mut Local, dir: usize, at: usize, flags: usize) -> isize {
     if is_dir != (st.kind() == S_IFDIR) || flags & !AT_REMOVEDIR != 0 {
         return as_asked(&place);
     }
+    let is_lock = by_name::before_removal(l, &st);
     let r = if is_dir {
         match remove_directory(&place, &st) {
             Some(r) => r,
@@ -115,6 +117,9 @@ fn removed(l: &mut Local, dir: usize, at: usize, flags: usize) -> isize {
     };
     if !failed(r) {
         undo::nameless::name_went(&st);
+        if is_lock {
+            by_name::gone(l, &st);
+        }
     }
     r
 }
@@ -178,6 +183,7 @@ fn renamed(
     }
     // Who opens it by its new name must see what stays.
     undo::publish(l, st.dev, st.ino);
+    let is_lock = by_name::before_removal(l, &st);
     if let Some(o) = &other {
         undo::publish(l, o.dev, o.ino);
     }
@@ -215,6 +221,9 @@ fn renamed(
         return r;
     }
     moved(&st, &from, &to);
+    if is_lock {
+        by_name::gone(l, &st);
+    }
     if let Some(o) = exchanged {
         moved(&o, &to, &from);
     }
@@ -272,7 +281,10 @@ fn made(dir: usize, at: usize, is_dir: bool, deed: impl Fn(&Place) -> isize) -> 
 
 fn note_made(place: &Place, record: u32, r: isize) {
     match place.stat() {
-        Ok(st) if !failed(r) => names::made(record, &st),
+        Ok(st) if !failed(r) => {
+            names::made(record, &st);
+            by_name::made(&st);
+        }
         _ => names::not_done(record),
     }
 }

@@ -68,6 +68,7 @@ pub fn recover(warm: bool) -> ! {
         crate::object::socket::handed::keep(descriptors::last_recovery());
     }
     descriptors::undo_closes(warm && e.slot == 0);
+    undo::stamp::look_inside_locks();
     together::come_to(Step::Loaded);
     undo::restore();
     if elder {

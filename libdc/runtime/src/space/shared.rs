@@ -216,6 +216,14 @@ fn open_part(v: &Vma, from: usize, to: usize) {
         );
     }
     engine().shared.push(from, to);
+    // The kernel notices the store now, not when the program makes it: what the file's time is
+    // then tells the program's stores from those of others.
+    const MADV_POPULATE_WRITE: usize = 23;
+    if let Some(fd) = descriptor::any_fd(v.file)
+        && !failed(sys!(MADVISE, from, to - from, MADV_POPULATE_WRITE))
+    {
+        undo::stamp::after_store(fd);
+    }
 }
 
 /// Guards whatever is open: for a commit, while the other threads are stopped.

@@ -82,6 +82,16 @@ pub fn of_several(file: u32) -> Option<u32> {
     Some(s.lock_at(u64::MAX).unwrap_or(0) as u32)
 }
 
+/// One that keeps all others out.
+pub fn exclusive_of_several() -> Option<u32> {
+    if !crate::run::is_tree() {
+        return None;
+    }
+    (0..state().root.fd_high as i32)
+        .filter_map(known_file)
+        .find(|&file| of_several(file) == Some(LOCK_EX))
+}
+
 /// Before a fork: a description is about to be known to several processes, and so is its
 /// flock.
 pub fn becomes_shared(file: u32, s: &Shared) {

@@ -97,6 +97,7 @@ pub fn left_meta(record: Option<u32>, fd: i32, r: isize) {
             gid: st.gid,
         };
         record::append(record::LEFT, &[bytes_of(&left)]);
+        stamp::after_change(fd);
     }
 }
 
@@ -215,6 +216,11 @@ pub(super) fn open_object(dev: u64, ino: u64, path: &[u8]) -> Result<(i32, Stat)
     if let Ok(fd) = open_path(run, kept.as_ptr(), O_NOFOLLOW, slot)
         && let Ok(st) = Stat::of_fd(fd)
         && (st.dev, st.ino) == (dev, ino)
+    {
+        return Ok((fd, st));
+    }
+    if let Some(fd) = beside::open(dev, ino, path, slot)
+        && let Ok(st) = Stat::of_fd(fd)
     {
         return Ok((fd, st));
     }

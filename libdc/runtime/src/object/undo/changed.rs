@@ -75,6 +75,14 @@ pub fn publish_all(l: &mut Local) {
     }
 }
 
+/// The same for names too.
+pub fn publish_tree(l: &mut Local) {
+    let p = &engine().undo;
+    if p.changed_len > 0 || p.changed_many || p.tree_changed {
+        commit_for_others(l);
+    }
+}
+
 fn commit_for_others(l: &mut Local) {
     if !event::is_behind() {
         event::irrevocable(l);

@@ -13,8 +13,10 @@ use dc_image::boot::{Mode, conflict};
 pub enum Trouble {
     /// Bytes `from..to` are not what the program left there.
     Bytes { from: u64, to: u64 },
-    /// The program has stored into it, mapped, and others have it open.
+    /// The program has stored into it, mapped, and others have it open, or may have been there.
     Shared,
+    /// The program has stored into it, mapped, and others have changed it since.
+    Since,
     /// It is of another size than the program left it.
     Size { there: u64, left: u64 },
     /// A name leads elsewhere, or something stands where nothing stood.
@@ -51,6 +53,10 @@ pub fn compares() -> bool {
 pub fn met(path: &[u8], trouble: Trouble) {
     let path = core::str::from_utf8(path.strip_suffix(b"\0").unwrap_or(path)).unwrap_or("?");
     let foreign = !matches!(trouble, Trouble::Failed(..));
+    if matches!(trouble, Trouble::Shared) && wanted() == conflict::THEIRS {
+        crate::say!("{path}: left as it is, with what the program has stored into it");
+        return;
+    }
     if foreign && wanted() == conflict::THEIRS {
         crate::say!("{path}: left as others have changed it");
         return;
@@ -63,6 +69,9 @@ pub fn met(path: &[u8], trouble: Trouble) {
         Trouble::Shared => stop(format_args!(
             "undo what was stored into {path}, which is mapped: others have it open, and may have \
              changed it since; nobody can tell"
+        )),
+        Trouble::Since => stop(format_args!(
+            "undo what was stored into {path}, which is mapped: somebody else has changed it since"
         )),
         Trouble::Size { there, left } if there > left => stop(format_args!(
             "undo what was written to {path}: bytes {left} to {there} are not the program's; \

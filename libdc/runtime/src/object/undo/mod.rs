@@ -16,25 +16,32 @@
 //! | `kept.rs` | where removed files and directories lie until the commit |
 //! | `contents.rs`, `written.rs` | bytes and sizes |
 //! | `attribute.rs` | mode, owner, times, extended attributes |
+//! | `beside.rs` | what others have renamed |
+//! | `stamp.rs`, `look.rs` | whether others have changed a file since |
 //! | `changed.rs` | which files the program has changed, for logs and for sharing |
 #![allow(unsafe_code)]
 
 mod attribute;
+pub mod beside;
 mod changed;
 pub mod conflict;
 pub mod contents;
 mod elsewhere;
 pub mod kept;
+mod look;
 pub mod nameless;
 pub mod names;
 pub mod place;
 mod play;
 mod put_back;
+pub mod stamp;
 pub mod vault;
 pub mod written;
 
 pub use attribute::{before_attribute, before_meta, left_attribute, left_meta};
-pub use changed::{is_changed, is_private, note_changed, publish, publish_all, shows_in};
+pub use changed::{
+    is_changed, is_private, note_changed, publish, publish_all, publish_tree, shows_in,
+};
 pub use contents::{before_open, before_store, before_truncate};
 pub use kept::{close_name, put_directory_back};
 pub use play::roll_back;

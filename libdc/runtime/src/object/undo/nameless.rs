@@ -212,7 +212,7 @@ pub fn is_needed(name: &[u8]) -> bool {
 /// Opens a file where its record says that it is found. If another process of the run has
 /// taken its last name away, that is where the second name was left for those who have the
 /// file open.
-pub fn open_named(f: &OpenFile, flags: usize) -> isize {
+pub fn open_named(f: &mut OpenFile, flags: usize) -> isize {
     let flags = flags | O_NOCTTY;
     let is_it =
         |fd: isize| Stat::of_fd(fd as i32).is_ok_and(|st| (st.dev, st.ino) == (f.dev, f.ino));
@@ -230,12 +230,42 @@ pub fn open_named(f: &OpenFile, flags: usize) -> isize {
     if !failed(kept) {
         sys!(CLOSE, kept);
     }
+    if f.unlinked == 0
+        && let Some(other) = open_renamed(f, flags)
+    {
+        if !failed(r) {
+            sys!(CLOSE, r);
+        }
+        return other;
+    }
     if f.unlinked != 0 && !failed(r) {
         // What stands under its old name is another file.
         sys!(CLOSE, r);
         return -ENOENT;
     }
     r
+}
+
+/// Opens a file that others have renamed since, as they do with a log that is full.
+fn open_renamed(f: &mut OpenFile, flags: usize) -> Option<isize> {
+    let mut path = [0u8; 4096];
+    let n = beside::find(f.dev, f.ino, &f.path, &mut path)?;
+    let fd = sys!(OPEN, path.as_ptr(), flags | O_NOFOLLOW, 0);
+    if failed(fd) {
+        return None;
+    }
+    let is_it = Stat::of_fd(fd as i32).is_ok_and(|st| (st.dev, st.ino) == (f.dev, f.ino));
+    if !is_it {
+        sys!(CLOSE, fd);
+        return None;
+    }
+    crate::say!(
+        "{} is called {} by now",
+        core::str::from_utf8(text(&f.path)).unwrap_or("?"),
+        core::str::from_utf8(&path[..n]).unwrap_or("?")
+    );
+    set_path(f, &path[..n]);
+    Some(fd)
 }
 
 /// Opens the second name of a file, in whichever vault it is.
@@ -277,7 +307,7 @@ pub(super) fn adopt(f: &mut OpenFile) -> bool {
 }
 
 fn kept_path(f: &OpenFile, path: &mut [u8; PATH_ROOM]) -> Option<usize> {
-    const O_PATH: usize = 0o10000000;
+    use super::place::O_PATH;
     let flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
     let fd = open_kept(f.ino, &f.path[..f.path_len as usize], flags);
     if failed(fd) {

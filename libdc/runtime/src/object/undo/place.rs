@@ -193,7 +193,15 @@ impl Place {
         let mut dir = [0u8; PATH_MAX];
         let n = begin.saturating_sub(1).clamp(1, PATH_MAX - 1);
         dir[..n].copy_from_slice(&path[..n]);
-        let fd = open_path(AT_FDCWD, dir.as_ptr(), O_DIRECTORY, slot)?;
+        let fd = open_path(AT_FDCWD, dir.as_ptr(), O_DIRECTORY, slot);
+        let is_it = |&fd: &i32| identity(fd).is_ok_and(|id| (id.dev, id.ino) == (dev, ino));
+        let fd = match fd.as_ref().ok().filter(|fd| is_it(fd)) {
+            Some(&fd) => fd,
+            None => match beside::open(dev, ino, &dir, slot) {
+                Some(fd) => fd,
+                None => fd?,
+            },
+        };
         let mut given = [0u8; NAME_MAX + 2];
         let name = &path[begin..path.len().min(begin + NAME_MAX)];
         given[..name.len()].copy_from_slice(name);

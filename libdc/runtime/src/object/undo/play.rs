@@ -11,6 +11,7 @@ use super::written::{CONTENTS_UNKNOWN, REPLACES, Sum, WroteHead};
 use super::*;
 use crate::machine::nr;
 use core::sync::atomic::Ordering::Relaxed;
+use dc_image::boot::{self, Mode};
 use vista_core::journal::Record;
 
 /// At recovery: plays the records back, newest first, and says of each that it
@@ -27,6 +28,13 @@ pub fn roll_back() {
         )
     };
     let (n, cutting) = to_undo(offsets);
+    if engine().boot.mode == Mode::Cold as u32
+        && compares()
+        && conflict::wanted() == boot::conflict::STOP
+        && let Err((path, trouble)) = look::for_others(&offsets[..n])
+    {
+        conflict::met(path, trouble);
+    }
     let mut open = Open::none();
     if let Some((offset, size)) = cutting {
         // The death came in the middle of this.
@@ -42,6 +50,9 @@ pub fn roll_back() {
         let Some(r) = record::of_all(offset as usize).next() else {
             continue;
         };
+        if engine().boot.plant == boot::plant::SKIP_UNDO_OF + r.kind {
+            continue;
+        }
         if !matches!(
             r.kind,
             record::FILE_SIZE | record::FILE_BYTES | record::WROTE
@@ -63,6 +74,7 @@ pub fn roll_back() {
     open.end();
     engine().live().file_write.store(0, Relaxed);
     drop_kept_names();
+    stamp::renew();
 }
 
 trait Align8 {
@@ -198,7 +210,7 @@ fn path_of(r: &Record<'static>) -> &'static [u8] {
 }
 
 /// The path in a FILE_SIZE or FILE_PATH.
-fn path_at(offset: u32) -> &'static [u8] {
+pub(super) fn path_at(offset: u32) -> &'static [u8] {
     record::of_all(offset as usize)
         .next()
         .filter(|r| matches!(r.kind, record::FILE_SIZE | record::FILE_PATH))
@@ -307,11 +319,16 @@ impl Open {
     /// alive it held the locks by which others kept away; when all had died it did not, and
     /// whoever has the file open may have changed it since.
     fn look_for_others(&mut self, dev: u64, ino: u64, path: &[u8]) -> Step {
-        let is_cold = engine().boot.mode == dc_image::boot::Mode::Cold as u32;
+        let is_cold = engine().boot.mode == Mode::Cold as u32;
         if !is_cold || !compares() || self.alone == (dev, ino) {
             return Ok(());
         }
         self.end();
+        if conflict::wanted() == boot::conflict::THEIRS {
+            // Others have changed something: whoever changes one file may have changed the
+            // next, and come and gone.
+            return Err(Trouble::Shared);
+        }
         let (fd, _) = open_object(dev, ino, path)?;
         if elsewhere::has_others(Named::of(fd).as_ptr()) {
             return Err(Trouble::Shared);
@@ -449,7 +466,7 @@ fn undo_write(h: &WroteHead, offset: usize, open: &mut Open) -> Step {
 }
 
 /// The sum of what is there.
-fn sum_of_file(fd: i32, at: u64, len: u64) -> Result<u64, Trouble> {
+pub(super) fn sum_of_file(fd: i32, at: u64, len: u64) -> Result<u64, Trouble> {
     let mut sum = Sum::new();
     let mut piece = [0u8; 16384];
     let mut done = 0;

@@ -66,6 +66,7 @@ pub fn over(fd: i32, r: isize) {
             contents::now_is(st.dev, st.ino, st.size);
         }
     }
+    stamp::after_change(fd);
     under_way.store(0, Relaxed);
 }
 
@@ -127,7 +128,7 @@ pub fn before_write(fd: i32, file: u32, at: Option<u64>, c: &Call) -> Option<Wri
 }
 
 /// Behind it: what it has really written.
-pub fn after_write(w: Option<Written>, c: &Call, r: isize) {
+pub fn after_write(fd: i32, w: Option<Written>, c: &Call, r: isize) {
     let Some(w) = w else { return };
     let mut head = w.head;
     let raced = r > 0
@@ -156,6 +157,7 @@ pub fn after_write(w: Option<Written>, c: &Call, r: isize) {
             append(&head);
         }
     }
+    stamp::after_change(fd);
     engine().live().file_write.store(0, Relaxed);
 }
 
