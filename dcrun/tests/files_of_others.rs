@@ -243,7 +243,7 @@ fn stores_are_not_undone_under_others_when_all_had_died() {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(125), "{told}");
     assert!(
-        told.contains("/map, which is mapped: others have it open"),
+        told.contains("/map, which is mapped: somebody else has changed it since"),
         "{told}"
     );
     assert!(contents(&place, "map").starts_with("OURSTHEIRS.."));
@@ -258,4 +258,67 @@ fn stores_are_undone_where_nobody_else_has_the_file() {
     assert!(output.status.success(), "{output:?}");
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(printed.contains("OURS........"), "{output:?}");
+}
+
+/// Writes to a log that stays open, and is busy; in a directory below.
+const LOGGER: &str = r#"
+import os
+os.chdir("work")
+f = os.open("log", os.O_WRONLY | os.O_APPEND | os.O_CREAT); os.write(f, b"first\n")
+os.getrandom(4); print("ready", flush=True)
+os.write(f, b"ours\n")
+for _ in range(1 if os.path.exists("../go") else 60000000): pass
+os.getrandom(4); os.write(f, b"last\n"); print("end", flush=True)
+"#;
+
+/// Others rename something while the program lives, and it dies with what it has written not
+/// committed.
+fn renamed_by_others(name: &str, all: bool, rename: [&str; 2]) -> (Place, Output) {
+    let place = Place::new(name);
+    fs::create_dir(place.0.join("work")).unwrap();
+    let mut child = begin(&place, LOGGER);
+    let [from, to] = rename.map(|name| place.0.join(name));
+    fs::rename(&from, &to).unwrap();
+    if !to.is_dir() {
+        fs::write(&from, "THEIRS\n").unwrap();
+    }
+    let worker = place.worker().unwrap();
+    if all {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    while place::kills(worker) && all {
+        sleep(Duration::from_millis(5));
+    }
+    fs::write(place.0.join("go"), "").unwrap();
+    let output = match all {
+        true => place.dcrun(&["resume", "t"]).output().unwrap(),
+        false => child.wait_with_output().unwrap(),
+    };
+    (place, output)
+}
+
+#[test]
+fn a_log_that_others_rotate_has_each_line_once() {
+    for all in [false, true] {
+        let name = format!("rotated-{all}");
+        let (place, output) = renamed_by_others(&name, all, ["work/log", "work/log.1"]);
+        assert!(output.status.success(), "{name}: {output:?}");
+        assert_eq!(
+            contents(&place, "work/log.1"),
+            "first\nours\nlast\n",
+            "{name}"
+        );
+        assert_eq!(contents(&place, "work/log"), "THEIRS\n", "{name}");
+    }
+}
+
+#[test]
+fn a_directory_that_others_move_is_found() {
+    for all in [false, true] {
+        let name = format!("moved-{all}");
+        let (place, output) = renamed_by_others(&name, all, ["work", "old"]);
+        assert!(output.status.success(), "{name}: {output:?}");
+        assert_eq!(contents(&place, "old/log"), "first\nours\nlast\n", "{name}");
+    }
 }

@@ -1,5 +1,5 @@
-//! What others have renamed, in the directory where it was: a log that was rotated, a
-//! directory that was moved aside. Its inode tells it.
+//! What others have renamed, it or a directory above it: a log that was rotated, a directory
+//! that was moved aside. It is looked for where it was, and its inode tells it.
 
 use super::place::{AT_FDCWD, O_DIRECTORY, O_NOFOLLOW, O_PATH, stat_at};
 use super::*;
@@ -11,24 +11,30 @@ const ROOM: usize = 4096;
 /// `path` is where it was.
 pub fn find(dev: u64, ino: u64, path: &[u8], room: &mut [u8; ROOM]) -> Option<usize> {
     let path = nameless::text(path);
-    let begin = path.iter().rposition(|&b| b == b'/')? + 1;
-    if begin >= ROOM {
+    if path.len() >= ROOM || path.ends_with(b" (deleted)") {
         return None;
     }
-    room[..begin].copy_from_slice(&path[..begin]);
-    room[begin] = 0;
-    let flags = O_DIRECTORY | O_CLOEXEC;
-    let dir = sys!(OPENAT, AT_FDCWD, room.as_ptr(), flags, 0);
-    if failed(dir) {
-        return None;
+    // The name that is another one by now: the last, or the first that leads nowhere.
+    let mut end = path.len();
+    loop {
+        let begin = path[..end].iter().rposition(|&b| b == b'/')? + 1;
+        room[..begin].copy_from_slice(&path[..begin]);
+        room[begin] = 0;
+        let dir = sys!(OPEN, room.as_ptr(), O_DIRECTORY | O_CLOEXEC, 0);
+        if !failed(dir) {
+            let found = search(dir as i32, (dev, ino), &path[end..], &mut room[begin..]);
+            sys!(CLOSE, dir);
+            return found.map(|len| begin + len);
+        }
+        if dir != -ENOENT || begin == 1 {
+            return None;
+        }
+        end = begin - 1;
     }
-    let found = search(dir as i32, dev, ino, &mut room[begin..]);
-    sys!(CLOSE, dir);
-    found.map(|len| begin + len)
 }
 
-/// The name of an inode in a directory.
-fn search(dir: i32, dev: u64, ino: u64, room: &mut [u8]) -> Option<usize> {
+/// The name in a directory that leads to an inode, if `rest` comes after it.
+fn search(dir: i32, of: (u64, u64), rest: &[u8], room: &mut [u8]) -> Option<usize> {
     let mut buffer = [0u64; 512];
     loop {
         let n = sys!(GETDENTS64, dir, buffer.as_mut_ptr(), size_of_val(&buffer));
@@ -41,17 +47,19 @@ fn search(dir: i32, dev: u64, ino: u64, room: &mut [u8]) -> Option<usize> {
             let entry = &bytes[at..];
             let len = u16::from_le_bytes([entry[16], entry[17]]) as usize;
             let name = nameless::text(&entry[19..len.clamp(19, entry.len())]);
-            // (The inode in a directory may be that of what is mounted over.)
-            let is_it = value_of::<u64>(entry) == Some(ino)
-                && name.len() < room.len()
-                && stat_at(dir, entry[19..].as_ptr(), AT_SYMLINK_NOFOLLOW)
-                    .is_ok_and(|st| (st.dev, st.ino) == (dev, ino));
-            if is_it {
-                room[..name.len()].copy_from_slice(name);
-                room[name.len()] = 0;
-                return Some(name.len());
-            }
             at += len.max(1);
+            let whole = name.len() + rest.len();
+            let may_be = !rest.is_empty() || value_of::<u64>(entry) == Some(of.1);
+            if !may_be || whole >= room.len() {
+                continue;
+            }
+            room[..name.len()].copy_from_slice(name);
+            room[name.len()..whole].copy_from_slice(rest);
+            room[whole] = 0;
+            let st = stat_at(dir, room.as_ptr(), AT_SYMLINK_NOFOLLOW);
+            if st.is_ok_and(|st| (st.dev, st.ino) == of) {
+                return Some(whole);
+            }
         }
     }
 }
