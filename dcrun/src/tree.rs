@@ -140,6 +140,11 @@ pub fn forget_companions(live: &SharedLive) {
     for p in live.processes() {
         p.companion.store(0, Relaxed);
     }
+    // Nor is anybody's death to be waited for: the numbers are somebody else's by now.
+    let run = live.run();
+    for place in run.dying.iter().chain([&run.dying_first]) {
+        place.store(0, Relaxed);
+    }
 }
 
 /// Takes the tables back to the last commit. Says which processes live in it, the first

@@ -70,6 +70,16 @@ for name in 'abc': os.write(1, open('told-' + name).read().encode() + b'\\n')
 os.write(1, hashlib.sha256(memory).hexdigest().encode() + b'\\nend\\n')
 ";
 
+/// Output that follows from what is committed: on a disk a power failure brings it again.
+const TALK: &str = "
+import os
+for i in range(3): os.write(1, b'%d %s\\n' % (i, os.urandom(4).hex().encode()))
+for i in range(60): os.write(1, b'deterministic %d\\n' % i)
+while not os.path.exists('go'): pass
+os.write(1, b'more 0\\n')
+os.write(1, b'end\\n')
+";
+
 /// Thirty-one processes, which come back at once and get in each other's way.
 const MANY: &str = "
 import os, signal, time
@@ -201,8 +211,40 @@ fn a_power_failure_leaves_the_last_commit() {
                 Err(how) => panic!("{name}, seed {seed}, number {nth}: {how}"),
             }
         }
+        // (Each dies at a commit, and what it has shown it has shown before that.)
         println!("{name}: {times} power failures, all right, {repeated} with output again");
     }
+}
+
+/// What was shown since the last commit may come again, and nothing else, and never in part.
+#[test]
+fn a_power_failure_may_bring_output_again() {
+    let times = number("DCRUN_DAMAGES", 40);
+    let seed = number("DCRUN_SEED", 1);
+    let options = ["--rio", "disk", "--protocol", "cbndvs"];
+    let victim = Victim::killed_behind("talk", TALK, &options, "deterministic 59\n");
+    let (mut repeated, mut most) = (0, 0);
+    for nth in 0..times {
+        victim.lose_journal(seed << 32 | nth);
+        match victim.resume_after_power_failure() {
+            Ok(lines) => {
+                repeated += usize::from(lines > 0);
+                most = most.max(lines);
+            }
+            Err(how) => panic!("seed {seed}, number {nth}: {how}"),
+        }
+    }
+    println!(
+        "talk: {times} power failures, all right, {repeated} with output again, {most} lines at most"
+    );
+    assert!(
+        repeated as u64 * 2 > times,
+        "{repeated} of {times} lost anything"
+    );
+    assert!(
+        most <= 61,
+        "{most} lines: more than was shown since the last commit"
+    );
 }
 
 #[test]

@@ -179,6 +179,56 @@ impl Victim {
         victim
     }
 
+    /// A run that was killed when it had shown `last`, which nothing uncertain came before.
+    pub fn killed_behind(name: &str, program: &str, options: &[&str], last: &str) -> Victim {
+        let mut victim = Victim::new(name, program);
+        let args = [
+            &["--name", "t"],
+            options,
+            &["/usr/bin/python3", "program.py"],
+        ]
+        .concat();
+        let mut keeper = victim.dcrun(&args).stdout(victim.out()).spawn().unwrap();
+        victim.wait_for("it talks", || victim.shown().ends_with(last));
+        victim.kill_all("t", &mut keeper);
+        victim.shown_before = victim.shown();
+        victim.whole = victim.aside("t");
+        victim
+    }
+
+    /// Of every sector of the journal that was not made durable: lost, or there.
+    pub fn lose_journal(&self, seed: u64) {
+        let mut random = Random(seed);
+        self.put_back();
+        let (path, whole) = &self.whole[0];
+        let word = |at: usize| {
+            let bytes = whole.read((LIVE_OFFSET + at) as u64, 8);
+            u64::from_ne_bytes(bytes.try_into().unwrap())
+        };
+        let (tail, durable) = (
+            word(offset_of!(Live, journal)),
+            word(offset_of!(Live, journal_durable)),
+        );
+        let durable = match tail >> 32 == durable >> 32 {
+            true => durable & 0xffff_ffff,
+            false => 0,
+        };
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        let from = JOURNAL_OFFSET as u64 + durable;
+        let end = JOURNAL_OFFSET as u64 + (tail & 0xffff_ffff);
+        let mut at = from;
+        while at < end {
+            let next = (at / 512 + 1) * 512;
+            if random.below(4) > 0 {
+                let zeros = vec![0; (next.min(end) - at) as usize];
+                file.write_all_at(&zeros, at).unwrap();
+            }
+            at = next;
+        }
+        let at = LIVE_OFFSET + offset_of!(Live, boot_sum);
+        file.write_all_at(&77u64.to_ne_bytes(), at as u64).unwrap();
+    }
+
     /// Of every sector what was there before, or what was stored since; on a machine that was
     /// started anew.
     pub fn lose_power(&self, seed: u64) {

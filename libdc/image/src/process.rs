@@ -294,6 +294,20 @@ impl Process {
         ]
     }
 
+    /// Those that change by a process of the run only, while no commit seals them.
+    fn sealed(&self) -> [&Dated; 8] {
+        [
+            &self.terminal,
+            &self.foreground,
+            &self.group,
+            &self.session,
+            &self.bereft,
+            &self.bereft_told,
+            &self.abandoned,
+            &self.abandoned_told,
+        ]
+    }
+
     /// A sum of what the state of a commit has of it; 0 if that has nothing.
     fn sum_at(&self, slot: usize, published: u64) -> u64 {
         let life = self.life_at(published);
@@ -310,6 +324,9 @@ impl Process {
                 u32::from(told) << 1 | u32::from(life == Life::Zombie),
             ),
         );
+        let sum = self.sealed().iter().fold(sum, |sum, word| {
+            mix(sum, u64::from(word.at(published) as u32))
+        });
         if life == Life::Lives {
             return sum;
         }
@@ -485,6 +502,7 @@ mod tests {
         assert!(before.0 != 0 && before.1 != 0);
         p.adopt(Some(5), 2);
         p.adopt(Some(6), 2);
+        p.abandoned_told.set(7, 2);
         p.ended.store(3, Relaxed);
         p.told.store(3, Relaxed);
         p.status.store(9, Relaxed);
@@ -500,6 +518,10 @@ mod tests {
             3,
             "not free before the next commit"
         );
+        p.abandoned_told.fix(1);
+        assert!(sums().0 != before.0);
+        p.abandoned_told.fix(0);
+        assert_eq!(sums(), before);
         p.id.store(8, Relaxed);
         s.value[0].store(13, Relaxed);
         assert!(sums().0 != before.0 && sums().1 != before.1);
