@@ -245,7 +245,7 @@ os.getrandom(4); print("locked", flush=True)
 while not os.path.exists("give"): pass
 f = os.open("box", os.O_WRONLY | os.O_APPEND | os.O_CREAT); os.write(f, b"ours\n")
 REMOVE
-for i in range(90000000): pass
+for i in range(30000000): pass
 "#;
 
 /// What a program did inside of such a lock stays, and the lock that another one has taken since
