@@ -118,6 +118,9 @@ enum FaultName {
     AfterRead,
 }
 
+/// Runs more with kills that come as early as they can, where none came.
+const EARLIER_KILLS: usize = 10;
+
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::List => {
@@ -154,7 +157,20 @@ fn main() -> ExitCode {
                     };
                     sum.absorb(run_against(session, &reference, mode, &options)?);
                 }
-                if mode.kills() {
+                // A short session may end before the first kill: it is killed earlier then.
+                for seed in (hosting.seed + times..).take(EARLIER_KILLS) {
+                    if !mode.kills() || kills == 0 || sum.kills > 0 || !sum.agrees() {
+                        break;
+                    }
+                    let options = Options {
+                        seed,
+                        kills,
+                        gap: Some(Duration::from_millis(1)),
+                        ..hosting.options()
+                    };
+                    sum.absorb(run_against(session, &reference, mode, &options)?);
+                }
+                if mode.kills() && kills > 0 {
                     sum.expect_a_kill();
                 }
                 Ok(sum)
