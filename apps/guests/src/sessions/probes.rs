@@ -237,6 +237,7 @@ pub fn all() -> Vec<Session> {
         probe!("buffers-asleep", "sockets", "what comes by a socket into memory that has been quiet", COMPILER_SOCKETS),
         probe!("sockets-within", "sockets between the processes of a program, and what is on its way in them"),
         probe!("sockets-handed", "a socket handed to another process in a message"),
+        probe!("pipes-handed", "ends of pipes handed to a process that starts others"),
         probe!("sockets-listening", "servers that listen, with their addresses, options and files"),
         probe!("socket-tied", "sockets bound and connected"),
         probe!("socket-stream", "a stream sent and received in every way"),

@@ -31,6 +31,8 @@ pub fn adopt_unknown(fd: i32) -> Option<u32> {
     f.inherited = RECEIVED;
     if f.kind == Kind::Socket {
         super::socket::pair::received(fd, file);
+    } else if f.kind == Kind::Pipe {
+        super::pipe::received(file);
     } else if shown.starts_with(b"/memfd:") {
         f.kind = Kind::MemFd;
     } else if shown.starts_with(b"anon_inode:[event")

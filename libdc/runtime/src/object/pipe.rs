@@ -82,7 +82,9 @@ pub fn is_state(fd: i32) -> bool {
 
 fn is_state_file(file: u32) -> bool {
     let f = open_file(file);
-    f.kind == Kind::Pipe && f.peer != 0 && f.words[SHARED] == 0
+    let is_own = f.kind == Kind::Pipe && f.peer != 0 && f.words[SHARED] == 0;
+    // What one process has given away in a message is a stream to all who know it.
+    is_own && !shared::of(f).is_some_and(|(_, s)| s.is_foreign.load(Relaxed) != 0)
 }
 
 fn share(file: u32) {
@@ -114,6 +116,42 @@ pub fn share_all() -> bool {
         }
     }
     any
+}
+
+/// The same for the other processes of the run that know them. Behind the commit, so that a
+/// rollback to before it still finds state.
+pub fn are_streams() {
+    for fd in 0..state().root.fd_high as i32 {
+        let Some(file) = known_file(fd) else { continue };
+        let f = open_file(file);
+        if f.kind == Kind::Pipe
+            && f.words[SHARED] != 0
+            && let Some((_, s)) = shared::of(f)
+        {
+            s.is_foreign.store(1, Relaxed);
+        }
+    }
+}
+
+/// An end goes to another process of the run in a message: that one is to know it as the
+/// same pipe, also if it is closed here before the message is taken.
+pub fn handed(fd: i32) {
+    if let Some(file) = file_of(fd).filter(|_| is_own_pipe(fd))
+        && let Some((_, s)) = shared::enter_pipe(file)
+    {
+        s.on_its_way.fetch_add(1, Relaxed);
+    }
+}
+
+/// An end came in a message: if the pipe is one of the run's, its other end is in the run too,
+/// and a cold recovery makes both again.
+pub fn received(file: u32) {
+    let f = open_file(file);
+    if shared::join_pipe(f) {
+        f.peer = PEER_GONE;
+        f.words[SHARED] = 1;
+        TOUCHED.store(true, Relaxed);
+    }
 }
 
 /// read(2) and its like from a pipe that is state, or None if it is none.

@@ -109,6 +109,39 @@ pub fn join_socket(file: u32, at: usize) {
     belongs(file, at);
 }
 
+/// The entry of a pipe of the run, which both of its ends have in common.
+pub fn enter_pipe(file: u32) -> Option<(usize, &'static Shared)> {
+    let f = open_file(file);
+    if f.shared == 0 {
+        enter(file, f).ok()?;
+        // The other end too: who has that one looks inside as well.
+        let peer = f.peer;
+        let is_here = any_fd(peer).is_some() && open_file(peer).shared == 0;
+        if is_here && enter(peer, open_file(peer)).is_err() {
+            crate::say!("there are more pipes than processes can share: one may not come back");
+        }
+    }
+    of(f)
+}
+
+/// A pipe that came from another process of the run: the same entry. False if it is none.
+pub fn join_pipe(f: &mut OpenFile) -> bool {
+    let Some(at) = (0..run().shared_high.load(Relaxed) as usize).find(|&at| {
+        let s = entry(at);
+        let is_used = s.users.load(Relaxed) != 0 || s.on_its_way.load(Relaxed) != 0;
+        is_used && s.ino.load(Relaxed) == f.ino && f.ino != 0
+    }) else {
+        return false;
+    };
+    let s = entry(at);
+    s.users.fetch_add(1, Relaxed);
+    s.free_from.store(0, Relaxed);
+    let on_its_way = s.on_its_way.load(Relaxed);
+    s.on_its_way.store(on_its_way.saturating_sub(1), Relaxed);
+    f.shared = at as u32 + 1;
+    true
+}
+
 fn belongs(file: u32, at: usize) {
     open_file(file).shared = at as u32 + 1;
     entry(at).holder.store(engine().slot as u32 + 1, Relaxed);

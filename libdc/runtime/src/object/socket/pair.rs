@@ -18,6 +18,7 @@ use crate::engine::{engine, state};
 use crate::machine::sys::failed;
 use crate::object::descriptor::*;
 use crate::object::message::{self, MSG_DONTWAIT, MSG_PEEK};
+use crate::object::pipe;
 use crate::object::record::bytes_of;
 use crate::object::stat::Stat;
 use crate::run::{self, shared, unit};
@@ -133,6 +134,9 @@ pub fn received(fd: i32, file: u32) {
 pub fn sent(control: &[u8], through: i32) {
     let stays = socket_of(through).is_some_and(|file| is_own(open_file(file)));
     message::each_descriptor(control, |fd| {
+        if stays {
+            pipe::handed(fd);
+        }
         if let Some(at) = socket_of(fd).and_then(shared::enter_socket) {
             let s = shared::entry(at);
             match stays {

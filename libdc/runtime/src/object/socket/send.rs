@@ -70,6 +70,7 @@ pub fn give_away(l: &mut Local, n: usize, a: &[usize; 6]) {
     if crate::object::pipe::share_all() {
         crate::commit::commit(l);
     }
+    crate::object::pipe::are_streams();
 }
 
 /// sendmmsg(2): one message after the other; how many are out is state.
