@@ -6,6 +6,7 @@
 
 use crate::arena::Arena;
 use crate::machine::frame::Local;
+use crate::object::limits;
 use crate::state::State;
 use crate::thread::Lock;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -179,6 +180,20 @@ impl Supply for Supplier<'_> {
     }
 
     fn grow(&mut self, from: usize, most: usize) -> Result<usize, isize> {
+        limits::lifted(limits::RLIMIT_FSIZE, || self.grow_file(from, most))
+    }
+
+    fn give_back(&mut self, from: usize, len: usize) -> bool {
+        const KEEP_SIZE_PUNCH_HOLE: usize = 3;
+        let at = header::FRAMES_OFFSET + from * window::PAGE;
+        let len = len * window::PAGE;
+        let r = crate::sys!(FALLOCATE, self.rio_fd, KEEP_SIZE_PUNCH_HOLE, at, len);
+        !crate::machine::sys::failed(r)
+    }
+}
+
+impl Supplier<'_> {
+    fn grow_file(&mut self, from: usize, most: usize) -> Result<usize, isize> {
         let at = header::FRAMES_OFFSET + from * window::PAGE;
         // The storage is asked for the room now, so that a store can never
         // find it missing (that would be a SIGBUS).
@@ -206,14 +221,6 @@ impl Supply for Supplier<'_> {
             MADV_POPULATE_WRITE
         );
         Ok(from + frames)
-    }
-
-    fn give_back(&mut self, from: usize, len: usize) -> bool {
-        const KEEP_SIZE_PUNCH_HOLE: usize = 3;
-        let at = header::FRAMES_OFFSET + from * window::PAGE;
-        let len = len * window::PAGE;
-        let r = crate::sys!(FALLOCATE, self.rio_fd, KEEP_SIZE_PUNCH_HOLE, at, len);
-        !crate::machine::sys::failed(r)
     }
 }
 

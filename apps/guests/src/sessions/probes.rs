@@ -238,6 +238,7 @@ pub fn all() -> Vec<Session> {
         probe!("sockets-within", "sockets between the processes of a program, and what is on its way in them"),
         probe!("sockets-handed", "a socket handed to another process in a message"),
         probe!("pipes-handed", "ends of pipes handed to a process that starts others"),
+        probe!("limits-given-up", "a process that may make no file longer and no process any more"),
         probe!("sockets-listening", "servers that listen, with their addresses, options and files"),
         probe!("socket-tied", "sockets bound and connected"),
         probe!("socket-stream", "a stream sent and received in every way"),

@@ -119,6 +119,13 @@ fn capget() -> [u64; 3] {
     [0, 1, 2].map(|i| u64::from(data[0][i]) | u64::from(data[1][i]) << 32)
 }
 
+/// Whether the calling thread may raise hard limits of resources.
+pub fn may_raise_limits() -> bool {
+    const CAP_SYS_RESOURCE: u64 = 24;
+    let [effective, ..] = capget();
+    effective & 1 << CAP_SYS_RESOURCE != 0
+}
+
 fn capset(sets: [u64; 3]) -> isize {
     let header = CAP_HEADER;
     let data = [sets.map(|s| s as u32), sets.map(|s| (s >> 32) as u32)];

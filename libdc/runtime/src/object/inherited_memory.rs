@@ -12,8 +12,8 @@
 //! is said when another process of the run could write it.
 
 use super::descriptor::*;
-use super::memfd;
 use super::stat::Stat;
+use super::{limits, memfd};
 use crate::engine::{engine, state};
 use crate::machine::sys::{errno::*, failed};
 use crate::run::{image, run};
@@ -69,7 +69,7 @@ fn copy(i: usize, to: i32) -> isize {
     const SEEK_HOLE: usize = 4;
     const ENXIO: isize = 6;
     let size = state().memory_objects[i].size;
-    let r = sys!(FTRUNCATE, to, size);
+    let r = limits::lifted(limits::RLIMIT_FSIZE, || sys!(FTRUNCATE, to, size));
     if failed(r) {
         return r;
     }

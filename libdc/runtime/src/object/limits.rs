@@ -8,19 +8,23 @@
 //! The number of descriptors is the program's own view: those above ours are not its
 //! business. RLIMIT_AS and RLIMIT_DATA are never told to the kernel, which would count
 //! the runtime's memory too; `space::quota` enforces them. Of RLIMIT_CPU a new worker
-//! has what is left.
+//! has what is left. Of RLIMIT_FSIZE and RLIMIT_NPROC the kernel is told the soft limit only:
+//! so the runtime can lift it for what it needs itself ([`lifted`]), an image that grows and a
+//! companion. sshd sets both to 0 in the process that others talk to.
 #![allow(unsafe_code)]
 
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{nr, user};
-use crate::object::{cpu_time, set_by_others};
+use crate::object::{cpu_time, identity, set_by_others};
 use crate::{fatal, sys};
 use dc_image::FatalCode;
 
 const RLIMIT_CPU: usize = 0;
+pub const RLIMIT_FSIZE: usize = 1;
 pub const RLIMIT_DATA: usize = 2;
+pub const RLIMIT_NPROC: usize = 6;
 const RLIMIT_NOFILE: usize = 7;
 pub const RLIMIT_AS: usize = 9;
 const COUNT: usize = 16;
@@ -68,6 +72,35 @@ pub fn begin() {
 /// Whether the runtime enforces a limit, or has its own view of it.
 fn is_ours(resource: usize) -> bool {
     matches!(resource, RLIMIT_NOFILE | RLIMIT_AS | RLIMIT_DATA)
+}
+
+/// Whether the runtime lifts a limit now and then.
+fn is_lifted(resource: usize) -> bool {
+    matches!(resource, RLIMIT_FSIZE | RLIMIT_NPROC)
+}
+
+/// What the kernel is told of a limit that is lifted: the hard one only grows.
+fn with_kernels_hard(resource: usize, want: [u64; 2]) -> [u64; 2] {
+    let hard = in_kernel(resource).map_or(want[1], |kernel| kernel[1]);
+    [want[0], want[1].max(hard)]
+}
+
+fn in_kernel(resource: usize) -> Result<[u64; 2], isize> {
+    let mut kernel = [0u64; 2];
+    let r = sys!(PRLIMIT64, 0, resource, 0, kernel.as_mut_ptr());
+    if failed(r) { Err(r) } else { Ok(kernel) }
+}
+
+/// Does something for the runtime that the program's limit is not meant for.
+pub fn lifted<T>(resource: usize, make: impl FnOnce() -> T) -> T {
+    let [soft, hard] = in_kernel(resource).unwrap_or([INFINITY; 2]);
+    if soft == hard {
+        return make();
+    }
+    sys!(PRLIMIT64, 0, resource, [hard; 2].as_ptr(), 0);
+    let made = make();
+    sys!(PRLIMIT64, 0, resource, [soft, hard].as_ptr(), 0);
+    made
 }
 
 /// getrlimit(2), setrlimit(2), prlimit(2).
@@ -125,13 +158,16 @@ fn of_another(mut a: [usize; 6]) -> isize {
 /// What the kernel has now is what is to come back.
 pub fn note_all() {
     for resource in (0..COUNT).filter(|&i| !is_ours(i)) {
-        let mut kernel = [0u64; 2];
-        if failed(sys!(PRLIMIT64, 0, resource, 0, kernel.as_mut_ptr())) {
+        let Ok(kernel) = in_kernel(resource) else {
             continue;
-        }
+        };
         let limits = &mut state().root.limits;
         let known = left(resource, limits.values[resource]);
-        if limits.set & 1 << resource == 0 || known != kernel {
+        let is_known = match is_lifted(resource) {
+            true => known[0] == kernel[0],
+            false => known == kernel,
+        };
+        if limits.set & 1 << resource == 0 || !is_known {
             limits.set |= 1 << resource;
             limits.values[resource] = with_used(resource, kernel);
         }
@@ -147,9 +183,7 @@ pub fn value(resource: usize) -> Result<[u64; 2], isize> {
     if root.limits.set & 1 << resource != 0 {
         return Ok(root.limits.values[resource]);
     }
-    let mut kernel = [0u64; 2];
-    let r = sys!(PRLIMIT64, 0, resource, 0, kernel.as_mut_ptr());
-    if failed(r) { Err(r) } else { Ok(kernel) }
+    in_kernel(resource)
 }
 
 fn set(resource: usize, want: [u64; 2], current: [u64; 2]) -> isize {
@@ -161,7 +195,11 @@ fn set(resource: usize, want: [u64; 2], current: [u64; 2]) -> isize {
             return -EPERM;
         }
     } else {
-        let r = sys!(PRLIMIT64, 0, resource, left(resource, want).as_ptr(), 0);
+        if is_lifted(resource) && want[1] > current[1] && !identity::may_raise_limits() {
+            return -EPERM;
+        }
+        let told = told(resource, want);
+        let r = sys!(PRLIMIT64, 0, resource, told.as_ptr(), 0);
         if failed(r) {
             return r;
         }
@@ -177,7 +215,15 @@ fn set(resource: usize, want: [u64; 2], current: [u64; 2]) -> isize {
     0
 }
 
-/// What the kernel is told: of processor time, what earlier workers have left of it.
+/// What the kernel is told of a limit.
+fn told(resource: usize, want: [u64; 2]) -> [u64; 2] {
+    match is_lifted(resource) {
+        true => with_kernels_hard(resource, want),
+        false => left(resource, want),
+    }
+}
+
+/// Of processor time, what earlier workers have left of it.
 fn left(resource: usize, want: [u64; 2]) -> [u64; 2] {
     if resource != RLIMIT_CPU {
         return want;
@@ -202,7 +248,7 @@ fn with_used(resource: usize, kernel: [u64; 2]) -> [u64; 2] {
 pub fn restore() {
     let limits = state().root.limits;
     for resource in (0..COUNT).filter(|&i| limits.set & 1 << i != 0 && !is_ours(i)) {
-        let want = left(resource, limits.values[resource]);
+        let want = told(resource, limits.values[resource]);
         let r = sys!(PRLIMIT64, 0, resource, want.as_ptr(), 0);
         if failed(r) {
             fatal::stop(

@@ -29,6 +29,7 @@
 #![allow(unsafe_code)]
 
 use super::descriptor::*;
+use super::limits;
 use super::stat::Stat;
 use crate::engine::{engine, state, store_and_supply};
 use crate::machine::frame::Local;
@@ -620,7 +621,7 @@ fn fill(o: &MemoryObject, fd: i32, has_others: bool) {
     const KEEP_SIZE_PUNCH_HOLE: usize = 3;
     let size = Stat::of_fd(fd).map_or(0, |st| st.size);
     if size != o.size {
-        let r = sys!(FTRUNCATE, fd, o.size);
+        let r = limits::lifted(limits::RLIMIT_FSIZE, || sys!(FTRUNCATE, fd, o.size));
         if failed(r) {
             cannot(o, "size", r);
         }

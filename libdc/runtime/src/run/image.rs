@@ -13,7 +13,7 @@ use crate::engine::{Supplier, engine};
 use crate::fatal::{self, Text};
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{entry, futex};
-use crate::object::memfd;
+use crate::object::{limits, memfd};
 use crate::space;
 use crate::uffd::{self, PAGE_IS_PFNZERO};
 use crate::{commit, sys};
@@ -140,7 +140,9 @@ fn open_new() {
     if let Err(r) = tracked {
         cannot("track its memory (userfaultfd, pagemap)", r);
     }
-    let r = sys!(FTRUNCATE, e.image_fd, header::FRAMES_OFFSET);
+    let r = limits::lifted(limits::RLIMIT_FSIZE, || {
+        sys!(FTRUNCATE, e.image_fd, header::FRAMES_OFFSET)
+    });
     if failed(r) {
         cannot("give its image its length", r);
     }
@@ -284,8 +286,10 @@ pub fn start_companion() {
     let mut old = 0u64;
     sys!(RT_SIGPROCMASK, 2, &raw const all, &raw mut old, 8);
     COMPANION_WAITS.store(0, SeqCst);
-    // SAFETY: the stack is the companion's own.
-    let r = unsafe { entry::clone_companion(args.as_ptr().cast(), 88) };
+    let r = limits::lifted(limits::RLIMIT_NPROC, || {
+        // SAFETY: the stack is the companion's own.
+        unsafe { entry::clone_companion(args.as_ptr().cast(), 88) }
+    });
     sys!(RT_SIGPROCMASK, 2, &raw const old, 0, 8);
     if failed(r) {
         cannot("make a process that keeps its descriptors", r);

@@ -17,7 +17,7 @@ use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::object::descriptor::{self, any_fd, open_file};
 use crate::object::stat::Stat;
-use crate::object::{pipe, pty, regular, socket};
+use crate::object::{limits, pipe, pty, regular, socket};
 use crate::space::{self, MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE};
 use crate::state::{Kind, OWN, OpenFile, RECEIVED};
 use crate::sys;
@@ -392,7 +392,7 @@ fn share_area(v: &crate::state::Vma) -> Result<(), isize> {
 
 /// Writes what memory holds into a file, but for pages of zeros.
 fn fill(fd: i32, from: usize, len: usize) -> isize {
-    let r = sys!(FTRUNCATE, fd, len);
+    let r = limits::lifted(limits::RLIMIT_FSIZE, || sys!(FTRUNCATE, fd, len));
     if failed(r) {
         return r;
     }

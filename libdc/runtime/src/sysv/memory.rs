@@ -9,7 +9,7 @@ use super::room::*;
 use super::*;
 use crate::fatal;
 use crate::object::stat::Stat;
-use crate::object::{descriptor, process as program};
+use crate::object::{descriptor, limits, process as program};
 use crate::run::{image, run};
 use crate::space::{self, MAP_FIXED, PROT_READ, PROT_WRITE};
 use crate::state::{Kind, Vma};
@@ -69,7 +69,9 @@ fn make(o: &mut Object, size: usize) -> Result<(), isize> {
         return Err(-ENOSPC);
     }
     let fd = uffd::move_high(fd, high_fd::SCRATCH);
-    let r = sys!(FTRUNCATE, fd, size.next_multiple_of(PAGE));
+    let r = limits::lifted(limits::RLIMIT_FSIZE, || {
+        sys!(FTRUNCATE, fd, size.next_multiple_of(PAGE))
+    });
     let st = Stat::of_fd(fd);
     sys!(CLOSE, fd);
     let (Ok(st), false) = (st, failed(r)) else {
