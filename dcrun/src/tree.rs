@@ -6,6 +6,7 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
+use dc_image::FatalCode;
 use dc_image::run::{Life, Process};
 
 use crate::machine::process::{self, Change};
@@ -54,6 +55,16 @@ pub fn kill_others(live: &SharedLive, dead: i32, spared: &[i32]) -> Vec<i32> {
         }
         for &pid in &more {
             signals::send(pid, libc::SIGKILL);
+        }
+        let server = live.run().served_by.load(Relaxed) as usize;
+        if server > 1 && live.fatal.load(Acquire) != FatalCode::None as u32 {
+            // Who waits for a file system that the run serves (FUSE) dies when nobody has that
+            // open any more, the server's companion neither. (What the first process has open
+            // is this one's too.)
+            let companion = live.processes()[server - 1].companion.load(Acquire) as i32;
+            if companion > 0 {
+                signals::send(companion, libc::SIGKILL);
+            }
         }
         for &pid in &more {
             process::await_death(pid);

@@ -127,6 +127,10 @@ pub struct Run {
     /// a free place.
     pub dying_first: AtomicI32,
     pub dying: [AtomicI32; DYING_MAX],
+    /// The entry + 1 of the process that has taken the lock last, among several.
+    pub lock_holder: AtomicU32,
+    /// The entry + 1 of the process that has opened fuse(4) last.
+    pub served_by: AtomicU32,
 }
 
 /// So many are noted at a time.

@@ -120,6 +120,9 @@ fn enter_new(
     f.inherited = if inherited { fd as u32 + 1 } else { OWN };
     if kind == Kind::Device {
         f.words[super::device::NUMBER] = st.rdev;
+        if super::device::is_fuse(f) {
+            crate::run::served::begins();
+        }
     }
     if inherited && kind == Kind::Regular {
         f.offset = sys!(LSEEK, fd, 0, 1).max(0) as u64;

@@ -72,7 +72,12 @@ pub fn was_told(f: &mut OpenFile) {
 /// Whether a new descriptor of the device would not be what this one is: what it was told
 /// is gone with it (an interface of tun(4), the parameters of sound), or its mount (fuse(4)).
 pub fn is_bound(f: &OpenFile) -> bool {
+    is_fuse(f) || f.kind == Kind::Device && f.words[TOLD] != 0
+}
+
+/// Whether it is what a file system is served through (fuse(4)).
+pub fn is_fuse(f: &OpenFile) -> bool {
     const FUSE: (u64, u64) = (10, 229);
     let number = (f.words[NUMBER] >> 8 & 0xfff, f.words[NUMBER] & 0xff);
-    f.kind == Kind::Device && (f.words[TOLD] != 0 || number == FUSE)
+    f.kind == Kind::Device && number == FUSE
 }

@@ -19,6 +19,7 @@ pub mod job_control;
 pub mod many;
 pub mod orphans;
 pub mod seal;
+pub mod served;
 pub mod shared;
 pub mod signals;
 pub mod together;
@@ -51,6 +52,12 @@ pub fn process(slot: usize) -> &'static Process {
 #[inline(always)]
 pub fn me() -> &'static Process {
     process(engine().slot)
+}
+
+/// This process has taken the big lock, beside others.
+#[inline(always)]
+pub fn holds_lock() {
+    run().lock_holder.store(engine().slot as u32 + 1, Relaxed);
 }
 
 /// Entries that were ever used.

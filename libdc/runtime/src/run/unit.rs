@@ -21,7 +21,7 @@ use crate::commit;
 use crate::engine::engine;
 use crate::fatal::Text;
 use crate::machine::frame::{ATTENTION_SIGNAL, ATTENTION_STAGE, Local, STOPPED};
-use crate::machine::sys::errno::EPERM;
+use crate::machine::sys::errno::{EPERM, ETIMEDOUT};
 use crate::machine::sys::failed;
 use crate::machine::{entry, futex};
 use crate::{signal, sys, thread};
@@ -109,8 +109,10 @@ pub fn poke(p: &Process) {
 
 /// Waits until all that were asked have staged.
 pub fn await_staged() {
-    for (_, p) in stirred() {
+    const LOOK_NS: u64 = 1_000_000_000;
+    for (slot, p) in stirred() {
         let mut spins = 0;
+        let mut looked_at = 0;
         loop {
             let now = p.request.load(SeqCst);
             if now == NONE || now == STAGED {
@@ -129,6 +131,13 @@ pub fn await_staged() {
                     sys!(KILL, p.real.load(Relaxed), SIGCONT);
                 }
                 poke(p);
+            }
+            let now_ns = commit::now_ns();
+            if looked_at == 0 {
+                looked_at = now_ns;
+            } else if now_ns - looked_at > LOOK_NS {
+                looked_at = now_ns;
+                super::served::look(slot);
             }
         }
     }
@@ -313,6 +322,7 @@ pub fn goes() {
 #[cold]
 pub fn wait_for_lock(l: &mut Local, lock: &AtomicU32, waited_for: u32) {
     const FUTEX_WAIT: usize = 0;
+    const SECOND: [u64; 2] = [1, 0];
     if is_stopping() && me().request.load(SeqCst) == STAGE {
         return take_part(l);
     }
@@ -320,7 +330,7 @@ pub fn wait_for_lock(l: &mut Local, lock: &AtomicU32, waited_for: u32) {
         lock.as_ptr() as usize,
         FUTEX_WAIT,
         waited_for as usize,
-        0,
+        SECOND.as_ptr() as usize,
         0,
         0,
     ];
@@ -333,5 +343,8 @@ pub fn wait_for_lock(l: &mut Local, lock: &AtomicU32, waited_for: u32) {
         return;
     }
     // SAFETY: the word is mapped for the life of the worker.
-    unsafe { entry::interruptible(crate::machine::nr::FUTEX, &args) };
+    let r = unsafe { entry::interruptible(crate::machine::nr::FUTEX, &args) };
+    if r == -ETIMEDOUT {
+        super::served::look_for_holder();
+    }
 }

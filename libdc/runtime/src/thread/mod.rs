@@ -59,6 +59,7 @@ impl Lock {
             if !self.try_acquire() {
                 self.acquire_slowly(l);
             }
+            run::holds_lock();
             unit::runs();
         }
         Guard
