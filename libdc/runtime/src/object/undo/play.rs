@@ -330,8 +330,16 @@ impl Open {
             return Err(Trouble::Shared);
         }
         let (fd, _) = open_object(dev, ino, path)?;
-        if elsewhere::has_others(Named::of(fd).as_ptr()) {
-            return Err(Trouble::Shared);
+        // The dead may be of them: what a large one had mapped the kernel takes apart after
+        // its locks are free.
+        const BREATH: [usize; 2] = [0, 50_000_000];
+        let mut patience = 200;
+        while elsewhere::has_others(Named::of(fd).as_ptr()) {
+            if patience == 0 {
+                return Err(Trouble::Shared);
+            }
+            patience -= 1;
+            sys!(NANOSLEEP, BREATH.as_ptr(), 0);
         }
         self.alone = (dev, ino);
         Ok(())
