@@ -84,7 +84,7 @@ fn is_state_file(file: u32) -> bool {
     let f = open_file(file);
     let is_own = f.kind == Kind::Pipe && f.peer != 0 && f.words[SHARED] == 0;
     // What one process has given away in a message is a stream to all who know it.
-    is_own && !shared::of(f).is_some_and(|(_, s)| s.is_foreign.load(Relaxed) != 0)
+    is_own && shared::of(f).is_none_or(|(_, s)| s.is_foreign.load(Relaxed) == 0)
 }
 
 fn share(file: u32) {
