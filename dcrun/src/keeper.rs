@@ -95,7 +95,7 @@ impl Keeper {
             let mut copies = Copies::default();
             copies.settle(&self.live.first().signals_taken);
             let mut addressee = Addressee::new(&self.live);
-            let pid = self.start(start, &mut missed, &mut copies, &mut addressee)?;
+            let pid = self.start(&mut start, &mut missed, &mut copies, &mut addressee)?;
             let seen = self.watch(pid, &mut copies, &mut addressee);
             let died_ns = process::monotonic_ns();
             let Seen::Death(dead, death) = seen else {
@@ -104,12 +104,13 @@ impl Keeper {
                 let code = live.exit_code.load(Relaxed);
                 let status = verdict::of_ended(code, live.exit_signal.load(Relaxed));
                 handover::to_another_keeper(&mut self, status)?;
-                start = self.recover_warm(died_ns);
+                start = self.recover(Mode::Warm, died_ns);
                 continue;
             };
             let limits;
             (missed, limits) = self.gather(dead, pid, &mut copies, &mut addressee);
-            let in_a_row = fruitless.count(self.had_run());
+            let had_run = self.had_run();
+            let in_a_row = fruitless.count(had_run);
             let verdict = self.judge(dead == pid, death, limits, in_a_row);
             if !matches!(verdict, Verdict::Recover { .. } | Verdict::StartOver { .. }) {
                 self.remains.settle();
@@ -122,7 +123,12 @@ impl Keeper {
                     self.count_crashes(crashes);
                     self.close_dead();
                     std::thread::sleep(fruitless.pause());
-                    start = self.recover_warm(died_ns);
+                    // What was not yet made again cannot be taken over.
+                    let mode = match start.mode {
+                        Mode::Cold if !had_run => Mode::Cold,
+                        _ => Mode::Warm,
+                    };
+                    start = self.recover(mode, died_ns);
                     if self.verbose {
                         self.tell(&format!(
                             "{}; going on from commit {}",
@@ -189,31 +195,31 @@ impl Keeper {
     }
 
     /// What the next workers are to begin with, when the last ones died at this time.
-    fn recover_warm(&mut self, died_ns: u64) -> Start {
+    fn recover(&mut self, mode: Mode, died_ns: u64) -> Start {
         self.begin_recovery(died_ns);
         Start {
-            mode: Mode::Warm,
+            mode,
             pid: self.live.first().id.load(Relaxed),
-            fault: take_fault(&mut self.fault, Mode::Warm),
+            fault: take_fault(&mut self.fault, mode),
         }
     }
 
     /// Starts the workers of all processes that live in the last commit, the first one
     /// last: the others get a copy of the keeper's descriptors as it has them now. Answers
-    /// the first one's number, 0 if that has ended.
+    /// the first one's number, 0 if that has ended. The mode becomes what it had to be.
     fn start(
         &mut self,
-        start: Start,
+        start: &mut Start,
         missed: &mut Missed,
         copies: &mut Copies,
         addressee: &mut Addressee,
     ) -> Outcome<i32> {
-        let mut start = start;
         let fresh = start.mode == Mode::Fresh;
         if start.mode == Mode::Warm && !tree::has_descriptors(&self.live) {
             start.mode = Mode::Cold;
             self.tell("descriptors of a process died with it; going on as if all had died");
         }
+        let start = *start;
         let (others, first) = match fresh {
             true => (Vec::new(), true),
             false => tree::roll_back(&self.live, start.mode == Mode::Cold),
