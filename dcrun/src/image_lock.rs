@@ -1,12 +1,12 @@
 //! Whose image it is: all processes of a run hold a lock on it, by the description that they share.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::machine::descriptors;
+use crate::machine::{descriptors, process, signals};
 use crate::message::{Doing, Failure, Outcome};
 
 /// Waits until no process of an earlier keeper has an image any more.
@@ -23,7 +23,12 @@ pub fn await_the_dead(path: &Path) -> Outcome<()> {
         return Ok(());
     };
     let begun = Instant::now();
+    let mut looks = STOPPED;
     while !lock(&file, path)? {
+        if begun.elapsed() > looks {
+            end_stopped(path);
+            looks += STOPPED;
+        }
         if begun.elapsed() > DYING {
             return Err(Failure::own(format!(
                 "image {}: processes of the run still have it, though their dcrun is dead; end                  them, then resume",
@@ -33,6 +38,25 @@ pub fn await_the_dead(path: &Path) -> Outcome<()> {
         std::thread::sleep(Duration::from_micros(200));
     }
     Ok(())
+}
+
+/// So long they are left to themselves.
+const STOPPED: Duration = Duration::from_millis(500);
+
+/// One that was stopped from outside right after its birth does not end with its keeper, and
+/// not by itself: it is killed, if it is stopped and has the image mapped.
+fn end_stopped(path: &Path) {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return;
+    };
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    for pid in numbers.filter(|&pid: &i32| process::is_stopped(pid)) {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+        let is_of_run = |line: &str| line.ends_with(&format!(" {}", path.display()));
+        if maps.lines().any(is_of_run) {
+            signals::send(pid, libc::SIGKILL);
+        }
+    }
 }
 
 /// From here on the image is that of a run that lives, until the last of its processes is

@@ -134,6 +134,13 @@ pub fn parent_of(pid: i32) -> Option<i32> {
     rest.split(' ').nth(1)?.parse().ok()
 }
 
+/// Whether a process is stopped, by a signal.
+pub fn is_stopped(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| rest.starts_with('T'))
+}
+
 /// Processor time of a process, alive or not yet reaped, as RLIMIT_CPU has it: by
 /// ticks. What /proc tells is by the scheduler, and may be much less.
 pub fn processor_ms(pid: i32) -> Option<u64> {

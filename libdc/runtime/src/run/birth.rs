@@ -21,7 +21,7 @@ use crate::space::{self, gather};
 use crate::{event, fatal, object, signal, sys, sysv, thread};
 use core::sync::atomic::Ordering::*;
 use dc_image::boot::high_fd;
-use dc_image::run::{Life, PROCESS_MAX, SPARE_LEN, SPARE_MAX, SPARE_OFFSET};
+use dc_image::run::{Life, PROCESS_MAX, Process, SPARE_LEN, SPARE_MAX, SPARE_OFFSET};
 use dc_image::{FatalCode, window};
 
 const CLONE_VM: usize = 0x100;
@@ -274,9 +274,9 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     e.pid = sys!(GETPID) as i32;
     let p = me();
     p.real.store(e.pid, Relaxed);
-    p.worker.store(e.pid, Relaxed);
     p.id.store(e.pid, SeqCst);
     dies_with_keeper();
+    p.worker.store(e.pid, SeqCst);
     let root = &mut state().root;
     root.pid = e.pid;
     root.head.discard_count = 0;
@@ -341,6 +341,18 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
         const ARCH_SET_FS: usize = 0x1002;
         l.frame.fs_base = w.tls;
         sys!(ARCH_PRCTL, ARCH_SET_FS, w.tls);
+    }
+}
+
+/// Before a process is sent a signal by another one: it has begun so far that it ends with the
+/// keeper. Stopped earlier it would be left behind by a death of all, with the run's image.
+pub fn await_beginning(p: &Process) {
+    const PATIENCE: usize = 200_000;
+    for _ in 0..PATIENCE {
+        if p.worker.load(SeqCst) != 0 || p.life() != Life::Lives {
+            return;
+        }
+        sys!(SCHED_YIELD);
     }
 }
 

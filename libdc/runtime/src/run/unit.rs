@@ -291,6 +291,7 @@ pub fn look_at(slot: usize) {
 
 /// A process is about to get a signal from one of the run, which its next commit must have.
 pub fn is_signalled(slot: usize) {
+    super::birth::await_beginning(process(slot));
     let next = engine().store.published() + 1;
     process(slot).signalled.store(next, SeqCst);
     look_at(slot);
