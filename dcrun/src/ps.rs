@@ -152,8 +152,8 @@ fn members(live: &SharedLive) -> Vec<Member> {
             state: match p.life() {
                 Life::Zombie => "zombie",
                 // The first one of a program that goes on without it.
-                _ if p.ended.load(Acquire) != 0 => "ended",
-                _ => "running",
+                Life::None => "ended",
+                Life::Lives => "running",
             },
             command: name_of(p),
         })
