@@ -275,6 +275,9 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     let p = me();
     p.real.store(e.pid, Relaxed);
     p.id.store(e.pid, SeqCst);
+    // The kernel counts anew for it; a process without rights cannot ask it for that (proc(5)).
+    p.rchar.store(0, Relaxed);
+    p.wchar.store(0, Relaxed);
     dies_with_keeper();
     p.worker.store(e.pid, SeqCst);
     let root = &mut state().root;
