@@ -278,20 +278,9 @@ impl Process {
         holds(told, published) && (told > since || since > published)
     }
 
-    fn dated(&self) -> [&Dated; 11] {
-        [
-            &self.terminal,
-            &self.foreground,
-            &self.group,
-            &self.session,
-            &self.bereft,
-            &self.bereft_told,
-            &self.abandoned,
-            &self.abandoned_told,
-            &self.stopped,
-            &self.changed,
-            &self.change_untold,
-        ]
+    fn dated(&self) -> impl Iterator<Item = &Dated> {
+        let by_others = [&self.stopped, &self.changed, &self.change_untold];
+        self.sealed().into_iter().chain(by_others)
     }
 
     /// Those that change by a process of the run only, while no commit seals them.

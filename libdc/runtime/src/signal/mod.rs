@@ -271,9 +271,14 @@ fn collect_one(l: &mut Local, set: u64) -> bool {
         return false;
     }
     let alone = engine().thread_count.load(Relaxed) <= 1 && for_process::is_empty();
-    match alone || !for_process::is(&info) {
-        true => outside::take(l, &info),
-        false => outside::take_for_process(&info),
+    if alone || !for_process::is(&info) {
+        outside::take(l, &info);
+        if mask_of(l) & bit(info.signo) == 0 {
+            // It was on its way to the handler, which would have said so.
+            l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
+        }
+    } else {
+        outside::take_for_process(&info);
     }
     true
 }
