@@ -69,6 +69,32 @@ struct Header {
     control_room: u32,
 }
 
+/// `struct msghdr` for one buffer, with room for control data.
+#[repr(C)]
+pub struct OneBuffer {
+    name: usize,
+    name_len: usize,
+    parts: usize,
+    count: usize,
+    control: usize,
+    pub control_len: usize,
+    pub flags: usize,
+}
+
+impl OneBuffer {
+    pub fn new(part: &[usize; 2], control: &mut [u64]) -> OneBuffer {
+        OneBuffer {
+            name: 0,
+            name_len: 0,
+            parts: part.as_ptr() as usize,
+            count: 1,
+            control: control.as_mut_ptr() as usize,
+            control_len: size_of_val(control),
+            flags: 0,
+        }
+    }
+}
+
 const HEADER: usize = size_of::<IoHead>();
 const PART: usize = HEADER + size_of::<Header>();
 const BODY: usize = PART + 16;

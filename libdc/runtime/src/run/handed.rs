@@ -10,7 +10,7 @@
 
 use crate::engine::engine;
 use crate::machine::sys::{errno::EPIPE, failed};
-use crate::object::message;
+use crate::object::message::{self, OneBuffer};
 use crate::sys;
 use dc_image::boot::high_fd;
 use dc_image::opened::{ANSWER_LEN, COUNT};
@@ -19,32 +19,6 @@ const SOL_SOCKET: u64 = 1;
 const SCM_RIGHTS: u64 = 1;
 /// `struct cmsghdr`, in words: the length, then level and type.
 const CONTROL_HEAD: usize = 16;
-
-/// `struct msghdr`.
-#[repr(C)]
-struct Header {
-    name: usize,
-    name_len: usize,
-    parts: usize,
-    count: usize,
-    control: usize,
-    control_len: usize,
-    flags: usize,
-}
-
-impl Header {
-    fn new(part: &[usize; 2], control: &mut [u64]) -> Header {
-        Header {
-            name: 0,
-            name_len: 0,
-            parts: part.as_ptr() as usize,
-            count: 1,
-            control: control.as_mut_ptr() as usize,
-            control_len: size_of_val(control),
-            flags: 0,
-        }
-    }
-}
 
 /// The descriptors that `dc_image::opened` names, at numbers of the kernel's choice; the last
 /// may be missing. An error is the keeper's, or says that it does not answer.
@@ -83,7 +57,7 @@ fn send(answers: i32) -> isize {
         SOL_SOCKET | SCM_RIGHTS << 32,
         answers as u64,
     ];
-    let header = Header::new(&part, &mut control);
+    let header = OneBuffer::new(&part, &mut control);
     let to = engine().high_fd(high_fd::ASK);
     sys!(SENDMSG, to, &raw const header, MSG_NOSIGNAL)
 }
@@ -93,7 +67,7 @@ fn receive(own: i32) -> Result<[i32; COUNT], isize> {
     let mut answer = [0u8; ANSWER_LEN];
     let part = [answer.as_mut_ptr() as usize, answer.len()];
     let mut control = [0u64; 8];
-    let mut header = Header::new(&part, &mut control);
+    let mut header = OneBuffer::new(&part, &mut control);
     let n = sys!(RECVMSG, own, &raw mut header, MSG_CMSG_CLOEXEC);
     if n != ANSWER_LEN as isize {
         return Err(if failed(n) { n } else { -EPIPE });

@@ -17,7 +17,7 @@ use super::{address, facts, waiting};
 use crate::engine::{engine, state};
 use crate::machine::sys::failed;
 use crate::object::descriptor::*;
-use crate::object::message::{self, MSG_DONTWAIT, MSG_PEEK};
+use crate::object::message::{self, MSG_DONTWAIT, MSG_PEEK, OneBuffer};
 use crate::object::pipe;
 use crate::object::record::bytes_of;
 use crate::object::stat::Stat;
@@ -279,18 +279,6 @@ fn ended(fd: i32) -> [bool; 2] {
     [POLLRDHUP, POLLHUP].map(|bit| p >> 48 & bit != 0)
 }
 
-/// `struct msghdr` for one buffer, with room for control data.
-#[repr(C)]
-struct Header {
-    name: usize,
-    name_len: usize,
-    parts: usize,
-    count: usize,
-    control: usize,
-    control_len: usize,
-    flags: usize,
-}
-
 /// Looks at what a receive would give, without taking it: how many bytes of it lie in the
 /// place of the entry now, from `from` on. None if that is not all that there is to it.
 fn peek(fd: i32, at: usize, place: usize, from: usize) -> Option<usize> {
@@ -299,15 +287,7 @@ fn peek(fd: i32, at: usize, place: usize, from: usize) -> Option<usize> {
     let to = shared::contents(at, place).wrapping_add(from);
     let part = [to as usize, CONTENTS_LEN - from];
     let mut control = [0u64; 128];
-    let mut header = Header {
-        name: 0,
-        name_len: 0,
-        parts: part.as_ptr() as usize,
-        count: 1,
-        control: control.as_mut_ptr() as usize,
-        control_len: size_of_val(&control),
-        flags: 0,
-    };
+    let mut header = OneBuffer::new(&part, &mut control);
     let flags = MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
     let n = sys!(RECVMSG, fd, &raw mut header, flags);
     let came = &bytes_of(&control)[..header.control_len.min(size_of_val(&control))];
