@@ -10,11 +10,10 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Instant;
 
 use dc_image::boot::{Mode, fault, high_fd, plant};
-use dc_image::header::{INSIDE_LOCK, UNCOUNTED};
+use dc_image::header::UNCOUNTED;
 use dc_image::{FatalCode, Status};
 
 use crate::addressee::Addressee;
-use crate::cli::RioKind;
 use crate::families::{self, Member};
 use crate::fruitless::Fruitless;
 use crate::handover;
@@ -25,15 +24,13 @@ use crate::machine::process::{self, Change};
 use crate::machine::shared::SharedLive;
 use crate::machine::signals;
 use crate::machine::{descriptors, terminal};
-use crate::message::{OWN_FAULT, Outcome, say};
+use crate::message::{OWN_FAULT, Outcome};
 use crate::opener;
-use crate::ps::State;
 use crate::record::Record;
 use crate::relay::{Copies, Missed, is_for_program};
 use crate::remains::Remains;
 use crate::reserve::Reservation;
 use crate::run_directory::RunDirectory;
-use crate::stats;
 use crate::terminals;
 use crate::tree;
 use crate::verdict::{self, Facts, Verdict};
@@ -508,33 +505,6 @@ impl Keeper {
         Ok(())
     }
 
-    /// The program has ended: its image is of no more use, its counters are.
-    /// Whatever fails here, the program's status is what its caller waits for.
-    pub fn finish(self, status: u8) -> Outcome<u8> {
-        self.tell_notices();
-        let mut counters = stats::counters(&self.record, &self.live);
-        counters["state"] = State::Done.name().into();
-        counters["exit_status"] = status.into();
-        // Without its counters the image is all that knows of the end, and it is
-        // kept: the same command line tells the status from it.
-        let id = image::id(&self.image).unwrap_or(0);
-        self.live.seal_end(id, status.into(), 0);
-        self.live.status.store(Status::Done as u32, Release);
-        let durable = self.record.rio.kind != RioKind::Tmpfs;
-        let tidied = self
-            .run
-            .write_done(&counters, durable)
-            .and_then(|()| image::remove_open(&self.image, &self.record.image));
-        if let Err(failure) = tidied {
-            say(&failure.to_string());
-        }
-        crate::run_directory::prune(&self.run.name);
-        let run = self.run.clone();
-        drop(self);
-        run.told();
-        Ok(status)
-    }
-
     /// The exit status, if the program had ended when its keeper died.
     pub fn had_ended(&mut self) -> Option<u8> {
         let died = Change::Killed(libc::SIGKILL);
@@ -542,99 +512,6 @@ impl Keeper {
             Verdict::Finished(status) => Some(status),
             _ => None,
         }
-    }
-
-    fn give_up(self, status: u8) -> Outcome<u8> {
-        let code = self.live.fatal.load(Relaxed);
-        let detail = self.live.fatal_detail.load(Relaxed);
-        let text = self
-            .live
-            .message
-            .split(|&b| b == 0)
-            .next()
-            .unwrap_or_default();
-        let mut text = String::from_utf8_lossy(text).into_owned();
-        if text.is_empty() {
-            text = "the runtime gave up without a message".to_owned();
-        }
-        if code == FatalCode::Internal as u32 && detail != 0 {
-            let cause = std::io::Error::from_raw_os_error(detail as i32);
-            text = format!("{text}: {cause}");
-        }
-        let name = &self.run.name;
-        if code == FatalCode::CannotLoad as u32 {
-            // Nothing ran, so there is nothing to resume.
-            self.tell(&text);
-            image::remove(&self.record.image)?;
-            self.run.remove()?;
-            return Ok(status);
-        }
-        let published = self.live.published.load(Relaxed);
-        let remedy = if published == 0 {
-            format!("nothing was committed yet; `dcrun rm {name}` removes the run")
-        } else if code == FatalCode::RioFull as u32
-            && (detail as i64).unsigned_abs() == libc::EFBIG as u64
-        {
-            format!(
-                "the run is stopped at commit {published}; raise the limit of file size \
-                 (`ulimit -f`), then `dcrun resume {name}`"
-            )
-        } else if code == FatalCode::RioFull as u32 {
-            format!(
-                "the run is stopped at commit {published}; make room where its image lies ({}), \
-                 then `dcrun resume {name}`",
-                self.record.image.display()
-            )
-        } else if code == FatalCode::Conflict as u32 && detail as isize == INSIDE_LOCK {
-            format!(
-                "the run is stopped at commit {published}; --fresh begins anew, `dcrun resume \
-                 {name} --keep ours` goes on as if they had changed nothing"
-            )
-        } else if code == FatalCode::Conflict as u32 {
-            format!(
-                "the run is stopped at commit {published}; `dcrun resume {name} --keep theirs` \
-                 leaves that as it is, `--keep ours` undoes the program's change all the same"
-            )
-        } else {
-            format!(
-                "the run is stopped at commit {published}; `dcrun resume {name}` tries again, \
-                 --fresh starts over"
-            )
-        };
-        self.stop(&format!("{text}; {remedy}"));
-        Ok(status)
-    }
-
-    fn stop_for_crashes(self, signal: i32, crashes: u64) -> Outcome<u8> {
-        let name = &self.run.name;
-        self.stop(&format!(
-            "{} {crashes} times from commit {}, so it is not started again; the same command \
-             line with --fresh goes back to the beginning, `dcrun resume {name}` tries to go on",
-            cause(Change::Killed(signal)),
-            self.live.published.load(Relaxed)
-        ));
-        Ok(verdict::by_signal(signal))
-    }
-
-    /// The run stays at its last commit, and its user gets the terminal back.
-    fn stop(&self, why: &str) {
-        self.live.status.store(Status::Stopped as u32, Relaxed);
-        if let Some(settings) = &self.terminal {
-            terminal::put_back(settings);
-        }
-        self.tell_notices();
-        self.tell(why);
-    }
-
-    /// What the runtime did not want to say in the middle of the program's screen.
-    fn tell_notices(&self) {
-        for notice in image::take_notices(&self.image) {
-            say(&notice);
-        }
-    }
-
-    fn tell(&self, text: &str) {
-        say(&format!("{}: {text}", self.run.name));
     }
 }
 
@@ -676,7 +553,7 @@ fn take_fault(fault: &mut u32, mode: Mode) -> u32 {
     std::mem::replace(fault, fault::NONE)
 }
 
-fn cause(death: Change) -> String {
+pub fn cause(death: Change) -> String {
     match death {
         Change::Killed(signal) | Change::Stopped(signal) => {
             let name = nix::sys::signal::Signal::try_from(signal)

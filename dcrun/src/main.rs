@@ -24,6 +24,7 @@ mod cli;
 mod control;
 mod doctor;
 mod elf;
+mod ending;
 mod families;
 mod fault;
 mod found_images;
