@@ -135,6 +135,11 @@ fn all_of_it_is_killed_and_resumed() {
     for pid in run.workers.iter().chain([&run.keeper]) {
         let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
     }
+    // (Nobody here can wait for the keeper: it is no child of this process.)
+    let begun = Instant::now();
+    while listed(&place).is_some() && begun.elapsed() < PATIENCE {
+        sleep(Duration::from_millis(5));
+    }
     let resumed = place.dcrun(&["resume", "t"]).output().unwrap();
     assert_eq!(resumed.status.code(), Some(7), "{resumed:?}");
     assert_eq!(counted(&place), expected());
