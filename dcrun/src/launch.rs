@@ -36,6 +36,7 @@ use crate::remains::Remains;
 use crate::reserve::{self, Reservation};
 use crate::run_directory::{self, RunDirectory};
 use crate::runtime_file::{self, Runtime};
+use crate::tree;
 use crate::victims::Victims;
 use crate::worker::{Starter, blank_boot_info};
 
@@ -428,6 +429,7 @@ fn assemble(
         },
     );
     process::become_subreaper().doing(|| "become the reaper of orphans".to_owned())?;
+    tree::await_closed(&live);
     live.keeper_pid.store(process::pid() as u32, Relaxed);
     let inherited_signals = signals::take_over();
     info.sigmask = inherited_signals.mask();

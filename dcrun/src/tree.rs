@@ -5,6 +5,7 @@
 //! table goes back to the last commit, and all that live in it are started again.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::time::{Duration, Instant};
 
 use dc_image::FatalCode;
 use dc_image::run::{Life, Process};
@@ -144,6 +145,29 @@ pub fn has_descriptors(live: &SharedLive) -> bool {
         .filter(|p| p.life_at(published) == Life::Lives)
         .map(|p| p.companion.load(Relaxed) as i32)
         .all(|companion| companion > 0 && process::is_alive(companion))
+}
+
+/// Waits until what an earlier keeper and its processes had open is closed: they are dead, and
+/// their image is free.
+pub fn await_closed(live: &SharedLive) {
+    /// Longer than any of them takes. (What still has something open then does so for good.)
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let begun = Instant::now();
+    let keeper = live.keeper_pid.load(Relaxed) as i32;
+    let run = live.run();
+    let companions = run.dying.iter().chain([&run.dying_first]);
+    let of_process = |p: &Process| {
+        let companion = p.companion.load(Relaxed) as i32;
+        [p.real.load(Relaxed), p.worker.load(Relaxed), companion]
+    };
+    let all = std::iter::once(keeper)
+        .chain(companions.map(|companion| companion.load(Relaxed)))
+        .chain(live.processes().iter().flat_map(of_process));
+    for pid in all.filter(|&pid| pid > 0 && pid != process::pid()) {
+        while process::is_giving_up(pid) && begun.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
 }
 
 /// No companion of an earlier keeper lives.

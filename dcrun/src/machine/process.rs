@@ -141,6 +141,35 @@ pub fn is_stopped(pid: i32) -> bool {
         .is_some_and(|(_, rest)| rest.starts_with('T'))
 }
 
+/// Whether a process has ended and still gives up what it had open. The kernel closes that in
+/// the order that it likes: locks may be free before pipes are left (proc_pid_stat(5), flags).
+pub fn is_giving_up(pid: i32) -> bool {
+    const PF_EXITING: u64 = 4;
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return false;
+    };
+    let mut any = false;
+    for thread in threads.filter_map(Result::ok) {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let Some((_, rest)) = stat.rsplit_once(") ") else {
+            continue;
+        };
+        let mut fields = rest.split(' ');
+        let is_gone = fields
+            .next()
+            .is_some_and(|state| state == "Z" || state == "X");
+        let flags: u64 = fields
+            .nth(5)
+            .and_then(|flags| flags.parse().ok())
+            .unwrap_or(0);
+        if flags & PF_EXITING == 0 {
+            return false;
+        }
+        any |= !is_gone;
+    }
+    any
+}
+
 /// Processor time of a process, alive or not yet reaped, as RLIMIT_CPU has it: by
 /// ticks. What /proc tells is by the scheduler, and may be much less.
 pub fn processor_ms(pid: i32) -> Option<u64> {
