@@ -198,6 +198,7 @@ impl Shared {
             self.free_from.store(published + 1, Relaxed);
         }
         self.maker.store(0, Relaxed);
+        self.made[0].store(0, Relaxed);
         self.holder.store(0, Relaxed);
         self.on_its_way.store(0, Relaxed);
         self.was_read.store(0, Relaxed);

@@ -486,6 +486,8 @@ fn save_one(file: u32, fd: i32) {
 /// all that were made here, which are new (those that several know are filled when they
 /// are made).
 pub fn put_back(warm: bool) {
+    // What the lost interval moved and is not moved again differs from what was saved.
+    TOUCHED.store(true, Relaxed);
     for fd in 0..state().root.fd_high as i32 {
         let ours = if warm { is_state(fd) } else { is_own_pipe(fd) };
         let Some(file) = known_file(fd).filter(|_| ours) else {
