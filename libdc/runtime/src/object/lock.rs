@@ -33,7 +33,7 @@ use crate::fatal;
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{nr, own_table, user};
-use crate::state::Kind;
+use crate::state::{Kind, OWN};
 use crate::sys;
 use crate::thread;
 use dc_image::FatalCode;
@@ -448,24 +448,32 @@ fn taken_since() -> bool {
 
 /// At recovery, when descriptors are in place: the program holds what it held.
 pub fn restore(warm: bool) {
-    let since = warm && taken_since();
-    flock::restore(warm);
-    if state().root.lock_high == 0 && !since {
-        return;
+    // First what others of the run may wait for, who held it at the commit.
+    if warm {
+        give_back();
     }
+    flock::take_again_of_several();
     for i in 0..held().len() {
         let h = held()[i];
         if h.kind != NONE {
             take_again(&h);
         }
     }
-    if !since {
-        return;
-    }
+}
+
+/// Whatever was taken since the commit. (No record tells of a lock that a call under way has
+/// just been given.)
+fn give_back() {
+    let taken_since = taken_since();
+    flock::give_back_of_several();
     for fd in 0..state().root.fd_high as i32 {
         let Some(file) = known_file(fd) else { continue };
         let f = open_file(file);
         if any_fd(file) != Some(fd) || !matches!(f.kind, Kind::Regular | Kind::Directory) {
+            continue;
+        }
+        // What this dcrun was given may be locked by whoever gave it.
+        if f.inherited != OWN && !taken_since {
             continue;
         }
         if shared_with_others(f) {

@@ -5,7 +5,6 @@
 //! gives it back, and whichever has ended since.
 
 use super::*;
-use crate::state::OWN;
 use dc_image::run::Shared;
 
 /// flock(2).
@@ -114,24 +113,32 @@ pub fn last_closes(l: &mut Local, fd: i32, file: u32) {
     }
 }
 
-/// What several processes know: each that has such a description says the same of it.
-pub fn restore(warm: bool) {
-    let published = engine().store.published();
-    for fd in 0..state().root.fd_high as i32 {
-        let Some(file) = known_file(fd).filter(|&file| any_fd(file) == Some(fd)) else {
-            continue;
-        };
+/// At a warm recovery: nobody had locked this description of several at the commit.
+pub fn give_back_of_several() {
+    for (fd, file, mode) in descriptions_of_several() {
         let f = open_file(file);
-        let Some((_, s)) = crate::run::shared::of(f) else {
-            continue;
-        };
-        match s.lock_at(published).unwrap_or(0) {
-            // (What this dcrun was given may be locked by whoever gave it.)
-            0 if warm && f.inherited == OWN && f.kind == Kind::Regular => {
-                sys!(FLOCK, fd, LOCK_UN);
-            }
-            0 => {}
-            mode => take_again(&Held::of_all(FLOCK, mode as u32, file)),
+        // (What this dcrun was given may be locked by whoever gave it.)
+        if mode == 0 && f.inherited == OWN && f.kind == Kind::Regular {
+            sys!(FLOCK, fd, LOCK_UN);
         }
     }
+}
+
+/// What several processes know: each that has such a description says the same of it.
+pub fn take_again_of_several() {
+    for (_, file, mode) in descriptions_of_several() {
+        if mode != 0 {
+            take_again(&Held::of_all(FLOCK, mode, file));
+        }
+    }
+}
+
+/// Each with a descriptor, and how it was locked at the commit.
+fn descriptions_of_several() -> impl Iterator<Item = (i32, u32, u32)> {
+    let published = engine().store.published();
+    (0..state().root.fd_high as i32).filter_map(move |fd| {
+        let file = known_file(fd).filter(|&file| any_fd(file) == Some(fd))?;
+        let (_, s) = crate::run::shared::of(open_file(file))?;
+        Some((fd, file, s.lock_at(published).unwrap_or(0) as u32))
+    })
 }
