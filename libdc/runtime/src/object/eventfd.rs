@@ -150,9 +150,16 @@ fn committed(f: &crate::state::OpenFile) -> u64 {
         .unwrap_or(f.words[0])
 }
 
-/// At warm recovery: the counter of the last commit.
+/// At warm recovery: the counter of the last commit. Of several that have it one sets it, for
+/// two would count it twice.
 pub fn restore_warm(file: u32, fd: i32) {
     let f = open_file(file);
+    if let Some((_, s)) = crate::run::shared::of(f)
+        && (failed(count_of(fd)) || !crate::run::shared::claim(s))
+    {
+        f.words[0] = committed(f);
+        return;
+    }
     const F_SETFL: usize = 4;
     sys!(FCNTL, fd, F_SETFL, O_NONBLOCK);
     let mut v = 0u64;
