@@ -148,6 +148,7 @@ pub fn all() -> Vec<Session> {
         probe!("memory-memfd", "memory behind a descriptor without a name"),
         probe!("pipe-self", "a pipe from a program to itself, with bytes in it"),
         probe!("pipes-within", "pipes and a fifo between processes, with bytes in them"),
+        probe!("fifos-moved", "fifos of two processes, whose names change and go while they are open"),
         probe!("robust-ends", "robust mutexes of processes that end, by whatever"),
         probe!("inotify-watches", "watches of directories, with gaps in their numbers"),
         probe!("child-memory", "a process and its child, whose memory goes on changing"),

@@ -71,6 +71,7 @@ pub mod errno {
     pub const ESRCH: isize = 3;
     pub const EINTR: isize = 4;
     pub const EIO: isize = 5;
+    pub const ENXIO: isize = 6;
     pub const E2BIG: isize = 7;
     pub const ENOEXEC: isize = 8;
     pub const EBADF: isize = 9;

@@ -87,7 +87,9 @@ pub fn release(file: u32) {
     *refs -= 1;
     if *refs == 0 {
         let f = open_file(file);
-        if f.kind == Kind::Regular && f.unlinked != 0 && !shared_with_others(f) {
+        // (A fifo is entered by all who have it, also if each has opened it itself.)
+        let is_last = super::fifo::is_one(f) || !shared_with_others(f);
+        if f.unlinked != 0 && super::undo::nameless::is_named(f) && is_last {
             super::undo::close_name(&f.path[..f.path_len as usize]);
         }
         super::pty::leaves(f);

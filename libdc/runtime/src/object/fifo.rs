@@ -20,7 +20,7 @@ use super::pipe;
 use super::record::{self, IoHead};
 use super::stat::{S_IFIFO, S_IFMT};
 use crate::engine::{engine, state};
-use crate::machine::sys::failed;
+use crate::machine::sys::{errno::*, failed};
 use crate::run::shared;
 use crate::state::{Kind, OWN, OpenFile};
 use crate::sys;
@@ -57,7 +57,7 @@ pub fn opened(file: u32) {
 
 /// Cold, before any process opens one: a descriptor that keeps both ends of it open until
 /// all have theirs, so that nobody waits for another one. Negative if there can be none.
-pub fn hold(f: &OpenFile, s: &Shared) -> isize {
+pub fn hold(f: &mut OpenFile, s: &Shared) -> isize {
     if shared::claim(s) {
         let is_left = !crate::log::replay::is_due() && is_left(f);
         s.made[0].store(if is_left { LEFT } else { LIVES }, SeqCst);
@@ -72,13 +72,12 @@ pub fn hold(f: &OpenFile, s: &Shared) -> isize {
     }
 }
 
-fn open(f: &OpenFile, mode: usize) -> isize {
-    let flags = mode | O_NONBLOCK | O_CLOEXEC;
-    sys!(OPEN, f.path.as_ptr(), flags, 0)
+fn open(f: &mut OpenFile, mode: usize) -> isize {
+    super::undo::nameless::open_named(f, mode | O_NONBLOCK | O_CLOEXEC)
 }
 
 /// Whether nobody has it open, and nothing is in it.
-fn is_left(f: &OpenFile) -> bool {
+fn is_left(f: &mut OpenFile) -> bool {
     const FIONREAD: usize = 0x541b;
     const SPLICE_F_NONBLOCK: usize = 2;
     let writer = open(f, O_WRONLY);
@@ -89,7 +88,6 @@ fn is_left(f: &OpenFile) -> bool {
     }
     let reader = open(f, O_RDONLY);
     if failed(reader) {
-        const ENXIO: isize = 6;
         return writer == -ENXIO;
     }
     let mut inside = 0i32;
@@ -156,7 +154,7 @@ pub fn fill(at: usize, s: &Shared, to: i32) {
 }
 
 /// The fifos of this process, each with its entry.
-pub fn each(mut f: impl FnMut(&OpenFile, usize, &'static Shared)) {
+pub fn each(mut f: impl FnMut(&mut OpenFile, usize, &'static Shared)) {
     for file in 1..=state().root.file_high {
         if state().file_refs[file as usize - 1] == 0 || !is_one(open_file(file)) {
             continue;

@@ -67,7 +67,6 @@ fn become_file(i: usize) -> Result<(), isize> {
 fn copy(i: usize, to: i32) -> isize {
     const SEEK_DATA: usize = 3;
     const SEEK_HOLE: usize = 4;
-    const ENXIO: isize = 6;
     let size = state().memory_objects[i].size;
     let r = limits::lifted(limits::RLIMIT_FSIZE, || sys!(FTRUNCATE, to, size));
     if failed(r) {

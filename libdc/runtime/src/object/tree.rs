@@ -244,7 +244,8 @@ fn moved(st: &Stat, from: &Place, to: &Place) {
     for fd in 0..crate::engine::state().root.fd_high as i32 {
         let Some(file) = known_file(fd) else { continue };
         let f = open_file(file);
-        if !matches!(f.kind, Kind::Regular | Kind::Directory) || any_fd(file) != Some(fd) {
+        let is_found = f.kind == Kind::Directory || undo::nameless::is_named(f);
+        if !is_found || any_fd(file) != Some(fd) {
             continue;
         }
         if (f.dev, f.ino) == (st.dev, st.ino) {

@@ -9,6 +9,7 @@ use super::place::{AT_FDCWD, O_NOFOLLOW};
 use super::vault::{PATH_ROOM, Vault, name_in};
 use super::*;
 use core::sync::atomic::Ordering::Relaxed;
+use dc_image::run::fifo_of;
 
 const O_NONBLOCK: usize = 0o4000;
 
@@ -94,6 +95,12 @@ pub fn is_needed(st: &Stat, vault: &Vault) -> bool {
 /// writing only if nobody else has (fcntl(2), F_SETLEASE); where it grants none for another
 /// reason, descriptions that were inherited are known all the same ([`crate::run::shared`]).
 fn is_open(dir: isize, name: *const u8) -> bool {
+    if let Ok(st) = place::stat_at(dir as i32, name, 0x100)
+        && st.kind() == S_IFIFO
+    {
+        // (To open it would be seen.)
+        return crate::run::shared::has_file(fifo_of(st.dev, st.ino));
+    }
     let flags = O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
     let fd = sys!(OPENAT, dir, name, flags, 0);
     if failed(fd) {

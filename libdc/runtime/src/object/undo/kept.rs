@@ -5,7 +5,9 @@ use super::elsewhere;
 use super::place::{O_DIRECTORY, O_NOFOLLOW, Place};
 use super::vault::{PATH_ROOM, VAULT_NAME, Vault, is_own_vault, name_in, vault_for};
 use super::*;
+use crate::run::shared::has_file;
 use core::sync::atomic::Ordering::Relaxed;
+use dc_image::run::fifo_of;
 
 /// What became of a file whose name goes.
 pub enum Kept {
@@ -251,7 +253,7 @@ pub fn forget_kept() {
         let name = name_in(vault.path(), kept.ino);
         if open_without_name(kept.dev, kept.ino).is_some() {
             p.open_names = true;
-        } else if kept.elsewhere || crate::run::shared::has_file(kept.ino) {
+        } else if kept.elsewhere || has_file(kept.ino) || has_file(fifo_of(kept.dev, kept.ino)) {
             p.elsewhere.add(dir, &name);
         } else {
             const AT_REMOVEDIR: usize = 0x200;

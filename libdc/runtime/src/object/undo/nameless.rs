@@ -11,15 +11,22 @@ use super::place::O_NOFOLLOW;
 use super::vault::{PATH_ROOM, kept_name};
 use super::*;
 use crate::fatal::Text;
+use crate::object::fifo;
 use crate::state::{Kind, OpenFile};
 use core::fmt::Write;
 
-/// Open files that have descriptors or mappings and are regular ones.
+/// Open files that have descriptors or mappings and a name that must lead to them.
 pub(super) fn in_use() -> impl Iterator<Item = &'static mut OpenFile> {
     (0..state().root.file_high as usize)
         .filter(|&i| state().file_refs[i] != 0)
         .map(|i| &mut state().files[i])
-        .filter(|f| f.kind == Kind::Regular)
+        .filter(|f| is_named(f))
+}
+
+/// Regular files and fifos: nobody but the file system has what another descriptor is to be
+/// the same as.
+pub fn is_named(f: &OpenFile) -> bool {
+    f.kind == Kind::Regular || fifo::is_one(f)
 }
 
 /// A name of a file went, by unlink or by a rename over it.
@@ -126,7 +133,7 @@ pub fn moved(st: &Stat, from: &[u8], to: &[u8]) {
             continue;
         }
         let f = open_file(file);
-        if f.kind != Kind::Regular || f.unlinked != 0 {
+        if !is_named(f) || f.unlinked != 0 {
             continue;
         }
         let len = f.path_len as usize;
@@ -217,7 +224,8 @@ pub fn open_named(f: &mut OpenFile, flags: usize) -> isize {
     let is_it =
         |fd: isize| Stat::of_fd(fd as i32).is_ok_and(|st| (st.dev, st.ino) == (f.dev, f.ino));
     let r = sys!(OPEN, f.path.as_ptr(), flags, 0);
-    if f.kind != Kind::Regular || !failed(r) && is_it(r) {
+    // (A fifo that nobody reads is there.)
+    if !is_named(f) || r == -ENXIO || !failed(r) && is_it(r) {
         return r;
     }
     let kept = open_kept(f.ino, &f.path[..f.path_len as usize], flags);
