@@ -150,13 +150,9 @@ fn programs_survive_the_death_of_keeper_and_worker() {
 
 #[test]
 fn every_kernel_fact_survives_the_death_of_the_worker() {
-    let mut probes = probes();
-    // Stops now and then (not silently) over a lock of a file that another process of it has
-    // taken in the lost interval: at one kill in some thousand. It is played by soaks.
-    probes.retain(|probe| probe.name != "probe-tree-storm");
     play(
         "probes, worker killed",
-        probes,
+        probes(),
         Mode::KillWorker,
         &options(),
         80,
@@ -170,13 +166,8 @@ fn every_kernel_fact_survives_the_death_of_all() {
         ..options()
     };
     let mut probes = probes();
-    probes.retain(|probe| {
-        !matches!(
-            probe.name,
-            // Descriptors in a message are lost with it; as above.
-            "probe-sockets-handed" | "probe-tree-storm"
-        )
-    });
+    // Descriptors in a message are lost with it.
+    probes.retain(|probe| probe.name != "probe-sockets-handed");
     play("probes, all killed", probes, Mode::KillAll, &options, 40);
 }
 
