@@ -13,8 +13,11 @@
 //! survives:  warm and cold; of a pipe shared with others only warm
 #![allow(unsafe_code)]
 
+mod contents;
+
+pub use contents::{before_close, fill_shared, put_back, save_contents, touch, touched};
+
 use super::descriptor::*;
-use super::fifo;
 use super::input::count_read;
 use super::poll::{self, POLLIN, POLLOUT};
 use super::pty;
@@ -22,18 +25,14 @@ use super::socket::pair;
 use super::stat::Stat;
 use crate::commit::fault_point;
 use crate::engine::{engine, state};
-use crate::fatal::Text;
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{entry, nr, user};
 use crate::run::shared;
 use crate::state::Kind;
 use crate::{sys, thread};
-use core::fmt::Write;
-use core::sync::atomic::{AtomicBool, Ordering::*};
-use dc_image::boot::{fault, plant};
-use dc_image::run::CONTENTS_LEN;
-use dc_image::seal::contents_sum;
+use core::sync::atomic::Ordering::*;
+use dc_image::boot::fault;
 
 pub fn pipe(l: &mut Local, a: [usize; 6]) -> isize {
     pipe2(l, [a[0], 0, 0, 0, 0, 0])
@@ -98,7 +97,7 @@ fn share(file: u32) {
 /// The last descriptor of one end is closed: its record may become another file's,
 /// which must not find there what was in this one.
 pub fn end_closed(file: u32) {
-    TOUCHED.store(true, Relaxed);
+    touched();
     let peer = open_file(file).peer;
     if peer != PEER_GONE {
         open_file(peer).peer = PEER_GONE;
@@ -150,7 +149,7 @@ pub fn received(file: u32) {
     if shared::join_pipe(f) {
         f.peer = PEER_GONE;
         f.words[SHARED] = 1;
-        TOUCHED.store(true, Relaxed);
+        touched();
     }
 }
 
@@ -246,7 +245,7 @@ fn transfer(
         let blocks = f.flags as usize & O_NONBLOCK == 0;
         if threads && blocks && !poll::ready_now(fd, ready) {
             if let Some(r) = write_into_rest(nr, &a) {
-                TOUCHED.store(true, Relaxed);
+                touched();
                 note(l, r);
                 return Some(r);
             }
@@ -256,7 +255,7 @@ fn transfer(
                 Err(e) => return Some(e),
             }
         }
-        TOUCHED.store(true, Relaxed);
+        touched();
         loop {
             // SAFETY: the program's own call with its own arguments.
             let r = unsafe { entry::interruptible(nr, &a) };
@@ -294,9 +293,6 @@ fn write_into_rest(nr: usize, a: &[usize; 6]) -> Option<isize> {
     (r != -EAGAIN && r != -EINTR).then_some(r)
 }
 
-/// Whether a pipe of our own was written to, read from or closed since the commit.
-static TOUCHED: AtomicBool = AtomicBool::new(false);
-
 /// Whether a descriptor is an end of a pipe of our own.
 fn is_own_pipe(fd: i32) -> bool {
     known_file(fd).is_some_and(|file| {
@@ -324,240 +320,6 @@ pub fn is_private(file: u32) -> bool {
     is_state_file(file) && made == this_interval() && engine().log.private()
 }
 
-/// Data went through a descriptor.
-#[inline]
-pub fn touch(file: u32) {
-    let f = open_file(file);
-    if f.kind == Kind::Pipe && (f.peer != 0 || fifo::is_one(f)) {
-        TOUCHED.store(true, Relaxed);
-    }
-    if f.kind == Kind::Socket {
-        pair::touch(f);
-    }
-    if f.kind == Kind::Tty {
-        pty::touch(f);
-    }
-}
-
-/// Before a commit: what lies in our own pipes, for a cold recovery. Records
-/// of (file of the reading end u32, len u32, bytes).
-pub fn save_contents() {
-    if !TOUCHED.swap(false, Relaxed) {
-        return;
-    }
-    let root = &mut state().root;
-    root.pipe_data_len = 0;
-    for fd in 0..root.fd_high as i32 {
-        let Some(file) = known_file(fd) else { continue };
-        let f = open_file(file);
-        let is_kept = f.peer != 0 || fifo::is_one(f) && f.shared != 0;
-        if f.kind != Kind::Pipe || !is_kept || any_fd(file) != Some(fd) {
-            continue;
-        }
-        // What other processes know too is saved from either end: who has the other
-        // one may be asleep.
-        if f.flags as usize & O_ACCMODE == 0 || f.shared != 0 {
-            save_one(file, fd);
-        }
-    }
-}
-
-/// This process closes its last descriptor of an end that others know too: it will not be
-/// there when the next commit looks inside.
-pub fn before_close(file: u32, fd: i32) {
-    if TOUCHED.load(Relaxed)
-        && let Some((at, shared)) = shared::of(open_file(file))
-    {
-        save_shared(at, shared, fd);
-    }
-}
-
-/// Something went through a pipe of our own.
-pub fn touched() {
-    TOUCHED.store(true, Relaxed);
-}
-
-/// Keeps what lies in a pipe that other processes know too. All of them are stopped.
-fn save_shared(at: usize, shared: &dc_image::run::Shared, fd: i32) {
-    let published = engine().store.published();
-    let place = shared.place_for(published);
-    let Some(len) = copy_of(fd, shared::contents(at, place), CONTENTS_LEN) else {
-        crate::say!("more than 256 KiB in a pipe between processes will not survive a recovery");
-        return;
-    };
-    // SAFETY: the place has room for CONTENTS_LEN bytes, of which these were just written.
-    let bytes = unsafe { core::slice::from_raw_parts(shared::contents(at, place), len) };
-    shared.set_with(len as u64, contents_sum(bytes), published);
-}
-
-/// Copies what lies in a pipe without taking it; none if it is more than the room.
-fn copy_of(fd: i32, to: *mut u8, room: usize) -> Option<usize> {
-    const FIONREAD: usize = 0x541b;
-    const F_SETPIPE_SZ: usize = 1031;
-    const SPLICE_F_NONBLOCK: usize = 2;
-    let mut inside = 0i32;
-    sys!(IOCTL, fd, FIONREAD, &raw mut inside);
-    let n = inside.max(0) as usize;
-    if n == 0 || n > room {
-        return (n == 0).then_some(0);
-    }
-    let mut copy = [0i32; 2];
-    if failed(sys!(PIPE2, copy.as_mut_ptr(), O_NONBLOCK)) {
-        return None;
-    }
-    sys!(FCNTL, copy[1], F_SETPIPE_SZ, n.max(65536));
-    // From the writing end it is read by its name.
-    let reader = sys!(
-        OPEN,
-        name_of(fd).as_bytes().as_ptr(),
-        O_NONBLOCK | O_CLOEXEC
-    );
-    let from = if failed(reader) { fd as isize } else { reader };
-    let teed = sys!(TEE, from, copy[1], n, SPLICE_F_NONBLOCK);
-    let mut got = 0;
-    while teed > 0 && got < teed as usize {
-        let r = sys!(READ, copy[0], to.wrapping_add(got), n - got);
-        super::input::count_read(r);
-        if r <= 0 {
-            break;
-        }
-        got += r as usize;
-    }
-    for end in [copy[0] as isize, copy[1] as isize, reader] {
-        if !failed(end) {
-            sys!(CLOSE, end);
-        }
-    }
-    (got == n).then_some(n)
-}
-
-/// A descriptor's name.
-fn name_of(fd: i32) -> Text<32> {
-    let mut name = Text::<32>::new();
-    let _ = write!(name, "/proc/self/fd/{fd}\0");
-    name
-}
-
-fn save_one(file: u32, fd: i32) {
-    if let Some((at, shared)) = shared::of(open_file(file)) {
-        return save_shared(at, shared, fd);
-    }
-    const FIONREAD: usize = 0x541b;
-    const F_SETPIPE_SZ: usize = 1031;
-    const SPLICE_F_NONBLOCK: usize = 2;
-    let root = &mut state().root;
-    let at = root.pipe_data_len as usize;
-    let mut inside = 0i32;
-    sys!(IOCTL, fd, FIONREAD, &raw mut inside);
-    if inside <= 0 {
-        return;
-    }
-    let n = inside as usize;
-    let mut copy = [0i32; 2];
-    if at + 8 + n > root.pipe_data.len() || failed(sys!(PIPE2, copy.as_mut_ptr(), O_NONBLOCK)) {
-        crate::say!("{n} bytes in a pipe will not survive the death of dcrun itself");
-        // Nor can a rollback put them back: what goes in and out is on record.
-        share(file);
-        return;
-    }
-    sys!(FCNTL, copy[1], F_SETPIPE_SZ, n.max(65536));
-    let teed = sys!(TEE, fd, copy[1], n, SPLICE_F_NONBLOCK);
-    let mut got = 0;
-    while teed > 0 && got < teed as usize {
-        // The kernel cannot write into state that sleeps.
-        let mut bytes = [0u8; 4096];
-        let wanted = bytes.len().min(n - got);
-        let r = sys!(READ, copy[0], bytes.as_mut_ptr(), wanted);
-        super::input::count_read(r);
-        if r <= 0 {
-            break;
-        }
-        root.pipe_data[at + 8 + got..][..r as usize].copy_from_slice(&bytes[..r as usize]);
-        got += r as usize;
-    }
-    sys!(CLOSE, copy[0]);
-    sys!(CLOSE, copy[1]);
-    root.pipe_data[at..at + 4].copy_from_slice(&file.to_le_bytes());
-    root.pipe_data[at + 4..at + 8].copy_from_slice(&(got as u32).to_le_bytes());
-    root.pipe_data_len += 8 + got as u64;
-}
-
-/// At recovery: pipes hold what they held at the commit. Warm those that are state; cold
-/// all that were made here, which are new (those that several know are filled when they
-/// are made).
-pub fn put_back(warm: bool) {
-    // What the lost interval moved and is not moved again differs from what was saved.
-    TOUCHED.store(true, Relaxed);
-    for fd in 0..state().root.fd_high as i32 {
-        let ours = if warm { is_state(fd) } else { is_own_pipe(fd) };
-        let Some(file) = known_file(fd).filter(|_| ours) else {
-            continue;
-        };
-        if open_file(file).flags as usize & O_ACCMODE != 0 || any_fd(file) != Some(fd) {
-            continue;
-        }
-        // Of several that have it one fills it again.
-        let shared = shared::of(open_file(file));
-        if shared.is_some_and(|(_, s)| !warm || !is_still(fd, s) || !shared::claim(s)) {
-            continue;
-        }
-        empty(fd);
-        // By its name the pipe can be opened for writing even if no other end is left.
-        let end = sys!(
-            OPEN,
-            name_of(fd).as_bytes().as_ptr(),
-            O_NONBLOCK | O_CLOEXEC | 1
-        );
-        if !failed(end) {
-            fill(file, end as i32);
-            sys!(CLOSE, end);
-        }
-    }
-}
-
-/// Whether a number still is an end of this pipe: one that was closed right behind the
-/// commit may be another object's by now.
-fn is_still(fd: i32, s: &dc_image::run::Shared) -> bool {
-    Stat::of_fd(fd).is_ok_and(|st| st.ino == s.ino.load(Relaxed))
-}
-
-fn empty(fd: i32) {
-    const FIONREAD: usize = 0x541b;
-    let mut inside = 0i32;
-    let mut bytes = [0u8; 4096];
-    while sys!(IOCTL, fd, FIONREAD, &raw mut inside) == 0 && inside > 0 {
-        let r = sys!(
-            READ,
-            fd,
-            bytes.as_mut_ptr(),
-            bytes.len().min(inside as usize)
-        );
-        count_read(r);
-        if r <= 0 {
-            break;
-        }
-    }
-}
-
-/// Writes what was saved of one pipe.
-fn fill(file: u32, to: i32) {
-    if let Some((at, shared)) = shared::of(open_file(file)) {
-        return fill_shared(at, shared, 0, to);
-    }
-    let root = &state().root;
-    let mut at = 0;
-    while at + 8 <= root.pipe_data_len as usize {
-        let word =
-            |i: usize| u32::from_le_bytes(root.pipe_data[i..i + 4].try_into().unwrap_or([0; 4]));
-        let n = word(at + 4) as usize;
-        if word(at) == file {
-            let r = sys!(WRITE, to, root.pipe_data[at + 8..].as_ptr(), n);
-            count_written(r);
-        }
-        at += 8 + n;
-    }
-}
-
 /// At cold recovery: both ends of a pipe that several processes know.
 pub fn make_both(flags: usize) -> [isize; 2] {
     let mut fds = [0i32; 2];
@@ -572,29 +334,6 @@ pub fn make_both(flags: usize) -> [isize; 2] {
 pub fn is_anew(s: &dc_image::run::Shared, fd: i32) {
     if let Ok(st) = Stat::of_fd(fd) {
         s.ino.store(st.ino, Relaxed);
-    }
-}
-
-/// What lay in a pipe that several processes know goes into it again, but for the first `from`
-/// bytes.
-pub fn fill_shared(at: usize, shared: &dc_image::run::Shared, from: usize, to: i32) {
-    const F_SETPIPE_SZ: usize = 1031;
-    const USUAL: u64 = 65536;
-    let published = engine().store.published();
-    if let (Some(place), Some(len)) = (shared.place_at(published), shared.get(published)) {
-        if len > USUAL {
-            sys!(FCNTL, to, F_SETPIPE_SZ, len);
-        }
-        let times = match engine().boot.plant {
-            plant::DOUBLE_PIPE => 2,
-            _ => 1,
-        };
-        for _ in 0..times {
-            let bytes = shared::inside(at, place, len as usize);
-            let bytes = &bytes[from.min(bytes.len())..];
-            let r = sys!(WRITE, to, bytes.as_ptr(), bytes.len());
-            count_written(r);
-        }
     }
 }
 

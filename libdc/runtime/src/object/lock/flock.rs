@@ -4,6 +4,7 @@
 //! of one that several know in their entry of what is shared: whichever of them takes it or
 //! gives it back, and whichever has ended since.
 
+use super::restore::take_again;
 use super::*;
 use dc_image::run::Shared;
 
