@@ -81,6 +81,7 @@ pub fn wake() {
 pub fn take_signal(l: &mut Local) {
     let p = me();
     if p.abandoned.get() != p.abandoned_told.get() {
+        unit::runs();
         p.abandoned_told
             .set(p.abandoned.get(), engine().store.published());
         end::receive(l, &outside::by_kernel_for_run(SIGHUP));

@@ -279,6 +279,8 @@ pub fn take_signals(l: &mut Local) {
         if taken.is_err() {
             continue;
         }
+        // The thread may wait again at once: what it takes is of the next commit.
+        unit::runs();
         let signo = child.exit_signal.load(Relaxed) as i32;
         if signo != 0 {
             child_has_ended(l, child, signo);
@@ -303,6 +305,7 @@ pub fn take_changes(l: &mut Local) {
             // The keeper has just set the next one, and calls again.
             continue;
         }
+        unit::runs();
         let action = state().root.actions[SIGCHLD as usize];
         if action.flags & signal::SA_NOCLDSTOP == 0 {
             receive(l, &super::wait::info_of_status(child, SIGCHLD, status));

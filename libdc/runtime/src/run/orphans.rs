@@ -171,6 +171,7 @@ pub fn take_signal(l: &mut Local) {
     if !is_bereft(p) {
         return;
     }
+    unit::runs();
     p.bereft_told
         .set(p.bereft.get(), engine().store.published());
     let signo = p.bereft_signal.load(Relaxed) as i32;

@@ -321,8 +321,6 @@ pub fn look_again(l: &mut Local) {
         l.attention.fetch_and(!ATTENTION_LOOK, SeqCst);
     }
     if LOOKS_AGAIN.load(Relaxed) && LOOKS_AGAIN.swap(false, SeqCst) {
-        // It may wait again at once; what it takes is of the next commit.
-        unit::runs();
         end::take_signals(l);
         end::take_changes(l);
     }
