@@ -131,6 +131,8 @@ pub struct Run {
     pub lock_holder: AtomicU32,
     /// The entry + 1 of the process that has opened fuse(4) last.
     pub served_by: AtomicU32,
+    /// Nonzero: since the last commit a process has met the end of a pipe, socket or terminal.
+    pub ends_met: AtomicU32,
 }
 
 /// So many are noted at a time.

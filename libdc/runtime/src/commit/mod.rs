@@ -18,7 +18,7 @@ pub mod stream;
 use crate::engine::{add, engine, state, store_and_supply};
 use crate::machine::frame::Local;
 use crate::machine::{clock, sys::failed, user, vector};
-use crate::run::{has_company, image, me, seal, unit};
+use crate::run::{ends, has_company, image, me, seal, unit};
 use crate::space::{self, folded};
 use crate::uffd::{self, PAGE_IS_PFNZERO};
 use crate::{fatal, object, signal, sys, thread, trace};
@@ -117,6 +117,10 @@ fn publish(company: bool, copied: u64, change: impl FnOnce()) {
     let e = engine();
     if company {
         unit::await_staged();
+        if ends::is_anybody_dead() {
+            // The keeper kills this one too, when it is told.
+            fatal::die();
+        }
     }
     change();
     trace::before_commit();

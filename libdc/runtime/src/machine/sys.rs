@@ -98,6 +98,7 @@ pub mod errno {
     pub const EOPNOTSUPP: isize = 95;
     pub const EADDRINUSE: isize = 98;
     pub const EADDRNOTAVAIL: isize = 99;
+    pub const ECONNRESET: isize = 104;
     pub const EISCONN: isize = 106;
     pub const ETIMEDOUT: isize = 110;
     pub const ECONNREFUSED: isize = 111;

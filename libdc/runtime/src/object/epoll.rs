@@ -15,6 +15,7 @@ use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{nr, user};
+use crate::run::{ends, has_company};
 use crate::signal::calls::{end_mask, with_mask};
 use crate::state::{EpollEntry, Kind, MAX_EPOLL};
 use crate::sys;
@@ -189,6 +190,10 @@ pub fn wait(l: &mut Local, a: [usize; 6]) -> isize {
         _ => (nr::EPOLL_WAIT, [a[0], a[1], a[2], a[3], 0, 0]),
     };
     let r = thread::wait_or_signal(l, n, args);
+    if has_company() {
+        let reported = (0..r.max(0) as usize).map_while(|i| event_at(a[1] + i * 12));
+        reported.for_each(|(events, _)| ends::met_in_events(events));
+    }
     if l.frame.nr != nr::EPOLL_WAIT {
         end_mask(l);
     }

@@ -21,6 +21,7 @@ use crate::log::replay;
 use crate::machine::frame::Local;
 use crate::machine::sys::errno::*;
 use crate::machine::{entry, nr};
+use crate::run::ends;
 use crate::run::job_control::{self, SIGTTIN};
 use crate::state::Kind;
 use crate::thread;
@@ -381,6 +382,7 @@ fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
         }
         break r;
     };
+    ends::met(r);
     if l.early {
         flight.end();
         return r;

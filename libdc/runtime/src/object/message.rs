@@ -29,6 +29,7 @@ use crate::log::replay;
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{entry, nr};
+use crate::run::ends;
 use crate::sys;
 use crate::thread;
 use core::sync::atomic::Ordering::*;
@@ -393,6 +394,7 @@ fn consume(l: &mut Local, want: &Want) -> isize {
             return consume(l, want);
         }
     };
+    ends::met(r);
     if l.early {
         flight.end();
         return r;
@@ -408,6 +410,7 @@ fn consume(l: &mut Local, want: &Want) -> isize {
     let Some(m) = Message::of(payload) else {
         unreachable!("its lengths were limited to the room")
     };
+    ends::met(m.len as isize);
     event::count_message(nr::RECVMSG, m.len as isize);
     event::input(l, size);
     if brings_descriptors(m.control) {

@@ -24,6 +24,7 @@ use crate::log::replay;
 use crate::machine::frame::{ATTENTION_STOP, Local};
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{entry, nr, user};
+use crate::run::ends;
 use crate::state::{Kind, OWN};
 use crate::thread;
 use core::sync::atomic::Ordering::*;
@@ -388,6 +389,7 @@ fn visible(l: &mut Local, fd: i32, c: &Call) -> isize {
         }
         break r;
     };
+    ends::met(r);
     if broken_off {
         event::caught_up(l);
     }

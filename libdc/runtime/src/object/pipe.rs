@@ -28,7 +28,7 @@ use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::{entry, nr, user};
-use crate::run::shared;
+use crate::run::{ends, shared};
 use crate::state::Kind;
 use crate::{sys, thread};
 use core::sync::atomic::Ordering::*;
@@ -259,6 +259,7 @@ fn transfer(
         loop {
             // SAFETY: the program's own call with its own arguments.
             let r = unsafe { entry::interruptible(nr, &a) };
+            ends::met(r);
             if r != -EINTR {
                 if reads {
                     fault_point(fault::AFTER_READ);

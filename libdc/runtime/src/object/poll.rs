@@ -7,6 +7,7 @@ use crate::engine::engine;
 use crate::machine::frame::Local;
 use crate::machine::sys::errno::*;
 use crate::machine::{nr, user};
+use crate::run::{ends, has_company};
 use crate::signal::calls::{end_mask, with_mask};
 use crate::sys;
 use crate::thread;
@@ -55,7 +56,26 @@ pub fn poll(l: &mut Local, a: [usize; 6]) -> isize {
     if let Some(r) = fed(l, a[0], a[1]) {
         return r;
     }
-    thread::wait_or_signal(l, nr::POLL, a)
+    let r = thread::wait_or_signal(l, nr::POLL, a);
+    look_for_ends(&a, r);
+    r
+}
+
+/// What ended may have done so because its process died.
+fn look_for_ends(a: &[usize; 6], mut ready: isize) {
+    if !has_company() {
+        return;
+    }
+    for i in 0..a[1] {
+        if ready <= 0 {
+            return;
+        }
+        let Some(p) = user::read::<PollFd>(a[0] + i * 8) else {
+            return;
+        };
+        ready -= isize::from(p.revents != 0);
+        ends::met_in_events(p.revents as u32);
+    }
 }
 
 pub fn ppoll(l: &mut Local, a: [usize; 6]) -> isize {
@@ -66,6 +86,7 @@ pub fn ppoll(l: &mut Local, a: [usize; 6]) -> isize {
         return e;
     }
     let r = thread::wait_or_signal(l, nr::PPOLL, [a[0], a[1], a[2], 0, 0, 0]);
+    look_for_ends(&a, r);
     end_mask(l);
     r
 }

@@ -13,6 +13,7 @@
 pub mod abandoned;
 pub mod birth;
 pub mod end;
+pub mod ends;
 mod handed;
 pub mod image;
 pub mod job_control;

@@ -12,6 +12,7 @@ use crate::object::descriptor::file_of;
 use crate::object::message::{self, MSG_PEEK};
 use crate::object::want::Want;
 use crate::object::{input, memfd, pipe, pushback};
+use crate::run::ends;
 use crate::sys;
 use crate::thread;
 
@@ -195,6 +196,7 @@ pub fn wait_awake(l: &mut Local, n: usize, a: [usize; 6]) -> isize {
         }
     }
     let r = thread::wait_or_signal(l, n, a);
+    ends::met(r);
     l.awaited = [(0, 0); 4];
     r
 }
