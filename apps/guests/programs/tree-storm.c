@@ -204,6 +204,8 @@ int main(void)
         for (int i = 0; i < WORKERS; i++) {
             int status;
             CHECK(waitpid(workers[i], &status, 0) == workers[i]);
+            if (status != (40 + i) << 8)
+                say("worker %d has ended with status %x", i, status);
             CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 40 + i);
         }
         struct stat about = {0};
