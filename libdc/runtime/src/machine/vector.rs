@@ -20,7 +20,8 @@ pub struct XsaveArea {
 static MASK: AtomicU64 = AtomicU64::new(3);
 static SIZE: AtomicU32 = AtomicU32::new(576);
 
-/// Bytes of a standard-format area with everything the system enabled.
+/// Bytes of a standard-format area with everything the system enabled, but for AMX's tiles: the
+/// kernel's own signal frames have them only where they were asked for.
 pub fn standard_size() -> usize {
     SIZE.load(Relaxed) as usize
 }
@@ -39,9 +40,26 @@ pub fn detect() -> bool {
     unsafe { asm!("xgetbv", in("ecx") 0, out("eax") lo, out("edx") hi, options(nomem, nostack)) };
     let enabled = (hi as u64) << 32 | lo as u64;
     // AMX tiles need a permission of their own and 8 KB: left in their initial state.
-    MASK.store(enabled & !(3 << 17), Relaxed);
-    SIZE.store(leaf.ebx, Relaxed);
+    MASK.store(enabled & !TILES, Relaxed);
+    let size = match enabled & TILE_DATA {
+        0 => leaf.ebx,
+        _ => size_of_all(enabled & !TILE_DATA),
+    };
+    SIZE.store(size, Relaxed);
     leaf.ebx as usize <= XSAVE_MAX
+}
+
+const TILE_DATA: u64 = 1 << 18;
+/// AMX: how the tiles are laid out, and what is in them.
+pub const TILES: u64 = 3 << 17;
+
+/// Where the last of these components ends, in the standard format.
+fn size_of_all(components: u64) -> u32 {
+    const HEAD: u32 = 576;
+    (2..63)
+        .filter(|component| components >> component & 1 != 0)
+        .map(|component| core::arch::x86_64::__cpuid_count(0xd, component))
+        .fold(HEAD, |end, leaf| end.max(leaf.ebx + leaf.eax))
 }
 
 /// Saves into `area` (compact format); xmm0-15 are the runtime's, see [`set_xmm`].

@@ -13,7 +13,7 @@ use crate::engine::{engine, state};
 use crate::event;
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
-use crate::machine::{nr, user};
+use crate::machine::{nr, user, vector};
 use crate::{fatal, sys};
 use core::sync::atomic::Ordering::*;
 use dc_image::FatalCode;
@@ -101,10 +101,25 @@ pub fn arch_prctl(_l: &mut Local, a: [usize; 6]) -> isize {
     const ARCH_SET_GS: usize = 0x1001;
     const ARCH_GET_GS: usize = 0x1004;
     const ARCH_CET_STATUS: usize = 0x3001;
+    const ARCH_GET_XCOMP_SUPP: usize = 0x1021;
+    const ARCH_GET_XCOMP_PERM: usize = 0x1022;
+    const ARCH_REQ_XCOMP_PERM: usize = 0x1023;
     match a[0] {
         ARCH_SET_GS | ARCH_GET_GS => {
             crate::say!("this program uses the gs register, which the runtime needs for itself");
             -EPERM
+        }
+        ARCH_GET_XCOMP_SUPP | ARCH_GET_XCOMP_PERM => {
+            let r = sys!(ARCH_PRCTL, a[0], a[1]);
+            if let Some(there) = user::read::<u64>(a[1]).filter(|_| !failed(r)) {
+                user::write(a[1], &(there & !vector::TILES));
+            }
+            r
+        }
+        // (As on a processor that has no such thing.)
+        ARCH_REQ_XCOMP_PERM => {
+            crate::say!("this program asks for AMX, whose tiles are not kept: it is refused");
+            -EOPNOTSUPP
         }
         ARCH_CET_STATUS..=0x3fff | 0x5001..=0x5005 => -EINVAL,
         _ => sys!(ARCH_PRCTL, a[0], a[1]),
