@@ -87,7 +87,10 @@ impl Plant {
             ],
             Plant::SkipRecord => &[("probe-stdin-lines", Mode::Every(Fault::AfterVisible))],
             Plant::StaleFold => &[("probe-memory-cold", Mode::Hosted)],
-            Plant::SkipChildPage => &[("probe-child-memory", Mode::KillWorker)],
+            Plant::SkipChildPage => &[
+                ("probe-child-memory", Mode::KillWorker),
+                ("probe-child-memory", Mode::Every(Fault::AfterCommit)),
+            ],
             Plant::LoseStatus => &[("probe-waits", Mode::Every(Fault::AfterCommit))],
             Plant::DoublePipe => &[
                 ("probe-pipes-within", Mode::KillAll),
