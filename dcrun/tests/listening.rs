@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -128,8 +129,13 @@ fn ask<S: Read + Write>(mut server: S) -> std::io::Result<u32> {
         .map_err(|_| ErrorKind::UnexpectedEof.into())
 }
 
+/// A port that one test looks for is open for a moment, and a child that the other one makes just then has it until it
+/// executes its program: somebody would connect to that.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 #[test]
 fn a_server_listens_again_after_the_death_of_all() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let server = Server::new("listens");
     let mut keeper = server.start();
     let mut count = 0;
@@ -152,6 +158,7 @@ fn a_server_listens_again_after_the_death_of_all() {
 
 #[test]
 fn an_address_that_somebody_else_has_stops_the_recovery_with_a_word() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let server = Server::new("taken");
     let mut keeper = server.start();
     assert_eq!(ask(server.connect()).unwrap(), 1);
