@@ -274,13 +274,13 @@ pub fn take_signals(l: &mut Local) {
         if child.is_told() || since >= number {
             continue;
         }
+        // The thread may wait again at once: what it takes is of the next commit.
+        unit::runs();
         // One thread takes it.
         let taken = child.told.compare_exchange(told, number, SeqCst, SeqCst);
         if taken.is_err() {
             continue;
         }
-        // The thread may wait again at once: what it takes is of the next commit.
-        unit::runs();
         let signo = child.exit_signal.load(Relaxed) as i32;
         if signo != 0 {
             child_has_ended(l, child, signo);
@@ -300,12 +300,12 @@ pub fn take_changes(l: &mut Local) {
         if status == 0 || child.parent_at(u64::MAX) != own {
             continue;
         }
+        unit::runs();
         let published = engine().store.published();
         if !child.change_untold.clear_if(status as i32, published) {
             // The keeper has just set the next one, and calls again.
             continue;
         }
-        unit::runs();
         let action = state().root.actions[SIGCHLD as usize];
         if action.flags & signal::SA_NOCLDSTOP == 0 {
             receive(l, &super::wait::info_of_status(child, SIGCHLD, status));
