@@ -65,6 +65,7 @@ for i in 1 2 3 4 5 6 7 8; do
     ( sh -c 'kill -9 $$' ) 2> /dev/null; echo "by SIGKILL: $?"
 done
 sleep 30 & long=$!
+sleep 0.1
 kill $long; wait $long; echo "killed: $?"
 nosuchcommand 2> /dev/null; echo "not found: $?"
 "#
