@@ -5,8 +5,8 @@
 //! and then the others see the end of its pipes and sockets at once, while the keeper is yet to
 //! be told: such a one could commit that it has closed its end, and let the dead one go on with
 //! a pipe that nobody reads. So if somebody has seen an end of something, a commit looks, before
-//! it is published, whether all live. The kernel takes a process's memory before
-//! it closes its files, so whoever has memory has not been seen to end.
+//! it is published, whether all live. The kernel takes a process's memory before it closes its
+//! files, so whoever has memory has not been seen to end.
 
 use super::{has_company, others, run};
 use crate::machine::sys::errno::*;

@@ -95,7 +95,8 @@ pub fn is_needed(st: &Stat, vault: &Vault) -> bool {
 /// writing only if nobody else has (fcntl(2), F_SETLEASE); where it grants none for another
 /// reason, descriptions that were inherited are known all the same ([`crate::run::shared`]).
 fn is_open(dir: isize, name: *const u8) -> bool {
-    if let Ok(st) = place::stat_at(dir as i32, name, 0x100)
+    const AT_SYMLINK_NOFOLLOW: usize = 0x100;
+    if let Ok(st) = place::stat_at(dir as i32, name, AT_SYMLINK_NOFOLLOW)
         && st.kind() == S_IFIFO
     {
         // (To open it would be seen.)
