@@ -128,17 +128,20 @@ pub fn children() -> Vec<i32> {
 
 /// The parent of a process of this pid namespace.
 pub fn parent_of(pid: i32) -> Option<i32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name stands in brackets, and may hold brackets and spaces itself.
-    let (_, rest) = stat.rsplit_once(") ")?;
+    let rest = behind_name(format!("/proc/{pid}/stat"))?;
     rest.split(' ').nth(1)?.parse().ok()
+}
+
+/// What a process's or thread's `stat` tells, from its state on (proc_pid_stat(5)).
+fn behind_name(stat: impl AsRef<std::path::Path>) -> Option<String> {
+    // The name stands in brackets, and may hold brackets and spaces itself.
+    let stat = std::fs::read_to_string(stat).ok()?;
+    stat.rsplit_once(") ").map(|(_, rest)| rest.to_owned())
 }
 
 /// Whether a process is stopped, by a signal.
 pub fn is_stopped(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| rest.starts_with('T'))
+    behind_name(format!("/proc/{pid}/stat")).is_some_and(|rest| rest.starts_with('T'))
 }
 
 /// Whether a process has ended and still gives up what it had open. The kernel closes that in
@@ -150,8 +153,7 @@ pub fn is_giving_up(pid: i32) -> bool {
     };
     let mut any = false;
     for thread in threads.filter_map(Result::ok) {
-        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-        let Some((_, rest)) = stat.rsplit_once(") ") else {
+        let Some(rest) = behind_name(thread.path().join("stat")) else {
             continue;
         };
         let mut fields = rest.split(' ');
