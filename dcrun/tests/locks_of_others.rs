@@ -237,6 +237,32 @@ fn stores_are_not_undone_over_those_who_came_and_went() {
     }
 }
 
+/// As `STORER`, and then a child that it forks stores into the same page.
+const FORKED_STORER: &str = r#"
+import mmap, os, time
+f = os.open("data", os.O_RDWR); m = mmap.mmap(f, 4096)
+os.getrandom(4); print("ready", flush=True)
+m[0:4] = b"OURS"
+time.sleep(0.05)
+pid = os.fork()
+m[4:8] = b"HERS" if pid == 0 else m[4:8]
+for i in range(1 if os.path.exists("go") else 90000000): pass
+if pid == 0: os._exit(0)
+os.waitpid(pid, 0)
+print(m[0:12], flush=True)
+"#;
+
+#[test]
+fn stores_of_a_child_are_not_those_of_others() {
+    let place = Place::new("childs");
+    fs::write(place.0.join("data"), vec![b'.'; 4096]).unwrap();
+    killed(&place, FORKED_STORER);
+    fs::write(place.0.join("go"), "").unwrap();
+    let output = resumed(&place, &[]);
+    assert!(output.status.success(), "{}", told(&output));
+    assert_eq!(&data(&place)[..10], "OURSHERS..");
+}
+
 /// Gives a lock back that is a name, and is busy.
 const BY_NAME: &str = r#"
 import os

@@ -171,9 +171,6 @@ fn every_kernel_fact_survives_the_death_of_all() {
             probe.name,
             // Descriptors in a message are lost with it.
             "probe-sockets-handed"
-            // Stops now and then on a busy machine, with a word: another time of a file that it maps is taken for
-            // somebody else's change. It is played by soaks, and here with the worker killed.
-            | "probe-exec-threads"
         )
     });
     play("probes, all killed", probes, Mode::KillAll, &options, 40);

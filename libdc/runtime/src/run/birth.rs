@@ -326,6 +326,9 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     e.extra_len = 0;
     e.fold.never();
     e.undo.leave();
+    // The kernel has not copied the entries of files' pages: what the parent may store into
+    // without a word is a fault for the child, and sets the file's time once more.
+    space::shared::guard_again();
     e.deferred.leave();
     object::lock::leave();
     object::epoll::leave();

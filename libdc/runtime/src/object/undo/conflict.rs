@@ -71,7 +71,8 @@ pub fn met(path: &[u8], trouble: Trouble) {
              changed it since; nobody can tell"
         )),
         Trouble::Since => stop(format_args!(
-            "undo what was stored into {path}, which is mapped: somebody else has changed it since"
+            "undo what was stored into {path}, which is mapped: somebody else has changed it since, \
+             or the program itself after the kernel had written its page to the disk"
         )),
         Trouble::Size { there, left } if there > left => stop(format_args!(
             "undo what was written to {path}: bytes {left} to {there} are not the program's; \
