@@ -260,7 +260,7 @@ fn kill_one(slot: usize) {
 
 /// Takes the signals of children that have ended since somebody looked: into the queue of
 /// this thread, or of the kernel where the thread blocks them and another one may not.
-/// In a signal handler, or in a commit when all threads are stopped.
+/// In the thread's own course, or in a commit when all threads are stopped.
 pub fn take_signals(l: &mut Local) {
     let own = Some(engine().slot);
     let number = engine().store.published() + 1;

@@ -3,7 +3,7 @@
 //! A zombie is state: to wait for one changes the table from the next commit on, and a
 //! rollback brings it back.
 
-use super::{all, me};
+use super::{all, end, me};
 use crate::engine::engine;
 use crate::event;
 use crate::machine::frame::{ATTENTION_STOP, Local};
@@ -228,6 +228,10 @@ fn wait_for(l: &mut Local, whom: Whom, options: usize) -> Result<Option<Child>, 
         let before = event_of.load(SeqCst);
         let found = {
             let _guard = engine().lock.acquire(l);
+            // The signal of an end or stop comes before anybody can wait for it, also if this
+            // thread has found it by itself, or is yet to be called.
+            end::take_signals(l);
+            end::take_changes(l);
             match look(whom, options) {
                 Found::Zombie(child) => Ok((child, None)),
                 Found::Changed(child, how) => Ok((child, Some(how))),
