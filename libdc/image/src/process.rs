@@ -23,7 +23,7 @@ pub mod request {
     pub const RELEASE: u32 = 4;
 }
 
-const ROOM: usize = 14;
+const ROOM: usize = 13;
 
 /// One process of the run. Entry 0 is the first.
 #[repr(C, align(64))]
@@ -144,6 +144,8 @@ pub struct Process {
     pub set_by_others: AtomicU64,
     /// The commit behind which a process of the run sent it a signal last.
     pub signalled: AtomicU64,
+    /// Nonzero while it moves bytes through a pipe without the run's lock: no commit begins.
+    pub moving: AtomicU32,
     _room: [u64; ROOM],
 }
 
@@ -226,6 +228,7 @@ impl Process {
             seals: Seals::new(),
             set_by_others: AtomicU64::new(0),
             signalled: AtomicU64::new(0),
+            moving: AtomicU32::new(0),
             _room: [0; ROOM],
         }
     }
@@ -354,6 +357,7 @@ impl Process {
         self.doomed.store(0, Relaxed);
         self.active.store(0, Relaxed);
         self.ran.store(0, Relaxed);
+        self.moving.store(0, Relaxed);
         life
     }
 
@@ -381,7 +385,10 @@ impl Process {
             word.store(0, Relaxed);
         }
         let words = [&self.request, &self.active, &self.ran, &self.has_image];
-        for word in words.into_iter().chain([&self.holds_parent, &self.thawed]) {
+        for word in words
+            .into_iter()
+            .chain([&self.holds_parent, &self.thawed, &self.moving])
+        {
             word.store(0, Relaxed);
         }
         for counter in &self.signals_taken {

@@ -14,8 +14,11 @@
 #![allow(unsafe_code)]
 
 mod contents;
+mod moving;
 
 pub use contents::{before_close, fill_shared, put_back, save_contents, touch, touched};
+use moving::count_written;
+pub use moving::{read, read_alone, write, write_alone};
 
 use super::descriptor::*;
 use super::input::count_read;
@@ -127,9 +130,10 @@ pub fn are_streams() {
             && f.words[SHARED] != 0
             && let Some((_, s)) = shared::of(f)
         {
-            s.is_foreign.store(1, Relaxed);
+            s.is_foreign.store(1, SeqCst);
         }
     }
+    crate::run::moving::await_begun();
 }
 
 /// An end goes to another process of the run in a message: that one is to know it as the
@@ -151,147 +155,6 @@ pub fn received(file: u32) {
         f.words[SHARED] = 1;
         touched();
     }
-}
-
-/// read(2) and its like from a pipe that is state, or None if it is none.
-pub fn read(l: &mut Local, nr: usize, a: [usize; 6]) -> Option<isize> {
-    transfer(l, nr, a, |_, r| count_read(r))
-}
-
-/// write(2) and its like into a pipe that is state; None if it is none, or for a
-/// long writev beside other threads, which is treated as output.
-pub fn write(l: &mut Local, nr: usize, a: [usize; 6], len: usize) -> Option<isize> {
-    let under_way = state().threads[l.slot as usize].moved_bytes != 0;
-    if !under_way && (len <= PIPE_BUF || !may_block(l, a[0] as i32)) {
-        transfer(l, nr, a, |l, r| {
-            count_written(r);
-            if r != len as isize {
-                room_was_chance(l);
-            }
-        })
-    } else if nr == nr::WRITE {
-        write_in_parts(l, a)
-    } else {
-        None
-    }
-}
-
-/// How much has room depends on how the bytes inside were written. The caller holds the
-/// lock still under which the write was made: while it waited for it anew, another thread
-/// could commit the bytes without what tells of them.
-fn room_was_chance(l: &mut Local) {
-    crate::event::non_deterministic(l);
-}
-
-/// Whether a call may wait for what another thread does.
-fn may_block(l: &mut Local, fd: i32) -> bool {
-    let _guard = engine().lock.acquire(l);
-    let blocks = |file| open_file(file).flags as usize & O_NONBLOCK == 0;
-    !crate::run::is_alone() && file_of(fd).is_some_and(blocks)
-}
-
-/// As much as has room at a time, so that the reader gets the lock meanwhile. How
-/// much is done is state: a rollback into the middle goes on from there.
-fn write_in_parts(l: &mut Local, a: [usize; 6]) -> Option<isize> {
-    let [fd, addr, len, ..] = a;
-    let done = |l: &Local| state().threads[l.slot as usize].moved_bytes;
-    let r = loop {
-        let part = (len - done(l)).min(PIPE_BUF);
-        let args = [fd, addr + done(l), part, 0, 0, 0];
-        let r = transfer(l, nr::WRITE, args, |l, r| {
-            count_written(r);
-            state().threads[l.slot as usize].moved_bytes += r.max(0) as usize;
-        });
-        if r != Some(part as isize) || done(l) >= len {
-            break r;
-        }
-    };
-    if done(l) < len {
-        let _guard = engine().lock.acquire(l);
-        room_was_chance(l);
-    }
-    let done = core::mem::take(&mut state().threads[l.slot as usize].moved_bytes);
-    if done > 0 {
-        (l.interrupted, l.early) = (false, false);
-        return Some(done as isize);
-    }
-    r
-}
-
-fn count_written(r: isize) {
-    if r > 0 {
-        crate::fatal::count_written(r as usize);
-    }
-}
-
-/// Makes the call with the lock held, so that no commit falls between its effect
-/// and what `note` makes of its result; waits without it.
-fn transfer(
-    l: &mut Local,
-    nr: usize,
-    a: [usize; 6],
-    note: impl Fn(&mut Local, isize),
-) -> Option<isize> {
-    let fd = a[0] as i32;
-    let reads = matches!(nr, nr::READ | nr::READV | nr::PREADV2);
-    let ready = if reads { POLLIN } else { POLLOUT };
-    loop {
-        let guard = engine().lock.acquire(l);
-        if !is_state(fd) {
-            return None;
-        }
-        let f = open_file(file_of(fd)?);
-        let threads = !crate::run::is_alone();
-        let blocks = f.flags as usize & O_NONBLOCK == 0;
-        if threads && blocks && !poll::ready_now(fd, ready) {
-            if let Some(r) = write_into_rest(nr, &a) {
-                touched();
-                note(l, r);
-                return Some(r);
-            }
-            drop(guard);
-            match poll::wait_for(l, fd, ready) {
-                Ok(()) => continue,
-                Err(e) => return Some(e),
-            }
-        }
-        touched();
-        loop {
-            // SAFETY: the program's own call with its own arguments.
-            let r = unsafe { entry::interruptible(nr, &a) };
-            ends::met(r);
-            if r != -EINTR {
-                if reads {
-                    fault_point(fault::AFTER_READ);
-                }
-                note(l, r);
-                return Some(r);
-            }
-            if thread::signal_waits(l) {
-                thread::broken_off(l, fd, ready);
-                return Some(r);
-            }
-            thread::wait_on(l);
-            if crate::event::takes_tick_in_wait(l) {
-                crate::commit::commit(l);
-            }
-        }
-    }
-}
-
-/// A pipe without a free page counts as full for poll(2), and may have room in its last one
-/// all the same, in which a write need not wait. (Where a user has many pipes, a new one
-/// has a single page: pipe(7).) None if it would wait.
-fn write_into_rest(nr: usize, a: &[usize; 6]) -> Option<isize> {
-    const RWF_NOWAIT: usize = 8;
-    const AT_POSITION: isize = -1;
-    let one = [a[1], a[2]];
-    let r = match nr {
-        nr::WRITE => sys!(PWRITEV2, a[0], one.as_ptr(), 1, AT_POSITION, 0, RWF_NOWAIT),
-        nr::WRITEV => sys!(PWRITEV2, a[0], a[1], a[2], AT_POSITION, 0, RWF_NOWAIT),
-        _ => return None,
-    };
-    (r != -EAGAIN && r != -EINTR).then_some(r)
 }
 
 /// Whether a descriptor is an end of a pipe of our own.

@@ -18,6 +18,7 @@ mod handed;
 pub mod image;
 pub mod job_control;
 pub mod many;
+pub mod moving;
 pub mod orphans;
 pub mod seal;
 pub mod served;

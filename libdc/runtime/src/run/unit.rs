@@ -16,7 +16,7 @@
 //! If one dies in the middle the keeper kills all of them, so nobody waits for ever.
 #![allow(unsafe_code)]
 
-use super::{has_company, me, process, run};
+use super::{has_company, me, moving, process, run};
 use crate::commit;
 use crate::engine::engine;
 use crate::fatal::Text;
@@ -43,6 +43,7 @@ pub fn stop_all() -> bool {
     }
     let number = (engine().store.published() as u32).wrapping_add(1) | 1 << 31;
     run().stopping.store(number, SeqCst);
+    moving::await_all(stirred());
     for (slot, p) in stirred() {
         // One that has yet to go on after the commit before is as it was then, and finds
         // `stopping` before it does anything; but a signal may have come for it since.
@@ -125,11 +126,7 @@ pub fn await_staged() {
             }
             futex::wait_at_most(&p.request, now, PATIENCE_NS);
             if p.request.load(SeqCst) == STAGE {
-                if p.stopped.get() != 0 && is_stopped(p) && p.thawed.swap(1, SeqCst) == 0 {
-                    // One that is stopped must not hold up the others.
-                    const SIGCONT: i32 = 18;
-                    sys!(KILL, p.real.load(Relaxed), SIGCONT);
-                }
+                thaw(p);
                 poke(p);
             }
             let now_ns = commit::now_ns();
@@ -140,6 +137,14 @@ pub fn await_staged() {
                 super::served::look(slot);
             }
         }
+    }
+}
+
+/// One that is stopped must not hold up the others.
+pub fn thaw(p: &Process) {
+    const SIGCONT: i32 = 18;
+    if p.stopped.get() != 0 && is_stopped(p) && p.thawed.swap(1, SeqCst) == 0 {
+        sys!(KILL, p.real.load(Relaxed), SIGCONT);
     }
 }
 
