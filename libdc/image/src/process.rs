@@ -23,7 +23,7 @@ pub mod request {
     pub const RELEASE: u32 = 4;
 }
 
-const ROOM: usize = 13;
+const ROOM: usize = 11;
 
 /// One process of the run. Entry 0 is the first.
 #[repr(C, align(64))]
@@ -71,6 +71,8 @@ pub struct Process {
     pub holds_parent: AtomicU32,
     /// Nonzero once it has pages in an image of its own.
     pub has_image: AtomicU32,
+    /// `holds_parent`, as a commit has it.
+    pub held_parent: Dated,
     /// It is stopped, by this signal (SIGSTOP, ^Z); 0 if it runs. Written by the keeper, and
     /// by whoever of the run continues it.
     pub stopped: Dated,
@@ -190,6 +192,7 @@ impl Process {
             child_event: AtomicU32::new(0),
             left: AtomicI32::new(0),
             holds_parent: AtomicU32::new(0),
+            held_parent: Dated::new(),
             has_image: AtomicU32::new(0),
             stopped: Dated::new(),
             stop_sent: AtomicU64::new(0),
@@ -231,6 +234,13 @@ impl Process {
             moving: AtomicU32::new(0),
             _room: [0; ROOM],
         }
+    }
+
+    /// Its parent waits for it to exec or to end, or does so no longer, from the commit
+    /// `published + 1` on.
+    pub fn hold_parent(&self, holds: bool, published: u64) {
+        self.held_parent.set(holds.into(), published);
+        self.holds_parent.store(holds.into(), SeqCst);
     }
 
     /// What it is in the state of a commit.
@@ -287,8 +297,9 @@ impl Process {
     }
 
     /// Those that change by a process of the run only, while no commit seals them.
-    fn sealed(&self) -> [&Dated; 8] {
+    fn sealed(&self) -> [&Dated; 9] {
         [
+            &self.held_parent,
             &self.terminal,
             &self.foreground,
             &self.group,
@@ -358,6 +369,8 @@ impl Process {
         self.active.store(0, Relaxed);
         self.ran.store(0, Relaxed);
         self.moving.store(0, Relaxed);
+        let holds = life == Life::Lives && self.held_parent.get() != 0;
+        self.holds_parent.store(holds.into(), Relaxed);
         life
     }
 

@@ -211,6 +211,8 @@ pub struct ThreadRecord {
     /// Mask to return to after sigsuspend, ppoll and the like.
     pub saved_mask: u64,
     pub has_saved_mask: u32,
+    /// The child that it waits for (vfork), as the program knows it.
+    pub vforked: i32,
     pub name: [u8; 16],
     pub xsave: XsaveArea,
     pub queue: crate::signal::queue::Queue,

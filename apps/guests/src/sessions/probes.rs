@@ -194,6 +194,7 @@ pub fn all() -> Vec<Session> {
         probe!("set-by-others", "settings of a process that another one makes"),
         probe!("fewer-rights", "a child that gives up rights, and the parent that waits for it"),
         probe!("rightless-children", "children of a process that has given up its rights"),
+        probe!("vfork-memory", "memory of a child of vfork, which is its parent's"),
         probe!("wait-interrupted", "a wait for a child whose end is told by a signal as well"),
         probe!("child-times", "processor time of children and of theirs"),
         probe!("aio", "asynchronous I/O: its events, an eventfd, threads and time"),

@@ -6,22 +6,20 @@
 //! processes. Nothing is committed for its birth: like everything else that happened
 //! since the last commit, it is gone after a rollback, and made again.
 //!
-//! vfork(2): the child gets memory of its own all the same, and its parent waits until it
-//! execs or ends. What the child has written near the parent's stack pointer by then is
-//! written there too, which is how posix_spawn(3) reports its error.
+//! The child of vfork(2) gets memory of its own all the same: see [`vfork`].
 #![allow(unsafe_code)]
 
-use super::{image, me, process, run, shared, signals, unit};
+use super::{image, me, process, run, shared, signals, unit, vfork};
 use crate::engine::{add, engine, state};
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
-use crate::machine::{futex, user};
+use crate::machine::user;
 use crate::object::cpu_time::CpuTime;
 use crate::space::{self, gather};
 use crate::{event, fatal, object, signal, sys, sysv, thread};
 use core::sync::atomic::Ordering::*;
 use dc_image::boot::high_fd;
-use dc_image::run::{Life, PROCESS_MAX, Process, SPARE_LEN, SPARE_MAX, SPARE_OFFSET};
+use dc_image::run::{Life, PROCESS_MAX, Process};
 use dc_image::{FatalCode, window};
 
 const CLONE_VM: usize = 0x100;
@@ -100,6 +98,12 @@ fn unsupported(flags: usize) -> Option<(&'static str, isize)> {
 
 pub fn fork(l: &mut Local, w: Wanted) -> isize {
     let guard = engine().lock.acquire(l);
+    if let Some(child) = vfork::under_way(l) {
+        // The child was made before a recovery.
+        drop(guard);
+        vfork::wait(l);
+        return child as isize;
+    }
     if let Some((what, errno)) = unsupported(w.flags) {
         crate::say!("a child that {what} is not supported: clone is refused");
         return -errno;
@@ -160,6 +164,8 @@ pub fn fork(l: &mut Local, w: Wanted) -> isize {
     child.id.store(r as i32, SeqCst);
     shared::forked();
     sysv::forked(slot);
+    // (It was alone when it took the lock.)
+    unit::runs();
     if w.flags & CLONE_PARENT_SETTID != 0 {
         user::write(w.parent_tid, &(r as i32));
     }
@@ -171,12 +177,14 @@ pub fn fork(l: &mut Local, w: Wanted) -> isize {
     engine().log.share();
     event::company(true);
     event::non_deterministic(l);
-    // From here on the call has been made, also for a commit while it waits.
-    l.frame.rax = r as usize;
-    l.again = false;
-    drop(guard);
+    // From here on the child is there, also for a commit while this waits.
     if waits {
-        wait_for_exec(l, slot);
+        vfork::begin(l, r as i32);
+        drop(guard);
+        vfork::wait(l);
+    } else {
+        l.frame.rax = r as usize;
+        l.again = false;
     }
     r
 }
@@ -246,11 +254,11 @@ fn prepare(l: &Local, slot: usize, w: &Wanted, waits: bool) {
     p.active.store(1, Relaxed);
     p.ran.store(1, Relaxed);
     run().stir(slot);
-    p.holds_parent.store(u32::from(waits), Relaxed);
+    p.hold_parent(waits, published);
     p.born.store(engine().store.published() + 1, Relaxed);
     run().living.fetch_add(1, SeqCst);
     if waits {
-        save_stack(l, slot);
+        vfork::prepare(l, slot);
     }
 }
 
@@ -389,99 +397,4 @@ fn close_runtimes_own() {
     let first = e.high_fd(high_fd::KEEPER);
     sys!(CLOSE_RANGE, first, e.high_fd(high_fd::COUNT) - 1, 0);
     (e.uffd, e.pagemap, e.mem, e.image_fd) = (-1, -1, -1, -1);
-}
-
-/// vfork(2): until the child execs or ends. Signals wait meanwhile.
-fn wait_for_exec(l: &mut Local, slot: usize) {
-    thread::enter_stopped(l);
-    let holds = &process(slot).holds_parent;
-    while holds.load(SeqCst) != 0 {
-        thread::last::look(l);
-        if unit::is_stopping() {
-            unit::take_part(l);
-        }
-        futex::wait(holds, 1);
-    }
-    thread::leave_stopped(l);
-    take_stack(slot);
-}
-
-/// The child is about to leave the memory that it has from its parent.
-pub fn leave_memory() {
-    if me().holds_parent.load(Relaxed) != 0 {
-        give_stack();
-    }
-}
-
-/// The child need not hold its parent any longer.
-pub fn release_parent() {
-    let holds = &me().holds_parent;
-    if holds.load(Relaxed) != 0 {
-        holds.store(0, SeqCst);
-        futex::wake_all(holds);
-    }
-}
-
-/// Words of the parent's stack that are compared.
-const STACK_WORDS: usize = SPARE_LEN / 8 / 4;
-
-/// ```text
-/// spare:  [ address | changes | words as they were .. | (address, word) .. ]
-/// ```
-fn spare(slot: usize) -> Option<&'static mut [u64]> {
-    if slot >= SPARE_MAX {
-        return None;
-    }
-    let at = super::BASE + SPARE_OFFSET + slot * SPARE_LEN;
-    // SAFETY: mapped; parent and child of one vfork use it, one after the other.
-    Some(unsafe { core::slice::from_raw_parts_mut(at as *mut u64, SPARE_LEN / 8) })
-}
-
-fn save_stack(l: &Local, slot: usize) {
-    let Some(words) = spare(slot) else { return };
-    let at = l.frame.rsp & !7;
-    let end = space::find(at as u64).map_or(at, |v| v.end as usize);
-    let len = (end - at).min(STACK_WORDS * 8);
-    (words[0], words[1]) = (at as u64, 0);
-    // SAFETY: the part of the room that holds what was there.
-    let bytes =
-        unsafe { core::slice::from_raw_parts_mut(words[2..].as_mut_ptr().cast::<u8>(), len) };
-    if !user::read_bytes(at, bytes) {
-        words[0] = 0;
-    }
-}
-
-/// In the child: what it has written there since.
-fn give_stack() {
-    let Some(words) = spare(engine().slot) else {
-        return;
-    };
-    let at = words[0] as usize;
-    if at == 0 {
-        return;
-    }
-    let end = space::find(at as u64).map_or(at, |v| v.end as usize);
-    let count = ((end - at) / 8).min(STACK_WORDS);
-    let (before, changed) = words.split_at_mut(2 + STACK_WORDS);
-    let mut n = 0;
-    for i in 0..count {
-        let Some(now) = user::read::<u64>(at + i * 8) else {
-            break;
-        };
-        if now != before[2 + i] && n + 2 <= changed.len() {
-            changed[n] = (at + i * 8) as u64;
-            changed[n + 1] = now;
-            n += 2;
-        }
-    }
-    before[1] = n as u64;
-}
-
-/// In the parent.
-fn take_stack(slot: usize) {
-    let Some(words) = spare(slot) else { return };
-    let n = (words[1] as usize).min(words.len() - 2 - STACK_WORDS);
-    for pair in words[2 + STACK_WORDS..][..n].chunks_exact(2) {
-        user::write(pair[0] as usize, &pair[1]);
-    }
 }

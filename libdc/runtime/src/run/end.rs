@@ -6,7 +6,7 @@
 //! only then is the parent told.
 #![allow(unsafe_code)]
 
-use super::{abandoned, all, birth, has_company, image, me, orphans, process, run, shared, unit};
+use super::{abandoned, all, has_company, image, me, orphans, process, run, shared, unit, vfork};
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::futex;
@@ -43,7 +43,7 @@ pub fn end(l: &mut Local, how: How) -> ! {
     }
     let (e, p) = (engine(), me());
     let id = p.id.load(Relaxed);
-    birth::leave_memory();
+    vfork::leave_memory();
     event::leaves(l);
     note_usage(p);
     sysv::ends(e.slot);
@@ -64,7 +64,7 @@ pub fn end(l: &mut Local, how: How) -> ! {
         }
     });
     doomed.kill();
-    birth::release_parent();
+    vfork::release_parent();
     shared::leave_all();
     run().living.fetch_sub(1, SeqCst);
     // The descriptors of the program, for its companion as well. What the runtime needs
@@ -105,7 +105,7 @@ fn end_run(l: &mut Local, how: How) -> ! {
     // Before anybody is told: what had ended must not be found running after a power failure.
     crate::object::record::make_durable();
     super::super::object::undo::forget();
-    birth::release_parent();
+    vfork::release_parent();
     leave(how)
 }
 

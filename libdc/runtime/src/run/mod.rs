@@ -26,6 +26,7 @@ pub mod shared;
 pub mod signals;
 pub mod together;
 pub mod unit;
+pub mod vfork;
 pub mod wait;
 
 use crate::engine::engine;

@@ -108,7 +108,7 @@ fn prepare(dir: i32, path: usize, argv: usize, envp: usize, flags: usize) -> Res
 
 /// The point of no return.
 fn replace(l: &mut Local, wanted: &Wanted) -> isize {
-    crate::run::birth::leave_memory();
+    crate::run::vfork::leave_memory();
     reset_thread(l);
     reset_signals();
     super::identity::executed(l);
@@ -160,7 +160,7 @@ fn replace(l: &mut Local, wanted: &Wanted) -> isize {
     boot::initial_vectors(l);
     const ARCH_SET_FS: usize = 0x1002;
     sys!(ARCH_PRCTL, ARCH_SET_FS, 0);
-    crate::run::birth::release_parent();
+    crate::run::vfork::release_parent();
     crate::event::non_deterministic(l);
     // In a run of several, what it has been is of no use to anybody: the next commit
     // begins with what it is.
