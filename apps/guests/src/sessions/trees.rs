@@ -66,7 +66,7 @@ for i in 1 2 3 4 5 6 7 8; do
 done
 sleep 30 & long=$!
 sleep 0.1
-kill $long; wait $long; echo "killed: $?"
+{ kill $long; wait $long; status=$?; } 2> /dev/null; echo "killed: $status"
 nosuchcommand 2> /dev/null; echo "not found: $?"
 "#
             .to_vec()
