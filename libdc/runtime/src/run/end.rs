@@ -154,20 +154,42 @@ pub fn tell_parent(slot: usize) {
     }
 }
 
-/// Ends another process of the run, as SIGKILL does: it is no failure, but what the
+/// Ends other processes of the run, as SIGKILL does: it is no failure, but what the
 /// program wanted. The caller holds the lock.
-pub fn kill_other(l: &mut Local, slot: usize) {
-    if process(slot).life() != Life::Lives {
+pub fn kill_others(l: &mut Local, is_meant: impl Fn(usize, &Process) -> bool) {
+    kill_others_in(l, is_meant, false);
+}
+
+/// The same by a call that answers 0 for it. Behind the commit that ends them it is made: made
+/// again, it might find that somebody has waited for them meanwhile.
+pub fn kill_and_answer(l: &mut Local, is_meant: impl Fn(usize, &Process) -> bool) {
+    kill_others_in(l, is_meant, true);
+}
+
+fn kill_others_in(l: &mut Local, is_meant: impl Fn(usize, &Process) -> bool, answers: bool) {
+    let own = engine().slot;
+    let is_meant = |slot, p: &Process| slot != own && p.life() == Life::Lives && is_meant(slot, p);
+    if !all().any(|(slot, p)| is_meant(slot, p)) {
         return;
     }
     event::leaves(l);
+    let mut meant = Doomed::new();
+    for (slot, _) in all().filter(|(slot, p)| is_meant(*slot, p)) {
+        meant.add(slot);
+        doom(slot);
+        doom_below(slot);
+    }
+    if answers {
+        l.frame.rax = 0;
+        l.again = false;
+    }
     let mut doomed = Doomed::new();
-    doom(slot);
-    doom_below(slot);
     commit::commit_with(l, || {
         let stopped = abandoned::stopped();
-        doomed.end_below(slot);
-        doomed.end(slot);
+        for slot in meant.slots() {
+            doomed.end_below(slot);
+            doomed.end(slot);
+        }
         abandoned::leave(stopped);
     });
     doomed.kill();
@@ -212,7 +234,15 @@ impl Doomed {
         }
     }
 
+    fn add(&mut self, slot: usize) {
+        self.0[slot / 64] |= 1 << (slot % 64);
+    }
+
+    /// Once, whoever is above it.
     fn end(&mut self, slot: usize) {
+        if self.has(slot) {
+            return;
+        }
         let p = process(slot);
         unit::have_released(p);
         sysv::ends(slot);
@@ -222,11 +252,15 @@ impl Doomed {
         if slot == 0 {
             note_status(How::Signal(signal::SIGKILL));
         }
-        self.0[slot / 64] |= 1 << (slot % 64);
+        self.add(slot);
+    }
+
+    fn has(&self, slot: usize) -> bool {
+        self.0[slot / 64] & 1 << (slot % 64) != 0
     }
 
     fn slots(&self) -> impl Iterator<Item = usize> {
-        (0..PROCESS_MAX).filter(|slot| self.0[slot / 64] & 1 << (slot % 64) != 0)
+        (0..PROCESS_MAX).filter(|slot| self.has(*slot))
     }
 
     /// That is published.

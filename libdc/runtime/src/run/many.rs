@@ -47,7 +47,11 @@ fn to_group(l: &mut Local, id: i32, signo: i32) -> isize {
         return 0;
     }
     if signo == SIGKILL {
-        kill(l, is_in);
+        // (By one that ends with them it is made again.)
+        match is_in(me()) {
+            true => end::kill_others(l, |_, p| is_in(p)),
+            false => end::kill_and_answer(l, |_, p| is_in(p)),
+        }
         if is_in(me()) || orphans::is_killed_for_it() {
             end::end(l, How::Signal(SIGKILL));
         }
@@ -93,7 +97,7 @@ fn to_all(l: &mut Local, signo: i32) -> isize {
         _ => send_to_others_by(l, [KILL_ALL, signo as usize], || outside(signo)),
     };
     if signo == SIGKILL {
-        kill(l, is_other);
+        end::kill_and_answer(l, |_, p| is_other(p));
         if orphans::is_killed_for_it() {
             end::end(l, How::Signal(SIGKILL));
         }
@@ -102,14 +106,6 @@ fn to_all(l: &mut Local, signo: i32) -> isize {
         each(signo, is_other);
     }
     if found { 0 } else { r }
-}
-
-fn kill(l: &mut Local, is_meant: impl Fn(&Process) -> bool) {
-    for (slot, p) in all() {
-        if slot != engine().slot && is_meant(p) {
-            end::kill_other(l, slot);
-        }
-    }
 }
 
 /// To each of the others that are meant.

@@ -99,7 +99,7 @@ pub fn thread_ends(l: &mut Local, tid: i32) {
             continue;
         }
         if child.death_signal.load(Relaxed) == SIGKILL as u32 {
-            end::kill_other(l, slot);
+            end::kill_others(l, |at, _| at == slot);
         } else {
             bereave(child, me());
             wake(slot, child);

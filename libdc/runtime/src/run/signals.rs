@@ -128,7 +128,7 @@ fn to_process(
         return -EINVAL;
     }
     if signo == SIGKILL {
-        end::kill_other(l, slot);
+        end::kill_and_answer(l, |at, _| at == slot);
         if orphans::is_killed_for_it() {
             end::end(l, How::Signal(SIGKILL));
         }
