@@ -26,7 +26,7 @@ use crate::machine::site::{self, CALL_LEN};
 use crate::machine::sys::failed;
 use crate::machine::user;
 use crate::space::{self, PROT_WRITE};
-use crate::{sys, thread};
+use crate::{sys, thread, uffd};
 use dc_image::window::PAGE;
 
 const POOL_LEN: usize = 64 << 10;
@@ -177,14 +177,25 @@ pub fn consider(l: &mut Local) {
     }
     // No other thread may be between the bytes while they change.
     thread::stop_others(l);
-    let writable = prot & PROT_WRITE != 0;
-    if writable || !failed(sys!(MPROTECT, first, last - first, prot | PROT_WRITE)) {
-        patch_site(at, len, landing);
-        if !writable {
-            sys!(MPROTECT, first, last - first, prot);
+    // (By its file memory is changed whatever its protection, which would divide an area.)
+    if !patch_site(at, len, landing, uffd::write_own) {
+        let writable = prot & PROT_WRITE != 0;
+        if writable || !failed(sys!(MPROTECT, first, last - first, prot | PROT_WRITE)) {
+            patch_site(at, len, landing, store);
+            if !writable {
+                sys!(MPROTECT, first, last - first, prot);
+            }
         }
     }
     thread::resume_others();
+}
+
+/// Into memory that is writable for now.
+fn store(at: usize, bytes: &[u8]) -> bool {
+    // SAFETY: it lies in memory of the program's half, and all other threads are stopped,
+    // none of them inside the bytes.
+    unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), at as *mut u8, bytes.len()) };
+    true
 }
 
 /// Five bytes of padding between two functions, within reach of a short jump
@@ -224,10 +235,10 @@ fn padding_before(end: usize) -> Option<usize> {
 
 /// Moves the `len` bytes of the instruction at `at`, which ends at the `syscall`,
 /// into a new stub, and puts a jump there at `landing`; if that is not where the
-/// instruction was, then a short jump to it there.
-fn patch_site(at: usize, len: usize, landing: usize) {
+/// instruction was, then a short jump to it there. False if the code cannot be changed so.
+fn patch_site(at: usize, len: usize, landing: usize, put: impl Fn(usize, &[u8]) -> bool) -> bool {
     let Some(stub) = engine().stubs.room_near(landing) else {
-        return;
+        return true;
     };
     let behind = at + len + CALL_LEN;
     let mut code = [0x90u8; STUB_LEN];
@@ -239,20 +250,22 @@ fn patch_site(at: usize, len: usize, landing: usize) {
     let rel = (stub as i64 - (landing + JUMP_LEN) as i64) as i32;
     let mut jump = [0xe9u8; JUMP_LEN];
     jump[1..].copy_from_slice(&rel.to_le_bytes());
-    // SAFETY: all of it lies in memory of the program's half that is readable and,
-    // for now, writable, and all other threads are stopped, none of them inside
-    // the bytes.
+    // SAFETY: the instruction is readable, and the stub lies in an area of ours, which is
+    // writable.
     unsafe {
         core::ptr::copy_nonoverlapping(at as *const u8, moved.as_mut_ptr(), len);
         core::ptr::copy_nonoverlapping(code.as_ptr(), stub as *mut u8, STUB_LEN);
-        core::ptr::copy_nonoverlapping(jump.as_ptr(), landing as *mut u8, JUMP_LEN);
-        if landing != at {
-            let hop = [0xeb, (landing as i64 - (at as i64 + 2)) as u8];
-            core::ptr::copy_nonoverlapping(hop.as_ptr(), at as *mut u8, hop.len());
-        }
+    }
+    // All other threads are stopped, none of them inside the bytes.
+    if !put(landing, &jump) {
+        return false;
+    }
+    if landing != at {
+        put(at, &[0xeb, (landing as i64 - (at as i64 + 2)) as u8]);
     }
     let (from, to) = (landing.min(at), (landing + JUMP_LEN).max(behind));
     for page in (from & !(PAGE - 1)..to).step_by(PAGE) {
         space::note_extra(page);
     }
+    true
 }

@@ -114,6 +114,8 @@ pub struct Root {
     pub signals: crate::signal::queue::Queue,
     pub itimers: [ITimer; 3],
     pub timers: [PosixTimer; 1024],
+    /// Entries of `timers` that were ever used.
+    pub timer_high: u32,
     /// Number of the next one.
     pub next_timer: i32,
     /// Bytes in `pushback` that the program has yet to read again.

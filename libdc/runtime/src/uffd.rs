@@ -6,6 +6,7 @@
 use crate::engine::engine;
 use crate::machine::sys::failed;
 use crate::sys;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use dc_image::boot::high_fd;
 
 const UFFDIO_API: usize = 0xc018_aa3f;
@@ -84,12 +85,39 @@ fn open_maps() -> Result<(), isize> {
         return Err(fd);
     }
     engine().pagemap = move_high(fd, high_fd::PAGEMAP);
+    open_memory()
+}
+
+fn open_memory() -> Result<(), isize> {
+    const O_CLOEXEC: usize = 0o2000000;
     let fd = sys!(OPEN, c"/proc/self/mem".as_ptr(), O_CLOEXEC | 2);
     if failed(fd) {
         return Err(fd);
     }
     engine().mem = move_high(fd, high_fd::MEM);
     Ok(())
+}
+
+/// Nonzero once a process could not write to its own memory by its file: it has given up its
+/// rights, has no /proc, or the kernel forbids it (proc_mem.force_override).
+static WRITES_REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// Writes to the program's memory whatever its protection; false if that cannot be.
+pub fn write_own(at: usize, bytes: &[u8]) -> bool {
+    if WRITES_REFUSED.load(Relaxed) {
+        return false;
+    }
+    if engine().mem >= 0 || open_memory().is_ok() {
+        let n = sys!(PWRITE64, engine().mem, bytes.as_ptr(), bytes.len(), at);
+        if n > 0 {
+            crate::fatal::count_written(n as usize);
+        }
+        if n == bytes.len() as isize {
+            return true;
+        }
+    }
+    WRITES_REFUSED.store(true, Relaxed);
+    false
 }
 
 /// Tracks writes to a range of private or anonymous memory; in a child that has not been

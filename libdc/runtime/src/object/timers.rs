@@ -59,8 +59,13 @@ fn note_itimer(which: usize, spec: [u64; 4]) {
 }
 
 pub fn create(l: &mut Local, a: [usize; 6]) -> isize {
-    let slot = state().root.timers.iter().position(|t| t.used == 0);
-    let Some(i) = slot else { return -EAGAIN };
+    let i = match known().iter().position(|t| t.used == 0) {
+        Some(i) => i,
+        None => state().root.timer_high as usize,
+    };
+    if i >= state().root.timers.len() {
+        return -EAGAIN;
+    }
     let mut sigevent = [0u8; 64];
     if a[1] != 0 && !user::read_bytes(a[1], &mut sigevent) {
         return -EFAULT;
@@ -91,6 +96,7 @@ pub fn create(l: &mut Local, a: [usize; 6]) -> isize {
     let mut signo = [0; 4];
     signo.copy_from_slice(&sigevent[8..12]);
     crate::signal::outside::is_own(i32::from_le_bytes(signo));
+    state().root.timer_high = state().root.timer_high.max(i as u32 + 1);
     state().root.timers[i] = PosixTimer {
         used: 1,
         clock: a[0] as u32,
@@ -214,11 +220,21 @@ fn translate(sigevent: &mut [u8; 64]) {
 }
 
 fn timer(id: usize) -> Option<&'static mut PosixTimer> {
-    state()
-        .root
-        .timers
-        .iter_mut()
-        .find(|t| t.used != 0 && t.id == id as i32)
+    let mut timers = known().iter_mut();
+    timers.find(|t| t.used != 0 && t.id == id as i32)
+}
+
+/// The entries that were ever used: the others lie in pages that a process never had.
+fn known() -> &'static mut [PosixTimer] {
+    let root = &mut state().root;
+    &mut root.timers[..root.timer_high as usize]
+}
+
+/// A child has none of its parent's.
+pub fn forked() {
+    for t in known().iter_mut().filter(|t| t.used != 0) {
+        t.used = 0;
+    }
 }
 
 pub fn settime(l: &mut Local, a: [usize; 6]) -> isize {
@@ -244,7 +260,7 @@ pub fn delete(_l: &mut Local, a: [usize; 6]) -> isize {
 
 /// An exec takes POSIX timers away; interval timers stay.
 pub fn delete_all() {
-    for t in state().root.timers.iter_mut().filter(|t| t.used != 0) {
+    for t in known().iter_mut().filter(|t| t.used != 0) {
         sys!(TIMER_DELETE, t.id);
         t.used = 0;
     }
@@ -254,11 +270,8 @@ pub fn delete_all() {
 pub fn restore() {
     (0..3).for_each(arm_itimer);
     let exact = !failed(keep_numbers(true));
-    for i in 0..state().root.timers.len() {
-        let t = state().root.timers[i];
-        if t.used != 0 {
-            create_again(&t, exact);
-        }
+    for t in known().iter().filter(|t| t.used != 0) {
+        create_again(t, exact);
     }
     if exact {
         keep_numbers(false);

@@ -266,6 +266,8 @@ fn prepare(l: &Local, slot: usize, w: &Wanted, waits: bool) {
 /// runtime.
 fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     let e = engine();
+    // All at once, before it writes into this one and that.
+    e.pieces.wake(0, window::USER_END);
     for other in 0..e.thread_high {
         if other != l.slot as usize {
             e.threads[other] = core::ptr::null_mut();
@@ -292,13 +294,11 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     root.pid = e.pid;
     root.head.discard_count = 0;
     root.itimers = [crate::state::ITimer::NONE; 3];
-    for t in &mut root.timers {
-        t.used = 0;
-    }
     root.pushback_len = 0;
     root.cpu = CpuTime::ZERO;
     root.cpu_of_children = CpuTime::ZERO;
     root.signals_delivered = [0; 32];
+    object::timers::forked();
     object::attributes::forked();
     object::aio::leave();
     l.tid = e.pid;
@@ -330,7 +330,6 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     }
     e.tracking = false;
     e.hot.clear();
-    e.pieces.wake(0, window::USER_END);
     e.extra_len = 0;
     e.fold.never();
     e.undo.leave();

@@ -304,7 +304,7 @@ impl Pieces {
         self.acquire();
         let found = self.index_of(addr);
         if let Some(i) = found {
-            self.wake_piece(i);
+            self.wake_run(i, addr + 1);
         }
         self.release();
         found.is_some()
@@ -359,24 +359,39 @@ impl Pieces {
         u64::from(self.regrets.swap(0, Relaxed))
     }
 
-    fn wake_piece(&mut self, i: usize) -> bool {
-        let p = self.pieces()[i];
-        if p.asleep {
-            sys!(MPROTECT, p.start, p.end - p.start, p.prot);
-            let p = &mut self.pieces()[i];
-            p.asleep = false;
-            p.quiet = 0;
-            let fold = core::mem::replace(&mut p.fold, Fold::Not);
-            if fold != Fold::Not {
-                p.woken = (p.woken + 1).min(WOKEN_MAX);
-            }
-            if matches!(fold, Fold::Pending | Fold::Folded) {
-                self.regrets.fetch_add(1, Relaxed);
-            }
-            self.note(i, true);
-            self.asleep.fetch_sub(1, Relaxed);
+    /// Wakes a piece that sleeps, and those below `to` that follow it without a gap, by one
+    /// call. Answers which comes behind them.
+    fn wake_run(&mut self, first: usize, to: usize) -> usize {
+        let Piece { start, prot, .. } = self.pieces()[first];
+        let (mut end, mut next) = (start, first);
+        while let Some(p) = self.pieces().get(next).copied()
+            && p.asleep
+            && (p.start, p.prot) == (end, prot)
+            && p.start < to
+        {
+            end = p.end;
+            next += 1;
         }
-        p.asleep
+        if next > first {
+            sys!(MPROTECT, start, end - start, prot);
+        }
+        (first..next).for_each(|i| self.is_woken(i));
+        next
+    }
+
+    fn is_woken(&mut self, i: usize) {
+        let p = &mut self.pieces()[i];
+        p.asleep = false;
+        p.quiet = 0;
+        let fold = core::mem::replace(&mut p.fold, Fold::Not);
+        if fold != Fold::Not {
+            p.woken = (p.woken + 1).min(WOKEN_MAX);
+        }
+        if matches!(fold, Fold::Pending | Fold::Folded) {
+            self.regrets.fetch_add(1, Relaxed);
+        }
+        self.note(i, true);
+        self.asleep.fetch_sub(1, Relaxed);
     }
 
     /// Wakes whatever of a range sleeps; true if anything did.
@@ -388,8 +403,9 @@ impl Pieces {
         let mut any = false;
         let mut i = self.pieces().partition_point(|p| p.end <= from);
         while i < self.len && self.pieces()[i].start < to {
-            any |= self.wake_piece(i);
-            i += 1;
+            let next = self.wake_run(i, to);
+            any |= next > i;
+            i = next.max(i + 1);
         }
         self.release();
         any

@@ -121,11 +121,18 @@ fn replace(l: &mut Local, wanted: &Wanted) -> isize {
         }
     }
     crate::sysv::leave_memory();
-    while state().root.vma_count > 0 {
-        let v = crate::space::areas()[0];
-        super::memfd::before_unmap(v.start as usize, v.end as usize);
-        sys!(MUNMAP, v.start, v.end - v.start);
-        space::remove(v.start, v.end);
+    while let Some(first) = crate::space::areas().first().copied() {
+        // Areas without a gap between them at once.
+        let mut end = first.start;
+        for v in crate::space::areas().iter() {
+            if v.start != end {
+                break;
+            }
+            end = v.end;
+        }
+        super::memfd::before_unmap(first.start as usize, end as usize);
+        sys!(MUNMAP, first.start, end - first.start);
+        space::remove(first.start, end);
     }
     let e = engine();
     e.stubs = crate::patch::StubPools::new();
@@ -194,6 +201,10 @@ fn reset_thread(l: &mut Local) {
 fn reset_signals() {
     for sig in 1..=64 {
         let act = &mut state().root.actions[sig as usize];
+        if [act.handler, act.flags, act.restorer, act.mask as usize] == [0; 4] {
+            // As it was when the process began: the kernel has what it needs.
+            continue;
+        }
         let ignored = act.handler == signal::SIG_IGN;
         *act = crate::state::SigAction::default();
         if ignored {
