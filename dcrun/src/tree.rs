@@ -216,6 +216,9 @@ pub fn roll_back(live: &SharedLive, cold: bool) -> (Vec<usize>, bool) {
         shared.roll_back(published);
     }
     let run = live.run();
+    for opener in &run.openers {
+        opener.what.roll_back(published);
+    }
     let living = others.len() as u32 + u32::from(first);
     for word in [&run.lock, &run.stopping].into_iter().chain(&run.arrived) {
         word.store(0, Relaxed);

@@ -180,6 +180,7 @@ fn every_kernel_fact_survives_the_death_of_all() {
 const TREES: &[&str] = &[
     "tree-pipelines",
     "tree-jobs",
+    "tree-fifos",
     "tree-make",
     "tree-git",
     "tree-python",

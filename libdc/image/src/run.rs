@@ -18,6 +18,7 @@
 //! interval that was lost, and counts as none. So the store that publishes a commit
 //! publishes the births, the ends and the waits of its interval as well.
 
+use crate::dated::Dated;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::*};
 
 use crate::header::JOURNAL_OFFSET;
@@ -133,7 +134,23 @@ pub struct Run {
     pub served_by: AtomicU32,
     /// Nonzero: since the last commit a process has met the end of a pipe, socket or terminal.
     pub ends_met: AtomicU32,
+    /// Nonzero once a process has made a fifo, or opened one.
+    pub fifos: AtomicU32,
+    /// Who is about to open one.
+    pub openers: [Opener; OPENERS],
 }
+
+/// A thread that opens a fifo, and has not noted so far that it has it open.
+#[repr(C)]
+pub struct Opener {
+    /// Which fifo, and which end; 0 is nobody.
+    pub what: Dated,
+    /// The entry of its process, and its slot in that << 16.
+    pub owner: AtomicU32,
+}
+
+/// So many are known at a time.
+pub const OPENERS: usize = 32;
 
 /// So many are noted at a time.
 pub const DYING_MAX: usize = 64;

@@ -215,6 +215,9 @@ pub struct ThreadRecord {
     pub has_saved_mask: u32,
     /// The child that it waits for (vfork), as the program knows it.
     pub vforked: i32,
+    /// The descriptor + 1 of a fifo that it has opened, while it waits for who opens the
+    /// other end.
+    pub fifo_opened: i32,
     pub name: [u8; 16],
     pub xsave: XsaveArea,
     pub queue: crate::signal::queue::Queue,

@@ -32,7 +32,12 @@ pub fn sessions() -> Vec<Session> {
     all.extend([interpreters::lua(), interpreters::node()]);
     all.extend([batch::go(), batch::static_musl(), batch::static_glibc()]);
     all.extend([batch::xz(), batch::cc1()]);
-    all.extend([trees::pipelines(), trees::jobs(), trees::make()]);
+    all.extend([
+        trees::pipelines(),
+        trees::jobs(),
+        trees::fifos(),
+        trees::make(),
+    ]);
     all.extend([trees::git(), trees::python(), trees::python_shared()]);
     all.extend([terminals::script(), terminals::python(), terminals::vim()]);
     all.extend(probes::all());

@@ -74,6 +74,27 @@ nosuchcommand 2> /dev/null; echo "not found: $?"
     )
 }
 
+pub fn fifos() -> Session {
+    script(
+        "tree-fifos",
+        "bash: writers in the background and readers that meet in a fifo, and are gone at once",
+        BASH,
+        || {
+            br#"mkfifo f
+for i in 1 2 3 4 5 6 7 8 9 10 11 12; do
+    (seq $i 200 > f &)
+    sort -n -r < f | tail -1
+    (wc -l < f > count &)
+    seq $i 300 > f
+    until [ -s count ]; do sleep 0.01; done
+    cat count; rm count
+done
+"#
+            .to_vec()
+        },
+    )
+}
+
 pub fn make() -> Session {
     let mut session = Session::new(
         "tree-make",

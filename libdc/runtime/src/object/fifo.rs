@@ -15,6 +15,8 @@
 //!            that has found it left
 //! survives:  warm and cold
 
+pub mod opening;
+
 use super::descriptor::{O_CLOEXEC, O_NONBLOCK, known_file, open_file};
 use super::pipe;
 use super::record::{self, IoHead};
@@ -50,6 +52,9 @@ pub fn is_one(f: &OpenFile) -> bool {
 /// The program has opened a file; if it is a fifo, what lies in it is kept from now on.
 pub fn opened(file: u32) {
     let f = open_file(file);
+    if is_one(f) {
+        opening::is_known();
+    }
     if is_one(f) && !shared::enter_fifo(f, fifo_of(f.dev, f.ino)) {
         crate::say!("too much is shared for one more fifo: what lies in it will not come back");
     }

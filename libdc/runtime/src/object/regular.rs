@@ -12,7 +12,7 @@ use super::descriptor::{self, *};
 use super::stat::*;
 use super::undo::contents::Opening;
 use super::undo::place::O_NOFOLLOW;
-use super::{about, openat2, process, undo};
+use super::{about, fifo, openat2, process, undo};
 use crate::engine::{engine, state};
 use crate::event;
 use crate::machine::frame::Local;
@@ -70,6 +70,11 @@ pub fn openat(l: &mut Local, a: [usize; 6]) -> isize {
 /// The same with restrictions (RESOLVE_*), where it makes and cuts nothing.
 pub fn open_with(l: &mut Local, guard: thread::Guard, a: [usize; 6], resolve: u64) -> isize {
     let [dir, path_at, flags, mode, ..] = a;
+    if let Some(fd) = fifo::opening::under_way(l) {
+        drop(guard);
+        fifo::opening::await_others(l);
+        return fd as isize;
+    }
     let only_opens = flags & (O_CREAT | O_TRUNC) == 0;
     let named = match only_opens {
         true => about::Path::opened(dir as i32, path_at, flags & O_NOFOLLOW == 0),
@@ -99,6 +104,7 @@ pub fn open_with(l: &mut Local, guard: thread::Guard, a: [usize; 6], resolve: u6
     };
     let mut cuts = false;
     let mut guard = Some(guard);
+    let mut of_fifo = None;
     let r = match opening {
         Opening::Fails(e) => return e,
         Opening::Makes(place) => make(&place, flags, mode),
@@ -108,6 +114,7 @@ pub fn open_with(l: &mut Local, guard: thread::Guard, a: [usize; 6], resolve: u6
         }
         Opening::Plain if tmpfile => sys!(OPENAT, dir, path_at, flags, mode),
         Opening::Plain => {
+            of_fifo = fifo::opening::begin(l, dir, path_at, flags);
             guard = None;
             open_in_time(l, [dir, path_at, flags, mode, 0, 0], resolve)
         }
@@ -115,7 +122,7 @@ pub fn open_with(l: &mut Local, guard: thread::Guard, a: [usize; 6], resolve: u6
     if failed(r) {
         return r;
     }
-    let _guard = guard.unwrap_or_else(|| engine().lock.acquire(l));
+    let guard = guard.unwrap_or_else(|| engine().lock.acquire(l));
     let fd = r as i32;
     let r = descriptor::adopt(fd, flags, &path[..n], false);
     let Some(file) = known_file(fd).filter(|_| !failed(r)) else {
@@ -151,6 +158,11 @@ pub fn open_with(l: &mut Local, guard: thread::Guard, a: [usize; 6], resolve: u6
     if tmpfile {
         undo::nameless::made_without(fd, file);
         f.words[undo::contents::MADE_NAMELESS] = engine().store.published() + 1;
+    }
+    if of_fifo.take().is_some() {
+        fifo::opening::is_noted(l, fd);
+        drop(guard);
+        fifo::opening::await_others(l);
     }
     r
 }

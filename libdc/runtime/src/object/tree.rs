@@ -32,6 +32,9 @@ pub fn change(l: &mut Local, a: [usize; 6]) -> isize {
     if !failed(r) {
         crate::commit::fault_point(fault::AFTER_CHANGE);
     }
+    if matches!(n, nr::MKNOD | nr::MKNODAT) {
+        super::fifo::opening::is_known();
+    }
     r
 }
 

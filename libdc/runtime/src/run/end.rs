@@ -10,6 +10,7 @@ use super::{abandoned, all, has_company, image, me, orphans, process, run, share
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::futex;
+use crate::object::fifo::opening;
 use crate::object::lock;
 use crate::recover::dying;
 use crate::signal::queue::SigInfo;
@@ -56,6 +57,7 @@ pub fn end(l: &mut Local, how: How) -> ! {
         let stopped = abandoned::stopped();
         doomed.end_below(e.slot);
         p.status.store(how.status(), Relaxed);
+        opening::leave(e.slot);
         orphans::leave_children(e.slot);
         p.ended.store(e.store.published() + 1, SeqCst);
         abandoned::leave(stopped);
@@ -248,6 +250,7 @@ impl Doomed {
         sysv::ends(slot);
         p.status.store(signal::SIGKILL as u32, Relaxed);
         p.ended.store(engine().store.published() + 1, SeqCst);
+        opening::leave(slot);
         orphans::leave_children(slot);
         if slot == 0 {
             note_status(How::Signal(signal::SIGKILL));

@@ -114,6 +114,7 @@ fn replace(l: &mut Local, wanted: &Wanted) -> isize {
     super::identity::executed(l);
     super::attributes::executed();
     super::aio::leave();
+    super::fifo::opening::leave(engine().slot);
     super::timers::delete_all();
     for fd in 0..state().root.fd_high as i32 {
         if descriptor::known_file(fd).is_some() && state().fds[fd as usize].cloexec != 0 {
