@@ -89,6 +89,20 @@ impl Copies {
         Ok(read.into_iter().collect())
     }
 
+    /// The UndoIDs of messages that are written down of a folder, of those that have gone as well.
+    pub fn ids(&self, user: &str, folder: &str) -> io::Result<HashSet<u64>> {
+        let text = match std::fs::read_to_string(self.path(user, folder)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(HashSet::new()),
+            text => text?,
+        };
+        Ok(text
+            .lines()
+            .skip(1)
+            .filter_map(parse)
+            .map(|(_, m)| m.id)
+            .collect())
+    }
+
     /// Writes down which UIDs are which messages. A power cut may lose it, a death does not.
     pub fn write(
         &self,

@@ -320,6 +320,20 @@ impl Pool {
             .collect())
     }
 
+    /// The UndoIDs of those of these messages that have been in a folder, as far as anybody has
+    /// looked: whatever was removed from it was listed before. (What is written down may be of an
+    /// earlier folder of this name.)
+    pub fn had(&self, user: &str, folder: &str, messages: &[Message]) -> io::Result<HashSet<u64>> {
+        let known = self.known(user, folder);
+        let known = lock(&known);
+        let written = match known.uid_validity {
+            0 => self.copies.ids(user, folder)?,
+            _ => HashSet::new(),
+        };
+        let had = |id: &u64| known.highest.contains_key(id) || written.contains(id);
+        Ok(messages.iter().map(|m| m.id).filter(had).collect())
+    }
+
     fn known(&self, user: &str, folder: &str) -> Arc<Mutex<Known>> {
         let key = (user.to_owned(), folder.to_owned());
         lock(&self.known).entry(key).or_default().clone()

@@ -120,7 +120,7 @@ impl MailStore {
 
     /// Waits for those of these messages that the real server has accepted and may not have stored
     /// yet. A client has seen them before it named them; a replay need not.
-    fn wait_for_queued(&self, call: &Call<'_, Verb>, name: &str, messages: &[Message]) {
+    pub(super) fn wait_for_queued(&self, call: &Call<'_, Verb>, name: &str, messages: &[Message]) {
         let user = &call.verb.user;
         let patience = self.patience();
         let mut missing: Vec<(u64, Instant)> = {
@@ -167,9 +167,7 @@ impl MailStore {
             .within_naming(user, name, false, messages, |session, listing| {
                 let (uids, there) = uids_of(listing, messages);
                 if uids.is_empty() && !messages.is_empty() && !some {
-                    return Err(Trouble::Refused(
-                        "the messages are not there any more".into(),
-                    ));
+                    return Err(not_there());
                 }
                 if goes {
                     self.pool.write_names(user, session, messages)?;
@@ -184,6 +182,10 @@ impl MailStore {
                 Ok((Shown::Messages(shown), Answer::default()))
             })
     }
+}
+
+pub(super) fn not_there() -> Trouble {
+    Trouble::Refused("the messages are not there any more".into())
 }
 
 /// The UIDs that these messages have now, ascending, and which of them there are.

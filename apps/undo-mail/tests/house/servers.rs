@@ -330,6 +330,34 @@ service lmtp {{
         });
     }
 
+    /// From its next session on each user may have so many KiB.
+    pub fn set_quota(&self, kib: u64) {
+        let name = match self.kind {
+            Kind::Own => "mailstore.toml",
+            _ => "dovecot.conf",
+        };
+        let path = self.folder.join(name);
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        if self.kind == Kind::Own {
+            text = text.replace(
+                "[[account]]\n",
+                &format!("[[account]]\nquota = \"{kib}K\"\n"),
+            );
+        } else {
+            text += &format!(
+                "mail_plugins = quota\nplugin {{\n  quota = count:all\n  quota_vsizes = yes\n  \
+                 quota_rule = *:storage={kib}K\n  quota_grace = 0\n}}\n"
+            );
+        }
+        std::fs::write(path, text).unwrap();
+        if let Some(dovecot) = &self.dovecot {
+            let mut kill = Command::new("kill");
+            let told = kill.args(["-HUP", &dovecot.id().to_string()]).status();
+            assert!(told.unwrap().success());
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
     /// Kills the own store, or all processes of Dovecot that have a session, with -9.
     pub fn kill(&self, home: &Path) {
         let pids = match &self.dovecot {
