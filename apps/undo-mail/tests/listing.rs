@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use undo_mail::imap::copies::Copies;
-use undo_mail::imap::pool::{Login, Pool};
+use undo_mail::imap::pool::{Login, Pool, Trouble};
 use undo_mail::imap::separator::Separator;
 
 /// One folder for all: the UIDs in it. The UndoID of a message is its UID, of which those from 100
@@ -161,13 +161,17 @@ fn a_message_that_goes_behind_the_list_of_uids_leaves_the_others_in_their_places
 }
 
 #[test]
-fn a_session_in_use_while_a_folder_is_renamed_still_lists_all() {
+fn a_session_in_use_while_a_folder_is_renamed_is_told_so_and_not_kept() {
     let (pool, _folder) = pool(&[1, 2]);
     let again = pool.within("ann", "x", true, |session, _| {
         pool.forget_folder("ann", "x");
         pool.listing("ann", session)
     });
-    assert_eq!(again.unwrap().len(), 2, "what was forgotten is asked again");
+    assert!(
+        matches!(again, Err(Trouble::Refused(_))),
+        "what it has open may have another name: {again:?}"
+    );
+    assert_eq!(listed(&pool).len(), 2, "what was forgotten is asked again");
     let kept = pool.within("ann", "x", true, |session, _| {
         session.generation = 7;
         Ok(())

@@ -48,11 +48,25 @@ struct Idle {
     /// How often a user's sessions were forgotten. One that was in use then, and is older, is not
     /// kept when it comes back: what it has selected may have another name now.
     forgotten: HashMap<String, u64>,
+    /// Which of those forgettings was the last because a folder was renamed or deleted. An older
+    /// session may have selected what is no more, under a name that another folder has now.
+    trees: HashMap<String, u64>,
 }
 
 impl Idle {
     fn generation(&self, user: &str) -> u64 {
         self.forgotten.get(user).copied().unwrap_or(0)
+    }
+
+    /// From now on the sessions of a user are of another generation. Returns the old ones.
+    fn forget(&mut self, user: &str) -> Vec<Session> {
+        *self.forgotten.entry(user.to_owned()).or_default() += 1;
+        self.sessions.remove(user).unwrap_or_default()
+    }
+
+    /// Whether a session may have selected a folder that was renamed or deleted since.
+    fn is_stale(&self, user: &str, session: &Session) -> bool {
+        session.generation < self.trees.get(user).copied().unwrap_or(0)
     }
 }
 
@@ -287,6 +301,10 @@ impl Pool {
         };
         let known = self.known(user, &selected.folder);
         let mut known = lock(&known);
+        if self.is_stale(user, session) {
+            let why = "the folder was renamed or deleted meanwhile";
+            return Err(Trouble::Refused(why.into()));
+        }
         if selected.uids.len() != selected.exists {
             good(session.list_uids()?)?;
         }
@@ -349,6 +367,9 @@ impl Pool {
         };
         let known = self.known(user, &selected.folder);
         let mut known = lock(&known);
+        if self.is_stale(user, session) {
+            return false;
+        }
         let listed: HashSet<u32> = selected.uids.iter().copied().collect();
         if fresh {
             known.there = listed;
@@ -367,8 +388,16 @@ impl Pool {
         if !gone.is_empty() {
             let known = self.known(user, &selected.folder);
             let mut known = lock(&known);
-            known.there.retain(|uid| !gone.contains(uid));
+            if !self.is_stale(user, session) {
+                known.there.retain(|uid| !gone.contains(uid));
+            }
         }
+    }
+
+    /// Whether what a session has selected may be no more. What is known of a folder is not changed
+    /// by such a one: this is asked while it is locked, and whoever forgets it waits for the lock.
+    fn is_stale(&self, user: &str, session: &Session) -> bool {
+        lock(&self.idle).is_stale(user, session)
     }
 
     /// Writes down which messages these are, before they go: one that comes back has another number.
@@ -383,6 +412,9 @@ impl Pool {
         };
         let known = self.known(user, &selected.folder);
         let mut known = lock(&known);
+        if self.is_stale(user, session) {
+            return Ok(());
+        }
         let wanted: HashSet<&Message> = messages.iter().collect();
         let named = selected.uids.iter().filter_map(|uid| {
             let message = known.named.get(uid)?;
@@ -457,13 +489,29 @@ impl Pool {
         self.separator.check_again();
     }
 
-    /// Forgets what is known of a folder that was renamed or deleted.
+    /// Has the next verbs of a user begin with new sessions.
+    pub fn forget_sessions(&self, user: &str) {
+        let sessions = lock(&self.idle).forget(user);
+        sessions.into_iter().for_each(Session::log_out);
+    }
+
+    /// Forgets what is known of a folder that was renamed or deleted, and of those below it.
     pub fn forget_folder(&self, user: &str, folder: &str) {
-        lock(&self.known).retain(|(u, f), _| u != user || !f.starts_with(folder));
         let mut idle = lock(&self.idle);
-        *idle.forgotten.entry(user.to_owned()).or_default() += 1;
-        let sessions = idle.sessions.remove(user).unwrap_or_default();
+        let sessions = idle.forget(user);
+        let generation = idle.generation(user);
+        idle.trees.insert(user.to_owned(), generation);
         drop(idle);
+        let mut forgotten = Vec::new();
+        lock(&self.known).retain(|(u, f), known| {
+            let stays = u != user || !f.starts_with(folder);
+            if !stays {
+                forgotten.push(known.clone());
+            }
+            stays
+        });
+        // Whoever has not seen yet that it is forgotten is done with it when it can be locked.
+        forgotten.iter().for_each(|known| drop(lock(known)));
         sessions.into_iter().for_each(Session::log_out);
     }
 }

@@ -239,7 +239,7 @@ impl MailStore {
             return Ok(Vec::new());
         };
         // A session that has it open need not see what has come last (Dovecot); a new one does.
-        self.pool.forget_folder(user, name);
+        self.pool.forget_sessions(user);
         self.pool.within(user, name, true, |session, listing| {
             let selected = session.selected.as_ref();
             let is_same = selected.is_some_and(|s| s.uid_validity == validity);
