@@ -86,7 +86,13 @@ impl Session {
         if answer.kind == Kind::Ok {
             return Ok(session);
         }
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, answer.text))
+        // (RFC 5530: it cannot look, or there are too many; that says nothing about the user.)
+        let codes = ["[UNAVAILABLE]", "[INUSE]", "[LIMIT]", "[SERVERBUG]"];
+        let kind = match codes.iter().any(|code| answer.text.starts_with(code)) {
+            true => io::ErrorKind::ConnectionRefused,
+            false => io::ErrorKind::PermissionDenied,
+        };
+        Err(io::Error::new(kind, answer.text))
     }
 
     fn frame(&mut self) -> io::Result<Vec<u8>> {

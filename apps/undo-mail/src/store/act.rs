@@ -20,7 +20,7 @@ impl MailStore {
                 options,
                 ..
             } => {
-                if settle && self.is_delivered(to, *id) {
+                if settle && self.is_delivered(to, *id)? {
                     return nothing();
                 }
                 let marked = names::with_id(*id, body);

@@ -1,5 +1,6 @@
 //! What is done to messages: found by their UndoIDs, fetched, stored, copied, appended.
 use std::collections::HashSet;
+use std::io;
 use std::time::{Duration, Instant};
 
 use undo::{Call, Mode};
@@ -47,30 +48,44 @@ impl MailStore {
 
     /// Whether a delivery that may have happened did: the message is in a folder of its recipient,
     /// or turns up there while a server that queues mail may still have it.
-    pub(super) fn is_delivered(&self, to: &str, id: u64) -> bool {
+    pub(super) fn is_delivered(&self, to: &str, id: u64) -> Tried<bool> {
         let user = self.settings.user_of(to);
         let end = Instant::now() + self.patience();
         loop {
-            if self.is_somewhere(&user, id) {
-                return true;
-            }
-            if self.settings.smtp.lmtp || Instant::now() >= end {
-                return false;
+            // (The user may change folders while mail comes: the board lets the two go together.)
+            let turn = self.turns.look(&user);
+            let found = self.is_somewhere(&user, id)?;
+            drop(turn);
+            if found || self.settings.smtp.lmtp || Instant::now() >= end {
+                return Ok(found);
             }
             std::thread::sleep(Duration::from_millis(100));
         }
     }
 
-    fn is_somewhere(&self, user: &str, id: u64) -> bool {
+    fn is_somewhere(&self, user: &str, id: u64) -> Tried<bool> {
         let folders = self
             .pool
             .with(user, |session| good(session.ask(b"LIST \"\" \"*\"")?));
-        let Ok(folders) = folders else { return false };
-        folders
-            .untagged
-            .iter()
-            .filter_map(|response| response.get(3).and_then(Token::text))
-            .any(|name| self.holds(user, &name, id).unwrap_or(false))
+        let folders = match folders {
+            Ok(folders) => folders,
+            // There is no such user: an alias, perhaps.
+            Err(Trouble::Gone(e)) if e.kind() == io::ErrorKind::PermissionDenied => {
+                return Ok(false);
+            }
+            Err(trouble) => return Err(trouble),
+        };
+        let names = folders.untagged.iter().filter_map(|r| r.get(3)?.text());
+        for name in names {
+            match self.holds(user, &name, id) {
+                Ok(true) => return Ok(true),
+                // Some names cannot be selected.
+                Ok(false) | Err(Trouble::Refused(_)) => {}
+                // Who does not know whether it is there must not say that it is not.
+                Err(gone) => return Err(gone),
+            }
+        }
+        Ok(false)
     }
 
     pub(super) fn fetch(
@@ -138,7 +153,7 @@ impl MailStore {
             let Ok(there) = there else { return };
             // It may be in another folder by now: then this verb did not find it then either.
             missing.retain(|(id, since)| {
-                let has_come = there.contains(id) || self.is_somewhere(user, *id);
+                let has_come = there.contains(id) || self.is_somewhere(user, *id).unwrap_or(false);
                 if has_come {
                     lock(&self.queued).remove(id);
                 }
