@@ -15,6 +15,11 @@ use crate::settings::Settings;
 
 /// So many argon2 computations at once; each takes 19 MiB and all of a core.
 const PASSWORDS_AT_ONCE: usize = 2;
+/// What the password of a name that is not known is compared with, so that it takes as long. No
+/// password opens anything by it.
+const NOBODY: &str = "\
+    $argon2id$v=19$m=19456,t=2,p=1$5dApwZy+Pm2vqg4+UhOfOw$\
+    CujqFgyNrEuxNHPSPhae4oIbx+wrx62CDrEyAwtswuQ";
 /// The memory of a computation is given back when nobody has needed it for so long.
 const MEMORY_KEPT: Duration = Duration::from_secs(10);
 
@@ -27,8 +32,6 @@ pub struct Directory {
     /// that logs in every minute costs one argon2 and not one a minute.
     known: Mutex<HashMap<String, [u8; 32]>>,
     key: [u8; 32],
-    /// What an unknown name's password is compared with, so that it takes as long.
-    nobody: String,
 }
 
 /// Where an address leads.
@@ -68,7 +71,6 @@ impl Directory {
             memories: Arc::default(),
             known: Mutex::default(),
             key,
-            nobody: hash_password("nobody").unwrap_or_default(),
         }
     }
 
@@ -88,7 +90,7 @@ impl Directory {
             None => {
                 let account = self.find_login(name);
                 let hash = account.and_then(|a| self.settings.accounts.get(&a.name));
-                let hash = hash.map_or(self.nobody.as_str(), |settings| settings.password.as_str());
+                let hash = hash.map_or(NOBODY, |settings| settings.password.as_str());
                 let right = self.is_right(name, password, hash).await;
                 account.filter(|_| right).cloned()
             }
@@ -102,7 +104,7 @@ impl Directory {
             .master
             .as_ref()
             .filter(|known| known.name == master);
-        let hash = known.map_or(self.nobody.as_str(), |known| known.password.as_str());
+        let hash = known.map_or(NOBODY, |known| known.password.as_str());
         let right = self.is_right(&format!("*{master}"), password, hash).await;
         self.find_login(user)
             .filter(|_| right && known.is_some())
@@ -141,6 +143,11 @@ impl Directory {
         let Ok(_turn) = self.turns.acquire().await else {
             return false;
         };
+        // (Others may have asked the same in the meantime: of many that log in at once, each would
+        // else take its own computation.)
+        if lock(&self.known).get(name) == Some(&digest) {
+            return true;
+        }
         let (password, hash) = (password.to_string(), hash.to_string());
         let memories = self.memories.clone();
         let right = tokio::task::spawn_blocking(move || {
@@ -323,4 +330,60 @@ pub fn hash_password(password: &str) -> Result<String, String> {
         .hash_password(password.as_bytes(), &salt)
         .map(|hash| hash.to_string())
         .map_err(|cause| format!("cannot hash the password: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory() -> Arc<Directory> {
+        let hash = hash_password("right").unwrap();
+        let text = format!(
+            "hostname = \"here.test\"\ndata = \"data\"\n[listen]\nimap = [\"127.0.0.1:1143\"]\n\
+             [[domain]]\nname = \"here.test\"\n\
+             [[account]]\naddress = \"ann@here.test\"\npassword = \"{hash}\"\n\
+             [master]\nname = \"proxy\"\npassword = \"{hash}\"\n"
+        );
+        let settings = Settings::parse(&text, std::path::Path::new("/nowhere")).unwrap();
+        Arc::new(Directory::new(Arc::new(settings), &Disk::default()))
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn many_that_log_in_at_once_share_a_computation() {
+        let directory = directory();
+        let logins: Vec<_> = (0..16)
+            .map(|_| {
+                let directory = directory.clone();
+                tokio::spawn(async move { directory.login("ann*proxy", "right").await.is_some() })
+            })
+            .collect();
+        for login in logins {
+            assert!(login.await.unwrap());
+        }
+        let used = lock(&directory.memories).used;
+        assert!(used <= PASSWORDS_AT_ONCE as u64, "{used} computations");
+        assert!(directory.login("ann*proxy", "wrong").await.is_none());
+        assert!(directory.login("ann@here.test", "right").await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_not_known_takes_as_long_and_opens_nothing() {
+        let directory = directory();
+        let parameters = |hash: &str| {
+            let hash = PasswordHash::new(hash).unwrap();
+            let length = hash.hash.map(|h| h.len());
+            (
+                hash.algorithm.to_string(),
+                hash.version,
+                hash.params.to_string(),
+                length,
+            )
+        };
+        assert_eq!(parameters(NOBODY), parameters(&hash_password("x").unwrap()));
+        for name in ["dan@here.test", "ann*nobody", "dan*proxy"] {
+            let before = lock(&directory.memories).used;
+            assert!(directory.login(name, "nobody").await.is_none(), "{name}");
+            assert_eq!(lock(&directory.memories).used, before + 1, "{name}");
+        }
+    }
 }
