@@ -189,11 +189,11 @@ impl Verb {
         };
         match &self.act {
             Act::Deliver { .. } => vec![],
-            Act::Explain { .. } => vec![Touch {
+            Act::Explain { id, .. } => vec![Touch {
                 folder: names::inbox(),
-                effect: Add(None),
+                effect: Add(*id),
             }],
-            Act::Append { folder, id, .. } => one(folder, Add(Some(*id))),
+            Act::Append { folder, id, .. } => one(folder, Add(*id)),
             // A copy takes the flags along, so it matters whether it comes before.
             Act::Fetch {
                 folder, messages, ..
@@ -225,7 +225,7 @@ impl Verb {
             } => vec![
                 Touch {
                     folder: folder.id,
-                    effect: Take,
+                    effect: Take(messages),
                 },
                 Touch {
                     folder: to.id,
@@ -233,7 +233,9 @@ impl Verb {
                 },
             ],
             Act::Select { folder, .. } => one(folder, Open),
-            Act::Expunge { folder, .. } | Act::Close { folder, .. } => one(folder, Take),
+            Act::Expunge { folder, messages } | Act::Close { folder, messages } => {
+                one(folder, Take(messages))
+            }
             Act::Status { folder, .. } => one(folder, Count),
             Act::List { .. } => vec![Touch {
                 folder: 0,
@@ -251,14 +253,14 @@ impl Verb {
 #[derive(Clone, Copy)]
 enum Effect<'a> {
     /// A message comes into it, with this UndoID.
-    Add(Option<u64>),
+    Add(u64),
     AddAll(&'a [Message]),
     /// Messages are read.
     Show(&'a [Message]),
     /// Flags are changed.
     Mark(&'a [Message]),
     /// Messages go from it.
-    Take,
+    Take(&'a [Message]),
     Open,
     /// Its messages are counted.
     Count,
@@ -288,19 +290,16 @@ fn touches_commute(a: &Touch<'_>, b: &Touch<'_>) -> bool {
         (Show(_) | Count, Show(_) | Count) => true,
         // Two copies of one message are told apart by the order in which they came.
         (AddAll(x), AddAll(y)) => !share(x, y),
-        (Add(id), AddAll(m)) | (AddAll(m), Add(id)) => {
-            id.is_none_or(|id| m.iter().all(|m| m.id != id))
-        }
+        (Add(id), AddAll(m)) | (AddAll(m), Add(id)) => m.iter().all(|m| m.id != id),
         (Add(_), Add(_)) => true,
         (Count, _) | (_, Count) => false,
-        (Add(id), Show(m) | Mark(m)) | (Show(m) | Mark(m), Add(id)) => {
-            id.is_none_or(|id| m.iter().all(|m| m.id != id))
-        }
+        (Add(id), Show(m) | Mark(m)) | (Show(m) | Mark(m), Add(id)) => m.iter().all(|m| m.id != id),
+        // It names its messages; one that comes in meanwhile is none of them. But one that has come
+        // before may be, and was perhaps only counted.
+        (Take(m), Add(id)) | (Add(id), Take(m)) => m.iter().all(|m| m.id != id),
         (AddAll(x), Show(y) | Mark(y)) | (Show(y) | Mark(y), AddAll(x)) => !share(x, y),
         (Show(x), Mark(y)) | (Mark(x), Show(y) | Mark(y)) => !share(x, y),
-        // An expunge names its messages; one that comes in meanwhile is none of them.
-        (Take, Add(_)) | (Add(_), Take) => true,
-        (Take, _) | (_, Take) => false,
+        (Take(_), _) | (_, Take(_)) => false,
     }
 }
 
@@ -590,6 +589,17 @@ mod tests {
         )
     }
 
+    fn moved(f: &str, ids: &[u64], to: &str) -> Verb {
+        Verb::new(
+            "ann",
+            Act::Move {
+                folder: folder(f),
+                messages: m(ids),
+                to: folder(to),
+            },
+        )
+    }
+
     fn expunge(f: &str, ids: &[u64]) -> Verb {
         Verb::new(
             "ann",
@@ -669,6 +679,26 @@ mod tests {
         );
         assert!(!both(&delete, &append("x", 1)));
         assert!(!both(&copy("x", &[1], "y"), &expunge("y", &[1])));
+        assert!(both(&append("x", 5), &expunge("x", &[6])), "others go");
+        assert!(
+            !both(&append("x", 5), &expunge("x", &[5])),
+            "it must have come before it goes"
+        );
+        assert!(!both(&append("x", 5), &moved("x", &[5], "y")));
+        assert!(both(&append("x", 5), &moved("x", &[6], "y")));
+        let explain = Verb::new(
+            "ann",
+            Act::Explain {
+                id: 5,
+                body: Bytes(Vec::new()),
+            },
+        );
+        assert!(!both(&explain, &moved("INBOX", &[5], "y")));
+        let look = fetch("ann", "INBOX", &[5]);
+        assert!(
+            !both(&explain, &look),
+            "it must have come before it is read"
+        );
         assert!(
             !both(&copy("x", &[1], "y"), &copy("z", &[1], "y")),
             "which copy is the first"
