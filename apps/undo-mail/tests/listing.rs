@@ -192,6 +192,41 @@ fn a_session_in_use_while_a_folder_is_renamed_is_told_so_and_not_kept() {
 }
 
 #[test]
+fn a_session_outlives_a_folder_that_is_deleted() {
+    let (pool, folder) = pool(&[1, 2]);
+    listed(&pool);
+    let of = |pool: &Pool| {
+        let kept = pool.within("ann", "x", true, |session, _| {
+            Ok(session.selected.is_some())
+        });
+        assert!(kept.unwrap());
+        folder.lock().unwrap().sessions
+    };
+    pool.forget_folder("ann", "y");
+    assert_eq!(of(&pool), 1, "another one");
+    // Its own: it is selected anew, and shows what came without a word.
+    folder.lock().unwrap().uids.push(3);
+    pool.forget_folder("ann", "x");
+    let unselected = pool.with("ann", |session| Ok(session.selected.is_none()));
+    assert!(unselected.unwrap());
+    assert_eq!(listed(&pool), with_ids(&[1, 2, 3]));
+    assert_eq!(of(&pool), 1, "its own");
+    pool.forget_sessions("ann");
+    assert_eq!(of(&pool), 2);
+}
+
+#[test]
+fn a_question_to_a_session_that_has_ended_is_asked_again() {
+    let (pool, folder) = pool(&[1]);
+    let ended = pool.with("ann", |session| Ok(session.ask(b"LOGOUT")?));
+    ended.unwrap();
+    for _ in 0..2 {
+        pool.ask("ann", b"STATUS x (MESSAGES)").unwrap();
+        assert_eq!(folder.lock().unwrap().sessions, 2);
+    }
+}
+
+#[test]
 fn what_one_session_has_listed_is_listed_by_all() {
     let (pool, folder) = pool(&[1, 2]);
     // Two sessions, of which the second one hears of nothing.

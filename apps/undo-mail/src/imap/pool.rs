@@ -205,7 +205,7 @@ impl Pool {
     /// Does something in a session of this user.
     pub fn with<T>(&self, user: &str, work: impl FnOnce(&mut Session) -> Tried<T>) -> Tried<T> {
         // (A server ends sessions that are idle for long, and the own store those whose folder is
-        // renamed or deleted.)
+        // renamed or deleted. What changes something must not be asked twice, so it is tried first.)
         let kept = self
             .take(user, None)
             .and_then(|mut s| s.ask(b"NOOP").is_ok().then_some(s));
@@ -218,6 +218,21 @@ impl Pool {
             self.give_back(user, session);
         }
         result
+    }
+
+    /// Asks what changes nothing: if a kept session does not answer, a new one is asked.
+    pub fn ask(&self, user: &str, command: &[u8]) -> Tried<Answer> {
+        let kept = self.take(user, None);
+        let answer = kept.and_then(|mut session| Some((session.ask(command).ok()?, session)));
+        let (answer, session) = match answer {
+            Some(answered) => answered,
+            None => {
+                let mut session = self.connect(user)?;
+                (session.ask(command)?, session)
+            }
+        };
+        self.give_back(user, session);
+        good(answer)
     }
 
     /// Does something in a session that has this folder selected, with a list of its messages.
@@ -496,6 +511,7 @@ impl Pool {
     }
 
     /// Forgets what is known of a folder that was renamed or deleted, and of those below it.
+    /// Sessions that nobody uses let go of it; those in use do not come back.
     pub fn forget_folder(&self, user: &str, folder: &str) {
         let mut idle = lock(&self.idle);
         let sessions = idle.forget(user);
@@ -512,7 +528,15 @@ impl Pool {
         });
         // Whoever has not seen yet that it is forgotten is done with it when it can be locked.
         forgotten.iter().for_each(|known| drop(lock(known)));
-        sessions.into_iter().for_each(Session::log_out);
+        for mut session in sessions {
+            let selected = session.selected.as_ref();
+            if selected.is_some_and(|s| s.folder.starts_with(folder)) && !session.unselect() {
+                session.log_out();
+                continue;
+            }
+            session.generation = generation;
+            self.give_back(user, session);
+        }
     }
 }
 

@@ -239,6 +239,13 @@ impl Session {
         Ok(Ok(()))
     }
 
+    /// Lets go of the selected folder. False: the server cannot do that (RFC 3691), or is gone.
+    pub fn unselect(&mut self) -> bool {
+        self.selected = None;
+        let answer = self.ask(b"UNSELECT");
+        answer.is_ok_and(|answer| answer.kind == Kind::Ok)
+    }
+
     /// Ends the session so that the server's process has let go of everything when this returns.
     pub fn log_out(mut self) {
         let _ = self.ask(b"LOGOUT");

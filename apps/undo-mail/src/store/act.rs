@@ -115,13 +115,11 @@ impl MailStore {
                 subscribed,
             } => {
                 let word = if *subscribed { "LSUB" } else { "LIST" };
-                let answer = self.pool.with(user, |session| {
-                    let mut command = format!("{word} ").into_bytes();
-                    command.extend(token::quote(reference.as_bytes()));
-                    command.push(b' ');
-                    command.extend(token::quote(pattern.as_bytes()));
-                    good(session.ask(&command)?)
-                })?;
+                let mut command = format!("{word} ").into_bytes();
+                command.extend(token::quote(reference.as_bytes()));
+                command.push(b' ');
+                command.extend(token::quote(pattern.as_bytes()));
+                let answer = self.pool.ask(user, &command)?;
                 let is_list =
                     |r: &&Vec<Token>| r.first().and_then(Token::word).as_deref() == Some(word);
                 let untagged: Vec<Vec<Token>> =
@@ -140,12 +138,10 @@ impl MailStore {
             }
             Act::Status { folder, items } => {
                 let name = self.name(user, folder)?;
-                let answer = self.pool.with(user, |session| {
-                    let mut command = b"STATUS ".to_vec();
-                    command.extend(token::quote(name.as_bytes()));
-                    command.extend(format!(" ({items})").as_bytes());
-                    good(session.ask(&command)?)
-                })?;
+                let mut command = b"STATUS ".to_vec();
+                command.extend(token::quote(name.as_bytes()));
+                command.extend(format!(" ({items})").as_bytes());
+                let answer = self.pool.ask(user, &command)?;
                 Ok((
                     Shown::Nothing,
                     Answer {
@@ -239,11 +235,9 @@ impl MailStore {
     }
 
     fn exists(&self, user: &str, name: &str) -> Tried<bool> {
-        let answer = self.pool.with(user, |session| {
-            let mut command = b"LIST \"\" ".to_vec();
-            command.extend(token::quote(name.as_bytes()));
-            good(session.ask(&command)?)
-        })?;
+        let mut command = b"LIST \"\" ".to_vec();
+        command.extend(token::quote(name.as_bytes()));
+        let answer = self.pool.ask(user, &command)?;
         Ok(answer
             .untagged
             .iter()

@@ -212,13 +212,10 @@ impl MailStore {
 
     /// Where a folder is now; `None` if it is not there, which the command itself will tell.
     fn point_of(&self, user: &str, name: &str) -> Tried<Option<Point>> {
-        let answer = self.pool.with(user, |session| {
-            let mut command = b"STATUS ".to_vec();
-            command.extend(token::quote(name.as_bytes()));
-            command.extend(b" (UIDVALIDITY UIDNEXT)");
-            good(session.ask(&command)?)
-        });
-        let answer = match answer {
+        let mut command = b"STATUS ".to_vec();
+        command.extend(token::quote(name.as_bytes()));
+        command.extend(b" (UIDVALIDITY UIDNEXT)");
+        let answer = match self.pool.ask(user, &command) {
             Ok(answer) => answer,
             Err(Trouble::Refused(_)) => return Ok(None),
             Err(gone) => return Err(gone),

@@ -64,10 +64,7 @@ impl MailStore {
     }
 
     fn is_somewhere(&self, user: &str, id: u64) -> Tried<bool> {
-        let folders = self
-            .pool
-            .with(user, |session| good(session.ask(b"LIST \"\" \"*\"")?));
-        let folders = match folders {
+        let folders = match self.pool.ask(user, b"LIST \"\" \"*\"") {
             Ok(folders) => folders,
             // There is no such user: an alias, perhaps.
             Err(Trouble::Gone(e)) if e.kind() == io::ErrorKind::PermissionDenied => {
