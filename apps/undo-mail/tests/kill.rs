@@ -1,5 +1,5 @@
 //! `kill -9` of the proxy with its manager, of the mail server, and of both, while they run, rewind,
-//! replay and cancel.
+//! replay, rehearse a replay, cancel, undo a cycle, take snapshots and commit.
 //!
 //! Every mail that was answered with 250 is there exactly once, and so is every message that was
 //! appended with OK; the timeline has no gap, and the cycle goes on or is cancelled. (Of Dovecot, all
@@ -265,14 +265,16 @@ fn mail_that_was_taken_is_there_exactly_once(kind: Kind) {
             .as_u64()
             .unwrap();
         let to = last.saturating_sub(random.below(30)).to_string();
-        let requests = match random.below(4) {
+        let rewind = Request::Rewind { to, scope: None };
+        let replay = |dry_run| Request::Replay { dry_run };
+        let requests = match random.below(7) {
             0 => vec![],
-            1 => vec![Request::Rewind { to, scope: None }],
-            2 => vec![
-                Request::Rewind { to, scope: None },
-                Request::Replay { dry_run: false },
-            ],
-            _ => vec![Request::Rewind { to, scope: None }, Request::Cancel],
+            1 => vec![rewind],
+            2 => vec![rewind, replay(false)],
+            3 => vec![rewind, Request::Cancel],
+            4 => vec![rewind, replay(true)],
+            5 => vec![rewind, replay(false), Request::Undo],
+            _ => vec![Request::Snapshot, Request::Commit],
         };
         let place = home.clone();
         let operator = std::thread::spawn(move || {
@@ -287,7 +289,14 @@ fn mail_that_was_taken_is_there_exactly_once(kind: Kind) {
             std::thread::spawn(move || (send(smtp, "ann", &subject), subject))
         };
         // In a phase that is chosen first, as far as it comes: a step may take long on a busy disk.
-        let wanted = ["running", "rewinding", "replaying", "cancelling"][random.below(4) as usize];
+        let phases = [
+            "running",
+            "rewinding",
+            "replaying",
+            "cancelling",
+            "rehearsing",
+        ];
+        let wanted = phases[random.below(5) as usize];
         let patience = Instant::now() + Duration::from_secs(5);
         while !operator.is_finished()
             && phase(&home).as_deref() != Some(wanted)
