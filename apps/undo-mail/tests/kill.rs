@@ -243,6 +243,9 @@ fn mail_that_was_taken_is_there_exactly_once(kind: Kind) {
         if round == kills {
             break;
         }
+        if round > 0 && round % 50 == 0 {
+            println!("{kind:?}: killed {killed:?}");
+        }
         for _ in 0..5 + random.below(10) {
             number += 1;
             let user = USERS[random.below(5) as usize];

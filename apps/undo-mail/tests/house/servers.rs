@@ -358,7 +358,8 @@ service lmtp {{
         }
     }
 
-    /// Kills the own store, or all processes of Dovecot that have a session, with -9.
+    /// Kills the own store, or all processes of Dovecot that have a session, with -9, and waits for
+    /// their ends: until then they have their ports, and reset who comes.
     pub fn kill(&self, home: &Path) {
         let pids = match &self.dovecot {
             None => {
@@ -374,7 +375,17 @@ service lmtp {{
             }
         };
         // (Some may have ended by themselves.)
-        let _ = Command::new("kill").arg("-9").args(pids).output();
+        let _ = Command::new("kill").arg("-9").args(&pids).output();
+        until("who was killed has ended", || {
+            // (The first thread may have ended before the others.)
+            let ended = |pid: &String| {
+                let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+                threads.map_or(0, Iterator::count) < 2
+                    && stat.map_or(true, |stat| stat.contains(") Z "))
+            };
+            pids.iter().all(ended)
+        });
     }
 
     pub fn stop(&mut self) {
