@@ -189,12 +189,34 @@ impl Shared {
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "sh", "-c"])
-            .arg(format!("exec {}", self.command))
+            .arg(child_of(std::process::id(), &self.command))
             .env("UNDO_LIVE", self.home.join("live"))
             .env("UNDO_SYNC", if is_relaxed { "no" } else { "yes" })
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .process_group(0);
         command
+    }
+}
+
+/// What the shell is given, once it dies with its parent: if that has died before, it must not begin.
+/// Nobody would end it, and the proxy that comes after would find its ports taken.
+fn child_of(parent: u32, command: &str) -> String {
+    format!("[ \"$PPID\" = {parent} ] || exit 1; exec {command}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_whose_proxy_has_died_before_it_began_does_not_begin() {
+        let run = |parent: u32| {
+            let mut shell = Command::new("sh");
+            let output = shell.args(["-c", &child_of(parent, "echo begun")]).output();
+            output.unwrap().stdout
+        };
+        assert_eq!(run(std::process::id()), b"begun\n");
+        assert_eq!(run(std::process::id() + 1), b"");
     }
 }
