@@ -14,7 +14,8 @@ use storm::{Death, Outsider, Stopped, Storm, kills, wait_for};
 
 /// The stops that are allowed: others had the lock, have changed what is to be undone, or may
 /// have stored where the program had stored.
-const STOPS: [&str; 3] = [
+const STOPS: [&str; 4] = [
+    "it is not there any more, or another file is",
     "inside of the lock on",
     "somebody else",
     "others have it open, and may have changed it",
@@ -24,6 +25,8 @@ const STOPS: [&str; 3] = [
 struct Found {
     told: [u64; 2],
     lines: [BTreeMap<u64, u64>; 2],
+    /// Beginnings of lines of ours: what a stop leaves behind, as a death does natively.
+    begun: u64,
 }
 
 const WHO: [&str; 2] = ["ours", "theirs"];
@@ -54,6 +57,7 @@ fn found(place: &Place, kind: &str) -> Result<Found, String> {
         _ => fs::read_to_string(place.0.join("box")).unwrap(),
     };
     let mut lines = [BTreeMap::new(), BTreeMap::new()];
+    let mut begun = 0;
     for read in text.lines() {
         let mut words = read.split(' ');
         let who = words.next().unwrap_or_default();
@@ -61,7 +65,12 @@ fn found(place: &Place, kind: &str) -> Result<Found, String> {
         let Some(at) = WHO.iter().position(|&known| known == who) else {
             return Err(format!("harmed: {read:?}"));
         };
-        if read != line(who, n) {
+        let whole = line(who, n);
+        if at == 0 && read != whole && whole.starts_with(read) {
+            begun += 1;
+            continue;
+        }
+        if read != whole {
             return Err(format!("harmed: {read:?}"));
         }
         *lines[at].entry(n).or_default() += 1;
@@ -76,6 +85,7 @@ fn found(place: &Place, kind: &str) -> Result<Found, String> {
     Ok(Found {
         told: [last("out"), last("theirs.out")],
         lines,
+        begun,
     })
 }
 
@@ -156,14 +166,18 @@ fn played(kind: &str, mut storm: Storm, count: u64, deaths: &[Death]) -> Result<
     other.ended()?;
     let found = found(&storm.place, kind)?;
     judged(&found)?;
+    if found.begun > storm.stops.values().sum() {
+        return Err(format!("{} lines are torn: harmed", found.begun));
+    }
     if (found.lines[0].len() as u64) < count / 4 {
         return Err(format!("it got on by {} lines only", found.lines[0].len()));
     }
     Ok(format!(
-        "{kind}: {}; {} lines of ours, {} of theirs: 0 harmed, 0 lost, 0 repeated",
+        "{kind}: {}; {} lines of ours, {} of theirs: 0 harmed, 0 lost, 0 repeated ({} begun before a stop)",
         storm.told(),
         found.lines[0].len(),
-        found.lines[1].len()
+        found.lines[1].len(),
+        found.begun
     ))
 }
 

@@ -49,7 +49,7 @@ def own_last(names):
     for name in names:
         for line in open(name, errors="replace"):
             words = line.split(" ")
-            if words[0] == WHO and line.endswith("\n"):
+            if words[0] == WHO and words[1:] and words[1].isdigit() and line == text(int(words[1])) + "\n":
                 last = max(last, int(words[1]))
     return last
 
@@ -77,6 +77,9 @@ def mailbox():
         if KIND == "fcntl":
             fcntl.lockf(box, fcntl.LOCK_EX)
         end = os.lseek(box, 0, os.SEEK_END)
+        if end and os.pread(box, 1, end - 1) != b"\n":
+            # Somebody has died in the middle of a line, and is not resumed.
+            end += os.pwrite(box, b"\n", end)
         half = len(line) // 2
         os.pwrite(box, line[:half], end)
         work()

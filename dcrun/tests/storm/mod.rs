@@ -169,6 +169,12 @@ impl Storm {
         }
     }
 
+    /// More arguments.
+    pub fn with(mut self, args: &[String]) -> Storm {
+        self.command.extend_from_slice(args);
+        self
+    }
+
     pub fn stops_with(mut self, words: &[&'static str]) -> Storm {
         self.allowed.extend(words);
         self
