@@ -168,6 +168,33 @@ fn nobody_goes_on_inside_of_a_lock_that_others_have_had() {
     }
 }
 
+/// Has the lock already when the run is resumed, and changes something while that waits.
+const STILL_INSIDE: &str = r#"
+import fcntl, os, time
+l = open("lock", "r+"); fcntl.CALL(l, fcntl.LOCK_EX)
+open("has", "w").close()
+time.sleep(0.7)
+os.pwrite(os.open("data", os.O_RDWR), b"0099", 0)
+"#;
+
+#[test]
+fn nobody_goes_on_inside_of_a_lock_that_others_still_have() {
+    for call in ["flock", "lockf"] {
+        let place = Place::new(&format!("still-{call}"));
+        fs::write(place.0.join("data"), "0041").unwrap();
+        killed(&place, &INSIDE.replace("CALL", call));
+        let mut other = python(&place, &STILL_INSIDE.replace("CALL", call));
+        wait_for(&place, "has");
+        fs::write(place.0.join("go"), "").unwrap();
+        let output = resumed(&place, &[]);
+        let told = told(&output);
+        assert!(other.wait().unwrap().success());
+        assert_eq!(data(&place), "0099", "{call}: {told}");
+        assert_eq!(output.status.code(), Some(125), "{told}");
+        assert!(told.contains("inside of the lock on"), "{told}");
+    }
+}
+
 #[test]
 fn where_nobody_had_the_lock_a_program_goes_on_inside_of_it() {
     for call in ["flock", "lockf"] {

@@ -101,6 +101,8 @@ pub fn recover(warm: bool) -> ! {
     }
     about::tell_file();
     memory::restore();
+    // Others may have had the locks until now.
+    undo::stamp::look_inside_locks();
     about::tell_ranges();
     process::restore();
     restore_dispositions();

@@ -130,8 +130,8 @@ pub fn last_of(dev: u64, ino: u64) -> Last {
     last
 }
 
-/// When all have died, before anything is undone, by each process: whether it may go on
-/// inside of its lock.
+/// When all have died, by each process: whether it may go on inside of its lock. Before anything
+/// is undone, and when the locks are taken again, for whoever had one then was waited for.
 pub fn look_inside_locks() {
     let is_cold = engine().boot.mode == Mode::Cold as u32;
     if !is_cold || !conflict::compares() || state().root.stamped != engine().store.published() {
