@@ -292,8 +292,10 @@ impl Storm {
 
     /// Waits at random, kills, and waits until it goes on.
     pub fn kill(&mut self, death: Death, longest: Duration) -> Result<(), String> {
-        let run = self.alive()?;
+        self.alive()?;
         sleep(self.chance.pause(longest));
+        // (Children come and go, and nobody else is to be killed.)
+        let run = self.alive()?;
         let processes = run["processes"].as_array().unwrap();
         let mut pids: Vec<i32> = processes
             .iter()
@@ -321,7 +323,9 @@ impl Storm {
                 self.resume(&[]);
             }
         }
-        self.came_back(&run)?;
+        if !self.came_back(&run, death)? {
+            return Ok(());
+        }
         match death {
             Death::Warm => self.warm += 1,
             Death::Cold => self.cold += 1,
@@ -329,17 +333,22 @@ impl Storm {
         Ok(())
     }
 
-    /// Until there was one recovery more, or it has stopped.
-    fn came_back(&mut self, before: &Value) -> Result<(), String> {
+    /// Until there was one recovery more, or it has stopped. False if nobody has died, for the
+    /// process had ended already.
+    fn came_back(&mut self, before: &Value, death: Death) -> Result<bool, String> {
         let recoveries = before["recoveries"].as_u64().unwrap();
-        let end = Instant::now() + PATIENCE;
-        while Instant::now() < end {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
             if let Some(status) = self.run.as_mut().unwrap().try_wait().unwrap() {
-                return self.go_on(status);
+                return self.go_on(status).map(|()| true);
             }
             let run = self.listed();
             if run["recoveries"].as_u64() > Some(recoveries) && run["state"] == "running" {
-                return Ok(());
+                return Ok(true);
+            }
+            let unhurt = run["recoveries"] == before["recoveries"] && run["state"] == "running";
+            if death == Death::Warm && unhurt && begun.elapsed() > Duration::from_secs(2) {
+                return Ok(false);
             }
             sleep(Duration::from_millis(1));
         }

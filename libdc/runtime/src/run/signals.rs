@@ -177,7 +177,8 @@ fn to_thread(l: &mut Local, mut a: [usize; 6]) -> isize {
 }
 
 /// A thread sends a signal to another one of this process that blocks it: it waits in the
-/// tables from now on. (In the kernel only that thread could take it before a commit.)
+/// tables from now on. (In the kernel only that thread could take it before a commit.) In a tree
+/// also to one that has a handler for it: the commit of another process may come first.
 fn waits_for_thread(l: &mut Local, tid: i32, signo: i32, info_at: usize) -> bool {
     const SI_TKILL: i32 = -6;
     if !(1..=64).contains(&signo) || signal::RESERVED & signal::bit(signo) != 0 {
@@ -187,15 +188,19 @@ fn waits_for_thread(l: &mut Local, tid: i32, signo: i32, info_at: usize) -> bool
         return false;
     }
     let bit = signal::bit(signo);
-    let blocks = |slot: &usize| {
-        state().threads[*slot].sigmask & bit != 0 && crate::object::signalfd::masks() & bit == 0
+    let is_handled =
+        super::is_tree() && state().root.actions[signo as usize].handler > signal::SIG_IGN;
+    let waits = |slot: &usize| {
+        (is_handled || state().threads[*slot].sigmask & bit != 0)
+            && crate::object::signalfd::masks() & bit == 0
+            && signal::for_process::has_room()
     };
     // (Go sends its threads thousands that they do not block.)
-    if thread::slot_of(tid).filter(blocks).is_none() {
+    if thread::slot_of(tid).filter(waits).is_none() {
         return false;
     }
     let _guard = engine().lock.acquire(l);
-    let Some(slot) = thread::slot_of(tid).filter(blocks) else {
+    let Some(slot) = thread::slot_of(tid).filter(waits) else {
         return false;
     };
     let info = match l.frame.nr {
