@@ -1,13 +1,14 @@
 //! Names and directories that are not dcrun's: no command harms them, whatever it is told.
 
+mod hostile;
 mod stand_in;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use hostile::{hostile_names, tree};
 use stand_in::{State, finish, kill, sleeping};
 
 /// Commands that take a name, with the words around it.
@@ -21,28 +22,6 @@ const COMMANDS: [&[&str]; 8] = [
     &["run", "--fresh", "--name", "NAME", "/bin/true", "exit:0"],
     &["run", "--name", "NAME", "/bin/true", "exit:0"],
 ];
-
-/// All below a directory: names, kinds, modes and contents.
-fn tree(top: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
-    let mut found = BTreeMap::new();
-    let mut left = vec![top.to_owned()];
-    while let Some(path) = left.pop() {
-        let about = fs::symlink_metadata(&path).unwrap();
-        let mut bytes = Vec::new();
-        if about.is_dir() {
-            left.extend(fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
-        } else if about.is_symlink() {
-            bytes = fs::read_link(&path)
-                .unwrap()
-                .into_os_string()
-                .into_encoded_bytes();
-        } else if about.is_file() && about.len() < 1 << 20 {
-            bytes = fs::read(&path).unwrap();
-        }
-        found.insert(path, (about.mode(), bytes));
-    }
-    found
-}
 
 fn private(path: &Path) {
     fs::create_dir_all(path).unwrap();
@@ -72,85 +51,6 @@ fn refused(output: &Output, what: &str) -> String {
     assert!(said.chars().all(printable), "{what}: {said:?}");
     assert!(!said.contains("panicked"), "{what}: {said}");
     said
-}
-
-/// Whatever means something to a path, a terminal, or a parser, and mixtures of it.
-fn hostile_names(victim: &Path) -> Vec<String> {
-    let victim = victim.to_str().unwrap();
-    let mut names: Vec<String> = [
-        "",
-        ".",
-        "..",
-        "/",
-        "//",
-        "./",
-        "../",
-        "-",
-        "--",
-        "-x",
-        "*",
-        "?",
-        "~",
-        "$HOME",
-        "a/b",
-        "r/",
-        "r/.",
-        "./r",
-        "r/../r",
-        "/r",
-        "\\",
-        "r\\",
-        "r\n",
-        "\nr",
-        "r\u{1b}[2J",
-        "r\u{9b}2J",
-        "r\u{7f}",
-        "r ",
-        " r",
-        "r\t",
-        "r;id",
-        "r&",
-        "r|x",
-        "`id`",
-        "$(id)",
-        "'",
-        "\"",
-        "r\u{202e}",
-        "\u{e9}",
-        "r\u{0}x",
-        "%s%n",
-        ".hidden",
-        "...",
-        "r/run.json",
-        "r/image",
-    ]
-    .map(|name| name.replace('\0', "0/"))
-    .to_vec();
-    names.push("a".repeat(121));
-    names.push("a".repeat(4096));
-    names.push("a/".repeat(2000));
-    names.push(victim.to_owned());
-    names.push(format!("../{}", victim.rsplit('/').next().unwrap()));
-    let parts = [
-        "..", "/", "r", ".", "\u{1b}", " ", victim, "\n", "-", "x", "*", "\u{9b}",
-    ];
-    let mut seed = 0x9e37_79b9_u64;
-    while names.len() < 300 {
-        let mut name = String::new();
-        for _ in 0..2 + seed % 5 {
-            seed = seed
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
-            name.push_str(parts[(seed >> 33) as usize % parts.len()]);
-        }
-        // Some come out as names that may be.
-        let may_be = |c: char| c.is_ascii_alphanumeric() || "._+@-".contains(c);
-        if name.chars().all(may_be) && !name.starts_with(['.', '-']) {
-            continue;
-        }
-        names.push(name);
-    }
-    names
 }
 
 #[test]

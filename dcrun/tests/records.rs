@@ -1,6 +1,7 @@
 //! Records that are damaged, crafted, or merely odd: every command says so or does what it is for;
 //! none removes, changes or ends anything else, and none dies over it.
 
+mod hostile;
 mod place;
 mod stand_in;
 
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use dc_image::header::checksum;
+use hostile::{damaged, numbers};
 use place::Place;
 use serde_json::{Value, json};
 use stand_in::{State, finish};
@@ -43,42 +45,6 @@ fn sealed(mut value: Value) -> String {
     let sum = format!("{:016x}", checksum(value.to_string().as_bytes()));
     value["sum"] = sum.into();
     value.to_string()
-}
-
-fn numbers(mut seed: u64) -> impl FnMut(usize) -> usize {
-    move |below| {
-        seed = seed
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        (seed >> 33) as usize % below
-    }
-}
-
-/// Damage as storage and crashes do it; `None` where it means what it did before.
-fn damaged(whole: &[u8], random: &mut impl FnMut(usize) -> usize) -> Option<Vec<u8>> {
-    let mut bytes = whole.to_vec();
-    let at = random(bytes.len());
-    match random(7) {
-        0 | 1 => bytes[at] ^= 1 << random(8),
-        2 => bytes.truncate(at),
-        3 => bytes[at..].fill(0),
-        4 => {
-            let len = random(64).min(bytes.len() - at);
-            for byte in &mut bytes[at..at + len] {
-                *byte = random(256) as u8;
-            }
-        }
-        5 => {
-            bytes.drain(at..(at + 1 + random(40)).min(whole.len()));
-        }
-        _ => {
-            let piece = whole[at..(at + 30).min(whole.len())].to_vec();
-            let to = random(whole.len());
-            bytes.splice(to..to, piece);
-        }
-    }
-    let value = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).ok();
-    (value(&bytes) != value(whole)).then_some(bytes)
 }
 
 /// All files below, but for the lock, in which each command leaves its pid.
