@@ -14,7 +14,8 @@ use storm::{Death, Outsider, Stopped, Storm, kills, wait_for};
 
 /// The stops that are allowed: others had the lock, have changed what is to be undone, or may
 /// have stored where the program had stored.
-const STOPS: [&str; 4] = [
+const STOPS: [&str; 5] = [
+    "-journal: it cannot be opened",
     "it is not there any more, or another file is",
     "inside of the lock on",
     "somebody else",

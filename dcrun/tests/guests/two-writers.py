@@ -117,9 +117,14 @@ def log():
 make = {"dotlock": mailbox, "fcntl": mailbox, "rotated": log}.get(KIND, database)
 n, put = make()
 open("ready" if WHO == "ours" else "open", "w").close()
+os.write(1, b"0\n")
 while not os.path.exists(LAST):
     n += 1
-    put(n)
+    try:
+        put(n)
+    except Exception as e:
+        print("failed:", WHO, n, getattr(e, "sqlite_errorname", e), sorted(glob.glob("d.db*")), file=sys.stderr)
+        raise
     if n % 3 == 0:
         os.getrandom(4)
         os.write(1, b"%d\n" % n)
