@@ -164,7 +164,10 @@ fn played(kind: &str, mut storm: Storm, count: u64, deaths: &[Death]) -> Result<
     }
     storm.finish()?;
     fs::write(storm.place.0.join("over"), "").unwrap();
-    other.ended()?;
+    let lock = || fs::read_to_string(storm.place.0.join("box.lock"));
+    other
+        .ended()
+        .map_err(|what| format!("{what}; box.lock is of {:?}; {}", lock(), storm.told()))?;
     let found = found(&storm.place, kind)?;
     judged(&found)?;
     if found.begun > storm.stops.values().sum() {

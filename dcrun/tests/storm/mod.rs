@@ -79,6 +79,8 @@ pub struct Storm {
     pub cold: u64,
     /// By death and word.
     pub stops: BTreeMap<String, u64>,
+    /// What was said at the first of each.
+    first: Vec<String>,
     last: Death,
 }
 
@@ -165,6 +167,7 @@ impl Storm {
             warm: 0,
             cold: 0,
             stops: BTreeMap::new(),
+            first: Vec::new(),
             last: Death::Warm,
         }
     }
@@ -265,7 +268,12 @@ impl Storm {
             return Err(self.failed(&format!("it ended with {status}")));
         };
         let what = format!("{:?}: {word}", self.last);
-        *self.stops.entry(what).or_default() += 1;
+        let count = self.stops.entry(what).or_default();
+        *count += 1;
+        if *count == 1 {
+            self.first
+                .push(errors.lines().last().unwrap_or_default().to_owned());
+        }
         match self.stopped {
             Stopped::Fresh => self.begin(),
             Stopped::Ours => self.resume(&["--keep", "ours"]),
@@ -371,14 +379,20 @@ impl Storm {
         fs::read_to_string(self.place.0.join("out")).unwrap_or_default()
     }
 
-    /// How many kills there were, and how many stops.
+    /// How many kills there were, and how many stops, with the first of each kind.
     pub fn told(&self) -> String {
         let stops: u64 = self.stops.values().sum();
         let (warm, cold) = (self.warm, self.cold);
-        format!(
+        let told = format!(
             "{warm} warm kills, {cold} cold kills, {stops} stops {:?}",
             self.stops
-        )
+        );
+        let first: Vec<String> = self
+            .first
+            .iter()
+            .map(|said| format!("\n  as: {said}"))
+            .collect();
+        told + &first.concat()
     }
 }
 
