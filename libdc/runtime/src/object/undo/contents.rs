@@ -366,7 +366,7 @@ pub enum Opening {
 }
 
 pub fn before_open(dir: usize, at: usize, flags: usize) -> Opening {
-    use place::{O_NOFOLLOW, Place, Unplaced, stat_at};
+    use place::{O_DIRECTORY, O_NOFOLLOW, O_PATH, Place, Unplaced, stat_at};
     const AT_SYMLINK_NOFOLLOW: usize = 0x100;
     let exclusive = flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL;
     let follow = if exclusive || flags & O_NOFOLLOW != 0 {
@@ -388,6 +388,10 @@ pub fn before_open(dir: usize, at: usize, flags: usize) -> Opening {
             }
         }
         Err(_) => Opening::Plain,
+        // The kernel might find it gone by then, and make it, which nobody has noted.
+        Ok(st) if exclusive && flags & (O_PATH | O_DIRECTORY) == 0 && st.kind() != S_IFDIR => {
+            Opening::Fails(-EEXIST)
+        }
         Ok(st) if exclusive || st.kind() != S_IFREG => Opening::Plain,
         Ok(_) if flags & O_TRUNC != 0 && flags & O_ACCMODE != 0 => Opening::Cuts,
         Ok(_) => Opening::Plain,
