@@ -152,7 +152,14 @@ fn of_child(child: &Process, group: i32) -> isize {
         _ => real(group),
     };
     child.group_wanted.store(number + 1, SeqCst);
-    for _ in 0..1000 {
+    // It may wait long for a processor. (One that is stopped does not answer.)
+    let patience = || match child.stopped.get() {
+        0 => 200_000,
+        _ => 1000,
+    };
+    let mut tries = 0;
+    while tries < patience() && child.life() == Life::Lives {
+        tries += 1;
         unit::poke(child);
         for _ in 0..100 {
             match child.group_answer.load(SeqCst) {

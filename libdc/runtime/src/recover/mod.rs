@@ -136,10 +136,11 @@ pub fn recover(warm: bool) -> ! {
             zombies.for_each(|(_, p)| p.status.store(0, Relaxed));
         }
     }
+    let stops = run::me().stopped.get() != 0;
+    // As it was; nobody is told anew. Who continues it waits for that, and must know before it can.
+    run::me().thawed.store(stops.into(), SeqCst);
     together::come_to(Step::Ready);
-    if run::me().stopped.get() != 0 {
-        // As it was; nobody is told anew.
-        run::me().thawed.store(1, SeqCst);
+    if stops {
         const SIGSTOP: i32 = 19;
         sys!(KILL, e.pid, SIGSTOP);
     }

@@ -189,8 +189,9 @@ fn is_stopped(p: &Process) -> bool {
 /// comes first. The caller has the lock, so no other commit is under way.
 pub fn is_continued(p: &Process) {
     const BREATH_NS: usize = 100_000;
-    let mut patience = 5000;
-    while p.thawed.load(SeqCst) != 0 && patience > 0 {
+    // It may wait long for a processor.
+    let mut patience = 200_000;
+    while p.thawed.load(SeqCst) != 0 && p.life() == Life::Lives && patience > 0 {
         let breath = [0usize, BREATH_NS];
         sys!(NANOSLEEP, breath.as_ptr(), 0);
         patience -= 1;
