@@ -311,6 +311,7 @@ impl Keeper {
         let mut first_ended: Option<Instant> = None;
         let mut known_stop = false;
         let mut since_passed = true;
+        let mut waits = 0;
         loop {
             if let Some(death) = process::peek_death(pid)
                 && !self.is_no_failure(0)
@@ -377,7 +378,11 @@ impl Keeper {
                     since_passed = true;
                 }
                 Some(arrived) => copies.arrived(&arrived),
+                None if copies.any() && waits < Copies::LONGEST && copies.on_their_way(pid) => {
+                    waits += 1;
+                }
                 None => {
+                    waits = 0;
                     addressee.settle(&self.live);
                     since_passed = false;
                     copies.send_lost(pid, &self.live.first().signals_taken);

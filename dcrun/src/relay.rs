@@ -8,6 +8,7 @@ use dc_image::count::Count;
 use dc_image::header::Live;
 
 use crate::addressee::Addressee;
+use crate::machine::process;
 use crate::machine::shared::SharedLive;
 use crate::machine::signals::{self, Arrived};
 
@@ -136,6 +137,9 @@ pub struct Copies {
 impl Copies {
     /// So long after a signal of the terminal the worker has taken its own.
     pub const SETTLED: Duration = Duration::from_millis(50);
+    /// On a busy machine it may take more of those, but so many at the most: a worker that is
+    /// stopped takes nothing.
+    pub const LONGEST: u32 = 40;
 
     const COUNTED: [i32; 4] = [libc::SIGINT, libc::SIGQUIT, libc::SIGWINCH, libc::SIGHUP];
 
@@ -155,6 +159,14 @@ impl Copies {
     /// Whether there is something to compare.
     pub fn any(&self) -> bool {
         self.arrived.iter().any(|&count| count != 0)
+    }
+
+    /// Whether the worker has yet to take one of them.
+    pub fn on_their_way(&self, worker: i32) -> bool {
+        let pending = u128::from(process::signals_on_their_way(worker)) << 1;
+        Copies::COUNTED
+            .iter()
+            .any(|&number| self.arrived[number as usize] != 0 && pending >> number & 1 != 0)
     }
 
     /// Nothing came for a while: the worker has whatever came before.

@@ -152,6 +152,8 @@ pub fn has_descriptors(live: &SharedLive) -> bool {
 pub fn await_closed(live: &SharedLive) {
     /// Longer than any of them takes. (What still has something open then does so for good.)
     const PATIENCE: Duration = Duration::from_secs(60);
+    const REAPED_WITHIN: Duration = Duration::from_millis(200);
+    const PAUSE: Duration = Duration::from_micros(200);
     let begun = Instant::now();
     let keeper = live.keeper_pid.load(Relaxed) as i32;
     let run = live.run();
@@ -163,9 +165,19 @@ pub fn await_closed(live: &SharedLive) {
     let all = std::iter::once(keeper)
         .chain(companions.map(|companion| companion.load(Relaxed)))
         .chain(live.processes().iter().flat_map(of_process));
-    for pid in all.filter(|&pid| pid > 0 && pid != process::pid()) {
+    let all: Vec<i32> = all
+        .filter(|&pid| pid > 0 && pid != process::pid())
+        .collect();
+    for &pid in &all {
         while process::is_giving_up(pid) && begun.elapsed() < PATIENCE {
-            std::thread::sleep(Duration::from_micros(200));
+            std::thread::sleep(PAUSE);
+        }
+    }
+    // Their groups are there until init has reaped them, where there is one that does.
+    let closed = Instant::now();
+    for &pid in &all {
+        while process::is_zombie(pid) && closed.elapsed() < REAPED_WITHIN {
+            std::thread::sleep(PAUSE);
         }
     }
 }

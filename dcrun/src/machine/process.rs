@@ -51,9 +51,18 @@ pub fn pending_signals(dead: i32) -> u64 {
     parse_pending(&status) & !(1 << (libc::SIGKILL - 1))
 }
 
+/// Signals that a process has yet to take, and does not block by its first thread.
+pub fn signals_on_their_way(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    parse_pending(&status) & !parse_masks(&status, &["SigBlk:"])
+}
+
 fn parse_pending(status: &str) -> u64 {
-    ["SigPnd:", "ShdPnd:"]
-        .iter()
+    parse_masks(status, &["SigPnd:", "ShdPnd:"])
+}
+
+fn parse_masks(status: &str, keys: &[&str]) -> u64 {
+    keys.iter()
         .filter_map(|key| status.lines().find_map(|line| line.strip_prefix(key)))
         .filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .fold(0, |all, mask| all | mask)
@@ -142,6 +151,11 @@ fn behind_name(stat: impl AsRef<std::path::Path>) -> Option<String> {
 /// Whether a process is stopped, by a signal.
 pub fn is_stopped(pid: i32) -> bool {
     behind_name(format!("/proc/{pid}/stat")).is_some_and(|rest| rest.starts_with('T'))
+}
+
+/// Whether a process has ended and nobody has reaped it.
+pub fn is_zombie(pid: i32) -> bool {
+    behind_name(format!("/proc/{pid}/stat")).is_some_and(|rest| rest.starts_with('Z'))
 }
 
 /// Whether a process has ended and still gives up what it had open. The kernel closes that in
