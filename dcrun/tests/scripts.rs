@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// Scripts and the words they are played with.
-const PLAYED: [(&str, &[&str]); 10] = [
+const PLAYED: [(&str, &[&str]); 11] = [
     ("bench", &["--quick", "commit", "calls"]),
     ("bench-vista", &["--quick"]),
     ("check-dependencies", &["--advisories"]),
@@ -17,6 +17,7 @@ const PLAYED: [(&str, &[&str]); 10] = [
     ("soak-files", &["3"]),
     ("soak-protocols", &["3", "bc"]),
     ("soak-vista", &["20"]),
+    ("soak-outside", &[]),
     ("test", &[]),
     ("test-ordinary-user", &[]),
     ("theory", &[]),

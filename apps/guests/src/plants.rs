@@ -97,7 +97,13 @@ impl Plant {
                 ("tree-python-shared", Mode::KillAll),
             ],
             Plant::LagBehind => &[("probe-child-memory", Mode::Every(Fault::AfterCommit))],
-            Plant::OwnKill => &[("probe-waits", Mode::KillWorker)],
+            // (The kills may all meet the first process.)
+            Plant::OwnKill => &[
+                ("probe-waits", Mode::KillWorker),
+                ("probe-child-memory", Mode::KillWorker),
+                ("probe-tree-storm", Mode::KillWorker),
+                ("tree-jobs", Mode::KillWorker),
+            ],
         }
     }
 }
