@@ -1,14 +1,14 @@
 //! Mod-sequences (RFC 7162): the file `mailstore-modseq`.
 //!
 //! ```text
-//! H 1732838400123          no mod-sequence above this was given out before
-//! M 17 1732838400124 FS    message 17 got this one when its flags became FS
+//! H 1732838400123456       no mod-sequence above this was given out before
+//! M 17 1732838400123789 FS message 17 got this one when its flags became FS
 //! ```
 //! The file is a note of what clients were told, not the truth about flags: that
 //! is in the names of the message files. A message whose flags differ from the
 //! note gets a new mod-sequence, so a change by another program, or a note that
 //! a power cut has lost, shows as a change. For the same reason nothing here is
-//! synced: a mod-sequence is never below the clock's milliseconds, so one that
+//! synced: a mod-sequence is never below the clock's microseconds, so one that
 //! was told and lost is not given out again.
 
 use std::collections::HashMap;
@@ -86,7 +86,7 @@ impl Notes {
     pub fn next_modseq(&mut self) -> u64 {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
-            .map_or(0, |t| t.as_millis() as u64);
+            .map_or(0, |t| t.as_micros() as u64);
         self.highest = (self.highest + 1).max(now);
         self.highest
     }
