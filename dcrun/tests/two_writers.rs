@@ -261,6 +261,7 @@ fn a_change_that_is_not_undone_is_seen_in_a_log() {
 
 /// `--keep ours` inside of a lock that others have had, which README warns of.
 #[test]
+#[ignore = "takes many kills; scripts/soak-outside plays it"]
 fn who_goes_on_over_others_is_seen_in_a_database() {
     harm_is_seen("persist", 30, &[Death::Cold], |storm| {
         storm.when_stopped(Stopped::Ours)
@@ -268,6 +269,7 @@ fn who_goes_on_over_others_is_seen_in_a_database() {
 }
 
 #[test]
+#[ignore = "takes many kills; scripts/soak-outside plays it"]
 fn who_goes_on_over_others_is_seen_in_a_write_ahead_log() {
     harm_is_seen("wal", 30, &[Death::Cold], |storm| {
         storm.when_stopped(Stopped::Ours)
