@@ -121,11 +121,12 @@ pub fn write_alone(l: &mut Local, a: [usize; 6]) -> Option<isize> {
     Some(len as isize)
 }
 
-/// The file, if this is the only thread of its process and calls for a pipe that is state.
+/// The file, if this is the only thread of its process, one of several, and calls for a pipe that
+/// is state.
 fn alone_at(a: [usize; 6], end: u32) -> Option<u32> {
     let [fd, addr, len, ..] = a;
     let e = engine();
-    if e.thread_count.load(Relaxed) != 1 || !crate::run::has_company() || e.shared.any() {
+    if e.thread_count.load(Relaxed) != 1 || e.shared.any() {
         return None;
     }
     let is_programs = (fd as i32) < e.boot.fd_base;
