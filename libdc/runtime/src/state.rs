@@ -226,6 +226,16 @@ pub struct ThreadRecord {
     pub cpu: CpuTime,
 }
 
+impl ThreadRecord {
+    /// Another thread has it from now on, or its thread leaves the call that it was in.
+    pub fn has_no_call_under_way(&mut self) {
+        (self.moved_bytes, self.messages_sent) = (0, 0);
+        (self.vforked, self.fifo_opened) = (0, 0);
+        self.aio = Default::default();
+        self.has_saved_mask = 0;
+    }
+}
+
 const _: () = assert!(core::mem::offset_of!(ThreadRecord, xsave) <= 1024);
 
 /// One descriptor in an epoll set.

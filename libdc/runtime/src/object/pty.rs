@@ -146,7 +146,7 @@ pub fn flushed_or_stopped(fd: i32, is_flush: bool, what: usize) {
     }
 }
 
-/// Makes a call on a terminal that does not answer "at once or not at all" to a single call
+/// Makes a call on a terminal, or a pipe, that does not answer "at once or not at all" to a single call
 /// (RWF_NOWAIT): its description is told. Nobody else of the run uses it meanwhile. Whoever
 /// reads at the other end may need the lock for it, so nobody waits for room under that.
 pub fn without_waiting(fd: i32, call: impl FnOnce() -> isize) -> isize {

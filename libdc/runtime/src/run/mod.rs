@@ -4,8 +4,8 @@
 //! back together. What passes between them is state, as it is between threads. So they
 //! are treated as threads are: one lock for all, and a commit that stops all.
 //!
-//! [`unit`] is the commit of all; [`birth`], [`end`], [`wait`] and [`orphans`] are the
-//! lives of processes; [`shared`] is what several of them know; [`image`] where a process that is
+//! [`unit`] is the commit of all, [`moving`] what it waits for; [`birth`], [`vfork`], [`end`],
+//! [`wait`] and [`orphans`] are the lives of processes; [`shared`] is what several of them know; [`image`] where a process that is
 //! not the first has its pages, [`handed`] what the keeper opens for it; [`together`] how all recover at once;
 //! [`signals`] and [`many`] what they send to each other.
 #![allow(unsafe_code)]

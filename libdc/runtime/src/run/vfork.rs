@@ -120,7 +120,12 @@ pub fn leave_memory() {
         return;
     };
     let (before, room) = words.split_at_mut(CHANGES_AT);
-    let mut changes = Changes { room, len: 0 };
+    let own = state().threads.iter().find(|t| t.used != 0);
+    let mut changes = Changes {
+        room,
+        len: 0,
+        rseq: own.map_or(0..0, |t| t.rseq[0]..t.rseq[0] + t.rseq[1]),
+    };
     let is_alone = before[IS_ALONE] != 0;
     if !(is_alone && changes.add_all(process(parent).real.load(Relaxed))) {
         changes.len = 0;
@@ -144,6 +149,8 @@ pub fn release_parent() {
 struct Changes<'a> {
     room: &'a mut [u64],
     len: usize,
+    /// The kernel writes its own processor's number there.
+    rseq: Range<usize>,
 }
 
 impl Changes<'_> {
@@ -232,16 +239,12 @@ impl Changes<'_> {
         if r != PAGE as isize {
             return false;
         }
-        // The kernel writes its own processor's number there.
-        let slot = state().threads.iter().position(|t| t.used != 0);
-        let rseq = slot.map_or([0; 3], |slot| state().threads[slot].rseq);
         for (i, theirs) in theirs.iter().enumerate() {
             let word = at + i * 8;
             let Some(own) = user::read::<u64>(word) else {
                 return false;
             };
-            let is_kernels = (rseq[0]..rseq[0] + rseq[1]).contains(&word);
-            if own != *theirs && !is_kernels && !self.add(word, own) {
+            if own != *theirs && !self.rseq.contains(&word) && !self.add(word, own) {
                 crate::say!(
                     "a child of vfork has written more into its parent's memory than can be \
                      passed on: only what is on the stack is"

@@ -226,7 +226,7 @@ fn birth(l: &mut Local, b: Birth) -> isize {
     };
     record.robust_list = [0; 2];
     record.rseq = [0; 3];
-    record.has_saved_mask = 0;
+    record.has_no_call_under_way();
     crate::object::identity::inherit(l.slot, child.slot);
     let tid = spawn(child, 0);
     if failed(tid) {

@@ -252,9 +252,7 @@ pub fn hand_over(l: &mut Local) -> ! {
     heir.used = 1;
     heir.sigmask = mask;
     heir.cpu = cpu;
-    heir.has_saved_mask = 0;
-    (heir.moved_bytes, heir.messages_sent) = (0, 0);
-    heir.aio = Default::default();
+    heir.has_no_call_under_way();
     (heir.robust_list, heir.rseq) = ([0; 2], [0; 3]);
     first.queue = l.queue;
     first.state.store(RUNTIME, SeqCst);

@@ -193,7 +193,7 @@ fn reset_thread(l: &mut Local) {
     record.robust_list = [0; 2];
     record.clear_tid = 0;
     record.altstack = [0, 2, 0];
-    record.has_saved_mask = 0;
+    record.has_no_call_under_way();
     record.name = [0; 16];
     record.tid = pid;
 }
