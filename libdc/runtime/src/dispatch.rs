@@ -65,6 +65,8 @@ pub extern "C" fn on_call(l: &'static mut Local) {
             r
         }
         How::Refuse(errno, why) => refuse(l, row, errno, why),
+        How::Around => table::around(l, args, None),
+        How::Lost(why) => table::around(l, args, Some(why)),
         How::Unknown => table::unknown(l, args),
     };
     l.frame.rax = ret as usize;

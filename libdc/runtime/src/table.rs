@@ -2,9 +2,9 @@
 //!
 //! A row says what the call is to the theory (its class), how the runtime
 //! treats it, whether it is made again after a handler with SA_RESTART, how its
-//! result is logged ([`crate::log::shapes`]), and a note. A call without a row of
-//! its own, and any number that is not in the table, is *unknown*: committed
-//! around on both sides, with a warning. `libdc/SYSTEM-CALLS.md` is made from it.
+//! result is logged ([`crate::log::shapes`]), and a note. A number that is not in
+//! the table is *unknown*: committed around on both sides, with a warning.
+//! `libdc/SYSTEM-CALLS.md` and `libdc/LIMITS.md` are made from it.
 #![allow(unsafe_code)]
 
 use crate::engine::engine;
@@ -37,6 +37,11 @@ pub enum How {
     Free(Handler),
     /// Answered with an error, and said once.
     Refuse(isize, &'static str),
+    /// What it changes is the machine's and no state: committed around on both sides.
+    Around,
+    /// What it leaves in the process is not kept: committed around on both sides, and why
+    /// is said once.
+    Lost(&'static str),
     Unknown,
 }
 
@@ -92,14 +97,16 @@ pub fn first_time(nr: u16) -> bool {
     SEEN[i].fetch_or(bit, Relaxed) & bit == 0
 }
 
-/// A call nobody has classified: committed around, and said once.
-pub fn unknown(l: &mut Local, args: [usize; 6]) -> isize {
+/// A call that is no state of a run: committed around. Why nothing of it is kept is said
+/// once.
+pub fn around(l: &mut Local, args: [usize; 6], lost: Option<&str>) -> isize {
     let nr = l.frame.nr;
-    let known = TABLE.get(nr).is_some_and(|r| !r.name.is_empty());
     let guard = engine().lock.acquire(l);
-    if first_time(nr.min(LEN) as u16) {
-        let name = if known { TABLE[nr].name } else { "unknown" };
-        crate::say!("system call {nr} ({name}) is not kept by a recovery; committing around it");
+    if let Some(why) = lost
+        && first_time(nr.min(LEN) as u16)
+    {
+        let name = row(nr).name;
+        crate::say!("system call {nr} ({name}) is not kept by a recovery: {why}");
     }
     event::unknown(l);
     engine().pieces.wake_arguments(&args);
@@ -115,18 +122,19 @@ pub fn unknown(l: &mut Local, args: [usize; 6]) -> isize {
     r
 }
 
-/// Whether a call that is unknown otherwise answers with a descriptor: mq_open,
-/// perf_event_open, fanotify_init, open_by_handle_at, open_tree, fsopen, fsmount,
-/// fspick, pidfd_open, pidfd_getfd, landlock_create_ruleset, memfd_secret.
+/// A number that the table does not have.
+pub fn unknown(l: &mut Local, args: [usize; 6]) -> isize {
+    around(l, args, Some("dcrun does not know it"))
+}
+
+/// Whether a call that is no state answers with a descriptor: mq_open, perf_event_open,
+/// fanotify_init.
 fn makes_descriptor(nr: usize) -> bool {
-    matches!(
-        nr,
-        240 | 298 | 300 | 304 | 428 | 430 | 432 | 433 | 434 | 438 | 444 | 447
-    )
+    matches!(nr, 240 | 298 | 300)
 }
 
 use Class::{Deterministic as D, NonDeterministic as N};
-use How::{Free, Locked, Pass, Refuse, Unknown, Wait};
+use How::{Around, Free, Locked, Lost, Pass, Refuse, Unknown, Wait};
 
 const fn r(
     nr: u16,
@@ -269,7 +277,7 @@ static ROWS: &[Row] = &[
     r(100, "times", Free(object::cpu_time::times), N, false, "processor time never goes back"),
     r(101, "ptrace", Refuse(1, "to the kernel all processes of a run are the keeper's children, so a tracer would not hear of its tracee; trace outside of dcrun"), D, false, ""),
     r(102, "getuid", Pass, D, false, ""),
-    r(103, "syslog", Unknown, N, false, ""),
+    r(103, "syslog", Around, N, false, ""),
     r(104, "getgid", Pass, D, false, ""),
     r(105, "setuid", Locked(object::identity::change), D, false, "committed with it; kept, warm and cold"),
     r(106, "setgid", Locked(object::identity::change), D, false, "committed with it; kept, warm and cold"),
@@ -300,12 +308,12 @@ static ROWS: &[Row] = &[
     r(131, "sigaltstack", Locked(signal::calls::sigaltstack), D, false, ""),
     r(132, "utime", Locked(object::tree::change), N, false, "undone on rollback"),
     r(133, "mknod", Locked(object::tree::change), N, false, "undone on rollback"),
-    r(134, "uselib", Unknown, N, false, ""),
+    r(134, "uselib", Pass, D, false, "the kernel has no such call"),
     r(135, "personality", Locked(object::attributes::personality), D, false, "kept, warm and cold"),
-    r(136, "ustat", Unknown, N, false, ""),
+    r(136, "ustat", Pass, N, false, "what others may change"),
     r(137, "statfs", Pass, N, false, "what others may change"),
     r(138, "fstatfs", Pass, N, false, "sizes and times of files"),
-    r(139, "sysfs", Unknown, N, false, ""),
+    r(139, "sysfs", Pass, N, false, "what others may change"),
     r(140, "getpriority", Locked(object::schedule::get_priority), D, false, ""),
     r(141, "setpriority", Locked(object::schedule::set_priority), D, false, "kept, warm and cold"),
     r(142, "sched_setparam", Locked(object::schedule::set), D, false, "kept, warm and cold"),
@@ -319,39 +327,39 @@ static ROWS: &[Row] = &[
     r(150, "munlock", Locked(space::locked::range), D, false, "kept, warm and cold"),
     r(151, "mlockall", Locked(space::locked::all), D, false, "kept, warm and cold"),
     r(152, "munlockall", Locked(space::locked::none), D, false, "kept, warm and cold"),
-    r(153, "vhangup", Unknown, N, false, ""),
-    r(154, "modify_ldt", Unknown, N, false, ""),
+    r(153, "vhangup", Around, N, false, ""),
+    r(154, "modify_ldt", Refuse(38, "segments of its own are not kept"), D, false, ""),
     r(155, "pivot_root", Free(object::attributes::leave_namespace), N, false, "a recovery stops and says so: it cannot go there again"),
-    r(156, "_sysctl", Unknown, N, false, ""),
+    r(156, "_sysctl", Pass, D, false, "the kernel has no such call"),
     r(157, "prctl", Free(object::attributes::prctl), D, false, ""),
     r(158, "arch_prctl", Free(object::process::arch_prctl), D, false, ""),
-    r(159, "adjtimex", Unknown, N, false, ""),
+    r(159, "adjtimex", Around, N, false, ""),
     r(160, "setrlimit", Locked(object::limits::call), D, false, ""),
     r(161, "chroot", Free(object::attributes::leave_namespace), N, false, "a recovery stops and says so: it cannot go there again"),
     r(162, "sync", Free(object::sync::call), D, false, "what was changed is committed before"),
-    r(163, "acct", Unknown, N, false, ""),
-    r(164, "settimeofday", Unknown, N, false, ""),
-    r(165, "mount", Unknown, N, false, "namespaces and mounts are not kept"),
-    r(166, "umount2", Unknown, N, false, "namespaces and mounts are not kept"),
-    r(167, "swapon", Unknown, N, false, ""),
-    r(168, "swapoff", Unknown, N, false, ""),
-    r(169, "reboot", Unknown, N, false, ""),
-    r(170, "sethostname", Unknown, N, false, ""),
-    r(171, "setdomainname", Unknown, N, false, ""),
-    r(172, "iopl", Unknown, N, false, ""),
-    r(173, "ioperm", Unknown, N, false, ""),
-    r(174, "create_module", Unknown, N, false, ""),
-    r(175, "init_module", Unknown, N, false, ""),
-    r(176, "delete_module", Unknown, N, false, ""),
-    r(177, "get_kernel_syms", Unknown, N, false, ""),
-    r(178, "query_module", Unknown, N, false, ""),
-    r(179, "quotactl", Unknown, N, false, ""),
-    r(180, "nfsservctl", Unknown, N, false, ""),
-    r(181, "getpmsg", Unknown, N, false, ""),
-    r(182, "putpmsg", Unknown, N, false, ""),
-    r(183, "afs_syscall", Unknown, N, false, ""),
-    r(184, "tuxcall", Unknown, N, false, ""),
-    r(185, "security", Unknown, N, false, ""),
+    r(163, "acct", Around, N, false, ""),
+    r(164, "settimeofday", Around, N, false, ""),
+    r(165, "mount", Around, N, false, ""),
+    r(166, "umount2", Around, N, false, ""),
+    r(167, "swapon", Around, N, false, ""),
+    r(168, "swapoff", Around, N, false, ""),
+    r(169, "reboot", Around, N, false, ""),
+    r(170, "sethostname", Around, N, false, ""),
+    r(171, "setdomainname", Around, N, false, ""),
+    r(172, "iopl", Refuse(1, "access to ports is not kept"), D, false, ""),
+    r(173, "ioperm", Refuse(1, "access to ports is not kept"), D, false, ""),
+    r(174, "create_module", Pass, D, false, "the kernel has no such call"),
+    r(175, "init_module", Around, N, false, ""),
+    r(176, "delete_module", Around, N, false, ""),
+    r(177, "get_kernel_syms", Pass, D, false, "the kernel has no such call"),
+    r(178, "query_module", Pass, D, false, "the kernel has no such call"),
+    r(179, "quotactl", Around, N, false, ""),
+    r(180, "nfsservctl", Pass, D, false, "the kernel has no such call"),
+    r(181, "getpmsg", Pass, D, false, "the kernel has no such call"),
+    r(182, "putpmsg", Pass, D, false, "the kernel has no such call"),
+    r(183, "afs_syscall", Pass, D, false, "the kernel has no such call"),
+    r(184, "tuxcall", Pass, D, false, "the kernel has no such call"),
+    r(185, "security", Pass, D, false, "the kernel has no such call"),
     r(186, "gettid", Free(thread::gettid), D, false, ""),
     r(187, "readahead", Pass, D, false, "nothing that a rollback must undo"),
     r(188, "setxattr", Locked(object::tree::change), N, false, "undone on rollback"),
@@ -371,18 +379,18 @@ static ROWS: &[Row] = &[
     r(202, "futex", Free(thread::futex), N, true, "restarts unless it has a timeout"),
     r(203, "sched_setaffinity", Locked(object::schedule::set), D, false, "kept, warm and cold"),
     r(204, "sched_getaffinity", Locked(object::schedule::get), D, false, ""),
-    r(205, "set_thread_area", Unknown, N, false, ""),
+    r(205, "set_thread_area", Pass, D, false, "the kernel has no such call"),
     r(206, "io_setup", Locked(object::aio::setup), D, false, "kept, warm and cold"),
     r(207, "io_destroy", Locked(object::aio::destroy), D, false, "kept, warm and cold"),
     r(208, "io_getevents", Free(object::aio::events), D, false, "kept, warm and cold"),
     r(209, "io_submit", Free(object::aio::submit), D, false, "as the reads, writes and syncs that it is made of, at once; of files and block devices only"),
     r(210, "io_cancel", Locked(object::aio::cancel), D, false, "nothing is ever under way"),
-    r(211, "get_thread_area", Unknown, N, false, ""),
-    r(212, "lookup_dcookie", Unknown, N, false, ""),
+    r(211, "get_thread_area", Pass, D, false, "the kernel has no such call"),
+    r(212, "lookup_dcookie", Pass, D, false, "the kernel has no such call"),
     r(213, "epoll_create", Locked(object::epoll::create), D, false, ""),
-    r(214, "epoll_ctl_old", Unknown, N, false, ""),
-    r(215, "epoll_wait_old", Unknown, N, false, ""),
-    r(216, "remap_file_pages", Unknown, N, false, ""),
+    r(214, "epoll_ctl_old", Pass, D, false, "the kernel has no such call"),
+    r(215, "epoll_wait_old", Pass, D, false, "the kernel has no such call"),
+    r(216, "remap_file_pages", Refuse(38, "pages out of order are not kept"), D, false, ""),
     r(217, "getdents64", Locked(object::regular::getdents), N, false, ""),
     r(218, "set_tid_address", Locked(thread::set_tid_address), D, false, ""),
     r(219, "restart_syscall", Pass, D, false, ""),
@@ -393,7 +401,7 @@ static ROWS: &[Row] = &[
     r(224, "timer_gettime", Pass, N, false, ""),
     r(225, "timer_getoverrun", Pass, N, false, ""),
     r(226, "timer_delete", Locked(object::timers::delete), D, false, ""),
-    r(227, "clock_settime", Unknown, N, false, ""),
+    r(227, "clock_settime", Around, N, false, ""),
     r(228, "clock_gettime", Free(object::cpu_time::clock_gettime), N, false, "time, chance and load"),
     r(229, "clock_getres", Pass, D, false, ""),
     r(230, "clock_nanosleep", Wait, N, false, "ends when it would have"),
@@ -402,27 +410,27 @@ static ROWS: &[Row] = &[
     r(233, "epoll_ctl", Locked(object::epoll::ctl), D, false, ""),
     r(234, "tgkill", Free(run::signals::send), D, false, "within the run: its own; to others: a send"),
     r(235, "utimes", Locked(object::tree::change), N, false, "undone on rollback"),
-    r(236, "vserver", Unknown, N, false, ""),
-    r(237, "mbind", Unknown, N, false, "where memory lies is not kept"),
-    r(238, "set_mempolicy", Unknown, N, false, "where memory lies is not kept"),
+    r(236, "vserver", Pass, D, false, "the kernel has no such call"),
+    r(237, "mbind", Pass, D, false, "on which node memory lies is not kept: it only makes a difference of speed"),
+    r(238, "set_mempolicy", Pass, D, false, "on which node memory lies is not kept: it only makes a difference of speed"),
     r(239, "get_mempolicy", Pass, D, false, ""),
-    r(240, "mq_open", Unknown, N, false, ""),
-    r(241, "mq_unlink", Unknown, N, false, ""),
-    r(242, "mq_timedsend", Unknown, N, false, ""),
-    r(243, "mq_timedreceive", Unknown, N, false, ""),
-    r(244, "mq_notify", Unknown, N, false, ""),
-    r(245, "mq_getsetattr", Unknown, N, false, ""),
-    r(246, "kexec_load", Unknown, N, false, ""),
+    r(240, "mq_open", Lost("messages in a queue are the kernel's: one that a lost interval has received is gone, and descriptors of queues come back warm only"), N, false, ""),
+    r(241, "mq_unlink", Around, N, false, ""),
+    r(242, "mq_timedsend", Lost("messages in a queue are the kernel's: one that a lost interval has received is gone, and descriptors of queues come back warm only"), N, false, ""),
+    r(243, "mq_timedreceive", Lost("messages in a queue are the kernel's: one that a lost interval has received is gone, and descriptors of queues come back warm only"), N, false, ""),
+    r(244, "mq_notify", Lost("messages in a queue are the kernel's: one that a lost interval has received is gone, and descriptors of queues come back warm only"), N, false, ""),
+    r(245, "mq_getsetattr", Lost("messages in a queue are the kernel's: one that a lost interval has received is gone, and descriptors of queues come back warm only"), N, false, ""),
+    r(246, "kexec_load", Around, N, false, ""),
     r(247, "waitid", Free(run::wait::waitid), D, true, "from the run's table of processes"),
-    r(248, "add_key", Unknown, N, false, ""),
-    r(249, "request_key", Unknown, N, false, ""),
-    r(250, "keyctl", Unknown, N, false, ""),
+    r(248, "add_key", Around, N, false, ""),
+    r(249, "request_key", Around, N, false, ""),
+    r(250, "keyctl", Lost("keyrings of its own, and a session's that it has joined, are lost with the process"), N, false, ""),
     r(251, "ioprio_set", Locked(object::schedule::set_priority), D, false, "kept, warm and cold"),
     r(252, "ioprio_get", Locked(object::schedule::get_priority), D, false, ""),
     r(253, "inotify_init", Locked(object::inotify::init), N, false, ""),
     r(254, "inotify_add_watch", Free(object::inotify::add_watch), N, false, ""),
     r(255, "inotify_rm_watch", Free(object::inotify::remove_watch), N, false, ""),
-    r(256, "migrate_pages", Unknown, N, false, ""),
+    r(256, "migrate_pages", Pass, N, false, "on which node memory lies is not kept: it only makes a difference of speed"),
     r(257, "openat", Free(object::regular::openat), N, true, ""),
     r(258, "mkdirat", Locked(object::tree::change), N, false, "undone on rollback"),
     r(259, "mknodat", Locked(object::tree::change), N, false, "undone on rollback"),
@@ -445,7 +453,7 @@ static ROWS: &[Row] = &[
     r(276, "tee", Free(object::transfer::tee), D, true, "as the reads and writes that it is made of"),
     r(277, "sync_file_range", Free(object::sync::call), D, false, "what was changed is committed before"),
     r(278, "vmsplice", Free(object::transfer::vmsplice), D, true, "as the reads and writes that it is made of"),
-    r(279, "move_pages", Unknown, N, false, ""),
+    r(279, "move_pages", Pass, N, false, "on which node memory lies is not kept: it only makes a difference of speed"),
     r(280, "utimensat", Locked(object::tree::change), N, false, "undone on rollback"),
     r(281, "epoll_pwait", Free(object::epoll::wait), N, false, ""),
     r(282, "signalfd", Locked(object::signalfd::signalfd), D, false, ""),
@@ -464,30 +472,30 @@ static ROWS: &[Row] = &[
     r(295, "preadv", Free(object::input::pread), D, false, "as read"),
     r(296, "pwritev", Free(object::output::pwritev), D, false, "as write"),
     r(297, "rt_tgsigqueueinfo", Free(run::signals::send), D, false, "within the run: its own; to others: a send"),
-    r(298, "perf_event_open", Unknown, N, false, ""),
+    r(298, "perf_event_open", Lost("what counts the process does not count the one that a recovery makes"), N, false, ""),
     r(299, "recvmmsg", Free(object::socket::send_like), N, true, "consumes; committed around"),
-    r(300, "fanotify_init", Unknown, N, false, ""),
-    r(301, "fanotify_mark", Unknown, N, false, ""),
+    r(300, "fanotify_init", Lost("marks, and events that wait, come back warm only"), N, false, ""),
+    r(301, "fanotify_mark", Lost("marks, and events that wait, come back warm only"), N, false, ""),
     r(302, "prlimit64", Locked(object::limits::call), D, false, ""),
-    r(303, "name_to_handle_at", Unknown, N, false, ""),
-    r(304, "open_by_handle_at", Unknown, N, false, ""),
-    r(305, "clock_adjtime", Unknown, N, false, ""),
+    r(303, "name_to_handle_at", Pass, N, false, "what others may change"),
+    r(304, "open_by_handle_at", Free(object::regular::open_by_handle), N, false, "as open"),
+    r(305, "clock_adjtime", Around, N, false, ""),
     r(306, "syncfs", Free(object::sync::call), D, false, "what was changed is committed before"),
     r(307, "sendmmsg", Free(object::socket::send_several), D, true, "as sendmsg, one after the other"),
     r(308, "setns", Free(object::attributes::leave_namespace), N, false, "a recovery stops and says so: it cannot go there again"),
     r(309, "getcpu", Pass, N, false, "time, chance and load"),
-    r(310, "process_vm_readv", Pass, N, false, ""),
-    r(311, "process_vm_writev", Unknown, N, false, ""),
+    r(310, "process_vm_readv", Free(object::other_memory::read), N, false, ""),
+    r(311, "process_vm_writev", Free(object::other_memory::write), N, false, "its own; refused (EPERM) of a process of the run; of others committed around"),
     r(312, "kcmp", Pass, N, false, ""),
-    r(313, "finit_module", Unknown, N, false, ""),
+    r(313, "finit_module", Around, N, false, ""),
     r(314, "sched_setattr", Locked(object::schedule::set), D, false, "kept, warm and cold"),
     r(315, "sched_getattr", Locked(object::schedule::get), D, false, ""),
     r(316, "renameat2", Locked(object::tree::change), N, false, "undone on rollback"),
     r(317, "seccomp", Refuse(22, "a filter would bind the runtime too"), D, false, ""),
     r(318, "getrandom", Pass, N, false, "time, chance and load"),
     r(319, "memfd_create", Locked(object::memfd::create), D, false, ""),
-    r(320, "kexec_file_load", Unknown, N, false, ""),
-    r(321, "bpf", Unknown, N, false, ""),
+    r(320, "kexec_file_load", Around, N, false, ""),
+    r(321, "bpf", Refuse(1, "its maps and programs are not kept"), D, false, ""),
     r(322, "execveat", Free(object::exec::execveat), D, false, ""),
     r(323, "userfaultfd", Refuse(1, "the runtime tracks memory by it"), D, false, ""),
     r(324, "membarrier", Locked(object::attributes::membarrier), D, false, "registrations are kept"),
@@ -505,44 +513,44 @@ static ROWS: &[Row] = &[
     r(425, "io_uring_setup", Refuse(38, "rings would be written behind the runtime"), D, false, ""),
     r(426, "io_uring_enter", Refuse(38, "rings would be written behind the runtime"), D, false, ""),
     r(427, "io_uring_register", Refuse(38, "rings would be written behind the runtime"), D, false, ""),
-    r(428, "open_tree", Unknown, N, false, "namespaces and mounts are not kept"),
-    r(429, "move_mount", Unknown, N, false, "namespaces and mounts are not kept"),
-    r(430, "fsopen", Unknown, N, false, "namespaces and mounts are not kept"),
-    r(431, "fsconfig", Unknown, N, false, "namespaces and mounts are not kept"),
-    r(432, "fsmount", Unknown, N, false, "namespaces and mounts are not kept"),
-    r(433, "fspick", Unknown, N, false, "namespaces and mounts are not kept"),
+    r(428, "open_tree", Refuse(38, "mounts without a place are not kept; mount(2) is there"), D, false, ""),
+    r(429, "move_mount", Refuse(38, "mounts without a place are not kept; mount(2) is there"), D, false, ""),
+    r(430, "fsopen", Refuse(38, "mounts without a place are not kept; mount(2) is there"), D, false, ""),
+    r(431, "fsconfig", Refuse(38, "mounts without a place are not kept; mount(2) is there"), D, false, ""),
+    r(432, "fsmount", Refuse(38, "mounts without a place are not kept; mount(2) is there"), D, false, ""),
+    r(433, "fspick", Refuse(38, "mounts without a place are not kept; mount(2) is there"), D, false, ""),
     r(434, "pidfd_open", Free(object::pidfd::open), N, false, "of a process of the run: kept, warm and cold; else committed around"),
     r(435, "clone3", Free(thread::clone3), D, false, ""),
     r(436, "close_range", Free(object::descriptor::close_range), D, false, ""),
     r(437, "openat2", Free(object::openat2::openat2), N, true, "as openat; what is made is undone by names"),
     r(438, "pidfd_getfd", Free(object::pidfd::get_descriptor), N, false, "refused (EPERM) of a process of the run; else committed around"),
     r(439, "faccessat2", Free(object::about::access), N, false, "what others may change"),
-    r(440, "process_madvise", Unknown, N, false, ""),
+    r(440, "process_madvise", Refuse(38, "advice to another process is not noted there; madvise(2) is"), D, false, ""),
     r(441, "epoll_pwait2", Free(object::epoll::wait), N, false, ""),
-    r(442, "mount_setattr", Unknown, N, false, "namespaces and mounts are not kept"),
-    r(443, "quotactl_fd", Unknown, N, false, ""),
+    r(442, "mount_setattr", Refuse(38, "mounts without a place are not kept; mount(2) is there"), D, false, ""),
+    r(443, "quotactl_fd", Around, N, false, ""),
     r(444, "landlock_create_ruleset", Refuse(95, "it would bind the runtime too"), D, false, ""),
     r(445, "landlock_add_rule", Refuse(95, "it would bind the runtime too"), D, false, ""),
     r(446, "landlock_restrict_self", Refuse(95, "it would bind the runtime too"), D, false, ""),
     r(447, "memfd_secret", Refuse(38, ""), D, false, "memory that nobody may read cannot be committed"),
-    r(448, "process_mrelease", Unknown, N, false, ""),
+    r(448, "process_mrelease", Around, N, false, ""),
     r(449, "futex_waitv", Free(thread::futex_waitv), N, false, ""),
-    r(450, "set_mempolicy_home_node", Unknown, N, false, ""),
-    r(451, "cachestat", Unknown, N, false, ""),
+    r(450, "set_mempolicy_home_node", Pass, D, false, "on which node memory lies is not kept: it only makes a difference of speed"),
+    r(451, "cachestat", Pass, N, false, "what others may change"),
     r(452, "fchmodat2", Locked(object::tree::change), N, false, "undone on rollback"),
     r(453, "map_shadow_stack", Refuse(38, "shadow stacks are not kept"), D, false, ""),
-    r(454, "futex_wake", Unknown, N, false, ""),
-    r(455, "futex_wait", Unknown, N, false, ""),
-    r(456, "futex_requeue", Unknown, N, false, ""),
-    r(457, "statmount", Unknown, N, false, ""),
-    r(458, "listmount", Unknown, N, false, ""),
-    r(459, "lsm_get_self_attr", Unknown, N, false, ""),
-    r(460, "lsm_set_self_attr", Unknown, N, false, ""),
-    r(461, "lsm_list_modules", Unknown, N, false, ""),
-    r(462, "mseal", Unknown, N, false, ""),
-    r(463, "setxattrat", Unknown, N, false, ""),
-    r(464, "getxattrat", Unknown, N, false, ""),
-    r(465, "listxattrat", Unknown, N, false, ""),
-    r(466, "removexattrat", Unknown, N, false, ""),
-    r(467, "open_tree_attr", Unknown, N, false, ""),
+    r(454, "futex_wake", Refuse(38, "futex(2) is there"), D, false, ""),
+    r(455, "futex_wait", Refuse(38, "futex(2) is there"), D, false, ""),
+    r(456, "futex_requeue", Refuse(38, "futex(2) is there"), D, false, ""),
+    r(457, "statmount", Pass, N, false, "what others may change"),
+    r(458, "listmount", Pass, N, false, "what others may change"),
+    r(459, "lsm_get_self_attr", Pass, N, false, "what others may change"),
+    r(460, "lsm_set_self_attr", Refuse(95, "a label of its own is not kept"), D, false, ""),
+    r(461, "lsm_list_modules", Pass, N, false, "what others may change"),
+    r(462, "mseal", Refuse(38, "a recovery could not put such memory back"), D, false, ""),
+    r(463, "setxattrat", Refuse(38, "the calls by path or descriptor are there"), D, false, ""),
+    r(464, "getxattrat", Refuse(38, "the calls by path or descriptor are there"), D, false, ""),
+    r(465, "listxattrat", Refuse(38, "the calls by path or descriptor are there"), D, false, ""),
+    r(466, "removexattrat", Refuse(38, "the calls by path or descriptor are there"), D, false, ""),
+    r(467, "open_tree_attr", Refuse(38, "mounts without a place are not kept; mount(2) is there"), D, false, ""),
 ];

@@ -41,6 +41,7 @@ pub mod lock;
 pub mod memfd;
 pub mod message;
 pub mod openat2;
+pub mod other_memory;
 pub mod output;
 pub mod pidfd;
 pub mod pipe;

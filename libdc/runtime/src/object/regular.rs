@@ -136,24 +136,8 @@ pub fn open_with(l: &mut Local, guard: thread::Guard, a: [usize; 6], resolve: u6
         // Others hold its other end.
         crate::event::outlives(l);
     }
-    if cuts && f.kind == Kind::Regular {
-        undo::before_truncate(fd, file, 0);
-        let cut = sys!(FTRUNCATE, fd, 0);
-        crate::commit::fault_point(dc_image::boot::fault::AFTER_CHANGE);
-        undo::written::over(fd, cut);
-        if failed(cut) {
-            descriptor::close_locked(l, fd);
-            return cut;
-        }
-    }
-    if cuts && f.kind == Kind::MemFd {
-        // It has no name, but a path of /proc.
-        let cut = sys!(FTRUNCATE, fd, 0);
-        if failed(cut) {
-            descriptor::close_locked(l, fd);
-            return cut;
-        }
-        super::memfd::resized(fd);
+    if cuts && let Err(e) = cut(l, fd, file) {
+        return e;
     }
     if tmpfile {
         undo::nameless::made_without(fd, file);
@@ -163,6 +147,62 @@ pub fn open_with(l: &mut Local, guard: thread::Guard, a: [usize; 6], resolve: u6
         fifo::opening::is_noted(l, fd);
         drop(guard);
         fifo::opening::await_others(l);
+    }
+    r
+}
+
+/// What O_TRUNC does, behind an open without it.
+fn cut(l: &mut Local, fd: i32, file: u32) -> Result<(), isize> {
+    let r = match open_file(file).kind {
+        Kind::Regular => {
+            undo::before_truncate(fd, file, 0);
+            let r = sys!(FTRUNCATE, fd, 0);
+            crate::commit::fault_point(dc_image::boot::fault::AFTER_CHANGE);
+            undo::written::over(fd, r);
+            r
+        }
+        Kind::MemFd => {
+            // It has no name, but a path of /proc.
+            let r = sys!(FTRUNCATE, fd, 0);
+            if !failed(r) {
+                super::memfd::resized(fd);
+            }
+            r
+        }
+        _ => 0,
+    };
+    if failed(r) {
+        descriptor::close_locked(l, fd);
+        return Err(r);
+    }
+    Ok(())
+}
+
+/// open_by_handle_at(2): by what name_to_handle_at(2) has said of a file, and not by its name.
+pub fn open_by_handle(l: &mut Local, a: [usize; 6]) -> isize {
+    let [mount, handle, flags, ..] = a;
+    let _guard = engine().lock.acquire(l);
+    if !has_numbers(1) {
+        return -EMFILE;
+    }
+    let r = sys!(OPEN_BY_HANDLE_AT, mount, handle, flags & !O_TRUNC);
+    if failed(r) {
+        return r;
+    }
+    let fd = r as i32;
+    let mut path = [0u8; 4096];
+    let n = process::fd_path(fd, &mut path);
+    let r = descriptor::adopt(fd, flags, &path[..n], false);
+    let Some(file) = known_file(fd).filter(|_| !failed(r)) else {
+        return r;
+    };
+    if flags & O_ACCMODE != 0 {
+        super::attributes::file_opened(&path[..n]);
+        if flags & O_TRUNC != 0
+            && let Err(e) = cut(l, fd, file)
+        {
+            return e;
+        }
     }
     r
 }
