@@ -79,6 +79,11 @@ impl Keeper {
         } else {
             // They died with the last keeper; others may have their numbers.
             tree::forget_companions(&self.live);
+            if tree::forget_strangers(&self.live) > 0 {
+                self.tell(
+                    "a program ran beside the run; how it ended nobody knows, so it counts as killed",
+                );
+            }
             // What was sent to a dead keeper died with it; what stands here may be damage.
             self.live.signals_missed.store(0, Relaxed);
             self.begin_recovery(process::monotonic_ns());
@@ -318,7 +323,10 @@ impl Keeper {
             {
                 return Seen::Death(pid, death);
             }
-            if first_ended.is_some_and(|at| at.elapsed() >= handover::PATIENCE) {
+            // (Of a program beside the run only this keeper hears.)
+            if first_ended.is_some_and(|at| at.elapsed() >= handover::PATIENCE)
+                && tree::strangers(&self.live).is_empty()
+            {
                 return Seen::FirstEnded;
             }
             match process::peek_stop(pid) {
@@ -354,7 +362,7 @@ impl Keeper {
                             first_ended = Some(Instant::now());
                         }
                     }
-                    None => {}
+                    None => tree::note_strangers_end(&self.live, dead, death),
                 }
                 process::reap(dead);
                 self.remains.reaped(dead);

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::time::{Duration, Instant};
 
 use dc_image::FatalCode;
-use dc_image::run::{Life, Process};
+use dc_image::run::{Life, Process, STRANGER_ENDED};
 
 use crate::machine::process::{self, Change};
 use crate::machine::shared::SharedLive;
@@ -44,8 +44,10 @@ pub fn kill_others(live: &SharedLive, dead: i32, spared: &[i32]) -> Vec<i32> {
             .iter()
             .map(|p| p.companion.load(Acquire) as i32)
             .collect();
+        let beside = strangers(live);
         let is_worker = |pid: &i32| {
             *pid != dead
+                && !beside.contains(pid)
                 && !killed.contains(pid)
                 && !companions.contains(pid)
                 && !spared.contains(pid)
@@ -76,7 +78,7 @@ pub fn kill_others(live: &SharedLive, dead: i32, spared: &[i32]) -> Vec<i32> {
 
 /// A process was stopped or continued: its parent is to know.
 pub fn note_stop(live: &SharedLive, pid: i32, change: Change) {
-    let Some(slot) = entry_of(live, pid) else {
+    let Some(slot) = entry_of(live, pid).or_else(|| stands_for(live, pid)) else {
         return;
     };
     let p = &live.processes()[slot];
@@ -145,6 +147,52 @@ pub fn has_descriptors(live: &SharedLive) -> bool {
         .filter(|p| p.life_at(published) == Life::Lives)
         .map(|p| p.companion.load(Relaxed) as i32)
         .all(|companion| companion > 0 && process::is_alive(companion))
+}
+
+/// The process that stands in the place of a stranger with this number.
+fn stands_for(live: &SharedLive, stranger: i32) -> Option<usize> {
+    live.processes().iter().position(|p| {
+        p.stranger.load(Acquire) == stranger && p.id.load(Relaxed) != 0 && !has_lost(p)
+    })
+}
+
+fn has_lost(p: &Process) -> bool {
+    p.stranger_end.load(Acquire) & STRANGER_ENDED != 0
+}
+
+/// Programs beside the run, which are the keeper's children too.
+pub fn strangers(live: &SharedLive) -> Vec<i32> {
+    let has_one = |p: &&Process| p.stranger.load(Acquire) > 0 && !has_lost(p);
+    let all = live.processes().iter().filter(has_one);
+    all.map(|p| p.stranger.load(Acquire)).collect()
+}
+
+/// A program beside the run has ended: who stands in its place ends as it did.
+pub fn note_strangers_end(live: &SharedLive, pid: i32, death: Change) {
+    let Some(slot) = stands_for(live, pid) else {
+        return;
+    };
+    let status = match death {
+        Change::Exited(code) => (code & 0xff) << 8,
+        Change::Killed(signal) => signal,
+        Change::Stopped(_) | Change::Continued => return,
+    };
+    let p = &live.processes()[slot];
+    p.stranger_end.store(status as u32 | STRANGER_ENDED, SeqCst);
+    p.child_event.fetch_add(1, SeqCst);
+    process::wake(&p.child_event);
+}
+
+/// Programs beside the run whose keeper has died: nobody will hear how they end. Says how
+/// many there were.
+pub fn forget_strangers(live: &SharedLive) -> usize {
+    let lost = |p: &&Process| p.stranger.load(Relaxed) > 0 && !has_lost(p);
+    let all = live.processes().iter().filter(lost);
+    all.inspect(|p| {
+        p.stranger_end
+            .store(libc::SIGKILL as u32 | STRANGER_ENDED, SeqCst);
+    })
+    .count()
 }
 
 /// Waits until what an earlier keeper and its processes had open is closed: they are dead, and

@@ -23,7 +23,7 @@ pub mod request {
     pub const RELEASE: u32 = 4;
 }
 
-const ROOM: usize = 11;
+const ROOM: usize = 9;
 
 /// One process of the run. Entry 0 is the first.
 #[repr(C, align(64))]
@@ -148,8 +148,17 @@ pub struct Process {
     pub signalled: AtomicU64,
     /// Nonzero while it moves bytes through a pipe without the run's lock: no commit begins.
     pub moving: AtomicU32,
+    /// A program beside the run in whose place this process stands (a *stranger*): the kernel's
+    /// number of it, the commit behind which it was started, and how it ended, as wait(2) has
+    /// it, with [`STRANGER_ENDED`]. It is outside of the run, so nothing of this is rolled back.
+    pub stranger: AtomicI32,
+    pub stranger_end: AtomicU32,
+    pub stranger_since: AtomicU64,
     _room: [u64; ROOM],
 }
+
+/// In [`Process::stranger_end`]: it has ended.
+pub const STRANGER_ENDED: u32 = 1 << 31;
 
 /// What a process is in the state of commit `published`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -232,6 +241,9 @@ impl Process {
             set_by_others: AtomicU64::new(0),
             signalled: AtomicU64::new(0),
             moving: AtomicU32::new(0),
+            stranger: AtomicI32::new(0),
+            stranger_end: AtomicU32::new(0),
+            stranger_since: AtomicU64::new(0),
             _room: [0; ROOM],
         }
     }
@@ -424,6 +436,9 @@ impl Process {
             word.clear();
         }
         self.left.store(0, Relaxed);
+        self.stranger.store(0, Relaxed);
+        self.stranger_end.store(0, Relaxed);
+        self.stranger_since.store(0, Relaxed);
         self.seals.clear();
         self.companion.store(0, Relaxed);
         self.child_event.store(0, Relaxed);

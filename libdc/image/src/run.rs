@@ -23,7 +23,7 @@ use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::*};
 
 use crate::header::JOURNAL_OFFSET;
 pub(crate) use crate::process::holds;
-pub use crate::process::{Life, Process, processes_sum, request};
+pub use crate::process::{Life, Process, STRANGER_ENDED, processes_sum, request};
 use crate::seal::Seals;
 pub use crate::shared::{
     BY_KEEPER, Inside, Settings, Shared, fifo_of, pty_number, pty_of, shared_sum,

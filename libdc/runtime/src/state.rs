@@ -78,6 +78,8 @@ pub struct Root {
     pub umask: u32,
     /// Nonzero once the process has had a child of the run, or is one.
     pub tree: u32,
+    /// Nonzero: this process stands in a stranger's place.
+    pub stands_in: u32,
     /// The highest open file ever used (index + 1).
     pub file_high: u32,
     /// Whether the process's group was given the terminal: see object::group.

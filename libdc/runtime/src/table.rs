@@ -75,6 +75,7 @@ pub fn row(nr: usize) -> &'static Row {
     match TABLE.get(nr) {
         Some(r) if !r.name.is_empty() => r,
         _ if nr == object::api::NR => &API,
+        _ if nr == run::stranger::NR => &STRANGER,
         _ => &UNKNOWN,
     }
 }
@@ -87,6 +88,16 @@ static API: Row = Row {
     restarts: false,
     log: None,
     note: "the reserved call of libdc",
+};
+
+static STRANGER: Row = Row {
+    nr: run::stranger::NR as u16,
+    name: "stranger",
+    how: How::Free(run::stranger::wait),
+    class: Class::Deterministic,
+    restarts: true,
+    log: None,
+    note: "the call of a process that stands in a stranger's place",
 };
 
 /// True once for each call, so that a message is not repeated.

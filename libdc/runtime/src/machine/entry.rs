@@ -245,6 +245,25 @@ pub unsafe extern "C" fn clone_companion(args: *const u8, size: usize) -> isize 
     )
 }
 
+/// Starts a stranger: the new process runs `begin(start)` on the stack given.
+#[unsafe(naked)]
+pub unsafe extern "C" fn clone_stranger<T>(args: *const u8, size: usize, start: &T) -> isize {
+    naked_asm!(
+        "mov r8, rdx",
+        "mov eax, 435",
+        "syscall",
+        "test rax, rax",
+        "je 2f",
+        "ret",
+        "2:",
+        "xor ebp, ebp",
+        "mov rdi, r8",
+        "call {main}",
+        "ud2",
+        main = sym crate::run::stranger::begin,
+    )
+}
+
 /// Restorer of the runtime's own signal frames.
 #[unsafe(naked)]
 pub unsafe extern "C" fn sigreturn() {

@@ -15,6 +15,7 @@
 
 use super::{attributes, limits, schedule};
 use crate::engine::{MAX_THREADS, engine, state};
+use crate::machine::entry::local;
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
 use crate::{event, fatal, sys};
@@ -197,6 +198,29 @@ pub fn executed(l: &mut Local) {
         capset([ambient, ambient, inheritable]);
     }
     changed(l);
+}
+
+/// Opens something with no more rights than an exec leaves.
+pub fn as_after_exec(open: impl FnOnce() -> isize) -> isize {
+    let have = state().threads[local().slot as usize].credentials;
+    let ([ur, ue, ..], [effective, permitted, inheritable, _, ambient]) =
+        (have.uids, have.capabilities);
+    if ur == 0 || ue == 0 || effective == ambient {
+        return open();
+    }
+    capset([ambient, permitted, inheritable]);
+    let r = open();
+    capset([effective, permitted, inheritable]);
+    r
+}
+
+/// Whether an exec would give root capabilities back that the program has given up.
+pub fn regains_by_exec() -> bool {
+    const SECBIT_NOROOT: u32 = 1;
+    let have = state().threads[local().slot as usize].credentials;
+    let ([ur, ue, ..], [_, permitted, inheritable, bounding, _]) = (have.uids, have.capabilities);
+    let is_root = (ur == 0 || ue == 0) && have.securebits & SECBIT_NOROOT == 0;
+    is_root && (bounding | inheritable) & !permitted != 0
 }
 
 /// A change of credentials takes this away: a worker never outlives its keeper.

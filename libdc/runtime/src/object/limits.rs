@@ -27,7 +27,7 @@ pub const RLIMIT_DATA: usize = 2;
 pub const RLIMIT_NPROC: usize = 6;
 const RLIMIT_NOFILE: usize = 7;
 pub const RLIMIT_AS: usize = 9;
-const COUNT: usize = 16;
+pub const COUNT: usize = 16;
 const INFINITY: u64 = u64::MAX;
 const NAMES: [&str; COUNT] = [
     "CPU",

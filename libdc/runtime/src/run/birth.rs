@@ -228,7 +228,7 @@ fn free_entry() -> Option<usize> {
 
 /// From now on this process is one of several: signals that would end it come to the
 /// runtime first, so that its end is known before it happens.
-fn join_tree() {
+pub fn join_tree() {
     let root = &mut state().root;
     if root.tree == 0 {
         root.tree = 1;

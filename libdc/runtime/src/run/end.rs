@@ -278,6 +278,7 @@ fn kill_one(slot: usize) {
     let p = process(slot);
     let real = p.real.load(Relaxed);
     p.left.store(p.id.load(Relaxed), SeqCst);
+    super::stranger::gets_too(p, signal::SIGKILL);
     sys!(KILL, real, signal::SIGKILL);
     let companion = p.companion.swap(0, SeqCst);
     if companion != 0 {

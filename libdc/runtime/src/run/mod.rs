@@ -5,7 +5,7 @@
 //! are treated as threads are: one lock for all, and a commit that stops all.
 //!
 //! [`unit`] is the commit of all, [`moving`] what it waits for; [`birth`], [`vfork`], [`end`],
-//! [`wait`] and [`orphans`] are the lives of processes; [`shared`] is what several of them know; [`image`] where a process that is
+//! [`wait`] and [`orphans`] are the lives of processes, [`stranger`] what is none; [`shared`] is what several of them know; [`image`] where a process that is
 //! not the first has its pages, [`handed`] what the keeper opens for it; [`together`] how all recover at once;
 //! [`signals`] and [`many`] what they send to each other.
 #![allow(unsafe_code)]
@@ -24,6 +24,7 @@ pub mod seal;
 pub mod served;
 pub mod shared;
 pub mod signals;
+pub mod stranger;
 pub mod together;
 pub mod unit;
 pub mod vfork;

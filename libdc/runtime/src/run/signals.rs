@@ -151,6 +151,9 @@ fn to_process(
 pub fn before_stop_or_go(p: &Process, signo: i32) {
     const SIGCONT: i32 = 18;
     const SIGTSTP: i32 = 20;
+    if matches!(signo, SIGCONT | signal::SIGSTOP) {
+        super::stranger::gets_too(p, signo);
+    }
     match signo {
         SIGCONT => unit::is_continued(p),
         SIGTSTP => p.stop_sent.store(engine().store.published() + 1, SeqCst),

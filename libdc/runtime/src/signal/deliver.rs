@@ -96,6 +96,10 @@ fn deliver(l: &mut Local, info: &SigInfo) {
         outside::count(info);
     }
     crate::object::timers::rang(info);
+    if crate::run::stranger::is_one() {
+        crate::run::stranger::pass_on(l, info);
+        return end_call(l, true);
+    }
     match act.handler {
         SIG_IGN if info.code <= 0 || !matches!(sig, 4 | 5 | 7 | 8 | 11) => {
             return end_call(l, true);

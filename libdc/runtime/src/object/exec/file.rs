@@ -8,11 +8,11 @@ use crate::fatal::Text;
 use crate::load::elf;
 use crate::machine::sys::{errno::*, failed};
 use crate::machine::user;
-use crate::object::about;
 use crate::object::descriptor::{self, O_CLOEXEC};
 use crate::object::process::fd_path;
 use crate::object::stat::{S_IFMT, S_IFREG, Stat};
 use crate::object::undo::place::AT_FDCWD;
+use crate::object::{about, identity};
 use crate::sys;
 use core::ffi::CStr;
 use core::fmt::Write;
@@ -43,6 +43,8 @@ pub struct Program {
     /// the process is its last part.
     pub name: [u8; 4096],
     pub name_len: usize,
+    /// Why only the kernel's own execve can start it: it runs beside the run.
+    pub stranger: Option<&'static str>,
 }
 
 /// A file that may be executed.
@@ -50,6 +52,7 @@ struct File {
     fd: i32,
     head: [u8; HEAD],
     got: usize,
+    is_readable: bool,
 }
 
 impl Drop for File {
@@ -120,6 +123,7 @@ impl Program {
             len: 0,
             name: [0; 4096],
             name_len: 0,
+            stranger: None,
         };
         named.told(&mut program);
         program
@@ -143,10 +147,10 @@ impl Program {
         there.map(place) == Stat::of_fd(fd).map(place)
     }
 
-    fn refused(&self, what: &str, why: &str, errno: isize) -> Result<(), isize> {
+    /// Says what is to run beside the run.
+    pub fn is_beside_the_run(&self, why: &str) {
         let name = core::str::from_utf8(self.name()).unwrap_or("?");
-        crate::say!("execve of {name} is refused: {what}, and {why}");
-        Err(-errno)
+        crate::say!("{name} runs beside the run, and what it does is not undone: {why}");
     }
 
     /// Follows the name to the program; scripts change the arguments.
@@ -186,35 +190,43 @@ impl Program {
             called[..called_len].copy_from_slice(&path[..called_len]);
             file = open(AT_FDCWD, &path, 0)?;
         }
-        let foreign = file.head[4] != 2 || file.head[18..20] != [62, 0];
-        if file.head.starts_with(b"\x7fELF") && foreign {
-            let why = "only such a program can be hosted; run it outside of dcrun";
-            return self.refused("it is no x86-64 program", why, ENOEXEC);
+        self.stranger = needs_the_kernel(&file);
+        if self.stranger.is_some() {
+            return Ok(());
         }
         elf::examine(file.fd)?;
-        if let Some(what) = gives_rights(file.fd) {
-            let why = "only the kernel's own execve gives a program such rights; run it outside \
-                       of dcrun, or a copy without them";
-            return self.refused(what, why, EACCES);
-        }
-        if Stat::of_fd(file.fd).is_ok_and(|st| st.nlink == 0) {
-            let why = "a recovery could not load it again; give it a name";
-            return self.refused("its file has no name", why, EACCES);
-        }
         self.len = fd_path(file.fd, &mut self.path[..4095]);
         if self.len == 0 {
             return Err(-ENOENT);
         }
         // (An overlay counts the names of a file that has none any more.)
         if !self.leads_to(file.fd) {
-            let why = "a recovery could not load it again; give it a name";
-            return self.refused("its file is not there by its name", why, EACCES);
+            self.stranger = Some(NAMELESS);
         }
         Ok(())
     }
 }
 
-/// Opens a file that may be executed, and reads its beginning.
+const NAMELESS: &str = "a recovery could not load it again, for its file has no name";
+
+/// Why a program cannot be loaded here.
+fn needs_the_kernel(file: &File) -> Option<&'static str> {
+    const UNREADABLE: &str = "its file may be executed and not be read";
+    const OF_ANOTHER_MACHINE: &str = "it is no x86-64 program";
+    if !file.is_readable {
+        return Some(UNREADABLE);
+    }
+    let foreign = file.head[4] != 2 || file.head[18..20] != [62, 0];
+    if file.head.starts_with(b"\x7fELF") && foreign {
+        return Some(OF_ANOTHER_MACHINE);
+    }
+    gives_rights(file.fd).or_else(|| {
+        let is_nameless = Stat::of_fd(file.fd).is_ok_and(|st| st.nlink == 0);
+        is_nameless.then_some(NAMELESS)
+    })
+}
+
+/// Opens a file that may be executed, and reads its beginning if it may be read.
 fn open(dir: i32, path: &[u8; 4096], flags: usize) -> Result<File, isize> {
     const O_PATH: usize = 0o10000000;
     const O_NOFOLLOW: usize = 0o400000;
@@ -237,6 +249,7 @@ fn open(dir: i32, path: &[u8; 4096], flags: usize) -> Result<File, isize> {
         fd: seen as i32,
         head: [0; HEAD],
         got: 0,
+        is_readable: false,
     };
     const S_IFLNK: u32 = 0o120000;
     match Stat::of_fd(seen.fd) {
@@ -248,20 +261,18 @@ fn open(dir: i32, path: &[u8; 4096], flags: usize) -> Result<File, isize> {
     may_execute(seen.fd)?;
     let mut link = Text::<40>::new();
     let _ = write!(link, "/proc/self/fd/{}\0", seen.fd);
-    let fd = sys!(OPEN, link.as_bytes().as_ptr(), O_CLOEXEC);
+    let fd = identity::as_after_exec(|| sys!(OPEN, link.as_bytes().as_ptr(), O_CLOEXEC));
+    if fd == -EACCES {
+        return Ok(seen);
+    }
     if failed(fd) {
-        if fd == -EACCES {
-            crate::say!(
-                "an execve is refused: its file may be executed and not be read, and dcrun loads \
-                 programs itself; run it outside of dcrun"
-            );
-        }
         return Err(fd);
     }
     let mut file = File {
         fd: fd as i32,
         head: [0; HEAD],
         got: 0,
+        is_readable: true,
     };
     let n = sys!(PREAD64, fd, file.head.as_mut_ptr(), HEAD, 0);
     crate::object::input::count_read(n);
@@ -286,17 +297,21 @@ fn gives_rights(fd: i32) -> Option<&'static str> {
     if !by_mount || sys!(PRCTL, PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 {
         return None;
     }
+    if identity::regains_by_exec() {
+        return Some("only the kernel gives root its capabilities back");
+    }
     let [ruid, euid] = [sys!(GETUID), sys!(GETEUID)].map(|id| id as u32);
     let [rgid, egid] = [sys!(GETGID), sys!(GETEGID)].map(|id| id as u32);
     if st.mode & S_ISUID != 0 && [ruid, euid] != [st.uid; 2] {
-        return Some("it is set-uid");
+        return Some("only the kernel gives the rights of a set-uid file");
     }
     let set_gid = st.mode & S_ISGID_AND_GROUP_EXECUTES == S_ISGID_AND_GROUP_EXECUTES;
     if set_gid && [rgid, egid] != [st.gid; 2] {
-        return Some("it is set-gid");
+        return Some("only the kernel gives the rights of a set-gid file");
     }
     let capabilities = sys!(FGETXATTR, fd, c"security.capability".as_ptr(), 0, 0);
-    (capabilities > 0 && [ruid, euid] != [0; 2]).then_some("it has capabilities of its own")
+    (capabilities > 0 && [ruid, euid] != [0; 2])
+        .then_some("only the kernel gives the capabilities of a file")
 }
 
 /// Permission, a file system that forbids it: the kernel says, where it can be asked (Linux 6.14).

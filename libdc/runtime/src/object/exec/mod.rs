@@ -22,6 +22,7 @@ use crate::engine::{engine, state};
 use crate::load::Image;
 use crate::machine::entry;
 use crate::machine::frame::{Frame, Local};
+use crate::run::stranger;
 use crate::thread::last;
 use crate::{boot, event, fatal, load, signal, space, sys, thread};
 use core::sync::atomic::Ordering::*;
@@ -51,7 +52,14 @@ pub fn execveat(l: &mut Local, a: [usize; 6]) -> isize {
 
 fn call(l: &mut Local, dir: i32, path: usize, argv: usize, envp: usize, flags: usize) -> isize {
     let guard = engine().lock.acquire(l);
-    let wanted = match prepare(dir, path, argv, envp, flags) {
+    let wanted = prepare(dir, path, argv, envp, flags).and_then(|wanted| {
+        if let Some(what) = wanted.program.stranger {
+            wanted.program.is_beside_the_run(what);
+            stranger::start(l, [dir as usize, path, argv, envp, flags])?;
+        }
+        Ok(wanted)
+    });
+    let wanted = match wanted {
         Ok(wanted) => wanted,
         Err(e) => {
             strings::release();
@@ -145,6 +153,10 @@ fn replace(l: &mut Local, wanted: &Wanted) -> isize {
         e.boot.stack_limit = soft;
     }
     let program = &wanted.program;
+    if program.stranger.is_some() {
+        stranger::stand_in(l);
+        return changed(l, program);
+    }
     match load::program(&Image {
         path: program.path(),
         name: program.name(),
@@ -163,6 +175,11 @@ fn replace(l: &mut Local, wanted: &Wanted) -> isize {
             format_args!("execve: the program file {why}"),
         ),
     }
+    changed(l, program)
+}
+
+/// The new program, or who stands in its place, is there.
+fn changed(l: &mut Local, program: &Program) -> isize {
     strings::release();
     boot::set_name(program.name());
     boot::initial_vectors(l);

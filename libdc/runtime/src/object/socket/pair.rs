@@ -150,6 +150,15 @@ pub fn sent(control: &[u8], through: i32) {
     }
 }
 
+/// A program outside of the run gets all that an exec leaves open.
+pub fn all_leave() {
+    for fd in 0..state().root.fd_high as i32 {
+        if let Some(at) = socket_of(fd).and_then(shared::enter_socket) {
+            shared::entry(at).is_foreign.store(1, Relaxed);
+        }
+    }
+}
+
 /// Whether both ends are in the run, and nobody else has one.
 pub fn is_own(f: &OpenFile) -> bool {
     let Some((_, s)) = shared::of(f).filter(|_| f.kind == Kind::Socket) else {
