@@ -139,9 +139,12 @@ pub fn unknown(l: &mut Local, args: [usize; 6]) -> isize {
 }
 
 /// Whether a call that is no state answers with a descriptor: mq_open, perf_event_open,
-/// fanotify_init.
+/// fanotify_init, open_tree, fsopen, fsmount, fspick, pidfd_open, pidfd_getfd, open_tree_attr.
 fn makes_descriptor(nr: usize) -> bool {
-    matches!(nr, 240 | 298 | 300)
+    matches!(
+        nr,
+        240 | 298 | 300 | 428 | 430 | 432 | 433 | 434 | 438 | 467
+    )
 }
 
 use Class::{Deterministic as D, NonDeterministic as N};
@@ -524,12 +527,12 @@ static ROWS: &[Row] = &[
     r(425, "io_uring_setup", Refuse(38, "rings would be written behind the runtime"), D, false, ""),
     r(426, "io_uring_enter", Refuse(38, "rings would be written behind the runtime"), D, false, ""),
     r(427, "io_uring_register", Refuse(38, "rings would be written behind the runtime"), D, false, ""),
-    r(428, "open_tree", Refuse(38, "mounts without a place are not kept; mount(2) is there"), D, false, ""),
-    r(429, "move_mount", Refuse(38, "mounts without a place are not kept; mount(2) is there"), D, false, ""),
-    r(430, "fsopen", Refuse(38, "mounts without a place are not kept; mount(2) is there"), D, false, ""),
-    r(431, "fsconfig", Refuse(38, "mounts without a place are not kept; mount(2) is there"), D, false, ""),
-    r(432, "fsmount", Refuse(38, "mounts without a place are not kept; mount(2) is there"), D, false, ""),
-    r(433, "fspick", Refuse(38, "mounts without a place are not kept; mount(2) is there"), D, false, ""),
+    r(428, "open_tree", Lost("a mount that has no place yet comes back warm only"), N, false, ""),
+    r(429, "move_mount", Around, N, false, ""),
+    r(430, "fsopen", Lost("a mount that has no place yet comes back warm only"), N, false, ""),
+    r(431, "fsconfig", Around, N, false, ""),
+    r(432, "fsmount", Lost("a mount that has no place yet comes back warm only"), N, false, ""),
+    r(433, "fspick", Lost("a mount that has no place yet comes back warm only"), N, false, ""),
     r(434, "pidfd_open", Free(object::pidfd::open), N, false, "of a process of the run: kept, warm and cold; else committed around"),
     r(435, "clone3", Free(thread::clone3), D, false, ""),
     r(436, "close_range", Free(object::descriptor::close_range), D, false, ""),
@@ -538,7 +541,7 @@ static ROWS: &[Row] = &[
     r(439, "faccessat2", Free(object::about::access), N, false, "what others may change"),
     r(440, "process_madvise", Refuse(38, "advice to another process is not noted there; madvise(2) is"), D, false, ""),
     r(441, "epoll_pwait2", Free(object::epoll::wait), N, false, ""),
-    r(442, "mount_setattr", Refuse(38, "mounts without a place are not kept; mount(2) is there"), D, false, ""),
+    r(442, "mount_setattr", Around, N, false, ""),
     r(443, "quotactl_fd", Around, N, false, ""),
     r(444, "landlock_create_ruleset", Refuse(95, "it would bind the runtime too"), D, false, ""),
     r(445, "landlock_add_rule", Refuse(95, "it would bind the runtime too"), D, false, ""),
@@ -563,5 +566,5 @@ static ROWS: &[Row] = &[
     r(464, "getxattrat", Refuse(38, "the calls by path or descriptor are there"), D, false, ""),
     r(465, "listxattrat", Refuse(38, "the calls by path or descriptor are there"), D, false, ""),
     r(466, "removexattrat", Refuse(38, "the calls by path or descriptor are there"), D, false, ""),
-    r(467, "open_tree_attr", Refuse(38, "mounts without a place are not kept; mount(2) is there"), D, false, ""),
+    r(467, "open_tree_attr", Lost("a mount that has no place yet comes back warm only"), N, false, ""),
 ];

@@ -442,7 +442,8 @@ pub fn leave_namespace(l: &mut Local, a: [usize; 6]) -> isize {
         nr::UNSHARE | nr::SETNS => NAMESPACES,
         _ => ROOT_DIRECTORY,
     };
-    let r = crate::table::unknown(l, a);
+    let lost = (left != 0).then_some("a recovery stops, for it cannot go there again");
+    let r = crate::table::around(l, a, lost);
     if !failed(r) && left != 0 {
         let _guard = engine().lock.acquire(l);
         state().root.left_behind |= left;

@@ -348,6 +348,19 @@ pub fn fcntl(l: &mut Local, a: [usize; 6]) -> isize {
     r
 }
 
+/// Every open file that has a descriptor, with the lowest one. (To search for the number of
+/// each takes its time where there are thousands.)
+pub fn each_file() -> impl Iterator<Item = (i32, u32)> {
+    let mut seen = [0u64; MAX_FILES / 64 + 1];
+    (0..state().root.fd_high as i32).filter_map(move |fd| {
+        let file = known_file(fd)?;
+        let (word, bit) = (&mut seen[file as usize / 64], 1 << (file % 64));
+        let is_first = *word & bit == 0;
+        *word |= bit;
+        is_first.then_some((fd, file))
+    })
+}
+
 /// The lowest descriptor of an open file.
 pub fn any_fd(file: u32) -> Option<i32> {
     let fds = &state().fds;

@@ -12,7 +12,7 @@
 //! survives:  warm and cold
 #![allow(unsafe_code)]
 
-use super::descriptor::{any_fd, known_file, open_file};
+use super::descriptor::{each_file, open_file};
 use crate::engine::{engine, state};
 use crate::event;
 use crate::log::replay;
@@ -300,9 +300,8 @@ fn give_to_foreground(leader: &Process) {
 fn take_back(warm: bool) {
     let root = &state().root;
     let own = sys!(GETPGID, 0);
-    for fd in 0..root.fd_high as i32 {
-        let Some(file) = known_file(fd) else { continue };
-        if open_file(file).kind != Kind::Tty || any_fd(file) != Some(fd) {
+    for (fd, file) in each_file() {
+        if open_file(file).kind != Kind::Tty {
             continue;
         }
         let mut front = 0i32;

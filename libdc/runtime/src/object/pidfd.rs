@@ -38,7 +38,7 @@ pub fn open(l: &mut Local, a: [usize; 6]) -> isize {
     let own = pid == state().root.pid;
     let Some((slot, p)) = run::known_as(pid).or(own.then(|| (engine().slot, run::me()))) else {
         drop(guard);
-        return crate::table::unknown(l, a);
+        return crate::table::around(l, a, None);
     };
     if flags & !O_NONBLOCK != 0 {
         return -EINVAL;
@@ -132,13 +132,18 @@ pub fn send_signal(l: &mut Local, a: [usize; 6]) -> isize {
     let (fd, signo, info_at, flags) = (a[0] as i32, a[1], a[2], a[3]);
     let id = {
         let guard = engine().lock.acquire(l);
-        if is_ours(fd).is_none() {
-            return as_unknown(l, guard, a);
-        }
-        match meant(fd) {
+        let of_another = match is_ours(fd) {
+            None => signals::process_of_pidfd(fd),
+            Some(_) => None,
+        };
+        match (meant(fd), of_another) {
+            // (A descriptor that another process has sent, or a folder of /proc.)
+            (None, Some(id)) if run::known_as(id).is_none() => return as_unknown(l, guard, a),
+            (None, None) if is_ours(fd).is_none() => return -EBADF,
             _ if flags != 0 => return -EINVAL,
-            Some((_, p)) => p.id.load(Relaxed) as usize,
-            None => return -ESRCH,
+            (Some((_, p)), _) => p.id.load(Relaxed) as usize,
+            (None, Some(id)) => id as usize,
+            (None, None) => return -ESRCH,
         }
     };
     // (A commit in the middle finds the call as the program made it.)
@@ -171,7 +176,7 @@ fn as_unknown(l: &mut Local, guard: crate::thread::Guard, a: [usize; 6]) -> isiz
     if signals::process_of_pidfd(a[0] as i32).is_none() {
         return -EBADF;
     }
-    crate::table::unknown(l, a)
+    crate::table::around(l, a, None)
 }
 
 /// At recovery: the worker that it meant is gone. Sets in which it is watched get the new one.

@@ -71,6 +71,9 @@ pub fn pipe2(_l: &mut Local, a: [usize; 6]) -> isize {
 const SHARED: usize = 0;
 /// In `OpenFile::words`: the interval in which the pipe was made.
 const MADE: usize = 1;
+/// In `OpenFile::words` of a reading end: nonzero if nothing lay inside when a commit looked,
+/// and nothing has gone through it since.
+const IS_EMPTY: usize = 2;
 /// In `OpenFile::peer`: the other end is closed.
 const PEER_GONE: u32 = u32::MAX;
 const O_DIRECT: usize = 0o40000;

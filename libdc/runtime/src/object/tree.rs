@@ -244,11 +244,10 @@ fn renamed(
 fn moved(st: &Stat, from: &Place, to: &Place) {
     undo::nameless::moved(st, from.path(), to.path());
     let is_dir = st.kind() == S_IFDIR;
-    for fd in 0..crate::engine::state().root.fd_high as i32 {
-        let Some(file) = known_file(fd) else { continue };
+    for (fd, file) in each_file() {
         let f = open_file(file);
         let is_found = f.kind == Kind::Directory || undo::nameless::is_named(f);
-        if !is_found || any_fd(file) != Some(fd) {
+        if !is_found {
             continue;
         }
         if (f.dev, f.ino) == (st.dev, st.ino) {

@@ -252,10 +252,9 @@ fn foreground(l: &mut Local, fd: i32, arg: usize) -> isize {
 /// SIGWINCH with it.
 pub fn notice_size(main: &mut Local) {
     const SIGWINCH: i32 = 28;
-    for fd in 0..state().root.fd_high as i32 {
-        let Some(file) = known_file(fd) else { continue };
+    for (fd, file) in each_file() {
         let f = open_file(file);
-        if f.kind != Kind::Tty || f.words[1] == 0 || any_fd(file) != Some(fd) {
+        if f.kind != Kind::Tty || f.words[1] == 0 {
             continue;
         }
         let mut size = 0u64;
@@ -333,9 +332,8 @@ fn note_settings(f: &mut OpenFile, fd: i32, a: &[usize; 6]) {
 
 /// At the end of a replay: the terminals as the program believes them to be.
 pub fn settle() {
-    for fd in 0..state().root.fd_high as i32 {
-        let Some(file) = known_file(fd) else { continue };
-        if open_file(file).kind == Kind::Tty && any_fd(file) == Some(fd) {
+    for (fd, file) in each_file() {
+        if open_file(file).kind == Kind::Tty {
             restore(file, fd);
         }
     }

@@ -105,13 +105,8 @@ pub fn restore(warm: bool) {
             _ => {}
         }
     }
-    for fd in 0..high {
-        let file = state().fds[fd].file as u32;
-        if file != 0
-            && any_fd(file) == Some(fd as i32)
-            && open_file(file).kind == Kind::Epoll
-            && !warm
-        {
+    for (_, file) in descriptor::each_file() {
+        if open_file(file).kind == Kind::Epoll && !warm {
             epoll::fill(file);
         }
     }

@@ -289,8 +289,15 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     p.rchar.store(0, Relaxed);
     p.wchar.store(0, Relaxed);
     dies_with_keeper();
-    p.worker.store(e.pid, SeqCst);
     let root = &mut state().root;
+    let record = &mut state().threads[l.slot as usize];
+    // Before anybody sends it a signal: those for faults are never blocked.
+    if !signal::for_process::is_empty() {
+        root.signals = signal::queue::Queue::NEW;
+    }
+    l.queue = signal::queue::Queue::NEW;
+    record.queue = signal::queue::Queue::NEW;
+    p.worker.store(e.pid, SeqCst);
     root.pid = e.pid;
     root.head.discard_count = 0;
     root.itimers = [crate::state::ITimer::NONE; 3];
@@ -302,7 +309,6 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     object::attributes::forked();
     object::aio::leave();
     l.tid = e.pid;
-    let record = &mut state().threads[l.slot as usize];
     record.tid = e.pid;
     record.cpu = CpuTime::ZERO;
     record.clear_tid = if w.flags & CLONE_CHILD_CLEARTID != 0 {
@@ -311,11 +317,6 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
         0
     };
     record.robust_list = [0; 2];
-    if !signal::for_process::is_empty() {
-        root.signals = signal::queue::Queue::NEW;
-    }
-    l.queue = signal::queue::Queue::NEW;
-    record.queue = signal::queue::Queue::NEW;
     (l.held_until, l.commit_after, l.outlives) = (0, false, false);
     close_runtimes_own();
     if image::blank_store().is_err() {

@@ -117,25 +117,19 @@ fn copy_own(from: usize, to: usize, copied: &mut u64) -> Result<(), Full> {
 fn open_new() {
     let e = engine();
     let fd = open_image(O_CREAT | O_TRUNC);
-    let tracked = if fd == -EACCES || fd == -EPERM {
-        let [image, pages, memory, counters] = match handed::ask() {
-            Ok(opened) => opened,
-            Err(r) => cannot("have its image opened by dcrun", r),
-        };
-        e.image_fd = uffd::move_high(image as isize, high_fd::OWN_IMAGE);
-        e.pagemap = uffd::move_high(pages as isize, high_fd::PAGEMAP);
-        e.mem = uffd::move_high(memory as isize, high_fd::MEM);
-        if counters >= 0 {
-            uffd::move_high(counters as isize, high_fd::COUNTERS);
-        }
-        uffd::open_tracker()
-    } else {
-        if failed(fd) {
-            cannot("open its image", fd);
-        }
+    let may = fd != -EACCES && fd != -EPERM;
+    if may && failed(fd) {
+        cannot("open its image", fd);
+    }
+    let by_itself = may.then(|| {
         e.image_fd = uffd::move_high(fd, high_fd::OWN_IMAGE);
         keep_counters();
         uffd::open()
+    });
+    let tracked = match by_itself {
+        Some(Ok(())) => Ok(()),
+        // (It may have no /proc: chroot(2).)
+        _ => open_handed(),
     };
     if let Err(r) = tracked {
         cannot("track its memory (userfaultfd, pagemap)", r);
@@ -147,6 +141,21 @@ fn open_new() {
         cannot("give its image its length", r);
     }
     map();
+}
+
+fn open_handed() -> Result<(), isize> {
+    let e = engine();
+    let [image, pages, memory, counters] = match handed::ask() {
+        Ok(opened) => opened,
+        Err(r) => cannot("have its image opened by dcrun", r),
+    };
+    e.image_fd = uffd::move_high(image as isize, high_fd::OWN_IMAGE);
+    e.pagemap = uffd::move_high(pages as isize, high_fd::PAGEMAP);
+    e.mem = uffd::move_high(memory as isize, high_fd::MEM);
+    if counters >= 0 {
+        uffd::move_high(counters as isize, high_fd::COUNTERS);
+    }
+    uffd::open_tracker()
 }
 
 fn open_image(more: usize) -> isize {

@@ -43,14 +43,18 @@ fn to_group(l: &mut Local, id: i32, signo: i32) -> isize {
     if !is_keepers && !all().any(|(_, p)| is_in(p)) {
         return to_outside(l, id, signo);
     }
+    let may = |p: &Process| !failed(signals::permission(p));
+    if !is_keepers && !all().any(|(_, p)| is_in(p) && may(p)) {
+        return -EPERM;
+    }
     if signo == 0 {
         return 0;
     }
     if signo == SIGKILL {
         // (By one that ends with them it is made again.)
         match is_in(me()) {
-            true => end::kill_others(l, |_, p| is_in(p)),
-            false => end::kill_and_answer(l, |_, p| is_in(p)),
+            true => end::kill_others(l, |_, p| is_in(p) && may(p)),
+            false => end::kill_and_answer(l, |_, p| is_in(p) && may(p)),
         }
         if is_in(me()) || orphans::is_killed_for_it() {
             end::end(l, How::Signal(SIGKILL));
@@ -97,7 +101,7 @@ fn to_all(l: &mut Local, signo: i32) -> isize {
         _ => send_to_others_by(l, [KILL_ALL, signo as usize], || outside(signo)),
     };
     if signo == SIGKILL {
-        end::kill_and_answer(l, |_, p| is_other(p));
+        end::kill_and_answer(l, |_, p| is_other(p) && !failed(signals::permission(p)));
         if orphans::is_killed_for_it() {
             end::end(l, How::Signal(SIGKILL));
         }

@@ -121,8 +121,12 @@ fn to_process(
     n: usize,
     mut a: [usize; 6],
 ) -> isize {
-    if p.life() == Life::Zombie || signo == 0 {
+    if p.life() == Life::Zombie {
         return 0;
+    }
+    let r = permission(p);
+    if failed(r) || signo == 0 {
+        return r;
     }
     if signo == signal::STOP {
         return -EINVAL;
@@ -145,6 +149,15 @@ fn to_process(
     event::non_deterministic(l);
     // SAFETY: the program's own call with its own arguments.
     unsafe { crate::machine::sys::raw6(n, a) }
+}
+
+/// Whether this process may signal another one of the run, as kill(2) answers it. (An end that
+/// the table has first could not be carried out.)
+pub fn permission(p: &Process) -> isize {
+    match p.real.load(Relaxed) {
+        0 => 0,
+        real => sys!(KILL, real, 0),
+    }
 }
 
 /// What the table is to know of a signal that stops or continues.
@@ -253,8 +266,20 @@ pub fn process_of_pidfd(fd: i32) -> Option<i32> {
     crate::object::input::count_read(n);
     sys!(CLOSE, info);
     let text = &text[..n.max(0) as usize];
-    let at = text.windows(5).position(|w| w == b"\nPid:")? + 5;
-    let digits = text[at..].trim_ascii_start();
+    let mut path = [0u8; 64];
+    let digits = match text.windows(5).position(|w| w == b"\nPid:") {
+        Some(at) => text[at + 5..].trim_ascii_start(),
+        // The process's folder means it too.
+        None => {
+            let n = crate::object::process::fd_path(fd, &mut path);
+            let name = path[..n].strip_prefix(b"/proc/")?;
+            if name.ends_with(b" (deleted)") {
+                // Nobody's any more.
+                return Some(-1);
+            }
+            name.iter().all(u8::is_ascii_digit).then_some(name)?
+        }
+    };
     let real = digits
         .iter()
         .take_while(|b| b.is_ascii_digit())

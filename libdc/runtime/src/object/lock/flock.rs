@@ -137,8 +137,7 @@ pub fn take_again_of_several() {
 /// Each with a descriptor, and how it was locked at the commit.
 fn descriptions_of_several() -> impl Iterator<Item = (i32, u32, u32)> {
     let published = engine().store.published();
-    (0..state().root.fd_high as i32).filter_map(move |fd| {
-        let file = known_file(fd).filter(|&file| any_fd(file) == Some(fd))?;
+    each_file().filter_map(move |(fd, file)| {
         let (_, s) = crate::run::shared::of(open_file(file))?;
         Some((fd, file, s.lock_at(published).unwrap_or(0) as u32))
     })

@@ -31,10 +31,9 @@ pub fn restore(warm: bool) {
 fn give_back() {
     let taken_since = taken_since();
     flock::give_back_of_several();
-    for fd in 0..state().root.fd_high as i32 {
-        let Some(file) = known_file(fd) else { continue };
+    for (fd, file) in each_file() {
         let f = open_file(file);
-        if any_fd(file) != Some(fd) || !matches!(f.kind, Kind::Regular | Kind::Directory) {
+        if !matches!(f.kind, Kind::Regular | Kind::Directory) {
             continue;
         }
         // What this dcrun was given may be locked by whoever gave it.

@@ -19,6 +19,13 @@ pub fn touch(file: u32) {
     let f = open_file(file);
     if f.kind == Kind::Pipe && (f.peer != 0 || fifo::is_one(f)) {
         TOUCHED.store(true, Relaxed);
+        let other = (f.peer != 0 && f.peer != PEER_GONE).then_some(f.peer);
+        for end in [file].into_iter().chain(other) {
+            let is_empty = &mut open_file(end).words[IS_EMPTY];
+            if *is_empty != 0 {
+                *is_empty = 0;
+            }
+        }
     }
     if f.kind == Kind::Socket {
         pair::touch(f);
@@ -36,11 +43,14 @@ pub fn save_contents() {
     }
     let root = &mut state().root;
     root.pipe_data_len = 0;
-    for fd in 0..root.fd_high as i32 {
-        let Some(file) = known_file(fd) else { continue };
+    for (fd, file) in each_file() {
         let f = open_file(file);
         let is_kept = f.peer != 0 || fifo::is_one(f) && f.shared != 0;
-        if f.kind != Kind::Pipe || !is_kept || any_fd(file) != Some(fd) {
+        if f.kind != Kind::Pipe || !is_kept {
+            continue;
+        }
+        // (Where there are thousands, to ask each takes its time.)
+        if f.shared == 0 && f.words[IS_EMPTY] != 0 {
             continue;
         }
         // What other processes know too is saved from either end: who has the other
@@ -139,6 +149,7 @@ fn save_one(file: u32, fd: i32) {
     let mut inside = 0i32;
     sys!(IOCTL, fd, FIONREAD, &raw mut inside);
     if inside <= 0 {
+        open_file(file).words[IS_EMPTY] = 1;
         return;
     }
     let n = inside as usize;
@@ -177,12 +188,9 @@ fn save_one(file: u32, fd: i32) {
 pub fn put_back(warm: bool) {
     // What the lost interval moved and is not moved again differs from what was saved.
     TOUCHED.store(true, Relaxed);
-    for fd in 0..state().root.fd_high as i32 {
+    for (fd, file) in each_file() {
         let ours = if warm { is_state(fd) } else { is_own_pipe(fd) };
-        let Some(file) = known_file(fd).filter(|_| ours) else {
-            continue;
-        };
-        if open_file(file).flags as usize & O_ACCMODE != 0 || any_fd(file) != Some(fd) {
+        if !ours || open_file(file).flags as usize & O_ACCMODE != 0 {
             continue;
         }
         // Of several that have it one fills it again.

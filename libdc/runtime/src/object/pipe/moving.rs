@@ -142,7 +142,7 @@ fn move_at_once(file: u32, nr: usize, a: &[usize; 6]) -> Option<Option<isize>> {
     if !is_state_file(file) {
         return None;
     }
-    touched();
+    touch(file);
     let r = at_once(nr, a);
     if !failed(r) {
         ends::met(r);
@@ -173,11 +173,12 @@ fn transfer(
         if !is_state(fd) {
             return None;
         }
-        let f = open_file(file_of(fd)?);
+        let file = file_of(fd)?;
+        let f = open_file(file);
         let threads = !crate::run::is_alone();
         let blocks = f.flags as usize & O_NONBLOCK == 0;
         if threads && blocks {
-            touched();
+            touch(file);
             let mut r = at_once(nr, &a);
             if r == -EOPNOTSUPP {
                 // The kernel knows no such call for a pipe that was opened by its link in
@@ -199,7 +200,7 @@ fn transfer(
                 Err(e) => return Some(e),
             }
         }
-        touched();
+        touch(file);
         loop {
             // SAFETY: the program's own call with its own arguments.
             let r = unsafe { entry::interruptible(nr, &a) };
