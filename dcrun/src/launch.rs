@@ -400,6 +400,7 @@ fn assemble(
     info.fold_ms = session.fold_ms;
     info.conflict = session.conflict;
     info.fd_base = reservation.fd_base;
+    info.inherited_end = end_of(&inherited, reservation.fd_base);
     info.durable = u32::from(record.rio.kind != RioKind::Tmpfs);
     info.interval_ms = record.interval_ms;
     info.rio_len = IMAGE_MAX as u64;
@@ -486,6 +487,12 @@ fn inherited_descriptors() -> Outcome<Vec<RawFd>> {
         Ok(numbers)
     };
     listing().doing(|| "/proc/self/fd: list it".to_owned())
+}
+
+/// Above all of these descriptors that a program may use.
+fn end_of(inherited: &[RawFd], fd_base: RawFd) -> RawFd {
+    let last = inherited.iter().filter(|&&number| number < fd_base).max();
+    last.map_or(0, |last| last + 1)
 }
 
 #[cfg(test)]

@@ -65,5 +65,6 @@ pub fn blank_boot_info() -> BootInfo {
         fold_ms: FOLD_MS,
         slot: 0,
         conflict: conflict::STOP,
+        inherited_end: 0,
     }
 }

@@ -143,6 +143,8 @@ pub struct BootInfo {
     pub slot: u32,
     /// What a recovery does where others have changed a file: see [`conflict`].
     pub conflict: u32,
+    /// Above all of the program's descriptors that were open when dcrun was called.
+    pub inherited_end: i32,
 }
 
 /// What a recovery does where somebody else has changed what it has to undo.
@@ -314,5 +316,6 @@ impl BootInfo {
         fold_ms: FOLD_MS,
         slot: 0,
         conflict: conflict::STOP,
+        inherited_end: 0,
     };
 }

@@ -120,6 +120,7 @@ pub fn around(l: &mut Local, args: [usize; 6], lost: Option<&str>) -> isize {
         crate::say!("system call {nr} ({name}) is not kept by a recovery: {why}");
     }
     event::unknown(l);
+    object::strays::may_come();
     engine().pieces.wake_arguments(&args);
     drop(guard);
     // It may wait for what another thread does, and writes nobody knows where.

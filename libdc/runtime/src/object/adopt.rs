@@ -13,6 +13,7 @@ use crate::sys;
 #[cold]
 pub fn adopt_unknown(fd: i32) -> Option<u32> {
     let flags = flags_of(fd)?;
+    super::strays::may_come();
     let cloexec = flags & O_CLOEXEC != 0;
     if let Some(same) = same_description(fd, state().root.fd_high as i32) {
         hold(same);
@@ -206,7 +207,9 @@ fn end_of_pipe(st: &Stat, flags: usize) -> Option<u32> {
 
 /// The descriptors the program starts with.
 pub fn adopt_inherited() {
-    for fd in 0..engine().boot.fd_base.min(1024) {
+    let known = engine().boot.fd_base.min(1024);
+    super::strays::begin(known);
+    for fd in 0..known {
         const F_GETFL: usize = 3;
         let flags = sys!(FCNTL, fd, F_GETFL, 0);
         if failed(flags) {

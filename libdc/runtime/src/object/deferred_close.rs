@@ -51,6 +51,13 @@ impl Deferred {
         self.parked = [(0, 0); high_fd::DEFERRED_COUNT as usize];
         self.any_parked = false;
     }
+    /// How many of the reserved numbers may be in use.
+    pub fn used(&self) -> i32 {
+        match self.any_parked {
+            true => high_fd::DEFERRED_COUNT,
+            false => self.len,
+        }
+    }
     fn clear_fresh(&mut self, fd: i32) {
         self.fresh[fd as usize / 64] &= !(1 << (fd % 64));
     }
@@ -136,11 +143,7 @@ pub fn make_final() {
 
 fn close_unlocked(first: i32) {
     let deferred = &mut engine().deferred;
-    let used = if deferred.any_parked {
-        high_fd::DEFERRED_COUNT
-    } else {
-        deferred.len
-    };
+    let used = deferred.used();
     deferred.any_parked = false;
     for i in 0..used {
         let parked = deferred.parked[i as usize];

@@ -57,6 +57,7 @@ pub mod set_by_others;
 pub mod signalfd;
 pub mod socket;
 pub mod stat;
+pub mod strays;
 pub mod sync;
 pub mod timerfd;
 pub mod timers;

@@ -118,6 +118,7 @@ pub fn ioctl(l: &mut Local, a: [usize; 6]) -> isize {
                         event::irrevocable(l);
                         l.commit_after = true;
                     }
+                    super::strays::commanded(cmd);
                     let r = sys!(IOCTL, fd, cmd, arg);
                     if matches!(cmd, TCFLSH | TCXONC) && kind == Kind::Tty && !failed(r) {
                         pty::flushed_or_stopped(fd, cmd == TCFLSH, arg);

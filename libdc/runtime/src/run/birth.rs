@@ -394,7 +394,16 @@ fn close_runtimes_own() {
     ] {
         sys!(CLOSE, e.high_fd(place));
     }
-    let first = e.high_fd(high_fd::KEEPER);
-    sys!(CLOSE_RANGE, first, e.high_fd(high_fd::COUNT) - 1, 0);
+    // (The kernel looks at each number. What a recovery has put aside lies anywhere.)
+    let aside = match object::strays::may_be() {
+        true => high_fd::DEFERRED_COUNT,
+        false => e.deferred.used(),
+    };
+    for (first, end) in [
+        (high_fd::KEEPER, high_fd::DEFERRED + aside),
+        (high_fd::DEFERRED + high_fd::DEFERRED_COUNT, high_fd::COUNT),
+    ] {
+        sys!(CLOSE_RANGE, e.high_fd(first), e.high_fd(end) - 1, 0);
+    }
     (e.uffd, e.pagemap, e.mem, e.image_fd) = (-1, -1, -1, -1);
 }

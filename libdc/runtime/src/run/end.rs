@@ -11,7 +11,7 @@ use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::futex;
 use crate::object::fifo::opening;
-use crate::object::lock;
+use crate::object::{lock, strays};
 use crate::recover::dying;
 use crate::signal::queue::SigInfo;
 use crate::{commit, event, signal, sys, sysv, thread};
@@ -70,8 +70,14 @@ pub fn end(l: &mut Local, how: How) -> ! {
     shared::leave_all();
     run().living.fetch_sub(1, SeqCst);
     // The descriptors of the program, for its companion as well. What the runtime needs
-    // to speak is above them.
-    sys!(CLOSE_RANGE, 0, e.boot.fd_base - 1, 0);
+    // to speak is above them. (The keeper has those of the first one, too.)
+    let end = match e.slot {
+        0 => e.boot.fd_base,
+        _ => strays::end(),
+    };
+    if end > 0 {
+        sys!(CLOSE_RANGE, 0, end - 1, 0);
+    }
     lock::leave_mapped();
     let companion = p.companion.swap(0, SeqCst);
     if companion != 0 {

@@ -25,6 +25,7 @@ pub use send::{
 };
 
 use super::descriptor::*;
+use super::strays;
 use crate::commit::fault_point;
 use crate::engine::engine;
 use crate::event;
@@ -232,6 +233,7 @@ pub fn set_option(l: &mut Local, a: [usize; 6]) -> isize {
 /// What a program has not set is not shown either.
 pub fn option(l: &mut Local, a: [usize; 6]) -> isize {
     let wanted = [a[1], a[2]].map(|word| word as u32 as usize);
+    strays::option_asked(wanted[0], wanted[1]);
     // SAFETY: the program's own call with its own arguments.
     let r = unsafe { crate::machine::sys::raw6(nr::GETSOCKOPT, a) };
     if failed(r) || wanted != [facts::SOL_SOCKET, facts::SO_REUSEADDR] {

@@ -11,7 +11,7 @@ use crate::object::buffers::Buffers;
 use crate::object::descriptor::file_of;
 use crate::object::message::{self, MSG_PEEK};
 use crate::object::want::Want;
-use crate::object::{input, memfd, pipe, pushback};
+use crate::object::{input, memfd, pipe, pushback, strays};
 use crate::run::ends;
 use crate::sys;
 use crate::thread;
@@ -49,6 +49,10 @@ pub fn recvfrom(l: &mut Local, a: [usize; 6]) -> isize {
 }
 
 pub fn recvmsg(l: &mut Local, a: [usize; 6]) -> isize {
+    // (msghdr: the length of the control part is its sixth word.)
+    if user::read::<usize>(a[1] + 40) != Some(0) {
+        strays::may_come();
+    }
     if !times_out(a[0] as i32, SO_RCVTIMEO)
         && let Some(want) = Want::recvmsg(a)
     {
@@ -109,6 +113,9 @@ fn chance(l: &mut Local) {
 pub fn send_like(l: &mut Local, a: [usize; 6]) -> isize {
     let n = l.frame.nr;
     let receives = matches!(n, nr::RECVFROM | nr::RECVMSG | nr::RECVMMSG);
+    if n == nr::RECVMMSG {
+        strays::may_come();
+    }
     let logged = {
         let _guard = engine().lock.acquire(l);
         if carries_descriptors(n, &a) {
