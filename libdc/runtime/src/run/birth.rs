@@ -266,8 +266,10 @@ fn prepare(l: &Local, slot: usize, w: &Wanted, waits: bool) {
 /// runtime.
 fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     let e = engine();
-    // All at once, before it writes into this one and that.
-    e.pieces.wake(0, window::USER_END);
+    // All of the state at once, before it writes into this one and that. The program's memory
+    // wakes where it is written to: most children leave it soon.
+    e.pieces
+        .wake(window::STATE_BASE, window::STATE_BASE + window::STATE_LEN);
     for other in 0..e.thread_high {
         if other != l.slot as usize {
             e.threads[other] = core::ptr::null_mut();

@@ -49,6 +49,8 @@ pub fn name(suffix: core::fmt::Arguments) -> Text<320> {
 /// all of it. All its other threads are stopped.
 pub fn begin(copied: &mut u64) -> Result<(), Full> {
     let e = engine();
+    // None of its pages is hot any more, and what sleeps beside hot ones is looked at by no scan.
+    e.pieces.wake(0, USER_END);
     open_new();
     e.tracking = true;
     start_companion();
