@@ -48,7 +48,7 @@ pub struct Program {
 }
 
 /// A file that may be executed.
-struct File {
+pub struct File {
     fd: i32,
     head: [u8; HEAD],
     got: usize,
@@ -79,12 +79,8 @@ impl Named {
         Ok(named)
     }
 
-    /// Whether there is such a file; the kernel looks before it reads the arguments.
-    pub fn exists(&self) -> Result<(), isize> {
-        self.open().map(|_| ())
-    }
-
-    fn open(&self) -> Result<File, isize> {
+    /// The file; the kernel opens it before it reads the arguments.
+    pub fn open(&self) -> Result<File, isize> {
         open(self.dir, &self.path, self.flags)
     }
 
@@ -157,10 +153,10 @@ impl Program {
     pub fn find(
         &mut self,
         named: &Named,
+        mut file: File,
         arguments: &mut Strings,
         room: &mut Room,
     ) -> Result<(), isize> {
-        let mut file = named.open()?;
         // The name that the next interpreter gets as its argument.
         let mut called = [0u8; HEAD];
         let mut called_len = 0;

@@ -23,10 +23,12 @@ use crate::load::Image;
 use crate::machine::entry;
 use crate::machine::frame::{Frame, Local};
 use crate::run::stranger;
+use crate::state::Vma;
 use crate::thread::last;
 use crate::{boot, event, fatal, load, signal, space, sys, thread};
 use core::sync::atomic::Ordering::*;
 use dc_image::FatalCode;
+use dc_image::window::LOWER_HALF;
 
 /// What is to be loaded, complete before the old program is touched.
 struct Wanted {
@@ -104,9 +106,9 @@ pub fn go_on(l: &mut Local) -> ! {
 fn prepare(dir: i32, path: usize, argv: usize, envp: usize, flags: usize) -> Result<Wanted, isize> {
     let named = Named::new(dir, path, flags)?;
     let mut program = Program::named(&named);
-    named.exists()?;
+    let file = named.open()?;
     let (mut arguments, environment, mut room) = strings::read(argv, envp, program.name())?;
-    program.find(&named, &mut arguments, &mut room)?;
+    program.find(&named, file, &mut arguments, &mut room)?;
     Ok(Wanted {
         program,
         arguments,
@@ -130,19 +132,7 @@ fn replace(l: &mut Local, wanted: &Wanted) -> isize {
         }
     }
     crate::sysv::leave_memory();
-    while let Some(first) = crate::space::areas().first().copied() {
-        // Areas without a gap between them at once.
-        let mut end = first.start;
-        for v in crate::space::areas().iter() {
-            if v.start != end {
-                break;
-            }
-            end = v.end;
-        }
-        super::memfd::before_unmap(first.start as usize, end as usize);
-        sys!(MUNMAP, first.start, end - first.start);
-        space::remove(first.start, end);
-    }
+    unmap_all();
     let e = engine();
     e.stubs = crate::patch::StubPools::new();
     let root = &mut state().root;
@@ -191,6 +181,36 @@ fn changed(l: &mut Local, program: &Program) -> isize {
     // begins with what it is.
     l.commit_after = !crate::run::is_tree();
     0
+}
+
+/// The old program's memory goes.
+fn unmap_all() {
+    for v in space::areas().iter() {
+        super::memfd::before_unmap(v.start as usize, v.end as usize);
+    }
+    // Each half at once; the runtime's lies between.
+    let is_below = |v: &&Vma| (v.end as usize) <= LOWER_HALF.start;
+    let below = space::areas().iter().take_while(is_below);
+    let above = space::areas().iter().skip_while(is_below);
+    for (first, last) in [
+        (below.clone().next(), below.last()),
+        (above.clone().next(), above.last()),
+    ] {
+        if let (Some(first), Some(last)) = (first, last) {
+            sys!(MUNMAP, first.start, last.end - first.start);
+        }
+    }
+    while let Some(first) = space::areas().first().copied() {
+        // Areas without a gap between them at once.
+        let mut end = first.start;
+        for v in space::areas().iter() {
+            if v.start != end {
+                break;
+            }
+            end = v.end;
+        }
+        space::remove(first.start, end);
+    }
 }
 
 /// What the kernel knows of this thread's memory.
