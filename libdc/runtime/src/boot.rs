@@ -246,7 +246,7 @@ fn begin_run() {
 
 /// The vector state of a fresh process: all initial.
 pub fn initial_vectors(l: &mut crate::machine::frame::Local) {
-    l.xsave.bytes.fill(0);
+    l.xsave.bytes[..vector::standard_size()].fill(0);
     // MXCSR and the x87 control word as the kernel sets them.
     l.xsave.bytes[0..2].copy_from_slice(&0x37fu16.to_le_bytes());
     l.xsave.bytes[24..28].copy_from_slice(&0x1f80u32.to_le_bytes());

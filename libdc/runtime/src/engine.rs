@@ -20,6 +20,9 @@ pub const MAX_THREADS: usize = 512;
 /// Pages that always go into the next commit, found by no scan.
 pub const EXTRA_MAX: usize = 1 << 16;
 
+/// In this order: what a commit and a child of a fork touch comes first, and the tables behind
+/// it, for each page that is touched is a fault, and a copy of its own, for parent and child.
+#[repr(C)]
 pub struct Engine {
     pub boot: BootInfo,
     /// The kernel's number for this process; [`crate::state::Root::pid`] is the one
@@ -39,27 +42,17 @@ pub struct Engine {
     pub lock: Lock,
     /// Nonzero while a commit stops all other threads; a futex.
     pub stopping: AtomicU32,
-    pub threads: [*mut Local; MAX_THREADS],
     pub thread_count: AtomicU32,
     /// One above the highest slot of `threads` ever used.
     pub thread_high: usize,
-    /// The protocol as it stands. What a rollback leaves of it is only which
-    /// protocol it is and whether threads run, so it is no part of the state:
-    /// every event would dirty a page.
-    pub machine: protocols::Machine,
     pub uffd: i32,
     pub pagemap: i32,
     pub mem: i32,
     /// Text pages changed by patching since the last commit.
     pub extra: *mut usize,
     pub extra_len: usize,
-    pub hot: crate::commit::hot::HotSet,
-    pub streams: crate::commit::stream::Streams,
-    pub pieces: crate::commit::sleep::Pieces,
     pub fold: crate::commit::fold::Fold,
     pub folded: crate::space::folded::Folded,
-    pub shared: crate::space::shared::Shared,
-    pub memory: crate::object::memfd::Changed,
     /// There is memory of huge pages that the program asked for.
     pub huge: bool,
     /// Two buffers for scans.
@@ -67,10 +60,6 @@ pub struct Engine {
     pub taken: *mut crate::uffd::PageRegion,
     /// True if re-execution may meet output that was already made.
     pub replay: crate::object::repeated::Replay,
-    pub log: crate::log::Log,
-    pub deferred: crate::object::deferred_close::Deferred,
-    pub undo: crate::object::undo::Pending,
-    pub stubs: crate::patch::StubPools,
     /// The protocol's flag is set and no commit follows an event: calls whose
     /// only effect would be to set it may skip the lock.
     pub nd_cheap: AtomicBool,
@@ -83,6 +72,20 @@ pub struct Engine {
     pub timer_set_clock: i32,
     /// A tick of `--interval` is due.
     pub tick: AtomicBool,
+    pub threads: [*mut Local; MAX_THREADS],
+    pub stubs: crate::patch::StubPools,
+    /// The protocol as it stands. What a rollback leaves of it is only which
+    /// protocol it is and whether threads run, so it is no part of the state:
+    /// every event would dirty a page.
+    pub machine: protocols::Machine,
+    pub streams: crate::commit::stream::Streams,
+    pub log: crate::log::Log,
+    pub memory: crate::object::memfd::Changed,
+    pub shared: crate::space::shared::Shared,
+    pub deferred: crate::object::deferred_close::Deferred,
+    pub pieces: crate::commit::sleep::Pieces,
+    pub undo: crate::object::undo::Pending,
+    pub hot: crate::commit::hot::HotSet,
 }
 
 // SAFETY: guarded by the big lock, see the module.

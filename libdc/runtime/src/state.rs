@@ -171,7 +171,7 @@ pub struct SigAction {
     pub mask: u64,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct ITimer {
     pub interval_us: u64,

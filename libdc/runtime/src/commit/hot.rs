@@ -51,9 +51,10 @@ struct Hot {
     idle: u16,
 }
 
+#[repr(C)]
 pub struct HotSet {
-    pages: [Hot; CAP],
     len: usize,
+    pages: [Hot; CAP],
 }
 
 /// Whether a page is hot.

@@ -43,7 +43,7 @@ pub fn first_program() -> Result<(usize, usize), (i32, &'static str)> {
 pub fn program(image: &Image) -> Result<(usize, usize), (i32, &'static str)> {
     let path = image.path;
     let root = &mut state().root;
-    root.exe = [0; 4096];
+    // (It ends in NUL; whatever is behind that says nothing.)
     root.exe[..path.len()].copy_from_slice(path);
     about::tell_file();
     let main = elf::load(path, window::PIE_BASE)?;

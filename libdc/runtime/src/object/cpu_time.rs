@@ -21,7 +21,7 @@ const NS: u64 = 1_000_000_000;
 const TICK: u64 = NS / 100;
 
 /// Of a process or thread, in nanoseconds: all, in user mode, in the kernel.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct CpuTime {
     /// Used by workers before this one.

@@ -14,16 +14,17 @@ use crate::sys;
 use dc_image::boot::high_fd;
 
 /// Descriptors put aside in this interval, and those made in it.
+#[repr(C)]
 pub struct Deferred {
     len: i32,
-    /// Numbers whose files the program has locked by now: closing one would give the
-    /// lock away, so it stays where it is. (Even a dup2 over it counts as a close.)
-    parked: [(u64, u64); high_fd::DEFERRED_COUNT as usize],
     any_parked: bool,
     /// Others may notice that one of them is not closed yet.
     is_noticed: bool,
-    fresh: [u64; MAX_FDS / 64],
     any_fresh: bool,
+    fresh: [u64; MAX_FDS / 64],
+    /// Numbers whose files the program has locked by now: closing one would give the
+    /// lock away, so it stays where it is. (Even a dup2 over it counts as a close.)
+    parked: [(u64, u64); high_fd::DEFERRED_COUNT as usize],
 }
 
 impl Deferred {
@@ -48,8 +49,10 @@ impl Deferred {
     pub fn leave(&mut self) {
         self.len = 0;
         self.is_noticed = false;
-        self.parked = [(0, 0); high_fd::DEFERRED_COUNT as usize];
-        self.any_parked = false;
+        if self.any_parked {
+            self.parked = [(0, 0); high_fd::DEFERRED_COUNT as usize];
+            self.any_parked = false;
+        }
     }
     /// How many of the reserved numbers may be in use.
     pub fn used(&self) -> i32 {
@@ -136,7 +139,9 @@ pub fn make_final() {
     deferred.len = 0;
     deferred.is_noticed = false;
     if deferred.any_fresh {
-        deferred.fresh = [0; MAX_FDS / 64];
+        // (Above the highest descriptor there was none. In a child each page is a copy.)
+        let words = (state().root.fd_high as usize).div_ceil(64);
+        deferred.fresh[..words].fill(0);
         deferred.any_fresh = false;
     }
 }

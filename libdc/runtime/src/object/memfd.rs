@@ -85,13 +85,14 @@ pub struct MemoryObject {
 
 /// What was written since the last commit, and found by no scan: addresses of the
 /// window.
+#[repr(C)]
 pub struct Changed {
     /// There is such memory.
     any: bool,
-    ranges: [(usize, usize); MAX_RANGES],
     len: usize,
     /// At recovery: the highest object whose holder is open.
     holders: i32,
+    ranges: [(usize, usize); MAX_RANGES],
 }
 
 impl Changed {

@@ -287,38 +287,36 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     let p = me();
     p.real.store(e.pid, Relaxed);
     p.id.store(e.pid, SeqCst);
-    // The kernel counts anew for it; a process without rights cannot ask it for that (proc(5)).
+    // The kernel counts anew for it, and nothing was read or written yet.
     p.rchar.store(0, Relaxed);
     p.wchar.store(0, Relaxed);
     dies_with_keeper();
     let root = &mut state().root;
     let record = &mut state().threads[l.slot as usize];
     // Before anybody sends it a signal: those for faults are never blocked.
-    if !signal::for_process::is_empty() {
-        root.signals = signal::queue::Queue::NEW;
-    }
-    l.queue = signal::queue::Queue::NEW;
-    record.queue = signal::queue::Queue::NEW;
+    root.signals.clear();
+    l.queue.clear();
+    record.queue.clear();
     p.worker.store(e.pid, SeqCst);
     root.pid = e.pid;
-    root.head.discard_count = 0;
-    root.itimers = [crate::state::ITimer::NONE; 3];
-    root.pushback_len = 0;
-    root.cpu = CpuTime::ZERO;
-    root.cpu_of_children = CpuTime::ZERO;
-    root.signals_delivered = [0; 32];
+    put(&mut root.head.discard_count, 0);
+    put(&mut root.itimers, [crate::state::ITimer::NONE; 3]);
+    put(&mut root.pushback_len, 0);
+    put(&mut root.cpu, CpuTime::ZERO);
+    put(&mut root.cpu_of_children, CpuTime::ZERO);
+    put(&mut root.signals_delivered, [0; 32]);
     object::timers::forked();
     object::attributes::forked();
     object::aio::leave();
     l.tid = e.pid;
     record.tid = e.pid;
-    record.cpu = CpuTime::ZERO;
+    put(&mut record.cpu, CpuTime::ZERO);
     record.clear_tid = if w.flags & CLONE_CHILD_CLEARTID != 0 {
         w.child_tid
     } else {
         0
     };
-    record.robust_list = [0; 2];
+    put(&mut record.robust_list, [0; 2]);
     (l.held_until, l.commit_after, l.outlives) = (0, false, false);
     close_runtimes_own();
     if image::blank_store().is_err() {
@@ -344,7 +342,6 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
     object::epoll::leave();
     object::socket::accepted::leave();
     crate::log::leave();
-    object::counts::take();
     event::company(true);
     thread::arm(l);
     if w.flags & CLONE_CHILD_SETTID != 0 {
@@ -357,6 +354,13 @@ fn in_child(l: &mut Local, slot: usize, w: &Wanted) {
         const ARCH_SET_FS: usize = 0x1002;
         l.frame.fs_base = w.tls;
         sys!(ARCH_PRCTL, ARCH_SET_FS, w.tls);
+    }
+}
+
+/// Stores what differs: a page that is not written stays its parent's.
+fn put<T: PartialEq>(place: &mut T, value: T) {
+    if *place != value {
+        *place = value;
     }
 }
 

@@ -149,4 +149,12 @@ impl Queue {
     pub fn is_empty(&self) -> bool {
         self.bits().load(Relaxed) == 0
     }
+
+    /// Forgets all of it. (Two pages and more: in a child those that are not written stay
+    /// its parent's.)
+    pub fn clear(&mut self) {
+        if !self.is_empty() || self.lost != 0 {
+            *self = Queue::NEW;
+        }
+    }
 }

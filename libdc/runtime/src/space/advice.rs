@@ -141,7 +141,10 @@ fn each_of_fork(number: impl Fn(&Kind) -> usize) {
 /// In the child of a fork: what it has not inherited is none of its areas, and locks are
 /// its parent's.
 pub fn forget_what_is_not_inherited() {
-    lock(0, u64::MAX, None);
+    let is_locked = |v: &Vma| v.advice.0 & (LOCKED | LOCKED_ON_FAULT) != 0;
+    if areas().iter().any(is_locked) {
+        lock(0, u64::MAX, None);
+    }
     while let Some(&mut v) = areas().iter_mut().find(|v| v.advice.has(DONTFORK)) {
         super::remove(v.start, v.end);
     }

@@ -33,13 +33,14 @@ const MAX: usize = 256;
 /// Pages that are opened at once where stores move upward.
 const AHEAD: usize = 16;
 
+#[repr(C)]
 pub struct Shared {
     /// Some mapping is or was guarded.
     any: bool,
-    open: [(usize, usize); MAX],
     len: usize,
     /// Pages that the last fault opened.
     step: usize,
+    open: [(usize, usize); MAX],
 }
 
 impl Shared {
@@ -85,6 +86,9 @@ impl Shared {
 
     /// Guards whatever is open.
     fn guard_all(&mut self) {
+        if self.len == 0 {
+            return;
+        }
         let n = core::mem::take(&mut self.len);
         for (from, to) in self.open.into_iter().take(n) {
             guard(from, to);

@@ -78,12 +78,11 @@ enum Fold {
     Left,
 }
 
+#[repr(C)]
 pub struct Pieces {
     list: *mut Piece,
     other: *mut Piece,
     len: usize,
-    /// One bit for each piece that is awake: a commit looks at no others.
-    awake: [AtomicU64; MAX / 64],
     /// Pieces that memory which came since may be cut into, at most.
     added: usize,
     /// The table of areas has changed since.
@@ -100,6 +99,8 @@ pub struct Pieces {
     cursor: usize,
     /// Folded pieces that were woken.
     regrets: AtomicU32,
+    /// One bit for each piece that is awake: a commit looks at no others.
+    awake: [AtomicU64; MAX / 64],
 }
 
 impl Pieces {

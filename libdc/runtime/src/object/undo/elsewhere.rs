@@ -14,12 +14,13 @@ use dc_image::run::fifo_of;
 const O_NONBLOCK: usize = 0o4000;
 
 /// Second names that stay for others. What finds no room here stays until the image goes.
+#[repr(C)]
 pub struct Elsewhere {
-    paths: [[u8; kept::CLOSED_ROOM]; 32],
     len: usize,
     /// The one that is looked at next; and whether nobody had it open in this interval.
     next: usize,
     is_free: bool,
+    paths: [[u8; kept::CLOSED_ROOM]; 32],
 }
 
 impl Elsewhere {
@@ -32,6 +33,11 @@ impl Elsewhere {
 
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// In a child: they are its parent's.
+    pub fn leave(&mut self) {
+        (self.len, self.next, self.is_free) = (0, 0, false);
     }
 
     /// The file with this name in a vault stays.

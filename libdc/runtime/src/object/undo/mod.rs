@@ -77,11 +77,9 @@ struct Size {
 }
 
 /// What this interval has recorded already.
+#[repr(C)]
 pub struct Pending {
-    sizes: [Size; MAX_SIZES],
     len: usize,
-    /// What lies in vaults.
-    files: [kept::KeptFile; MAX_KEPT],
     kept: usize,
     vaults: [vault::Vault; vault::NO_VAULTS.len()],
     vaults_len: usize,
@@ -89,17 +87,20 @@ pub struct Pending {
     run_mount: u64,
     /// Open files may have names of ours.
     open_names: bool,
-    /// Names of ours that go with the next commit.
-    closed: [[u8; kept::CLOSED_ROOM]; 64],
     closed_len: usize,
-    elsewhere: elsewhere::Elsewhere,
-    /// Files whose contents or attributes this interval has changed: device,
-    /// inode; and whether there were more.
-    changed: [(u64, u64); MAX_SIZES],
     changed_len: usize,
     changed_many: bool,
     /// Names came or went.
     tree_changed: bool,
+    elsewhere: elsewhere::Elsewhere,
+    sizes: [Size; MAX_SIZES],
+    /// Files whose contents or attributes this interval has changed: device,
+    /// inode; and whether there were more.
+    changed: [(u64, u64); MAX_SIZES],
+    /// What lies in vaults.
+    files: [kept::KeptFile; MAX_KEPT],
+    /// Names of ours that go with the next commit.
+    closed: [[u8; kept::CLOSED_ROOM]; 64],
 }
 
 impl Pending {
@@ -141,7 +142,7 @@ impl Pending {
     /// In a child: what its parent keeps is the parent's.
     pub fn leave(&mut self) {
         (self.kept, self.vaults_len, self.closed_len) = (0, 0, 0);
-        self.elsewhere = elsewhere::Elsewhere::NONE;
+        self.elsewhere.leave();
     }
 }
 
