@@ -386,6 +386,12 @@ fn assemble(
         .open(record.image.parent().unwrap_or(Path::new("/")))
         .doing(|| format!("image {}: open its directory", record.image.display()))?;
     place("the image's directory", images, high_fd::IMAGES)?;
+    let proc = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+        .open("/proc")
+        .doing(|| "/proc: open it".to_owned())?;
+    place("/proc", proc, high_fd::PROC)?;
     place("the image", file, high_fd::RIO)?;
     let image = descriptors::adopt(number(high_fd::RIO));
     let victims = File::open("/proc/vmstat").ok().and_then(|file| {

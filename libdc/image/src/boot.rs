@@ -62,6 +62,8 @@ pub mod high_fd {
     pub const AWAITED: i32 = 18;
     /// Where the keeper is asked to open what a process may not: see [`crate::opened`].
     pub const ASK: i32 = 19;
+    /// /proc, for processes that see it no more.
+    pub const PROC: i32 = 20;
     /// For the keeper's own use, up to `DEFERRED`.
     pub const KEEPER: i32 = 24;
     /// Descriptors the program has closed, kept until the next commit.

@@ -35,6 +35,7 @@ mod machine;
 mod notice;
 mod object;
 mod patch;
+mod proc;
 mod recover;
 mod run;
 mod signal;

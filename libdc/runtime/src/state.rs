@@ -143,6 +143,9 @@ pub struct Root {
     /// It has moved to namespaces or a root directory of its own: see
     /// object::attributes.
     pub left_behind: u32,
+    /// See object::root_directory: its path, and device and inode, zeros if it is dcrun's.
+    pub root_directory: [u8; crate::object::root_directory::ROOM],
+    pub root_is: [u64; 2],
     pub comm: [u8; 16],
     pub cwd: [u8; 4096],
     /// The working directory itself: device, inode.

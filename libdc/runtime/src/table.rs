@@ -350,7 +350,7 @@ static ROWS: &[Row] = &[
     r(158, "arch_prctl", Free(object::process::arch_prctl), D, false, ""),
     r(159, "adjtimex", Around, N, false, ""),
     r(160, "setrlimit", Locked(object::limits::call), D, false, ""),
-    r(161, "chroot", Free(object::attributes::leave_namespace), N, false, "a recovery stops and says so: it cannot go there again"),
+    r(161, "chroot", Free(object::root_directory::chroot), N, false, "committed around; kept, warm and cold"),
     r(162, "sync", Free(object::sync::call), D, false, "what was changed is committed before"),
     r(163, "acct", Around, N, false, ""),
     r(164, "settimeofday", Around, N, false, ""),

@@ -80,7 +80,7 @@ pub fn open_tracker() -> Result<(), isize> {
 
 fn open_maps() -> Result<(), isize> {
     const O_CLOEXEC: usize = 0o2000000;
-    let fd = sys!(OPEN, c"/proc/self/pagemap".as_ptr(), O_CLOEXEC);
+    let fd = crate::proc::open(b"/proc/self/pagemap\0", O_CLOEXEC);
     if failed(fd) {
         return Err(fd);
     }
@@ -90,7 +90,7 @@ fn open_maps() -> Result<(), isize> {
 
 fn open_memory() -> Result<(), isize> {
     const O_CLOEXEC: usize = 0o2000000;
-    let fd = sys!(OPEN, c"/proc/self/mem".as_ptr(), O_CLOEXEC | 2);
+    let fd = crate::proc::open(b"/proc/self/mem\0", O_CLOEXEC | 2);
     if failed(fd) {
         return Err(fd);
     }

@@ -376,7 +376,7 @@ fn has_huge_pages(start: usize, end: usize) -> bool {
 /// refused for want of memory.
 fn accounts_strictly() -> bool {
     let mut byte = 0u8;
-    let fd = sys!(OPEN, c"/proc/sys/vm/overcommit_memory".as_ptr(), 0);
+    let fd = crate::proc::open(b"/proc/sys/vm/overcommit_memory\0", 0);
     if failed(fd) {
         return false;
     }

@@ -207,11 +207,7 @@ const TAIL_AT: usize = core::mem::offset_of!(Ring, tail);
 
 /// The most events that the kernel has for all processes.
 fn events_for_all() -> usize {
-    let fd = sys!(
-        OPEN,
-        c"/proc/sys/fs/aio-max-nr".as_ptr(),
-        descriptor::O_CLOEXEC
-    );
+    let fd = crate::proc::open(b"/proc/sys/fs/aio-max-nr\0", descriptor::O_CLOEXEC);
     let mut text = [0u8; 24];
     let n = sys!(READ, fd, text.as_mut_ptr(), text.len());
     input::count_read(n);

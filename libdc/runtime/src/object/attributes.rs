@@ -352,7 +352,7 @@ fn read_files() {
         if a.files_opened & 1 << i == 0 {
             continue;
         }
-        let fd = sys!(OPEN, path.as_ptr(), super::descriptor::O_CLOEXEC);
+        let fd = crate::proc::open(path.to_bytes_with_nul(), super::descriptor::O_CLOEXEC);
         if failed(fd) {
             continue;
         }
@@ -384,7 +384,7 @@ pub fn restore() {
             continue;
         }
         const O_WRONLY: usize = 1;
-        let fd = sys!(OPEN, path.as_ptr(), O_WRONLY | super::descriptor::O_CLOEXEC);
+        let fd = crate::proc::open(path.to_bytes_with_nul(), O_WRONLY | super::descriptor::O_CLOEXEC);
         let r = sys!(WRITE, fd, text.as_ptr(), n);
         if r > 0 {
             fatal::count_written(r as usize);
@@ -432,7 +432,7 @@ fn check(name: &str, r: isize) {
     }
 }
 
-/// unshare(2), setns(2), chroot(2), pivot_root(2): what a program has left behind by them
+/// unshare(2), setns(2), pivot_root(2): what a program has left behind by them
 /// a recovery cannot leave again.
 pub fn leave_namespace(l: &mut Local, a: [usize; 6]) -> isize {
     // CLONE_FS, CLONE_FILES and CLONE_SYSVSEM are nothing of this kind.
@@ -450,6 +450,11 @@ pub fn leave_namespace(l: &mut Local, a: [usize; 6]) -> isize {
         identity::commit_soon(l);
     }
     r
+}
+
+/// The program has a root directory that a recovery cannot give it again.
+pub fn leaves_root() {
+    state().root.left_behind |= ROOT_DIRECTORY;
 }
 
 const NAMESPACES: u32 = 1;

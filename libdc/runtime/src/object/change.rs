@@ -46,12 +46,17 @@ pub fn change(n: usize, a: [usize; 6]) -> isize {
                 Err(e) => return e,
             };
             attribute(fd, a[1], || {
-                let name = Named::of(fd);
-                let path = name.as_ptr();
-                match n {
-                    nr::SETXATTR | nr::LSETXATTR => sys!(SETXATTR, path, a[1], a[2], a[3], a[4]),
-                    _ => sys!(REMOVEXATTR, path, a[1]),
-                }
+                let sets = matches!(n, nr::SETXATTR | nr::LSETXATTR);
+                Named::of(fd).call(
+                    |path| match sets {
+                        true => sys!(SETXATTR, path, a[1], a[2], a[3], a[4]),
+                        false => sys!(REMOVEXATTR, path, a[1]),
+                    },
+                    |fd| match sets {
+                        true => sys!(FSETXATTR, fd, a[1], a[2], a[3], a[4]),
+                        false => sys!(FREMOVEXATTR, fd, a[1]),
+                    },
+                )
             })
         }
         nr::FSETXATTR | nr::FREMOVEXATTR => {

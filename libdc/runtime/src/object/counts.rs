@@ -17,11 +17,7 @@ use dc_image::boot::high_fd;
 /// Takes the kernel's counts over. The caller holds the big lock, or is alone.
 pub fn take() {
     let mut text = [0u8; 256];
-    let r = sys!(
-        OPEN,
-        c"/proc/self/io".as_ptr(),
-        super::descriptor::O_CLOEXEC
-    );
+    let r = crate::proc::open(b"/proc/self/io\0", super::descriptor::O_CLOEXEC);
     if failed(r) {
         return;
     }

@@ -122,7 +122,7 @@ fn note(file: u32) {
 pub fn count_of(fd: i32) -> isize {
     let mut path = crate::fatal::Text::<40>::new();
     let _ = core::fmt::Write::write_fmt(&mut path, format_args!("/proc/self/fdinfo/{fd}\0"));
-    let info = sys!(OPEN, path.as_bytes().as_ptr(), O_CLOEXEC);
+    let info = crate::proc::open(path.as_bytes(), O_CLOEXEC);
     if failed(info) {
         return info;
     }

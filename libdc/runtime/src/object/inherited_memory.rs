@@ -170,7 +170,7 @@ fn replace_descriptors(file: u32, fd: i32) {
     let flags = sys!(FCNTL, old, F_GETFL, 0).max(0) as usize & STAY;
     let mut name = fatal::Text::<40>::new();
     let _ = write!(name, "/proc/self/fd/{fd}\0");
-    let new = sys!(OPEN, name.as_bytes().as_ptr(), flags | O_CLOEXEC);
+    let new = crate::proc::open(name.as_bytes(), flags | O_CLOEXEC);
     if failed(new) {
         cannot("open", new);
     }

@@ -548,5 +548,5 @@ fn in_use(page: usize) -> bool {
 fn reopened(fd: i32, flags: usize) -> isize {
     let mut name = fatal::Text::<40>::new();
     let _ = core::fmt::Write::write_fmt(&mut name, format_args!("/proc/self/fd/{fd}\0"));
-    sys!(OPEN, name.as_bytes().as_ptr(), flags)
+    crate::proc::open(name.as_bytes(), flags)
 }

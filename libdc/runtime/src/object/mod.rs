@@ -52,6 +52,7 @@ pub mod pushback;
 pub mod record;
 pub mod regular;
 pub mod repeated;
+pub mod root_directory;
 pub mod schedule;
 pub mod set_by_others;
 pub mod signalfd;

@@ -210,7 +210,13 @@ pub fn fd_path(fd: i32, out: &mut [u8]) -> usize {
         }
     }
     link[head.len()..head.len() + 10 - k].copy_from_slice(&digits[k..]);
-    let r = sys!(READLINK, link.as_ptr(), out.as_mut_ptr(), out.len());
+    let r = sys!(
+        READLINKAT,
+        crate::proc::folder(),
+        crate::proc::below(&link),
+        out.as_mut_ptr(),
+        out.len()
+    );
     if failed(r) { 0 } else { r as usize }
 }
 

@@ -54,6 +54,7 @@ pub fn recover(warm: bool) -> ! {
         descriptors::have_all_made_again();
     }
     crate::object::attributes::check_left_behind();
+    crate::object::root_directory::restore();
     crate::object::attributes::show();
     crate::object::cpu_time::restore();
     let generation = live.generation.load(Relaxed);

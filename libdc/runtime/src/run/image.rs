@@ -232,7 +232,7 @@ pub fn blank_store() -> Result<(), Full> {
 
 /// Keeps the kernel's counts of this process where they can be read when it is dead.
 pub fn keep_counters() {
-    let fd = sys!(OPEN, c"/proc/self/io".as_ptr(), O_CLOEXEC);
+    let fd = crate::proc::open(b"/proc/self/io\0", O_CLOEXEC);
     if !failed(fd) {
         uffd::move_high(fd, high_fd::COUNTERS);
     }

@@ -137,7 +137,7 @@ fn each(signo: i32, is_meant: impl Fn(&Process) -> bool) -> isize {
 /// To every process of the machine that is not of this run.
 fn outside(signo: i32) -> isize {
     const O_DIRECTORY_CLOEXEC: usize = 0o200000 | 0o2000000;
-    let dir = sys!(OPEN, c"/proc".as_ptr(), O_DIRECTORY_CLOEXEC);
+    let dir = crate::proc::open(b"/proc/.\0", O_DIRECTORY_CLOEXEC);
     if failed(dir) {
         return -ESRCH;
     }
@@ -186,7 +186,7 @@ fn is_outside(pid: i32) -> bool {
 fn parent_of(pid: i32) -> Option<i32> {
     let mut path = Text::<40>::new();
     let _ = write!(path, "/proc/{pid}/stat\0");
-    let fd = sys!(OPEN, path.as_bytes().as_ptr(), 0o2000000);
+    let fd = crate::proc::open(path.as_bytes(), 0o2000000);
     if failed(fd) {
         return None;
     }

@@ -72,7 +72,7 @@ fn waits_for_an_answer(p: &Process) -> bool {
     const O_CLOEXEC: usize = 0o2000000;
     let mut path = Text::<40>::new();
     let _ = write!(path, "/proc/{}/wchan\0", p.real.load(SeqCst));
-    let fd = sys!(OPEN, path.as_bytes().as_ptr(), O_CLOEXEC);
+    let fd = crate::proc::open(path.as_bytes(), O_CLOEXEC);
     if failed(fd) {
         return false;
     }

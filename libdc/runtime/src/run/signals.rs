@@ -257,7 +257,7 @@ fn real_thread(l: &mut Local, tid: usize) -> usize {
 pub fn process_of_pidfd(fd: i32) -> Option<i32> {
     let mut path = Text::<40>::new();
     let _ = write!(path, "/proc/self/fdinfo/{fd}\0");
-    let info = sys!(OPEN, path.as_bytes().as_ptr(), 0o2000000);
+    let info = crate::proc::open(path.as_bytes(), 0o2000000);
     if failed(info) {
         return None;
     }

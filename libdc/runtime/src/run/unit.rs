@@ -172,7 +172,7 @@ pub fn have_released(p: &Process) {
 fn is_stopped(p: &Process) -> bool {
     let mut path = Text::<40>::new();
     let _ = write!(path, "/proc/{}/stat\0", p.real.load(Relaxed));
-    let fd = sys!(OPEN, path.as_bytes().as_ptr(), 0o2000000);
+    let fd = crate::proc::open(path.as_bytes(), 0o2000000);
     if failed(fd) {
         return false;
     }

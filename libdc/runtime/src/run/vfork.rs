@@ -185,7 +185,7 @@ impl Changes<'_> {
     /// looked at.
     fn add_all(&mut self, parent: i32) -> bool {
         const O_CLOEXEC: usize = 0o2000000;
-        let pages = sys!(OPEN, c"/proc/self/pagemap".as_ptr(), O_CLOEXEC);
+        let pages = crate::proc::open(b"/proc/self/pagemap\0", O_CLOEXEC);
         if failed(pages) {
             return false;
         }

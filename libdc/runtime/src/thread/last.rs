@@ -23,7 +23,8 @@
 
 use super::*;
 use crate::object::exec;
-use crate::object::stat::Stat;
+use crate::object::undo::place::stat_at;
+use crate::proc;
 use core::sync::atomic::AtomicPtr;
 
 /// Slot + 1 of the thread that the others end for; 0 is none.
@@ -156,7 +157,7 @@ pub fn await_only(threads: u64) {
     }
     for _ in 0..PATIENCE {
         // A link for each, besides those of the directory itself.
-        match Stat::of_path(c"/proc/self/task") {
+        match stat_at(proc::folder(), proc::below(b"/proc/self/task\0"), 0) {
             Ok(st) if st.nlink > 2 + threads => _ = sys!(SCHED_YIELD),
             _ => return,
         }

@@ -19,7 +19,7 @@ pub fn read() {
         // SAFETY: blocks are never unmapped.
         let tid = unsafe { (*thread).tid };
         let _ = write!(path, "/proc/self/task/{tid}/comm\0");
-        let fd = sys!(OPEN, path.as_bytes().as_ptr(), 0o2000000);
+        let fd = crate::proc::open(path.as_bytes(), 0o2000000);
         if failed(fd) {
             continue;
         }

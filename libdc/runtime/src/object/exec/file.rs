@@ -13,7 +13,7 @@ use crate::object::process::fd_path;
 use crate::object::stat::{S_IFMT, S_IFREG, Stat};
 use crate::object::undo::place::AT_FDCWD;
 use crate::object::{about, identity};
-use crate::sys;
+use crate::{proc, sys};
 use core::ffi::CStr;
 use core::fmt::Write;
 
@@ -257,7 +257,7 @@ fn open(dir: i32, path: &[u8; 4096], flags: usize) -> Result<File, isize> {
     may_execute(seen.fd)?;
     let mut link = Text::<40>::new();
     let _ = write!(link, "/proc/self/fd/{}\0", seen.fd);
-    let fd = identity::as_after_exec(|| sys!(OPEN, link.as_bytes().as_ptr(), O_CLOEXEC));
+    let fd = identity::as_after_exec(|| proc::open(link.as_bytes(), O_CLOEXEC));
     if fd == -EACCES {
         return Ok(seen);
     }

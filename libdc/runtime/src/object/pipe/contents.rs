@@ -106,11 +106,7 @@ fn copy_of(fd: i32, to: *mut u8, room: usize) -> Option<usize> {
     }
     sys!(FCNTL, copy[1], F_SETPIPE_SZ, n.max(65536));
     // From the writing end it is read by its name.
-    let reader = sys!(
-        OPEN,
-        name_of(fd).as_bytes().as_ptr(),
-        O_NONBLOCK | O_CLOEXEC
-    );
+    let reader = crate::proc::open(name_of(fd).as_bytes(), O_NONBLOCK | O_CLOEXEC);
     let from = if failed(reader) { fd as isize } else { reader };
     let teed = sys!(TEE, from, copy[1], n, SPLICE_F_NONBLOCK);
     let mut got = 0;
@@ -200,11 +196,7 @@ pub fn put_back(warm: bool) {
         }
         empty(fd);
         // By its name the pipe can be opened for writing even if no other end is left.
-        let end = sys!(
-            OPEN,
-            name_of(fd).as_bytes().as_ptr(),
-            O_NONBLOCK | O_CLOEXEC | 1
-        );
+        let end = crate::proc::open(name_of(fd).as_bytes(), O_NONBLOCK | O_CLOEXEC | 1);
         if !failed(end) {
             fill(file, end as i32);
             sys!(CLOSE, end);

@@ -123,12 +123,9 @@ pub fn before_attribute(fd: i32, name_at: usize) -> Option<u32> {
     // SAFETY: the journal has this room.
     let len = unsafe {
         let value = room.add(lead);
-        let n = sys!(
-            GETXATTR,
-            Named::of(fd).as_ptr(),
-            name.as_ptr(),
-            value,
-            CHUNK
+        let n = Named::of(fd).call(
+            |path| sys!(GETXATTR, path, name.as_ptr(), value, CHUNK),
+            |fd| sys!(FGETXATTR, fd, name.as_ptr(), value, CHUNK),
         );
         let head = AttributeHead {
             dev: st.dev,
@@ -178,7 +175,10 @@ fn attribute_sum(fd: i32, name: &[u8]) -> u64 {
     let (room, room_len) = engine().journal.room();
     // SAFETY: the free part of the journal serves as scratch memory.
     let (value, most) = unsafe { (room.add(room_len / 4), CHUNK.min(room_len / 4)) };
-    let n = sys!(GETXATTR, Named::of(fd).as_ptr(), name.as_ptr(), value, most);
+    let n = Named::of(fd).call(
+        |path| sys!(GETXATTR, path, name.as_ptr(), value, most),
+        |fd| sys!(FGETXATTR, fd, name.as_ptr(), value, most),
+    );
     if failed(n) {
         return 0;
     }
@@ -287,14 +287,13 @@ pub(super) fn put_back_attribute(
         return Err(Trouble::Attribute("extended attribute"));
     }
     let r = match h.value_len {
-        u64::MAX => sys!(REMOVEXATTR, named.as_ptr(), name.as_ptr()),
-        len => sys!(
-            SETXATTR,
-            named.as_ptr(),
-            name.as_ptr(),
-            value.as_ptr(),
-            len,
-            0
+        u64::MAX => named.call(
+            |path| sys!(REMOVEXATTR, path, name.as_ptr()),
+            |fd| sys!(FREMOVEXATTR, fd, name.as_ptr()),
+        ),
+        len => named.call(
+            |path| sys!(SETXATTR, path, name.as_ptr(), value.as_ptr(), len, 0),
+            |fd| sys!(FSETXATTR, fd, name.as_ptr(), value.as_ptr(), len, 0),
         ),
     };
     looked_at(r, "set an extended attribute of it")

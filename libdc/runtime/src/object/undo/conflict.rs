@@ -115,7 +115,7 @@ pub fn rebooted() -> bool {
 pub fn note_boot() {
     use core::sync::atomic::Ordering::Relaxed;
     let mut id = [0u8; 40];
-    let fd = sys!(OPEN, c"/proc/sys/kernel/random/boot_id".as_ptr(), O_CLOEXEC);
+    let fd = crate::proc::open(b"/proc/sys/kernel/random/boot_id\0", O_CLOEXEC);
     if failed(fd) {
         return;
     }

@@ -237,7 +237,7 @@ fn save_bytes(fd: i32, file: u32, path_at: u32, from: u64, to: u64) -> bool {
     // not be the end of the program's locks.
     let mut opened = 0;
     lock::beside(lock::holds_posix(f.dev, f.ino), || {
-        opened = sys!(OPEN, Named::of(fd).as_ptr(), O_CLOEXEC);
+        opened = Named::of(fd).open(O_CLOEXEC);
         if !failed(opened) {
             copy_bytes(opened as i32, f, path_at, from, to);
             sys!(CLOSE, opened);

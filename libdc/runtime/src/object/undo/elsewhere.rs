@@ -116,9 +116,12 @@ fn is_open(dir: isize, name: *const u8) -> bool {
     lease(fd) == -EAGAIN
 }
 
-/// Whether somebody has a file open that this process has not, or may have.
-pub fn has_others(path: *const u8) -> bool {
-    let fd = sys!(OPEN, path, O_NONBLOCK | O_CLOEXEC);
+/// To ask for a lease.
+pub const O_ASKS: usize = O_NONBLOCK | O_CLOEXEC;
+
+/// Whether somebody has a file open that this process has not, or may have: by what its open
+/// (with [`O_ASKS`]) has answered.
+pub fn others_have(fd: isize) -> bool {
     failed(fd) || failed(lease(fd))
 }
 

@@ -88,7 +88,7 @@ fn written_part(h: &WroteHead, offset: usize, path: &[u8], seen: &mut Seen) -> S
     let Ok((fd, _)) = open_object(h.dev, h.ino, path) else {
         return Ok(());
     };
-    let fd = sys!(OPEN, place::Named::of(fd).as_ptr(), O_CLOEXEC);
+    let fd = place::Named::of(fd).open(O_CLOEXEC);
     if failed(fd) {
         return Ok(());
     }

@@ -83,12 +83,12 @@ pub fn made_without(fd: i32, file: u32) {
     engine().undo.open_names = true;
     let mut link = Text::<40>::new();
     let _ = write!(link, "/proc/self/fd/{fd}\0");
-    let link = link.as_bytes().as_ptr();
+    let link = crate::proc::below(link.as_bytes());
     let dir = engine().high_fd(high_fd::RUN_DIR);
     let name = kept_name(f.ino);
     let r = sys!(
         LINKAT,
-        AT_FDCWD,
+        crate::proc::folder(),
         link,
         dir,
         name.as_ptr(),
@@ -111,7 +111,7 @@ pub fn made_without(fd: i32, file: u32) {
     for name in (0..PLACES).filter_map(|place| beside(f.ino, place)) {
         let r = sys!(
             LINKAT,
-            AT_FDCWD,
+            crate::proc::folder(),
             link,
             AT_FDCWD,
             name.as_ptr(),

@@ -274,4 +274,26 @@ impl Named {
     pub fn as_ptr(&self) -> *const u8 {
         self.0.as_ptr()
     }
+    /// Makes a call that takes a path; where there is no /proc, by a descriptor of its own.
+    pub fn call(
+        &self,
+        by_path: impl Fn(*const u8) -> isize,
+        by_descriptor: impl Fn(isize) -> isize,
+    ) -> isize {
+        let r = by_path(self.as_ptr());
+        if r != -ENOENT {
+            return r;
+        }
+        let fd = self.open(O_CLOEXEC | O_NONBLOCK);
+        if failed(fd) {
+            return r;
+        }
+        let r = by_descriptor(fd);
+        sys!(CLOSE, fd);
+        r
+    }
+    /// Opens it anew.
+    pub fn open(&self, flags: usize) -> isize {
+        crate::proc::open(&self.0, flags)
+    }
 }

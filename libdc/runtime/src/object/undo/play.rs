@@ -334,7 +334,7 @@ impl Open {
         // its locks are free.
         const BREATH: [usize; 2] = [0, 50_000_000];
         let mut patience = 200;
-        while elsewhere::has_others(Named::of(fd).as_ptr()) {
+        while elsewhere::others_have(Named::of(fd).open(elsewhere::O_ASKS)) {
             if patience == 0 {
                 return Err(Trouble::Shared);
             }
@@ -370,7 +370,7 @@ impl Open {
 fn open_contents(dev: u64, ino: u64, path: &[u8]) -> Result<i32, Trouble> {
     let (fd, st) = open_object(dev, ino, path)?;
     let name = Named::of(fd);
-    let mut r = sys!(OPEN, name.as_ptr(), O_CLOEXEC | O_RDWR);
+    let mut r = name.open(O_CLOEXEC | O_RDWR);
     if r == -EACCES && st.uid == sys!(GETEUID) as u32 {
         // It was opened before it became read-only.
         const AT_EMPTY_PATH: usize = 0x1000;
@@ -380,7 +380,7 @@ fn open_contents(dev: u64, ino: u64, path: &[u8]) -> Result<i32, Trouble> {
             sys!(FCHMODAT2, fd, empty, mode | 0o600, AT_EMPTY_PATH),
             "make it writable for the moment",
         )?;
-        r = sys!(OPEN, name.as_ptr(), O_CLOEXEC | O_RDWR);
+        r = name.open(O_CLOEXEC | O_RDWR);
         looked_at(
             sys!(FCHMODAT2, fd, empty, mode, AT_EMPTY_PATH),
             "set its mode",
