@@ -26,6 +26,7 @@ use crate::machine::site::{self, CALL_LEN};
 use crate::machine::sys::failed;
 use crate::machine::user;
 use crate::space::{self, PROT_WRITE};
+use crate::state::Vma;
 use crate::{sys, thread, uffd};
 use dc_image::window::PAGE;
 
@@ -124,6 +125,11 @@ fn used(at: usize) -> usize {
 
 /// A flag that mmap ignores (MAP_EXECUTABLE), to know our areas by.
 const STUB_MARK: u32 = 0x1000;
+
+/// Whether an area has stubs.
+pub fn is_stubs(v: &Vma) -> bool {
+    v.flags & STUB_MARK != 0
+}
 
 fn place_near(site: usize) -> Option<usize> {
     let high = (site + 0x6000_0000).min(dc_image::window::MMAP_TOP);

@@ -105,6 +105,7 @@ pub fn recover(warm: bool) -> ! {
     // Others may have had the locks until now.
     undo::stamp::look_inside_locks();
     about::tell_ranges();
+    run::vfork::forget_lost_interval();
     process::restore();
     restore_dispositions();
     crate::object::epoll::forget_fed();

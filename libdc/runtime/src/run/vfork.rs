@@ -9,7 +9,7 @@
 //! pointer is compared, with how it was.
 //!
 //! ```text
-//! spare:  [ address of the stack | changes | parent is alone | 0 | words as they were .. | (address, word) .. ]
+//! spare:  [ address of the stack | changes | parent is alone | interval | words as they were .. | (address, word) .. ]
 //! ```
 #![allow(unsafe_code)]
 
@@ -29,6 +29,8 @@ const HEAD: usize = 4;
 const STACK: usize = 0;
 const CHANGES: usize = 1;
 const IS_ALONE: usize = 2;
+/// The number of the commit that is the first to have the changes.
+const INTERVAL: usize = 3;
 /// Words of the parent's stack that are compared.
 const STACK_WORDS: usize = SPARE_LEN / 8 / 4;
 const CHANGES_AT: usize = HEAD + STACK_WORDS;
@@ -68,6 +70,20 @@ pub fn under_way(l: &Local) -> Option<i32> {
 /// The parent's thread is about to wait. A commit has it make its call again.
 pub fn begin(l: &Local, child: i32) {
     state().threads[l.slot as usize].vforked = child;
+}
+
+/// At recovery: what a child has written that has yet to leave its parent's memory, as of the last
+/// commit, was written in the interval that was lost. It is no state, and will be made anew.
+pub fn forget_lost_interval() {
+    let published = engine().store.published();
+    for thread in state().threads.iter().filter(|t| t.vforked != 0) {
+        if let Some((slot, _)) = known_as(thread.vforked)
+            && let Some(words) = spare(slot)
+            && words[INTERVAL] > published
+        {
+            words[CHANGES] = 0;
+        }
+    }
 }
 
 /// Waits until the child executes a program or ends. Signals wait meanwhile.
@@ -132,6 +148,7 @@ pub fn leave_memory() {
         changes.add_stack(before);
     }
     before[CHANGES] = changes.len as u64;
+    before[INTERVAL] = engine().store.published() + 1;
     // The next commit must have it in the parent's memory.
     unit::look_at(parent);
 }
@@ -214,7 +231,10 @@ impl Changes<'_> {
                 return false;
             }
             for (i, entry) in entries[..count].iter().enumerate() {
-                if is_own(*entry) && !self.add_page(parent, at + i * PAGE) {
+                let page = at + i * PAGE;
+                // What a recovery has mapped from the image the child may have written before.
+                let is_own = is_own(*entry) || engine().folded.touches(page, page + PAGE);
+                if is_own && !self.add_page(parent, page) {
                     return false;
                 }
             }
@@ -256,11 +276,13 @@ impl Changes<'_> {
     }
 }
 
-/// Whether the child has memory of its own where it shares it natively.
+/// Whether the child has memory of its own where it shares it natively. (Stubs are each process's
+/// own: parent and child may have patched different calls since they are two, behind a recovery
+/// for instance.)
 fn may_differ(v: &crate::state::Vma) -> bool {
     const MAP_PRIVATE: u32 = 2;
     const PROT_WRITE: u32 = 2;
-    v.flags & 3 == MAP_PRIVATE && v.prot & PROT_WRITE != 0
+    v.flags & 3 == MAP_PRIVATE && v.prot & PROT_WRITE != 0 && !crate::patch::is_stubs(v)
 }
 
 /// Whether nobody else has this page (pagemap in proc(5)), or that cannot be told: it is swapped out.
