@@ -17,18 +17,24 @@ const O_NONBLOCK: usize = 0o4000;
 #[repr(C)]
 pub struct Elsewhere {
     len: usize,
-    /// The one that is looked at next; and whether nobody had it open in this interval.
+    /// The one that is looked at next; and if nobody had it open in this interval, when its
+    /// file was last changed.
     next: usize,
-    is_free: bool,
+    free: Option<Changed>,
     paths: [[u8; kept::CLOSED_ROOM]; 32],
 }
+
+/// The time of the last change of a file or its names. Several processes may have the same name
+/// in their lists. Once one of them has removed it, the file's number is soon that of another
+/// file, whose second name is the same: it is not what was looked at.
+type Changed = [u64; 2];
 
 impl Elsewhere {
     pub const NONE: Elsewhere = Elsewhere {
         paths: [[0; kept::CLOSED_ROOM]; 32],
         len: 0,
         next: 0,
-        is_free: false,
+        free: None,
     };
 
     pub fn is_empty(&self) -> bool {
@@ -37,7 +43,7 @@ impl Elsewhere {
 
     /// In a child: they are its parent's.
     pub fn leave(&mut self) {
-        (self.len, self.next, self.is_free) = (0, 0, false);
+        (self.len, self.next, self.free) = (0, 0, None);
     }
 
     /// The file with this name in a vault stays.
@@ -59,24 +65,45 @@ impl Elsewhere {
     }
 
     /// After a commit: looks at one of them, so that a commit stays short. What nobody had
-    /// open before the commit goes.
+    /// open before the commit, and nobody has now, goes.
     pub fn remove_one(&mut self) {
         if self.len == 0 {
             return;
         }
         let path = &self.paths[self.next];
-        if self.is_free {
-            remove_name(path);
-            self.len -= 1;
-            self.paths[self.next] = self.paths[self.len];
-            self.next = 0;
-            self.is_free = false;
-            return;
+        let was_free = self.free.take();
+        match look(path.as_ptr()) {
+            Look::Gone => self.drop_next(),
+            Look::Free(changed) if was_free == Some(changed) => {
+                remove_name(path);
+                self.drop_next();
+            }
+            Look::Free(changed) => self.free = Some(changed),
+            Look::Open => self.next = (self.next + 1) % self.len,
         }
-        self.is_free = !is_open(AT_FDCWD as isize, path.as_ptr());
-        if !self.is_free {
-            self.next = (self.next + 1) % self.len;
-        }
+    }
+
+    fn drop_next(&mut self) {
+        self.len -= 1;
+        self.paths[self.next] = self.paths[self.len];
+        self.next = 0;
+    }
+}
+
+enum Look {
+    /// Somebody else has removed the name.
+    Gone,
+    Open,
+    Free(Changed),
+}
+
+fn look(path: *const u8) -> Look {
+    const AT_SYMLINK_NOFOLLOW: usize = 0x100;
+    let before = place::stat_at(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW);
+    match before {
+        Err(e) if e == -ENOENT => Look::Gone,
+        Ok(st) if !is_open(AT_FDCWD as isize, path) => Look::Free(st.ctime),
+        _ => Look::Open,
     }
 }
 
