@@ -89,17 +89,34 @@ fn save_shared(at: usize, shared: &Shared, fd: i32) {
     shared.set_with(len as u64, contents_sum(bytes), published);
 }
 
-/// Copies what lies in a pipe without taking it; none if it is more than the room.
+/// Copies what lies in a pipe without taking it; none if it is more than the room. Where others
+/// run, as behind a close, one may read meanwhile: then it is looked at once more.
 fn copy_of(fd: i32, to: *mut u8, room: usize) -> Option<usize> {
+    const PATIENCE: usize = 64;
+    for _ in 0..PATIENCE {
+        let n = inside(fd);
+        if n > room {
+            return None;
+        }
+        if n == 0 || copy_all(fd, to, n)? {
+            return Some(n);
+        }
+    }
+    None
+}
+
+/// How many bytes lie in a pipe.
+fn inside(fd: i32) -> usize {
     const FIONREAD: usize = 0x541b;
-    const F_SETPIPE_SZ: usize = 1031;
-    const SPLICE_F_NONBLOCK: usize = 2;
     let mut inside = 0i32;
     sys!(IOCTL, fd, FIONREAD, &raw mut inside);
-    let n = inside.max(0) as usize;
-    if n == 0 || n > room {
-        return (n == 0).then_some(0);
-    }
+    inside.max(0) as usize
+}
+
+/// Whether so many bytes were there. None if they cannot be copied.
+fn copy_all(fd: i32, to: *mut u8, n: usize) -> Option<bool> {
+    const F_SETPIPE_SZ: usize = 1031;
+    const SPLICE_F_NONBLOCK: usize = 2;
     let mut copy = [0i32; 2];
     if failed(sys!(PIPE2, copy.as_mut_ptr(), O_NONBLOCK)) {
         return None;
@@ -123,7 +140,7 @@ fn copy_of(fd: i32, to: *mut u8, room: usize) -> Option<usize> {
             sys!(CLOSE, end);
         }
     }
-    (got == n).then_some(n)
+    Some(got == n)
 }
 
 /// A descriptor's name.
