@@ -18,6 +18,8 @@ use dc_image::boot::high_fd;
 pub struct Deferred {
     len: i32,
     any_parked: bool,
+    /// Whose they are. What they hold open others see as open.
+    files: [u32; high_fd::DEFERRED_COUNT as usize],
     /// Others may notice that one of them is not closed yet.
     is_noticed: bool,
     any_fresh: bool,
@@ -33,6 +35,7 @@ impl Deferred {
             len: 0,
             parked: [(0, 0); high_fd::DEFERRED_COUNT as usize],
             any_parked: false,
+            files: [0; high_fd::DEFERRED_COUNT as usize],
             is_noticed: false,
             fresh: [0; MAX_FDS / 64],
             any_fresh: false,
@@ -44,6 +47,10 @@ impl Deferred {
     pub fn set_fresh(&mut self, fd: i32) {
         self.fresh[fd as usize / 64] |= 1 << (fd % 64);
         self.any_fresh = true;
+    }
+    /// Whether a descriptor of this file was put aside, which holds it open until the commit.
+    pub fn holds(&self, file: u32) -> bool {
+        self.files[..self.len as usize].contains(&file)
     }
     /// In a child: nothing of its parent's was put aside by it.
     pub fn leave(&mut self) {
@@ -97,6 +104,7 @@ pub fn put_aside(l: &mut Local, fd: i32) {
         }
         let to = e.high_fd(high_fd::DEFERRED) + e.deferred.len;
         record::append(record::DEFERRED, &[&fd.to_le_bytes(), &to.to_le_bytes()]);
+        e.deferred.files[e.deferred.len as usize] = file;
         e.deferred.len += 1;
         e.deferred.is_noticed |= may_be_noticed(open_file(file));
         sys!(DUP3, fd, to, O_CLOEXEC);
@@ -171,6 +179,7 @@ fn skip_parked() {
     let deferred = &mut engine().deferred;
     while deferred.len < high_fd::DEFERRED_COUNT && deferred.parked[deferred.len as usize] != (0, 0)
     {
+        deferred.files[deferred.len as usize] = 0;
         deferred.len += 1;
     }
 }

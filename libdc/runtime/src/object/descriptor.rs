@@ -193,9 +193,12 @@ fn announce(l: &mut Local, fd: i32) {
     if shared || !matches!(kind, Kind::Pipe | Kind::Socket | Kind::Tty) {
         return;
     }
-    // A rollback takes away what was made since the commit, or who was.
+    // A rollback takes away what was made since the commit, or who was. (A new number may be of
+    // something old, whose other numbers were closed in this interval: they hold it open.)
     let e = engine();
-    if crate::run::is_tree() && (e.deferred.is_fresh(fd) || !e.tracking) {
+    let is_held = e.deferred.holds(file);
+    let is_new = e.deferred.is_fresh(fd) && !is_held;
+    if crate::run::is_tree() && (is_new || !e.tracking) {
         return;
     }
     // Behind what was seen it is the call that the commit was made for.
@@ -209,6 +212,8 @@ fn announce(l: &mut Local, fd: i32) {
         Kind::Pipe if super::pipe::is_state(fd) && !kept => crate::commit::commit(l),
         Kind::Tty if !super::pty::is_own(f) && !kept => {}
         Kind::Tty if !kept => crate::commit::commit(l),
+        // Only a commit closes what was put aside.
+        _ if is_held => crate::commit::commit(l),
         _ => event::repeatable(l),
     }
 }

@@ -10,7 +10,7 @@ use crate::machine::frame::{ATTENTION_STOP, Local};
 use crate::machine::nr;
 use crate::machine::sys::errno::*;
 use crate::machine::user;
-use crate::object::{cpu_time, group, pidfd};
+use crate::object::{cpu_time, deferred_close, group, pidfd};
 use crate::signal::queue::SigInfo;
 use crate::thread;
 use core::sync::atomic::Ordering::*;
@@ -251,6 +251,8 @@ fn wait_for(l: &mut Local, whom: Whom, options: usize) -> Result<Option<Child>, 
             await_terminal(child, how);
             return Ok(Some((child, how)));
         }
+        // The child may wait for what a close brings about.
+        deferred_close::close_before_wait(l);
         const FUTEX_WAIT: usize = 0;
         let args = [
             event_of.as_ptr() as usize,

@@ -77,6 +77,7 @@ fn wait(
             return Err(fd);
         }
         drop(guard);
+        crate::object::deferred_close::close_before_wait(l);
         // (`struct pollfd`)
         polled.store(fd as u64 | POLLIN << 32, Relaxed);
         let r = match thread::wait(l, nr::PPOLL, args) {

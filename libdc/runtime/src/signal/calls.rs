@@ -191,6 +191,7 @@ pub fn sigsuspend(l: &mut Local, a: [usize; 6]) -> isize {
     if let Err(e) = with_mask(l, a[0], a[1]) {
         return e;
     }
+    crate::object::deferred_close::close_before_wait(l);
     loop {
         let r = thread::wait(l, crate::machine::nr::PAUSE, [0; 6]);
         if waiting_for(l) & !mask_of(l) != 0 {
