@@ -228,6 +228,9 @@ pub fn relatives(l: &mut Local, mut a: [usize; 6]) -> isize {
         a[0] = engine().live().keeper_pid.load(Relaxed) as usize;
     }
     if matches!(n, nr::GETPGID | nr::GETSID) {
+        if run::is_leaving(a[0] as i32) {
+            return -ESRCH;
+        }
         a[0] = real(a[0] as i32) as usize;
     }
     // SAFETY: a question that touches no memory.

@@ -35,6 +35,9 @@ pub fn open(l: &mut Local, a: [usize; 6]) -> isize {
         return -EINVAL;
     }
     let guard = engine().lock.acquire(l);
+    if run::is_leaving(pid) {
+        return -ESRCH;
+    }
     let own = pid == state().root.pid;
     let Some((slot, p)) = run::known_as(pid).or(own.then(|| (engine().slot, run::me()))) else {
         drop(guard);

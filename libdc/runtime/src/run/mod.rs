@@ -120,10 +120,23 @@ pub fn known_as(id: i32) -> Option<(usize, &'static Process)> {
     all().find(|(_, p)| p.id.load(Relaxed) == id && p.life() != Life::None)
 }
 
+/// Whether a process has been waited for while the kernel still has it: it closes what it had,
+/// or the keeper has yet to reap it.
+pub fn is_leaving(id: i32) -> bool {
+    id > 0
+        && all().any(|(_, p)| {
+            let is_it = p.id.load(Relaxed) == id && p.real.load(Relaxed) != 0;
+            is_it && p.reaped.load(Relaxed) != 0 && p.life() == Life::None
+        })
+}
+
 /// The kernel's number of a process or process group that the program names.
 pub fn real_id(id: i32) -> i32 {
+    /// The kernel gives no process a number as high.
+    const NOBODY: i32 = i32::MAX;
     match known_as(id) {
         Some((_, p)) if p.real.load(Relaxed) != 0 => p.real.load(Relaxed),
+        None if is_leaving(id) => NOBODY,
         _ => id,
     }
 }

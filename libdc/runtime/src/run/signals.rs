@@ -98,6 +98,9 @@ pub fn send_as(l: &mut Local, n: usize, mut a: [usize; 6]) -> isize {
         drop(guard);
         return r;
     }
+    if super::is_leaving(target) {
+        return -ESRCH;
+    }
     if target <= 0 && n == nr::KILL {
         return many::send(l, target, signo);
     }
