@@ -346,7 +346,7 @@ pub fn before_growth(fd: i32, at: Option<u64>, len: u64) -> isize {
         return 0;
     };
     let at = at.unwrap_or_else(|| sys!(LSEEK, fd, 0, 1).max(0) as u64);
-    make_room(o, fd, at.max(o.size).saturating_add(len))
+    make_room(o, fd, at.saturating_add(len).max(o.size))
 }
 
 /// Bytes were written through a descriptor.
@@ -523,25 +523,54 @@ pub fn stage(page: usize) -> Result<(), Full> {
 /// Copies what no scan finds. How many pages that are.
 pub fn stage_changed() -> Result<u64, Full> {
     let mut copied = 0;
-    for i in 0..core::mem::take(&mut engine().memory.len) {
-        let (from, to) = engine().memory.ranges[i];
-        for page in (from..to).step_by(PAGE) {
-            if in_use(page) {
-                stage(page)?;
-                copied += 1;
+    for k in 0..core::mem::take(&mut engine().memory.len) {
+        let (from, to) = engine().memory.ranges[k];
+        for i in 0..MAX_OBJECTS {
+            let o = &state().memory_objects[i];
+            let (first, end) = (o.base as usize, (o.base + o.size) as usize);
+            let (from, to) = (from.max(first), to.min(end.next_multiple_of(PAGE)));
+            if o.used != 0 && from < to {
+                let fd = opened_anew(i);
+                let staged = stage_data(fd, first, from, to);
+                if !failed(fd) {
+                    sys!(CLOSE, fd);
+                }
+                copied += staged?;
             }
         }
     }
     Ok(copied)
 }
 
-/// Whether some object has bytes at an address of the window.
-fn in_use(page: usize) -> bool {
-    let page = page as u64;
-    state()
-        .memory_objects
-        .iter()
-        .any(|o| o.used != 0 && o.base <= page && page < o.base + o.size)
+/// What there is between two addresses of an object's part of the window. Its holes are left out:
+/// to read one gives it a page, and of memory that is reserved thus there may be more than the
+/// machine has.
+fn stage_data(fd: isize, base: usize, from: usize, to: usize) -> Result<u64, Full> {
+    const SEEK_DATA: usize = 3;
+    const SEEK_HOLE: usize = 4;
+    const ENXIO: isize = 6;
+    let mut copied = 0;
+    let mut at = from;
+    while at < to {
+        let data = sys!(LSEEK, fd, at - base, SEEK_DATA);
+        if data == -ENXIO {
+            break;
+        }
+        let mut end = to;
+        if !failed(data) {
+            at = base + (data as usize & !(PAGE - 1));
+            let hole = sys!(LSEEK, fd, data, SEEK_HOLE);
+            if !failed(hole) {
+                end = (base + hole as usize).next_multiple_of(PAGE).min(to);
+            }
+        }
+        for page in (at..end).step_by(PAGE) {
+            stage(page)?;
+            copied += 1;
+        }
+        at = end.max(at + PAGE);
+    }
+    Ok(copied)
 }
 
 /// A description of its own of an open file.
