@@ -183,7 +183,7 @@ fn is_outside(pid: i32) -> bool {
 }
 
 /// The kernel's parent of a process (proc(5): `12 (name) S 1 ..`).
-fn parent_of(pid: i32) -> Option<i32> {
+pub(super) fn parent_of(pid: i32) -> Option<i32> {
     let mut path = Text::<40>::new();
     let _ = write!(path, "/proc/{pid}/stat\0");
     let fd = crate::proc::open(path.as_bytes(), 0o2000000);

@@ -123,11 +123,11 @@ pub fn known_as(id: i32) -> Option<(usize, &'static Process)> {
 /// Whether a process has been waited for while the kernel still has it: it closes what it had,
 /// or the keeper has yet to reap it.
 pub fn is_leaving(id: i32) -> bool {
-    id > 0
-        && all().any(|(_, p)| {
-            let is_it = p.id.load(Relaxed) == id && p.real.load(Relaxed) != 0;
-            is_it && p.reaped.load(Relaxed) != 0 && p.life() == Life::None
-        })
+    let is_it = |p: &Process| p.id.load(Relaxed) == id && p.reaped.load(Relaxed) != 0;
+    let keeper = engine().live().keeper_pid.load(Relaxed) as i32;
+    // (The keeper forgets the number before it reaps: behind that it may be anybody's.)
+    let is_there = |p: &Process| p.real.load(Relaxed) != 0 || many::parent_of(id) == Some(keeper);
+    id > 0 && all().any(|(_, p)| is_it(p) && p.life() == Life::None && is_there(p))
 }
 
 /// The kernel's number of a process or process group that the program names.
