@@ -18,11 +18,11 @@ use dc_image::boot::high_fd;
 pub struct Deferred {
     len: i32,
     any_parked: bool,
-    /// Whose they are. What they hold open others see as open.
-    files: [u32; high_fd::DEFERRED_COUNT as usize],
     /// Others may notice that one of them is not closed yet.
     is_noticed: bool,
     any_fresh: bool,
+    /// Whose they are. What they hold open others see as open.
+    files: [u32; high_fd::DEFERRED_COUNT as usize],
     fresh: [u64; MAX_FDS / 64],
     /// Numbers whose files the program has locked by now: closing one would give the
     /// lock away, so it stays where it is. (Even a dup2 over it counts as a close.)
