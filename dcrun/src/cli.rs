@@ -40,7 +40,17 @@ pub enum Command {
         json: bool,
     },
     /// Go on with a run from its last commit
+    #[command(override_usage = "dcrun resume [OPTIONS] NAME\n       dcrun resume [OPTIONS] --all")]
     Resume(ResumeOptions),
+    /// Stop runs so that they can go on later, after a restart of the machine too
+    #[command(override_usage = "dcrun suspend NAME...\n       dcrun suspend --all")]
+    Suspend {
+        /// All runs of this user that are alive
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
+        #[arg(required_unless_present = "all", value_name = "NAME")]
+        names: Vec<String>,
+    },
     /// End worker and keeper of a run; it stays resumable
     Kill { name: String },
     /// Remove a run that is not alive, and its image
@@ -80,6 +90,12 @@ pub struct RunOptions {
     /// Commit by the clock as well
     #[arg(long, value_name = "MS")]
     pub interval: Option<u64>,
+    /// Whom a SIGTERM from outside is for: the program, or dcrun, which suspends the run
+    #[arg(long, value_name = "WHOM", value_enum)]
+    pub on_term: Option<ForWhom>,
+    /// The same of SIGHUP, as when the terminal is closed
+    #[arg(long, value_name = "WHOM", value_enum)]
+    pub on_hup: Option<ForWhom>,
     /// Name of the run
     #[arg(long, value_parser = parse_name)]
     pub name: Option<String>,
@@ -102,7 +118,18 @@ pub struct RunOptions {
 
 #[derive(Args, Debug)]
 pub struct ResumeOptions {
-    pub name: String,
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub name: Option<String>,
+    /// All runs that are suspended or were interrupted, in the background
+    #[arg(long)]
+    pub all: bool,
+    /// In the background; what has no name to come back by is read from /dev/null, and written
+    /// to the file `output` in the run's directory
+    #[arg(short, long)]
+    pub detach: bool,
+    /// This process is the keeper in the background
+    #[arg(long, hide = true)]
+    pub background: bool,
     /// Where others have changed a file since the run's last commit: leave `theirs`, or
     /// undo `ours` all the same. Without it the run stops there and says where
     #[arg(long, value_name = "WHOSE", value_parser = ["theirs", "ours"])]
@@ -113,6 +140,30 @@ pub struct ResumeOptions {
     /// Say so at every recovery
     #[arg(short, long)]
     pub verbose: bool,
+}
+
+/// What a signal that somebody sends means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ForWhom {
+    /// It is the program's, as without dcrun
+    Program,
+    /// The run is suspended, and the program does not see it
+    Suspend,
+}
+
+impl RunOptions {
+    /// What is said of signals, over what was said before.
+    pub fn suspend_on(&self, before: u64) -> u64 {
+        let said = [(self.on_term, libc::SIGTERM), (self.on_hup, libc::SIGHUP)];
+        said.iter().fold(before, |mask, (whom, signal)| {
+            let bit = 1 << (signal - 1);
+            match whom {
+                None => mask,
+                Some(ForWhom::Program) => mask & !bit,
+                Some(ForWhom::Suspend) => mask | bit,
+            }
+        })
+    }
 }
 
 /// Where the image of a run lies.

@@ -10,7 +10,7 @@ use dc_image::run::Life;
 use crate::machine::shared::SharedLive;
 use crate::machine::{process, signals};
 use crate::message::{Failure, Outcome, say};
-use crate::run_directory::{self, Recognised};
+use crate::run_directory::{self, Recognised, RunDirectory};
 use crate::{found_images, image, removal};
 
 /// From here on `rm` asks first.
@@ -36,13 +36,23 @@ pub fn kill(name: &str) -> Outcome<u8> {
         Some(file) => Some(image::live(&file)?),
         None => None,
     };
-    if let Some(live) = &live {
+    end(&run, live.as_ref())?;
+    say(&format!(
+        "{name}: killed; `dcrun resume {name}` goes on with it"
+    ));
+    Ok(0)
+}
+
+/// Kills a run's worker until its keeper ends too.
+pub fn end(run: &RunDirectory, live: Option<&SharedLive>) -> Outcome<()> {
+    let name = &run.name;
+    if let Some(live) = live {
         live.kill_requested.store(1, Release);
     }
     let begun = Instant::now();
     while let Some(keeper) = run.alive() {
         // A damaged image may name any process: only a child of the keeper is meant.
-        let worker = live.as_ref().map_or(0, |live| some_worker(live, keeper));
+        let worker = live.map_or(0, |live| some_worker(live, keeper));
         let in_time = begun.elapsed() < PATIENCE;
         if worker > 0 && in_time {
             signals::send(worker, libc::SIGKILL);
@@ -57,13 +67,10 @@ pub fn kill(name: &str) -> Outcome<u8> {
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-    if let Some(live) = &live {
+    if let Some(live) = live {
         live.kill_requested.store(0, Relaxed);
     }
-    say(&format!(
-        "{name}: killed; `dcrun resume {name}` goes on with it"
-    ));
-    Ok(0)
+    Ok(())
 }
 
 /// A process of the run that lives, a child of its keeper; 0 if there is none.

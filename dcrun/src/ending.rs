@@ -14,6 +14,8 @@ use crate::machine::terminal;
 use crate::message::{Outcome, say};
 use crate::ps::State;
 use crate::stats;
+use crate::suspend::{self, Kept};
+use crate::suspension;
 use crate::verdict;
 
 impl Keeper {
@@ -38,9 +40,11 @@ impl Keeper {
             say(&failure.to_string());
         }
         crate::run_directory::prune(&self.run.name);
-        let run = self.run.clone();
+        let (run, is_waited_for) = (self.run.clone(), self.is_waited_for);
         drop(self);
-        run.told();
+        if is_waited_for {
+            run.told();
+        }
         Ok(status)
     }
 
@@ -116,9 +120,31 @@ impl Keeper {
         Ok(verdict::by_signal(signal))
     }
 
+    /// The run stays at its last commit until somebody goes on with it, after a restart of the
+    /// machine too if its image lies on a disk.
+    pub fn suspend(self) -> Outcome<u8> {
+        let (name, live) = (&self.run.name, &self.live);
+        let (published, signal) = (live.published.load(Relaxed), suspension::signal(live));
+        // Whoever waits for it finds it suspended only when that is durable.
+        let kept = suspend::keep(&self.image, &self.record);
+        self.stop_as(
+            Status::Suspended,
+            &format!(
+                "suspended at commit {published}; `dcrun resume {name}` goes on with it{}",
+                kept.map_or_else(|failure| format!("; but {failure}"), Kept::said)
+            ),
+        );
+        let _ = self.image.sync_data();
+        Ok(verdict::by_signal(signal))
+    }
+
     /// The run stays at its last commit, and its user gets the terminal back.
     pub fn stop(&self, why: &str) {
-        self.live.status.store(Status::Stopped as u32, Relaxed);
+        self.stop_as(Status::Stopped, why);
+    }
+
+    fn stop_as(&self, status: Status, why: &str) {
+        self.live.status.store(status as u32, Relaxed);
         if let Some(settings) = &self.terminal {
             terminal::put_back(settings);
         }

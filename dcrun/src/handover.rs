@@ -10,8 +10,6 @@
 //! The caller's standard error is given up, as daemons do, so that a pipe there ends. What is
 //! still to be said goes to a file in the run's directory.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::{Duration, Instant};
 
@@ -24,6 +22,7 @@ use crate::machine::{descriptors, process};
 use crate::message::{Doing, Outcome};
 use crate::opener;
 use crate::run_directory::MESSAGES;
+use crate::standard::{self, Standard};
 
 /// Others that are about to end as well are waited for.
 pub const PATIENCE: Duration = Duration::from_millis(100);
@@ -48,6 +47,7 @@ pub fn to_another_keeper(keeper: &mut Keeper, status: u8) -> Outcome<()> {
     let lock = keeper.reservation.number(crate::launch::LOCK);
     keeper.run.is_kept_by_this(lock);
     give_up_messages(keeper)?;
+    give_up_terminal(keeper);
     // (Their threads were left behind.)
     interrupter::start(keeper)?;
     opener::start(keeper)
@@ -68,15 +68,23 @@ fn await_recovery(keeper: &Keeper, other: i32) {
     }
 }
 
+/// Whoever sat at it was told that the program has ended: the run no longer waits for them to be
+/// resumed.
+fn give_up_terminal(keeper: &mut Keeper) {
+    let record = &mut keeper.record;
+    if standard::has_terminal(&record.standard) {
+        for one in &mut record.standard {
+            if *one == Standard::Terminal {
+                *one = Standard::Other;
+            }
+        }
+        // (Else it waits for its user, which is said then.)
+        let _ = keeper.run.write_record(record);
+    }
+}
+
 fn give_up_messages(keeper: &Keeper) -> Outcome<()> {
-    let path = keeper.run.path.join(MESSAGES);
-    let log = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&path)
-        .doing(|| format!("{}: open it", path.display()))?;
+    let log = keeper.run.open_to_add(MESSAGES)?;
     let number = keeper.reservation.number(high_fd::MESSAGES);
     descriptors::place(log.into(), number)
         .doing(|| "descriptor of messages: place it".to_owned())?;

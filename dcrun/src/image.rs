@@ -284,17 +284,14 @@ pub fn newest(path: &Path) -> PathBuf {
     beside.into()
 }
 
-/// Removes the images of processes that are not the first, and what they share: files with
-/// the image's name and a suffix of ours.
-pub fn remove_beside(path: &Path) {
+/// The images of processes that are not the first, and what they share: files with the image's
+/// name and a suffix of ours.
+pub fn beside(path: &Path) -> Vec<PathBuf> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-        return;
+        return Vec::new();
     };
-    let Ok(entries) = fs::read_dir(directory) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let of_a_process = entry
+    let is_one = |entry: &fs::DirEntry| {
+        entry
             .file_name()
             .as_bytes()
             .strip_prefix(name.as_bytes())
@@ -305,10 +302,16 @@ pub fn remove_beside(path: &Path) {
                 }
                 let number = suffix.strip_prefix(b"shared-").unwrap_or(suffix);
                 !number.is_empty() && number.iter().all(u8::is_ascii_digit)
-            });
-        if of_a_process {
-            let _ = fs::remove_file(entry.path());
-        }
+            })
+    };
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter(is_one).map(|entry| entry.path()).collect()
+}
+
+/// Removes those.
+pub fn remove_beside(path: &Path) {
+    for path in beside(path) {
+        let _ = fs::remove_file(path);
     }
 }
 

@@ -16,6 +16,7 @@ use crate::machine::process;
 use crate::machine::shared::SharedLive;
 use crate::machine::signals;
 use crate::message::{Doing, Outcome};
+use crate::suspension;
 use crate::tree::RUNTIMES_OWN;
 
 /// Enough for what the thread does.
@@ -45,6 +46,10 @@ fn serve(live: &SharedLive) {
             if pid > 0 && process::is_own_child(pid) {
                 signals::send(pid, RUNTIMES_OWN);
             }
+        }
+        if suspension::is_wanted(live) {
+            // A process without rights was told by somebody to end.
+            signals::send(process::pid(), libc::SIGCONT);
         }
         process::wait_while(&run.rightless, seen);
     }

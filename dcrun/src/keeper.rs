@@ -31,6 +31,7 @@ use crate::relay::{Copies, Missed, is_for_program};
 use crate::remains::Remains;
 use crate::reserve::Reservation;
 use crate::run_directory::RunDirectory;
+use crate::suspension::{self, Suspension};
 use crate::terminals;
 use crate::tree;
 use crate::verdict::{self, Facts, Verdict};
@@ -62,6 +63,8 @@ pub struct Keeper {
     pub victims: Option<Victims>,
     pub fault: u32,
     pub verbose: bool,
+    /// Its caller is told the program's exit status, as soon as there is one.
+    pub is_waited_for: bool,
 }
 
 impl Keeper {
@@ -170,6 +173,7 @@ impl Keeper {
                     ));
                     return Ok(verdict::by_signal(libc::SIGKILL));
                 }
+                Verdict::Suspended => return self.suspend(),
                 Verdict::ImageAtLimit => {
                     let name = &self.run.name;
                     self.stop(&format!(
@@ -263,7 +267,7 @@ impl Keeper {
             missed.leave(&self.live, copies);
         }
         let pid = self.starter.start(start, &last, &mut groups)?;
-        missed.pass_on(pid, copies, addressee);
+        missed.pass_on(pid, &self.live, copies, addressee);
         let entry = self.live.first();
         entry.real.store(pid, Relaxed);
         if start.pid == 0 {
@@ -317,6 +321,7 @@ impl Keeper {
         let mut known_stop = false;
         let mut since_passed = true;
         let mut waits = 0;
+        let mut suspension: Option<Suspension> = None;
         loop {
             if let Some(death) = process::peek_death(pid)
                 && !self.is_no_failure(0)
@@ -368,13 +373,23 @@ impl Keeper {
                 self.remains.reaped(dead);
                 continue;
             }
+            if suspension::is_wanted(&self.live) {
+                suspension
+                    .get_or_insert_with(|| Suspension::begin(&self.live))
+                    .step(&self.live);
+            }
             let arrived = match (copies.any() || since_passed, first_ended) {
+                _ if suspension.is_some() => signals::wait_for(suspension::LOOKS),
                 (true, _) => signals::wait_for(Copies::SETTLED),
                 (false, Some(_)) => signals::wait_for(handover::PATIENCE),
                 (false, None) => Some(signals::wait()),
             };
             match arrived {
+                None if suspension.is_some() => {}
                 // (What a process of the run sends to its group it sends to each.)
+                Some(arrived)
+                    if tree::entry_of(&self.live, arrived.sender).is_none()
+                        && suspension::is_asked_by(&arrived, &self.live) => {}
                 Some(arrived)
                     if is_for_program(&arrived, pid)
                         && tree::entry_of(&self.live, arrived.sender).is_none() =>
@@ -455,6 +470,8 @@ impl Keeper {
             crashes: live.crashes.load(Relaxed),
             crash_commit: live.crash_commit.load(Relaxed),
             kill_requested: live.kill_requested.load(Acquire) != 0,
+            suspend_wanted: suspension::is_wanted(live),
+            suspend_on: live.suspend_on.load(Relaxed),
             out_of_memory: death == Change::Killed(libc::SIGKILL)
                 && self.victims.as_mut().is_some_and(Victims::grew),
             processor_used_up: limits.processor_used_up,

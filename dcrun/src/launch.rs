@@ -16,6 +16,7 @@ use dc_image::header::{IMAGE_MAX, checksum};
 use dc_image::{FatalCode, Status};
 use nix::sys::resource::{Resource, getrlimit};
 
+use crate::background;
 use crate::boot_block::{self, Contents};
 use crate::check_image;
 use crate::chosen::Chosen;
@@ -36,6 +37,7 @@ use crate::remains::Remains;
 use crate::reserve::{self, Reservation};
 use crate::run_directory::{self, RunDirectory};
 use crate::runtime_file::{self, Runtime};
+use crate::standard::{self, Standard};
 use crate::tree;
 use crate::victims::Victims;
 use crate::worker::{Starter, blank_boot_info};
@@ -54,6 +56,8 @@ struct Session<'a> {
     runtime: Runtime,
     trace: Option<&'a Path>,
     verbose: bool,
+    /// Nobody waits for the program's end.
+    background: bool,
     fault: Fault,
     plant: u32,
     log_limit: u64,
@@ -77,6 +81,7 @@ impl<'a> Session<'a> {
             runtime: runtime_file::open()?,
             trace,
             verbose,
+            background: false,
             fault: fault::parse_fault(variable(fault::FAULT_VARIABLE).as_deref())?,
             plant: fault::parse_plant(variable(fault::PLANT_VARIABLE).as_deref())?,
             log_limit: fault::parse_log_limit(variable(fault::LOG_LIMIT_VARIABLE).as_deref())?,
@@ -97,6 +102,7 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
     }
     // Before anything of ours is open.
     let inherited = inherited_descriptors()?;
+    let standard = standard::given();
     let session = Session::new(options.trace.as_deref(), options.verbose)?;
     let cwd = std::env::current_dir().doing(|| "current directory: find it".to_owned())?;
     let name = options
@@ -159,6 +165,8 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
                 return differs("--rio", &record.rio);
             }
             record.interval_ms = options.interval.unwrap_or(record.interval_ms);
+            record.suspend_on = options.suspend_on(record.suspend_on);
+            note_standard(&run, &mut record, standard.clone());
             if let Some(file) = image::open(&record.image, &run)? {
                 let live = image::live(&file)?;
                 session.look_at(&record, &file, &live)?;
@@ -178,7 +186,7 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
         found_images::remove(&run, &[record.image].into())?;
     }
     run.clear()?;
-    let mut record = match new_record(options, &run, &name, &cwd) {
+    let mut record = match new_record(options, &run, &name, &cwd, standard) {
         Ok(record) => record,
         Err(failure) => {
             let _ = run.remove();
@@ -197,20 +205,38 @@ pub fn run(options: &RunOptions) -> Outcome<u8> {
     assemble(run, record, file, live, inherited, reservation, session)?.keep(Mode::Fresh)
 }
 
+/// The standard descriptors that a run is given now, for when nobody can give it any.
+fn note_standard(run: &RunDirectory, record: &mut Record, given: [Standard; 3]) {
+    if record.standard != given {
+        record.standard = given;
+        // Else the record stays as it was, which is no reason not to go on.
+        if let Err(failure) = run.write_record(record).and_then(|()| run.make_durable()) {
+            say(&failure.to_string());
+        }
+    }
+}
+
 /// `dcrun resume NAME`.
-pub fn resume(options: &ResumeOptions) -> Outcome<u8> {
-    let inherited = inherited_descriptors()?;
+pub fn resume(options: &ResumeOptions, name: &str) -> Outcome<u8> {
+    let (run, mut record) = run_directory::existing(name)?;
+    if options.background {
+        background::become_keeper(&run, &record)?;
+    }
+    let mut inherited = inherited_descriptors()?;
+    inherited.retain(|&number| number <= 2 || number != message::sink());
+    let standard = standard::given();
     let mut session = Session::new(options.trace.as_deref(), options.verbose)?;
+    session.background = options.background;
     let keep = options.keep.as_deref();
     let wanted = conflict::NAMES.iter().find(|(name, _)| keep == Some(*name));
     session.conflict = wanted.map_or(conflict::STOP, |(_, number)| *number);
-    let name = &options.name;
-    let (run, record) = run_directory::existing(name)?;
     let reservation = reserve::reserve(&inherited)?;
     run.lock(Some(reservation.number(LOCK)))?;
     if let Some(status) = run.untold()? {
         say_ended(&run, status);
-        run.told();
+        if !options.background {
+            run.told();
+        }
         return Ok(status);
     }
     if run.done()?.is_some() {
@@ -231,8 +257,11 @@ pub fn resume(options: &ResumeOptions) -> Outcome<u8> {
         .doing(|| format!("{name}: enter its directory {}", record.directory.display()))?;
     let live = image::live(&file)?;
     session.look_at(&record, &file, &live)?;
-    // Who resumes by hand wants another try, whatever it crashed of.
-    live.crashes.store(0, Relaxed);
+    if !options.background {
+        note_standard(&run, &mut record, standard);
+        // Who resumes by hand wants another try, whatever it crashed of.
+        live.crashes.store(0, Relaxed);
+    }
     let begun = begun(&live);
     if !begun {
         forget_all(&file, &record.image, &live)?;
@@ -303,7 +332,13 @@ fn derived_name(command: &[OsString], cwd: &Path) -> String {
     format!("{readable}-{:010x}", checksum(&bytes) & 0xff_ffff_ffff)
 }
 
-fn new_record(options: &RunOptions, run: &RunDirectory, name: &str, cwd: &Path) -> Outcome<Record> {
+fn new_record(
+    options: &RunOptions,
+    run: &RunDirectory,
+    name: &str,
+    cwd: &Path,
+    standard: [Standard; 3],
+) -> Outcome<Record> {
     let program = program::resolve(&options.command, std::env::var_os("PATH").as_deref())?;
     let rio = options.rio.clone().unwrap_or(Rio {
         kind: RioKind::Tmpfs,
@@ -333,6 +368,8 @@ fn new_record(options: &RunOptions, run: &RunDirectory, name: &str, cwd: &Path) 
         image_id: 0,
         rio,
         interval_ms: options.interval.unwrap_or(0),
+        suspend_on: options.suspend_on(0),
+        standard,
         created_unix_s: created.as_secs(),
     })
 }
@@ -358,9 +395,13 @@ fn assemble(
         descriptors::place(file.into(), number(at))
             .doing(|| format!("descriptor of {what}: place it"))
     };
-    if descriptors::is_open(2) {
-        descriptors::copy(2, number(high_fd::MESSAGES))
+    let sink = message::sink();
+    if descriptors::is_open(sink) {
+        descriptors::copy(sink, number(high_fd::MESSAGES))
             .doing(|| "descriptor of messages: place it".to_owned())?;
+    }
+    if sink > 2 {
+        descriptors::close(sink);
     }
     message::speak_through(number(high_fd::MESSAGES));
     if let Some(path) = session.trace {
@@ -437,8 +478,12 @@ fn assemble(
     );
     process::become_subreaper().doing(|| "become the reaper of orphans".to_owned())?;
     tree::await_closed(&live);
-    live.keeper_pid.store(process::pid() as u32, Relaxed);
     let inherited_signals = signals::take_over();
+    live.suspend_wanted.store(0, Relaxed);
+    live.commit_wanted.store(0, Relaxed);
+    live.suspend_on.store(record.suspend_on, Relaxed);
+    // From here on it can be asked for something.
+    live.keeper_pid.store(process::pid() as u32, Release);
     info.sigmask = inherited_signals.mask();
     let plan = Plan {
         runtime: number(high_fd::RUNTIME),
@@ -472,6 +517,7 @@ fn assemble(
         victims,
         fault: session.fault.point,
         verbose: session.verbose,
+        is_waited_for: !session.background,
     })
 }
 

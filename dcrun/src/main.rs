@@ -16,6 +16,7 @@
 #![deny(unsafe_code)]
 
 mod addressee;
+mod background;
 mod boot_block;
 mod check;
 mod check_image;
@@ -50,8 +51,11 @@ mod reserve;
 mod run_directory;
 mod runtime_file;
 mod seal;
+mod standard;
 mod state_directory;
 mod stats;
+mod suspend;
+mod suspension;
 mod terminals;
 mod tree;
 mod verdict;
@@ -64,7 +68,8 @@ use message::OWN_FAULT;
 fn run(arguments: Vec<std::ffi::OsString>) -> u8 {
     let outcome = match cli::parse(arguments) {
         Ok(cli::Command::Run(options)) => launch::run(&options),
-        Ok(cli::Command::Resume(options)) => launch::resume(&options),
+        Ok(cli::Command::Resume(options)) => background::resume(&options),
+        Ok(cli::Command::Suspend { names, all }) => suspend::suspend(&names, all),
         Ok(cli::Command::Kill { name }) => control::kill(&name),
         Ok(cli::Command::Rm { name, force }) => control::remove(&name, force),
         Ok(cli::Command::Check { trace }) => check::check(&trace),

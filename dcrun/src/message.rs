@@ -73,6 +73,11 @@ pub fn speak_through(number: RawFd) {
     SINK.store(number, Ordering::Relaxed);
 }
 
+/// The descriptor that they go to.
+pub fn sink() -> RawFd {
+    SINK.load(Ordering::Relaxed)
+}
+
 /// One message, in one write, so that lines of several runs do not mix.
 pub fn say(text: &str) {
     write_line(&printable(text));

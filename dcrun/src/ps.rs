@@ -21,6 +21,7 @@ pub enum State {
     Running,
     Recovering,
     Dead,
+    Suspended,
     Done,
 }
 
@@ -30,6 +31,7 @@ impl State {
             State::Running => "running",
             State::Recovering => "recovering",
             State::Dead => "dead",
+            State::Suspended => "suspended",
             State::Done => "done",
         }
     }
@@ -74,6 +76,7 @@ pub fn state_of(alive: bool, done: bool, status: Option<Status>) -> State {
         _ if done => State::Done,
         (_, Some(Status::Done)) => State::Done,
         (true, Some(Status::Recovering)) => State::Recovering,
+        (false, Some(Status::Suspended)) => State::Suspended,
         (true, Some(Status::Stopped)) | (false, _) => State::Dead,
         (true, _) => State::Running,
     }
@@ -310,6 +313,10 @@ mod tests {
             state_of(false, false, Some(Status::Recovering)),
             State::Dead
         );
+        let suspended = Some(Status::Suspended);
+        assert_eq!(state_of(false, false, suspended), State::Suspended);
+        // Its keeper has yet to go.
+        assert_eq!(state_of(true, false, suspended), State::Running);
         assert_eq!(state_of(false, false, None), State::Dead);
         assert_eq!(state_of(false, true, None), State::Done);
     }

@@ -12,6 +12,10 @@ use serde_json::{Value, json};
 
 use crate::chosen::Chosen;
 use crate::cli::{self, Rio};
+use crate::standard::{self, Standard};
+
+/// Signals that may suspend a run instead of being its program's.
+pub const SUSPENDING: u64 = 1 << (libc::SIGTERM - 1) | 1 << (libc::SIGHUP - 1);
 
 /// Raised when the meaning of a field changes.
 const FORMAT: u64 = 1;
@@ -33,6 +37,10 @@ pub struct Record {
     /// The image's own number; 0 is not known.
     pub image_id: u64,
     pub interval_ms: u64,
+    /// Signals from outside that suspend the run: bit N is signal N + 1.
+    pub suspend_on: u64,
+    /// Its standard descriptors, as whoever resumed it by hand last gave them.
+    pub standard: [Standard; 3],
     pub created_unix_s: u64,
 }
 
@@ -52,6 +60,8 @@ impl Record {
             "image": text(self.image.as_os_str()),
             "image_id": self.image_id,
             "interval_ms": self.interval_ms,
+            "suspend_on": self.suspend_on,
+            "standard": standard::to_json(&self.standard),
             "created_unix_s": self.created_unix_s,
         })
     }
@@ -87,6 +97,14 @@ impl Record {
             image: path("image")?,
             image_id: value["image_id"].as_u64().unwrap_or(0),
             interval_ms: value["interval_ms"].as_u64().ok_or("interval_ms")?,
+            suspend_on: match &value["suspend_on"] {
+                Value::Null => 0,
+                mask => mask
+                    .as_u64()
+                    .filter(|mask| mask & !SUSPENDING == 0)
+                    .ok_or("suspend_on")?,
+            },
+            standard: standard::from_json(&value["standard"]).ok_or("standard")?,
             created_unix_s: value["created_unix_s"].as_u64().ok_or("created_unix_s")?,
         })
     }
@@ -106,7 +124,7 @@ fn list(words: &[OsString]) -> Value {
     words.iter().map(|word| text(word)).collect()
 }
 
-fn text(word: &OsStr) -> Value {
+pub fn text(word: &OsStr) -> Value {
     match word.to_str() {
         Some(text) => Value::from(text),
         None => {
@@ -121,7 +139,7 @@ fn text(word: &OsStr) -> Value {
 }
 
 /// What execve would take: bytes without a NUL.
-fn bytes(value: &Value) -> Option<OsString> {
+pub fn bytes(value: &Value) -> Option<OsString> {
     let word = match value.as_str() {
         Some(text) => OsString::from(text),
         None => from_hex(value["hex"].as_str()?)?,
@@ -164,6 +182,8 @@ mod tests {
             image: "/tmp/x".into(),
             image_id: u64::MAX,
             interval_ms: 10,
+            suspend_on: 1 << (libc::SIGTERM - 1),
+            standard: [Standard::Closed, Standard::Terminal, Standard::Other],
             created_unix_s: 1,
         };
         let text = record.to_json().to_string();

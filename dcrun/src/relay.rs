@@ -11,6 +11,7 @@ use crate::addressee::Addressee;
 use crate::machine::process;
 use crate::machine::shared::SharedLive;
 use crate::machine::signals::{self, Arrived};
+use crate::suspension;
 
 const TERMINALS: [i32; 5] = [
     libc::SIGINT,
@@ -31,6 +32,16 @@ pub fn is_for_program(arrived: &Arrived, worker: i32) -> bool {
         libc::SIGPIPE,
     ];
     arrived.by_process && arrived.sender != worker && !KEEPERS_OWN.contains(&arrived.number)
+}
+
+/// The next signal that has arrived and does not ask for the run's suspension.
+fn next(live: &Live) -> Option<Arrived> {
+    loop {
+        let arrived = signals::poll()?;
+        if !suspension::is_asked_by(&arrived, live) {
+            return Some(arrived);
+        }
+    }
 }
 
 /// Signals that came when there was no worker: the next one gets them.
@@ -63,10 +74,15 @@ impl Missed {
         addressee: &mut Addressee,
     ) -> Missed {
         let own = u128::from(live.signals_own.load(SeqCst)) << 1;
+        let suspend = u128::from(live.suspend_on.load(Relaxed)) << 1;
         let others_send = Missed::OTHERS_SEND | Missed::OTHERS_MAY_SEND & !own;
-        let mut numbers = u128::from(pending) << 1 & others_send;
+        let pending = u128::from(pending) << 1;
+        let mut numbers = pending & others_send & !suspend;
+        if let Some(number) = (1..32).find(|n| (pending & suspend & !own) >> n & 1 != 0) {
+            live.suspend_wanted.store(number, SeqCst);
+        }
         let mut for_program = Vec::new();
-        while let Some(arrived) = signals::poll() {
+        while let Some(arrived) = next(live) {
             if is_for_program(&arrived, dead) {
                 for_program.push(arrived.number);
             } else {
@@ -82,7 +98,7 @@ impl Missed {
     /// them in with those that it brings back. Sent, one might come when the program
     /// has had its like already.
     pub fn leave(&mut self, live: &Live, copies: &mut Copies) {
-        while let Some(arrived) = signals::poll() {
+        while let Some(arrived) = next(live) {
             if is_for_program(&arrived, 0) || TERMINALS.contains(&arrived.number) {
                 self.numbers |= 1 << arrived.number;
             }
@@ -97,8 +113,14 @@ impl Missed {
 
     /// Sends these, and what arrived since, to the new worker. It has all signals
     /// blocked until the program's handlers are in place.
-    pub fn pass_on(&mut self, pid: i32, copies: &mut Copies, addressee: &mut Addressee) {
-        while let Some(arrived) = signals::poll() {
+    pub fn pass_on(
+        &mut self,
+        pid: i32,
+        live: &Live,
+        copies: &mut Copies,
+        addressee: &mut Addressee,
+    ) {
+        while let Some(arrived) = next(live) {
             if Copies::COUNTED.contains(&arrived.number) && !arrived.by_process {
                 // It came before the worker was there, or the worker has its own.
                 copies.arrived(&arrived);

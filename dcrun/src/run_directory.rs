@@ -8,6 +8,7 @@
 //!   NAME/image        the image, with --rio disk
 //!   NAME/done.json    final counters of a finished run; its image is removed then
 //!   NAME/messages     what is said of a run in the background: see `handover`
+//!   NAME/output       what a run prints that is resumed in the background: see `standard`
 //!   NAME/untold       there until its caller is given the program's exit status
 //! ```
 //!
@@ -15,7 +16,7 @@
 //! run counts as alive until the last of the two is gone.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ use serde_json::Value;
 use crate::machine::{descriptors, process, signals};
 use crate::message::{Doing, Failure, Outcome};
 use crate::record::Record;
+use crate::standard::OUTPUT;
 use crate::{cli, removal, seal, state_directory};
 
 const LOCK: &str = "keeper.pid";
@@ -310,6 +312,44 @@ impl RunDirectory {
         }
     }
 
+    /// A file to which something is added of a run in the background: one that is a file of
+    /// the user's alone, and of no other name.
+    pub fn open_to_add(&self, name: &str) -> Outcome<File> {
+        let path = self.file(name);
+        let open = || {
+            let file = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+                .open(&path)?;
+            let about = file.metadata()?;
+            match about.is_file() && about.nlink() == 1 && about.uid() == process::uid() {
+                true => Ok(file),
+                false => Err(io::Error::other(
+                    "it is no file of the run's alone; remove it",
+                )),
+            }
+        };
+        open().doing(|| format!("{}: open it", path.display()))
+    }
+
+    /// What was added to such a file behind its first bytes, if that is not too much.
+    pub fn added(&self, name: &str, from: u64) -> String {
+        const MUCH: u64 = 1 << 16;
+        let read = || {
+            let mut file = OpenOptions::new()
+                .read(true)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+                .open(self.file(name))?;
+            file.seek(SeekFrom::Start(from))?;
+            let mut bytes = Vec::new();
+            file.take(MUCH).read_to_end(&mut bytes)?;
+            Ok::<_, io::Error>(bytes)
+        };
+        String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
+    }
+
     pub fn write_record(&self, record: &Record) -> Outcome<()> {
         self.write(RECORD, &record.to_json())
     }
@@ -398,6 +438,7 @@ impl RunDirectory {
             "done.json.new",
             "untold.new",
             MESSAGES,
+            OUTPUT,
         ] {
             match fs::remove_file(self.file(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {

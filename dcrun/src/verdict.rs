@@ -12,6 +12,7 @@ use dc_image::FatalCode;
 
 use crate::fruitless;
 use crate::machine::process::Change;
+use crate::tree::RUNTIMES_OWN;
 
 /// After so many crashes from one commit the program is not started again.
 pub const CRASH_LIMIT: u64 = 3;
@@ -31,6 +32,9 @@ pub struct Facts {
     pub crash_commit: u64,
     /// `dcrun kill` asked for this death.
     pub kill_requested: bool,
+    /// The run is to be suspended; and the signals that ask for it, as a mask.
+    pub suspend_wanted: bool,
+    pub suspend_on: u64,
     /// The kernel's OOM killer was at work since the worker was started.
     pub out_of_memory: bool,
     /// The worker had used up the processor time of its hard limit, at which the
@@ -58,6 +62,8 @@ pub enum Verdict {
     ImageAtLimit,
     /// `dcrun kill`.
     Killed,
+    /// `dcrun suspend`, or a signal that means the same.
+    Suspended,
     /// The runtime gave up, and said why.
     GaveUp(u8),
     /// The worker exited, and nobody said why.
@@ -86,6 +92,9 @@ pub fn judge(facts: &Facts) -> Verdict {
     if facts.kill_requested && signal == libc::SIGKILL {
         return Verdict::Killed;
     }
+    if facts.suspend_wanted && ends_suspended(signal, facts.suspend_on) {
+        return Verdict::Suspended;
+    }
     if signal == libc::SIGXFSZ && facts.image_at_limit {
         return Verdict::ImageAtLimit;
     }
@@ -112,6 +121,13 @@ pub fn judge(facts: &Facts) -> Verdict {
     } else {
         Verdict::Recover { crashes }
     }
+}
+
+/// What a worker of a run that is to be suspended dies of: the keeper has killed it, or one of
+/// these signals came before its runtime was told of them.
+fn ends_suspended(signal: i32, suspend_on: u64) -> bool {
+    matches!(signal, libc::SIGKILL | RUNTIMES_OWN)
+        || (1..32).contains(&signal) && suspend_on >> (signal - 1) & 1 != 0
 }
 
 /// Exit status of a program that has ended, with a code or by a signal.
@@ -155,6 +171,8 @@ mod tests {
         crashes: 0,
         crash_commit: 0,
         kill_requested: false,
+        suspend_wanted: false,
+        suspend_on: 0,
         out_of_memory: false,
         processor_used_up: false,
         image_at_limit: false,
@@ -218,6 +236,33 @@ mod tests {
             }),
             Verdict::Killed
         );
+    }
+
+    #[test]
+    fn a_run_that_is_to_be_suspended_is_no_failure() {
+        let wanted = |signal| Facts {
+            suspend_wanted: true,
+            suspend_on: 1 << (libc::SIGTERM - 1),
+            ..by(signal)
+        };
+        for signal in [libc::SIGKILL, libc::SIGTERM, RUNTIMES_OWN] {
+            assert_eq!(judge(&wanted(signal)), Verdict::Suspended, "{signal}");
+        }
+        assert_eq!(judge(&wanted(libc::SIGHUP)), Verdict::ToldToDie(129));
+        assert_eq!(
+            judge(&wanted(libc::SIGSEGV)),
+            Verdict::Recover { crashes: 1 }
+        );
+        let killed = Facts {
+            kill_requested: true,
+            ..wanted(libc::SIGKILL)
+        };
+        assert_eq!(judge(&killed), Verdict::Killed, "the later word counts");
+        let done = Facts {
+            done: true,
+            ..wanted(libc::SIGKILL)
+        };
+        assert_eq!(judge(&done), Verdict::Finished(0));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use hostile::{damaged, hostile_names, numbers, tree};
 use stand_in::{State, finish, sleeping};
 
 /// Every command; NAME is put in its place. (`check` takes a file, and what takes no name refuses one.)
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 25] = [
     "ps",
     "ps --json",
     "ps -- NAME",
@@ -24,6 +24,11 @@ const COMMANDS: [&str; 20] = [
     "check -- NAME",
     "doctor -- NAME",
     "kill -- NAME",
+    "suspend -- NAME",
+    "suspend --all -- NAME",
+    "resume --all -- NAME",
+    "resume --detach -- NAME",
+    "--on-term NAME --name r /bin/true exit:3",
     "resume -- NAME",
     "resume --verbose --keep theirs -- NAME",
     "resume --keep ours -- NAME",
@@ -161,11 +166,12 @@ fn every_command_with_hostile_names() {
     child.wait().unwrap();
 }
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "run.json",
     "done.json",
     "keeper.pid",
     "messages",
+    "output",
     "untold",
     "image.newest",
 ];
@@ -294,12 +300,18 @@ fn every_command_with_damaged_files_of_a_live_run() {
         let (mut child, _) = sleeping(&state);
         let file = FILES[nth % FILES.len()];
         let how = damage(&state.path.join("r").join(file), &victims, &mut random);
-        for words in COMMANDS.iter().filter(|words| !words.contains("kill")) {
+        let ends = |words: &&&str| ["kill", "suspend"].iter().any(|end| words.contains(end));
+        for words in COMMANDS.iter().filter(|words| !ends(words)) {
             sound(&state, words, "r");
             victims.are_unharmed(&format!(
                 "seed {seed}, damage {nth} of {file}, {words}: {how}"
             ));
         }
+        let end = ["suspend", "kill"][nth % 2];
+        sound(&state, &format!("{end} -- NAME"), "r");
+        victims.are_unharmed(&format!(
+            "seed {seed}, damage {nth} of {file}, {end}: {how}"
+        ));
         let _ = child.kill();
         child.wait().unwrap();
         sound(&state, "kill -- NAME", "r");

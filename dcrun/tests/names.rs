@@ -12,13 +12,15 @@ use hostile::{hostile_names, tree};
 use stand_in::{State, finish, kill, sleeping};
 
 /// Commands that take a name, with the words around it.
-const COMMANDS: [&[&str]; 8] = [
+const COMMANDS: [&[&str]; 10] = [
     &["rm"],
     &["rm", "--force"],
     &["kill"],
     &["stats"],
     &["stats", "--json"],
     &["resume"],
+    &["resume", "--detach"],
+    &["suspend"],
     &["run", "--fresh", "--name", "NAME", "/bin/true", "exit:0"],
     &["run", "--name", "NAME", "/bin/true", "exit:0"],
 ];
@@ -79,7 +81,7 @@ fn names_that_are_no_text_are_refused() {
     let state = State::new("no-text");
     private(&state.path);
     let name = std::ffi::OsStr::from_bytes(b"r\xff\x1b[2J");
-    for words in ["rm", "kill", "stats", "resume"] {
+    for words in ["rm", "kill", "stats", "resume", "suspend"] {
         let output = state.dcrun(words).arg(name).output().unwrap();
         refused(&output, words);
     }
@@ -106,6 +108,8 @@ fn only_what_is_a_run_is_removed() {
             &["kill"],
             &["stats"],
             &["resume"],
+            &["resume", "--detach"],
+            &["suspend"],
         ] {
             refused(&named(&state, words, name), name);
         }
@@ -253,6 +257,10 @@ fn foreign_state_directories_are_refused_by_every_command() {
             "kill r",
             "stats r",
             "resume r",
+            "resume --detach r",
+            "resume --all",
+            "suspend r",
+            "suspend --all",
             "--name r /bin/true",
         ] {
             let mut command = state.dcrun(words);

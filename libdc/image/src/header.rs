@@ -69,6 +69,8 @@ pub enum Status {
     Done = 0x454e_4f44,
     /// The runtime gave up; `fatal` holds the reason. Resumable.
     Stopped = 4,
+    /// Its user, or a shutdown, has asked it to stop and to go on later.
+    Suspended = 5,
 }
 
 impl Status {
@@ -79,6 +81,7 @@ impl Status {
             2 => Status::Recovering,
             0x454e_4f44 => Status::Done,
             4 => Status::Stopped,
+            5 => Status::Suspended,
             _ => return None,
         })
     }
@@ -253,7 +256,17 @@ pub struct Live {
     pub second_names: AtomicU64,
     /// A sum of how the program ended: see [`Live::seal_end`].
     pub exit_seal: AtomicU64,
+    /// Signals that suspend the run when somebody outside of it sends them, and that its
+    /// program then does not get: bit N is signal N + 1. Written by the keeper.
+    pub suspend_on: AtomicU64,
+    /// The run is to be suspended: the signal that asked for it, or [`ASKED`]; else 0.
+    pub suspend_wanted: AtomicU32,
+    /// Nonzero: the keeper wants a commit, of whichever process sees this first.
+    pub commit_wanted: AtomicU32,
 }
+
+/// In `Live::suspend_wanted`: `dcrun suspend` has asked.
+pub const ASKED: u32 = 1 << 8;
 
 impl Live {
     fn end_of(&self, image: u64) -> u64 {

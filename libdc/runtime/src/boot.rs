@@ -213,6 +213,7 @@ fn fresh() -> ! {
     let exe = state().root.exe;
     let end = exe.iter().position(|&b| b == 0).unwrap_or(0);
     set_name(&exe[..end]);
+    signal::suspension::install();
     signal::set_mask(l, mask);
     initial_vectors(l);
     {

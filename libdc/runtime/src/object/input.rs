@@ -12,6 +12,7 @@
 use super::buffers::{Buffers, is_user};
 use super::message::{self, MSG_DONTWAIT, MSG_WAITALL};
 use super::record::{self, IoHead};
+use super::signalfd::SIGNALFD_SIGINFO;
 use super::{descriptor, device, pipe, poll, pty, pushback, regular};
 use crate::commit::{self, fault_point};
 use crate::engine::{add, engine, state};
@@ -23,6 +24,7 @@ use crate::machine::sys::errno::*;
 use crate::machine::{entry, nr};
 use crate::run::ends;
 use crate::run::job_control::{self, SIGTTIN};
+use crate::signal::suspension::is_asked_by_read;
 use crate::state::Kind;
 use crate::thread;
 use core::sync::atomic::Ordering::*;
@@ -317,18 +319,23 @@ fn stream(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
                 return e;
             }
             let _guard = engine().lock.acquire(l);
-            if poll::ready_now(fd, poll::POLLIN) {
-                return consume(l, fd, to, at_once);
+            if poll::ready_now(fd, poll::POLLIN)
+                && let Some(r) = consume(l, fd, to, at_once)
+            {
+                return r;
             }
             continue;
         }
-        return consume(l, fd, to, at_once);
+        if let Some(r) = consume(l, fd, to, at_once) {
+            return r;
+        }
     }
 }
 
 const RWF_NOWAIT: usize = 8;
 
-fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
+/// `None`: what came was not the program's, and is gone.
+fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> Option<isize> {
     commit::commit_first(l);
     let e = engine();
     let live = e.live();
@@ -342,9 +349,16 @@ fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
     let sum = arguments_sum(fd, to.len);
     let whole = descriptor::known_file(fd)
         .is_some_and(|file| device::is_consumed(descriptor::open_file(file)));
+    // One at a time, if it may be one that the program does not get.
+    let suspends = super::signalfd::suspends(fd);
     let len = to
         .len
         .min(if whole { DEVICE_MAX } else { STREAM_MAX })
+        .min(if suspends {
+            SIGNALFD_SIGINFO
+        } else {
+            usize::MAX
+        })
         .min(room_len.saturating_sub(head_len));
     // SAFETY: the journal has room for the head.
     let data = unsafe { room.add(head_len) };
@@ -390,11 +404,20 @@ fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
     ends::met(r);
     if l.early {
         flight.end();
-        return r;
+        return Some(r);
     }
     if job_control::answers_by_stop(l, fd, r, SIGTTIN) {
         flight.end();
-        return -EINTR;
+        return Some(-EINTR);
+    }
+    if r > 0 && suspends {
+        // SAFETY: the kernel wrote r bytes there.
+        let bytes = unsafe { core::slice::from_raw_parts(data, r as usize) };
+        if is_asked_by_read(bytes) {
+            count_read(r);
+            flight.end();
+            return None;
+        }
     }
     fault_point(fault::AFTER_READ);
     pty::typed::was_read(flight, r);
@@ -418,10 +441,10 @@ fn consume(l: &mut Local, fd: i32, to: &Buffers, at_once: bool) -> isize {
         // SAFETY: the kernel wrote r bytes there.
         let bytes = unsafe { core::slice::from_raw_parts(data, r as usize) };
         if !to.give(bytes) {
-            return -EFAULT;
+            return Some(-EFAULT);
         }
     }
-    r
+    Some(r)
 }
 
 /// Whether no bytes were the end of input that somebody typed, which is gone with them. (A log

@@ -69,8 +69,10 @@ pub fn save(mask: u64) {
         while n < root.for_signalfd.len()
             && !failed(sys!(RT_SIGTIMEDWAIT, set, &raw mut info, timeout, 8))
         {
-            root.for_signalfd[n] = info;
-            n += 1;
+            if !signal::suspension::is_asked_by(&info) {
+                root.for_signalfd[n] = info;
+                n += 1;
+            }
         }
         for info in &root.for_signalfd[..n] {
             signal::leave_in_kernel(info);
@@ -122,7 +124,16 @@ pub fn put_back(l: &mut Local) {
 }
 
 /// `struct signalfd_siginfo`; the number of the signal comes first.
-const SIGNALFD_SIGINFO: usize = 128;
+pub const SIGNALFD_SIGINFO: usize = 128;
+
+/// Whether what such a descriptor reads may ask for the run's suspension.
+pub fn suspends(fd: i32) -> bool {
+    let signals = signal::suspension::signals();
+    signals != 0
+        && known_file(fd)
+            .map(open_file)
+            .is_some_and(|f| f.kind == Kind::SignalFd && f.words[0] & signals != 0)
+}
 
 /// At cold recovery.
 pub fn remake(file: u32) -> isize {

@@ -207,4 +207,5 @@ fn restore_dispositions() {
             signal::calls::install_for(sig, &act);
         }
     }
+    signal::suspension::install();
 }

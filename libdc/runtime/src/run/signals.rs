@@ -335,6 +335,7 @@ pub fn own_signal(l: &mut Local) {
         return;
     }
     unit::signalled(l);
+    signal::suspension::take_request(l);
     let wanted = me().group_wanted.swap(0, SeqCst);
     if wanted != 0 {
         let r = sys!(SETPGID, 0, wanted - 1);

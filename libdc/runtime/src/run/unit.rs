@@ -108,6 +108,12 @@ pub fn poke(p: &Process) {
     }
 }
 
+/// Has the keeper's thread look what is wanted of it.
+pub fn wake_keeper() {
+    run().rightless.fetch_add(1, SeqCst);
+    futex::wake_all(&run().rightless);
+}
+
 /// Waits until all that were asked have staged.
 pub fn await_staged() {
     const LOOK_NS: u64 = 1_000_000_000;

@@ -47,7 +47,8 @@ pub fn install_for(sig: i32, act: &SigAction) -> isize {
     let ends = act.handler == SIG_DFL
         && state().root.tree != 0
         && (crate::run::signals::ends_by_default(sig) || crate::run::job_control::stops_here(sig));
-    if !ends && (act.handler == SIG_DFL || act.handler == SIG_IGN) {
+    let suspends = act.handler == SIG_DFL && super::suspension::signals() & bit(sig) != 0;
+    if !ends && !suspends && (act.handler == SIG_DFL || act.handler == SIG_IGN) {
         let real = [
             act.handler,
             SA_RESTORER | act.flags & (SA_NOCLDSTOP | SA_NOCLDWAIT),

@@ -15,6 +15,7 @@ pub mod for_process;
 pub mod held;
 pub mod outside;
 pub mod queue;
+pub mod suspension;
 
 use crate::engine::{engine, state};
 use crate::machine::entry::{self, local, redirect};

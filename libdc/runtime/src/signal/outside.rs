@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use super::queue::SigInfo;
-use super::{RESERVED, bit};
+use super::{RESERVED, bit, suspension};
 use crate::engine::{MAX_THREADS, engine, state};
 use crate::machine::frame::{ATTENTION_SIGNAL, Local};
 use crate::object::group::KEEPERS;
@@ -20,7 +20,7 @@ const SI_USER: i32 = 0;
 const SI_KERNEL: i32 = 0x80;
 /// In `si_errno` of a signal that waits: a process of the run has sent it, and will send it
 /// again after a rollback. (Linux leaves that field 0, and so the program finds it.)
-const OF_RUN: i32 = 0x6463;
+pub const OF_RUN: i32 = 0x6463;
 
 /// Whether nobody would send this signal again after a rollback. Timers are
 /// armed again, faults and the program's own signals repeat themselves.
@@ -36,7 +36,7 @@ pub fn is(info: &SigInfo) -> bool {
     info.signo < 32 && (terminal || other)
 }
 
-fn sender_of(info: &SigInfo) -> i32 {
+pub fn sender_of(info: &SigInfo) -> i32 {
     i32::from_le_bytes([info.rest[4], info.rest[5], info.rest[6], info.rest[7]])
 }
 
@@ -76,7 +76,7 @@ pub fn take_for_process(info: &SigInfo) {
 }
 
 fn taken(info: &SigInfo, push: impl FnOnce(&SigInfo) -> bool) {
-    if crate::run::signals::is_of_dead_leader(info) {
+    if crate::run::signals::is_of_dead_leader(info) || suspension::is_asked_by(info) {
         return;
     }
     let from_outside = is(info);
