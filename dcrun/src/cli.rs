@@ -51,6 +51,11 @@ pub enum Command {
         #[arg(required_unless_present = "all", value_name = "NAME")]
         names: Vec<String>,
     },
+    /// The systemd unit that suspends all runs at a shutdown and resumes them at the next start
+    Service {
+        #[command(subcommand)]
+        action: ServiceAction,
+    },
     /// End worker and keeper of a run; it stays resumable
     Kill { name: String },
     /// Remove a run that is not alive, and its image
@@ -114,6 +119,20 @@ pub struct RunOptions {
     /// The program and its arguments
     #[arg(required = true, value_name = "PROGRAM")]
     pub command: Vec<OsString>,
+}
+
+#[derive(Subcommand, Clone, Copy, Debug)]
+pub enum ServiceAction {
+    /// Write the unit into the directory of this user's units
+    Install {
+        /// Also over another file of its name
+        #[arg(long)]
+        force: bool,
+    },
+    /// Remove it from there
+    Uninstall,
+    /// Print it
+    Show,
 }
 
 #[derive(Args, Debug)]

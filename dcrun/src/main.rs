@@ -51,6 +51,7 @@ mod reserve;
 mod run_directory;
 mod runtime_file;
 mod seal;
+mod service;
 mod standard;
 mod state_directory;
 mod stats;
@@ -70,6 +71,7 @@ fn run(arguments: Vec<std::ffi::OsString>) -> u8 {
         Ok(cli::Command::Run(options)) => launch::run(&options),
         Ok(cli::Command::Resume(options)) => background::resume(&options),
         Ok(cli::Command::Suspend { names, all }) => suspend::suspend(&names, all),
+        Ok(cli::Command::Service { action }) => service::act(action),
         Ok(cli::Command::Kill { name }) => control::kill(&name),
         Ok(cli::Command::Rm { name, force }) => control::remove(&name, force),
         Ok(cli::Command::Check { trace }) => check::check(&trace),

@@ -14,7 +14,7 @@ use hostile::{damaged, hostile_names, numbers, tree};
 use stand_in::{State, finish, sleeping};
 
 /// Every command; NAME is put in its place. (`check` takes a file, and what takes no name refuses one.)
-const COMMANDS: [&str; 25] = [
+const COMMANDS: [&str; 26] = [
     "ps",
     "ps --json",
     "ps -- NAME",
@@ -27,6 +27,7 @@ const COMMANDS: [&str; 25] = [
     "suspend -- NAME",
     "suspend --all -- NAME",
     "resume --all -- NAME",
+    "service -- NAME",
     "resume --detach -- NAME",
     "--on-term NAME --name r /bin/true exit:3",
     "resume -- NAME",
