@@ -100,7 +100,7 @@ fn kernel() -> Finding {
 
 fn runtime() -> Finding {
     let (well, found) = match runtime_file::open() {
-        Ok(_) => (true, "found".to_owned()),
+        Ok(runtime) => (true, runtime.place),
         Err(failure) => (false, failure.to_string()),
     };
     Finding::judged(
@@ -109,7 +109,8 @@ fn runtime() -> Finding {
         Health::Missing,
         found,
         "there is nothing to run programs with",
-        "install dc-runtime beside dcrun",
+        "mend what DCRUN_RUNTIME or the place beside dcrun names, or take it away: dcrun has one \
+         inside",
     )
 }
 

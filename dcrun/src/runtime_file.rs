@@ -1,17 +1,24 @@
 //! The runtime's executable: where it lies, and its segments.
 //!
 //! What the environment names comes first: it is the only place that somebody
-//! chose by hand.
+//! chose by hand. Then comes one that lies beside dcrun, or where packages put it,
+//! as for those who work on it. Else it is the one inside of dcrun itself: workers map
+//! files, so it is written into one that has no name and that nobody can change.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use dc_image::window::{RUNTIME_BASE, RUNTIME_END};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::elf::{self, Executable};
 use crate::message::{Doing, Failure, Outcome};
 
+/// As `build.rs` has built it.
+const INSIDE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/dc-runtime"));
 const NAME: &str = "dc-runtime";
 const VARIABLE: &str = "DCRUN_RUNTIME";
 
@@ -19,39 +26,49 @@ const VARIABLE: &str = "DCRUN_RUNTIME";
 pub struct Runtime {
     pub file: File,
     pub executable: Executable,
+    /// Where it was found, for people.
+    pub place: String,
 }
 
 pub fn open() -> Outcome<Runtime> {
+    let says = |place: &Path| format!("runtime {}", place.display());
+    if let Some(named) = std::env::var_os(VARIABLE).map(PathBuf::from) {
+        let file = File::open(&named).doing(|| format!("{} ({VARIABLE})", says(&named)))?;
+        return read(&named, file);
+    }
     let own = std::env::current_exe().doing(|| "dcrun: find its own executable".to_owned())?;
-    let places = places(&own, std::env::var_os(VARIABLE).map(PathBuf::from));
-    for place in &places {
-        match File::open(place) {
-            Ok(file) => return read(place, file),
+    for place in places(&own) {
+        match File::open(&place) {
+            Ok(file) => return read(&place, file),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => {
-                return Err(Failure::own(format!(
-                    "runtime {}: {error}",
-                    place.display()
-                )));
-            }
+            Err(error) => return Err(error).doing(|| says(&place)),
         }
     }
-    let tried: Vec<String> = places
-        .iter()
-        .map(|place| place.display().to_string())
-        .collect();
-    Err(Failure::own(format!(
-        "runtime {NAME}: not found as {}; install it beside dcrun, or name it in {VARIABLE}",
-        tried.join(" or ")
-    )))
+    let file = unpack().doing(|| format!("runtime {NAME}: write the one inside of dcrun"))?;
+    read(Path::new("inside of dcrun"), file)
 }
 
-/// Where the environment says, beside dcrun, in the installed place.
-fn places(own: &Path, named: Option<PathBuf>) -> Vec<PathBuf> {
+/// The one inside, as a file in memory for as long as somebody has it open. It is not to be
+/// executed, only mapped: some systems forbid the former to files without a name.
+fn unpack() -> std::io::Result<File> {
+    let flags = MFdFlags::MFD_CLOEXEC
+        | MFdFlags::MFD_ALLOW_SEALING
+        | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
+    let mut file = File::from(memfd_create(c"dc-runtime", flags)?);
+    file.write_all(INSIDE)?;
+    let seals = SealFlag::F_SEAL_WRITE
+        | SealFlag::F_SEAL_SHRINK
+        | SealFlag::F_SEAL_GROW
+        | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(file)
+}
+
+/// Beside dcrun, in the installed place.
+fn places(own: &Path) -> [PathBuf; 2] {
     let directory = own.parent().unwrap_or(Path::new("/"));
-    let beside = directory.join(NAME);
     let installed = directory.join("../lib/dcrun").join(NAME);
-    named.into_iter().chain([beside, installed]).collect()
+    [directory.join(NAME), installed]
 }
 
 fn read(place: &Path, file: File) -> Outcome<Runtime> {
@@ -86,7 +103,11 @@ fn read(place: &Path, file: File) -> Outcome<Runtime> {
              build it from the same source as dcrun"
         )));
     }
-    Ok(Runtime { file, executable })
+    Ok(Runtime {
+        file,
+        executable,
+        place: shown.to_string(),
+    })
 }
 
 #[cfg(test)]
@@ -94,14 +115,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn looks_where_it_was_told_then_beside_itself() {
-        let places = places(Path::new("/opt/bin/dcrun"), Some(PathBuf::from("/x/rt")));
-        let expected = [
-            "/x/rt",
-            "/opt/bin/dc-runtime",
-            "/opt/bin/../lib/dcrun/dc-runtime",
-        ];
-        assert_eq!(places, expected.map(PathBuf::from));
+    fn looks_beside_itself() {
+        let expected = ["/opt/bin/dc-runtime", "/opt/bin/../lib/dcrun/dc-runtime"];
+        assert_eq!(
+            places(Path::new("/opt/bin/dcrun")),
+            expected.map(PathBuf::from)
+        );
+    }
+
+    #[test]
+    fn the_one_inside_is_whole_and_cannot_be_changed() {
+        use std::os::unix::fs::FileExt;
+        let runtime = read(Path::new("inside"), unpack().unwrap()).unwrap();
+        assert_eq!(runtime.file.metadata().unwrap().len(), INSIDE.len() as u64);
+        assert!(runtime.file.write_at(b"x", 0).is_err());
+        assert!(runtime.file.set_len(1).is_err());
     }
 
     #[test]
