@@ -76,11 +76,15 @@ pub enum Command {
     Check { trace: PathBuf },
     /// Read all of the image of a run that is not alive: is it what the last commit left?
     CheckImage { name: String },
-    /// Say what this machine offers and what is missing
+    /// Say what this machine offers and what is missing; of a program, what of it may not come back
+    #[command(override_usage = "dcrun doctor [--json] [PROGRAM [ARGS...]]")]
     Doctor {
         /// As a JSON object
         #[arg(long)]
         json: bool,
+        /// A program that is not run, but looked at with its libraries
+        #[arg(trailing_var_arg = true, value_name = "PROGRAM")]
+        command: Vec<OsString>,
     },
 }
 

@@ -18,6 +18,7 @@
 mod addressee;
 mod background;
 mod boot_block;
+mod call_limits;
 mod check;
 mod check_image;
 mod chosen;
@@ -25,9 +26,11 @@ mod cli;
 mod control;
 mod doctor;
 mod elf;
+mod elf_links;
 mod ending;
 mod families;
 mod fault;
+mod foresight;
 mod found_images;
 mod fruitless;
 mod handover;
@@ -36,6 +39,7 @@ mod image_lock;
 mod interrupter;
 mod keeper;
 mod launch;
+mod libraries;
 mod limits;
 mod machine;
 mod memory_limits;
@@ -78,7 +82,8 @@ fn run(arguments: Vec<std::ffi::OsString>) -> u8 {
         Ok(cli::Command::CheckImage { name }) => check_image::check(&name),
         Ok(cli::Command::Ps { json }) => ps::show(json),
         Ok(cli::Command::Stats { name, json }) => stats::show(&name, json),
-        Ok(cli::Command::Doctor { json }) => doctor::show(json),
+        Ok(cli::Command::Doctor { json, command }) if command.is_empty() => doctor::show(json),
+        Ok(cli::Command::Doctor { json, command }) => foresight::show(&command, json),
         Err(shown) => return shown.show(),
     };
     match outcome {
