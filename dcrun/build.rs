@@ -81,6 +81,10 @@ fn write_limits(table: &Path, to: &Path) {
                 ("StopsRecovery", [why.to_owned(), String::new()])
             }
             () if row.is_unknown() => ("NotKept", [treatment, row.note.clone()]),
+            () if row.is_lost_for().is_some() => {
+                let why = row.is_lost_for().unwrap_or_default();
+                ("NotKept", [why, row.note.clone()])
+            }
             () => continue,
         };
         let parts: Vec<&str> = parts

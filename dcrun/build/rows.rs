@@ -64,6 +64,12 @@ impl Row {
         self.how == "Unknown"
     }
 
+    /// Why what the call leaves in the process is not kept, if the table says that it is not.
+    pub fn is_lost_for(&self) -> Option<String> {
+        let why = self.how.strip_prefix("Lost(")?.strip_suffix(')')?;
+        Some(why.trim_matches('"').to_owned())
+    }
+
     /// Whether a recovery cannot bring a program back that has made this call.
     pub fn stops_recovery(&self) -> bool {
         self.note.starts_with("a recovery stops")
@@ -77,7 +83,11 @@ impl Row {
         match self.how.as_str() {
             "Pass" => "to the kernel".to_owned(),
             "Wait" => "to the kernel; may wait".to_owned(),
-            "Unknown" => "committed around on both sides, with a warning".to_owned(),
+            // What it changes is the machine's.
+            "Around" => "committed around on both sides".to_owned(),
+            how if how == "Unknown" || how.starts_with("Lost(") => {
+                "committed around on both sides, with a warning".to_owned()
+            }
             how if self.is_refused() => {
                 let why = within(how);
                 let error = match why[0].as_str() {

@@ -22,17 +22,14 @@ pub struct Limit {
 static LIMITS: &[Limit] = &include!(concat!(env!("OUT_DIR"), "/limits.rs"));
 
 /// Functions of libraries that have other names than what they call.
-const FUNCTIONS: [(&str, &str); 10] = [
+const FUNCTIONS: [(&str, &str); 7] = [
     ("io_uring_queue_init", "io_uring_setup"),
     ("io_uring_queue_init_params", "io_uring_setup"),
-    ("klogctl", "syslog"),
     ("mq_getattr", "mq_getsetattr"),
     ("mq_receive", "mq_timedreceive"),
     ("mq_send", "mq_timedsend"),
     ("mq_setattr", "mq_getsetattr"),
     ("seccomp_load", "seccomp"),
-    ("numa_move_pages", "move_pages"),
-    ("umount", "umount2"),
 ];
 
 /// Functions that have the name of a call, and are none.
