@@ -55,7 +55,29 @@ fn split(text: &str) -> Vec<String> {
     parts.iter().map(|part| part.trim().to_owned()).collect()
 }
 
+pub fn name_of_error(number: &str) -> &'static str {
+    match number {
+        "1" => "EPERM",
+        "22" => "EINVAL",
+        "38" => "ENOSYS",
+        "95" => "EOPNOTSUPP",
+        other => panic!("no name for error {other}"),
+    }
+}
+
 impl Row {
+    /// The words in brackets of a treatment: `Refuse(38, "why")`, `Lost("why")`.
+    pub fn words(&self, treatment: &str) -> Option<Vec<String>> {
+        let inside = self.how.strip_prefix(treatment)?.strip_prefix('(')?;
+        let words = split(inside.strip_suffix(')')?);
+        Some(
+            words
+                .iter()
+                .map(|w| w.trim_matches('"').to_owned())
+                .collect(),
+        )
+    }
+
     pub fn is_refused(&self) -> bool {
         self.how.starts_with("Refuse")
     }
@@ -90,15 +112,7 @@ impl Row {
             }
             how if self.is_refused() => {
                 let why = within(how);
-                let error = match why[0].as_str() {
-                    "1" => "EPERM",
-                    "12" => "ENOMEM",
-                    "16" => "EBUSY",
-                    "22" => "EINVAL",
-                    "38" => "ENOSYS",
-                    "95" => "EOPNOTSUPP",
-                    other => panic!("no name for error {other}"),
-                };
+                let error = name_of_error(&why[0]);
                 match why[1].trim_matches('"') {
                     "" => format!("refused ({error})"),
                     reason => format!("refused ({error}): {reason}"),

@@ -3,84 +3,16 @@
 //!
 //! `UPDATE=1 cargo test -p dcrun --test system_calls` writes them anew.
 
+#[path = "../build/rows.rs"]
+mod rows;
+
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use rows::{name_of_error, rows};
+
 const TABLE: &str = include_str!("../../libdc/runtime/src/table.rs");
 const SHAPES: &str = include_str!("../../libdc/runtime/src/log/shapes.rs");
-
-struct Row {
-    number: u32,
-    name: String,
-    how: String,
-    class: char,
-    restarts: bool,
-    note: String,
-}
-
-/// The rows, one a line: `r(NUMBER, "NAME", HOW, CLASS, RESTARTS, "NOTE"),`.
-fn rows() -> Vec<Row> {
-    let row = |line: &str| {
-        let inside = line.trim().strip_prefix("r(")?.strip_suffix("),")?;
-        let parts = split(inside);
-        let [number, name, how, class, restarts, note] = &parts[..] else {
-            panic!("a row of {} parts: {line}", parts.len());
-        };
-        Some(Row {
-            number: number.parse().unwrap(),
-            name: name.trim_matches('"').to_owned(),
-            how: how.clone(),
-            class: class.chars().next().unwrap(),
-            restarts: restarts == "true",
-            note: note.trim_matches('"').to_owned(),
-        })
-    };
-    let mut rows: Vec<Row> = TABLE.lines().filter_map(row).collect();
-    rows.sort_by_key(|row| row.number);
-    rows
-}
-
-/// At the commas outside of quotes and parentheses.
-fn split(text: &str) -> Vec<String> {
-    let (mut parts, mut depth, mut quoted) = (vec![String::new()], 0, false);
-    for c in text.chars() {
-        match c {
-            '"' => quoted = !quoted,
-            '(' if !quoted => depth += 1,
-            ')' if !quoted => depth -= 1,
-            _ => {}
-        }
-        match c {
-            ',' if depth == 0 && !quoted => parts.push(String::new()),
-            _ => parts.last_mut().unwrap().push(c),
-        }
-    }
-    parts.iter().map(|part| part.trim().to_owned()).collect()
-}
-
-impl Row {
-    /// The words in brackets of a treatment: `Refuse(38, "why")`, `Lost("why")`.
-    fn words(&self, treatment: &str) -> Option<Vec<String>> {
-        let inside = self.how.strip_prefix(treatment)?.strip_prefix('(')?;
-        let words = split(inside.strip_suffix(')')?);
-        Some(
-            words
-                .iter()
-                .map(|w| w.trim_matches('"').to_owned())
-                .collect(),
-        )
-    }
-}
-
-fn name_of_error(number: &str) -> &'static str {
-    match number {
-        "1" => "EPERM",
-        "22" => "EINVAL",
-        "38" => "ENOSYS",
-        "95" => "EOPNOTSUPP",
-        other => panic!("no name for error {other}"),
-    }
-}
 
 /// Whether the log knows the shape of the call's result.
 fn is_logged(name: &str) -> bool {
@@ -94,35 +26,8 @@ fn is_logged(name: &str) -> bool {
         .any(|(at, _)| whole(at) && SHAPES[at..].find("=>") < SHAPES[at..].find(';'))
 }
 
-fn treatment(how: &str) -> String {
-    let within = |how: &str| {
-        let inside = how.split_once('(').map_or("", |(_, inside)| inside);
-        split(inside.strip_suffix(')').unwrap_or(inside))
-    };
-    match how {
-        "Pass" => "to the kernel".to_owned(),
-        "Wait" => "to the kernel; may wait".to_owned(),
-        "Around" => "committed around on both sides".to_owned(),
-        _ if how.starts_with("Lost") => "committed around on both sides, with a warning".to_owned(),
-        _ if how.starts_with("Refuse") => {
-            let why = within(how);
-            let error = name_of_error(&why[0]);
-            match why[1].trim_matches('"') {
-                "" => format!("refused ({error})"),
-                reason => format!("refused ({error}): {reason}"),
-            }
-        }
-        _ => {
-            let inside = within(how).join(", ");
-            // A closure is called by what it calls.
-            let called = inside.rsplit('|').next().unwrap_or_default().trim();
-            format!("`{}`", called.split('(').next().unwrap_or_default())
-        }
-    }
-}
-
 fn page() -> String {
-    let rows = rows();
+    let rows = rows(TABLE);
     let mut page = String::from(
         "# System calls\n\n\
          One row for each call of x86-64, made from `libdc/runtime/src/table.rs` by \
@@ -140,7 +45,7 @@ fn page() -> String {
             "| {} | {} | {} | {} | {} | {} | {} |",
             row.number,
             row.name,
-            treatment(&row.how),
+            row.treatment(),
             if row.class == 'N' { "chance" } else { "fixed" },
             yes(is_logged(&row.name)),
             yes(row.restarts),
@@ -224,7 +129,7 @@ fn said(text: &str) -> Vec<String> {
 }
 
 fn limits() -> String {
-    let (rows, sources) = (rows(), sources());
+    let (rows, sources) = (rows(TABLE), sources());
     let mut page = String::from(
         "# Limits\n\n\
          What a program cannot do under dcrun, and what of it does not come back. Made from the declarations of the \
@@ -305,7 +210,7 @@ fn the_pages_say_what_the_runtime_says() {
 
 #[test]
 fn no_call_is_unknown() {
-    for row in rows() {
+    for row in rows(TABLE) {
         assert_ne!(
             row.how, "Unknown",
             "{} is in no row: read its page of the manual",
@@ -316,7 +221,7 @@ fn no_call_is_unknown() {
 
 #[test]
 fn the_table_is_read_as_it_is_meant() {
-    let rows = rows();
+    let rows = rows(TABLE);
     assert!(rows.len() > 300, "{}", rows.len());
     let read = &rows[0];
     assert_eq!((read.number, &*read.name, read.restarts), (0, "read", true));

@@ -384,7 +384,10 @@ pub fn restore() {
             continue;
         }
         const O_WRONLY: usize = 1;
-        let fd = crate::proc::open(path.to_bytes_with_nul(), O_WRONLY | super::descriptor::O_CLOEXEC);
+        let fd = crate::proc::open(
+            path.to_bytes_with_nul(),
+            O_WRONLY | super::descriptor::O_CLOEXEC,
+        );
         let r = sys!(WRITE, fd, text.as_ptr(), n);
         if r > 0 {
             fatal::count_written(r as usize);

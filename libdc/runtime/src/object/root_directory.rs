@@ -75,7 +75,13 @@ fn note_directory() {
     let cwd = &mut state().root.cwd;
     let mut path = [0u8; 4096];
     let link = proc::below(b"/proc/self/cwd\0");
-    let n = sys!(READLINKAT, proc::folder(), link, path.as_mut_ptr(), path.len() - 1);
+    let n = sys!(
+        READLINKAT,
+        proc::folder(),
+        link,
+        path.as_mut_ptr(),
+        path.len() - 1
+    );
     if !failed(n) {
         *cwd = path;
     }
