@@ -10,8 +10,9 @@
 use crate::engine::engine;
 use crate::log::shapes::{self, Shape};
 use crate::machine::frame::Local;
+use crate::machine::nr;
 use crate::machine::sys::failed;
-use crate::{event, object, run, signal, space, sysv, thread};
+use crate::{commit, event, object, run, signal, space, sysv, thread, uffd};
 use core::sync::atomic::{AtomicU64, Ordering::*};
 
 /// What a call is to the theory of consistent recovery. What depends on the
@@ -111,23 +112,30 @@ pub fn first_time(nr: u16) -> bool {
 /// A call that is no state of a run: committed around. Why nothing of it is kept is said
 /// once.
 pub fn around(l: &mut Local, args: [usize; 6], lost: Option<&str>) -> isize {
-    let nr = l.frame.nr;
+    let number = l.frame.nr;
     let guard = engine().lock.acquire(l);
     if let Some(why) = lost
-        && first_time(nr.min(LEN) as u16)
+        && first_time(number.min(LEN) as u16)
     {
-        let name = row(nr).name;
-        crate::say!("system call {nr} ({name}) is not kept by a recovery: {why}");
+        let name = row(number).name;
+        crate::say!("system call {number} ({name}) is not kept by a recovery: {why}");
     }
     event::unknown(l);
+    if number == nr::UMOUNT2 {
+        // Nothing of the runtime's own is to keep a file system busy.
+        if engine().deferred.used() > 0 {
+            commit::commit(l);
+        }
+        uffd::close_left_open();
+    }
     object::strays::may_come();
     engine().pieces.wake_arguments(&args);
     drop(guard);
     // It may wait for what another thread does, and writes nobody knows where.
     l.awaited = [(0, usize::MAX), (0, 0), (0, 0), (0, 0)];
-    let r = thread::wait_or_signal(l, nr, args);
+    let r = thread::wait_or_signal(l, number, args);
     l.awaited = [(0, 0); 4];
-    if !failed(r) && makes_descriptor(nr) {
+    if !failed(r) && makes_descriptor(number) {
         let _guard = engine().lock.acquire(l);
         return object::descriptor::adopt_made(r as i32);
     }
