@@ -298,7 +298,10 @@ impl Keeper {
             false => process::counters_of(flying).as_deref().and_then(parse_io),
         });
         let pending = process::pending_signals(first);
-        let limits = AtLimits::of_dead(dead, &self.image);
+        let mut limits = AtLimits::of_dead(dead, &self.image);
+        if limits.processor_used_up && dead != first && tree::note_end_at_limit(&self.live, dead) {
+            limits.processor_used_up = false;
+        }
         for &pid in &killed {
             process::reap(pid);
         }

@@ -195,6 +195,18 @@ pub fn forget_strangers(live: &SharedLive) -> usize {
     .count()
 }
 
+/// A process that is not the first was ended by the kernel at a limit: when it has come back it
+/// ends of that. False if no commit has it.
+pub fn note_end_at_limit(live: &SharedLive, dead: i32) -> bool {
+    let published = live.published.load(Acquire);
+    let entry = entry_of(live, dead).map(|slot| &live.processes()[slot]);
+    let Some(p) = entry.filter(|p| p.life_at(published) == Life::Lives) else {
+        return false;
+    };
+    p.ends_of.store(libc::SIGKILL as u64, SeqCst);
+    true
+}
+
 /// Waits until what an earlier keeper and its processes had open is closed: they are dead, and
 /// their image is free.
 pub fn await_closed(live: &SharedLive) {

@@ -157,3 +157,21 @@ fn groups_are_refused_with_a_word() {
         assert!(!state.path.join("r").exists());
     }
 }
+
+/// A child that has used its processor time is ended by the kernel, which is no failure of the run; and its own child, which
+/// has the limit from it.
+const TIME_IS_UP: &str = "
+(ulimit -t 1; while :; do :; done); echo $?
+(ulimit -t 1; (while :; do :; done); echo in $?); echo $?
+(ulimit -S -t 1; while :; do :; done); echo $?
+";
+
+#[test]
+fn a_child_ends_at_its_limit_of_processor_time() {
+    let place = Place::new("limits-of-children");
+    let mut run = place.dcrun(&["--fresh", "--name", "t", "/bin/bash", "-c", TIME_IS_UP]);
+    let told = run.stdin(std::process::Stdio::null()).output().unwrap();
+    let said = String::from_utf8(told.stdout).unwrap();
+    assert_eq!(said, "137\nin 137\n0\n152\n", "{}", told.status);
+    assert_eq!(told.status.code(), Some(0));
+}

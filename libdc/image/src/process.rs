@@ -23,7 +23,7 @@ pub mod request {
     pub const RELEASE: u32 = 4;
 }
 
-const ROOM: usize = 9;
+const ROOM: usize = 8;
 
 /// One process of the run. Entry 0 is the first.
 #[repr(C, align(64))]
@@ -154,6 +154,9 @@ pub struct Process {
     pub stranger: AtomicI32,
     pub stranger_end: AtomicU32,
     pub stranger_since: AtomicU64,
+    /// The signal by which the kernel has ended it at a limit (RLIMIT_CPU), which is no failure:
+    /// brought back, it ends of that.
+    pub ends_of: AtomicU64,
     _room: [u64; ROOM],
 }
 
@@ -244,6 +247,7 @@ impl Process {
             stranger: AtomicI32::new(0),
             stranger_end: AtomicU32::new(0),
             stranger_since: AtomicU64::new(0),
+            ends_of: AtomicU64::new(0),
             _room: [0; ROOM],
         }
     }
@@ -439,6 +443,7 @@ impl Process {
         self.stranger.store(0, Relaxed);
         self.stranger_end.store(0, Relaxed);
         self.stranger_since.store(0, Relaxed);
+        self.ends_of.store(0, Relaxed);
         self.seals.clear();
         self.companion.store(0, Relaxed);
         self.child_event.store(0, Relaxed);

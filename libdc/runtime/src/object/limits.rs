@@ -69,6 +69,11 @@ pub fn begin() {
     }
 }
 
+/// Whether the kernel may end this process when it has used its time.
+pub fn may_end_it() -> bool {
+    state().root.limits.set & 1 << RLIMIT_CPU != 0
+}
+
 /// Whether the runtime enforces a limit, or has its own view of it.
 fn is_ours(resource: usize) -> bool {
     matches!(resource, RLIMIT_NOFILE | RLIMIT_AS | RLIMIT_DATA)
@@ -128,6 +133,10 @@ pub fn call(l: &mut Local, a: [usize; 6]) -> isize {
         let r = set(resource, want, current);
         if failed(r) {
             return r;
+        }
+        if resource == RLIMIT_CPU {
+            // A process that the kernel ends at it is to be known then.
+            identity::commit_soon(l);
         }
     }
     if old != 0 && !user::write(old, &current) {

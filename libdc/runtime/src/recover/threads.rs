@@ -5,6 +5,7 @@ use crate::engine::{MAX_THREADS, engine, state};
 use crate::machine::entry;
 use crate::machine::frame::*;
 use crate::machine::sys::failed;
+use crate::signal::queue::SigInfo;
 use crate::thread::{self, new_local_at};
 use crate::{signal, sys};
 use core::sync::atomic::Ordering::*;
@@ -76,6 +77,17 @@ fn block(slot: usize) -> &'static mut Local {
 
 /// The first thread goes on, and lets the others go.
 pub fn go(l: &'static mut Local) -> ! {
+    let ends_of = crate::run::me().ends_of.load(SeqCst) as i32;
+    if ends_of != 0 {
+        const SI_KERNEL: i32 = 0x80;
+        l.queue.push(&SigInfo {
+            signo: ends_of,
+            errno: 0,
+            code: SI_KERNEL,
+            rest: [0; 116],
+        });
+        l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
+    }
     let mask = state().threads[l.slot as usize].sigmask & !signal::RESERVED;
     sys!(RT_SIGPROCMASK, 2, &raw const mask, 0, 8);
     thread::restore_kernel_pointers(l);

@@ -185,6 +185,7 @@ pub fn fork(l: &mut Local, w: Wanted) -> isize {
     } else {
         l.frame.rax = r as usize;
         l.again = false;
+        l.commit_after |= object::limits::may_end_it();
     }
     r
 }
