@@ -7,7 +7,8 @@ mod storm;
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use place::Place;
 use storm::{Death, Outsider, Stopped, Storm, kills, wait_for};
@@ -76,18 +77,18 @@ fn found(place: &Place, kind: &str) -> Result<Found, String> {
         }
         *lines[at].entry(n).or_default() += 1;
     }
-    let last = |name: &str| {
-        let told = fs::read_to_string(place.0.join(name)).unwrap();
-        told.lines()
-            .filter_map(|n| n.parse().ok())
-            .max()
-            .unwrap_or(0)
-    };
     Ok(Found {
-        told: [last("out"), last("theirs.out")],
+        told: [told(place, "out"), told(place, "theirs.out")],
         lines,
         begun,
     })
+}
+
+/// The last line that a writer has said it has written.
+fn told(place: &Place, output: &str) -> u64 {
+    let said = fs::read_to_string(place.0.join(output)).unwrap();
+    let numbers = said.lines().filter_map(|n| n.parse().ok());
+    numbers.max().unwrap_or(0)
 }
 
 /// All rows as lines, if the database is whole.
@@ -161,6 +162,12 @@ fn played(kind: &str, mut storm: Storm, count: u64, deaths: &[Death]) -> Result<
     for _ in 0..count {
         let death = deaths[storm.chance.below(deaths.len() as u64) as usize];
         storm.kill(death, Duration::from_millis(40))?;
+    }
+    // Between so many deaths on a busy machine it may have come to little. What is asked is that
+    // it gets on.
+    let end = Instant::now() + Duration::from_secs(30);
+    while told(&storm.place, "out") < count / 4 && Instant::now() < end {
+        sleep(Duration::from_millis(50));
     }
     storm.finish()?;
     fs::write(storm.place.0.join("over"), "").unwrap();
