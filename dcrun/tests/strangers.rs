@@ -167,10 +167,12 @@ fn after_the_death_of_all_they_count_as_killed() {
 
 /// At a terminal: ^C, ^Z and fg.
 const TYPIST: &str = r#"
-import os, pty, select, sys, time
+import os, pty, select, signal, sys, time
 pid, fd = pty.fork()
 if pid == 0:
     os.environ["PS1"] = "$ "
+    # (Who runs in the background ignores what comes from a terminal, and so would these.)
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP): signal.signal(number, signal.SIG_DFL)
     os.execv(sys.argv[1], sys.argv[1:])
 said = b""
 def until(word, count=1):
