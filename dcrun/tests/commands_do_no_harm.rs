@@ -262,7 +262,7 @@ fn every_command_with_damaged_files() {
     let before = tree(&other);
     let seed = from_environment("STORM_SEED", 1);
     let mut random = numbers(seed as u64);
-    let count = from_environment("STORM_DAMAGES", 60);
+    let count = from_environment("STORM_DAMAGES", 40);
     let mut statuses = std::collections::BTreeMap::new();
     for nth in 0..count {
         let file = FILES[nth % FILES.len()];
@@ -300,7 +300,7 @@ fn every_command_with_damaged_files_of_a_live_run() {
     let mut victims = Victims::new(&state);
     let seed = from_environment("STORM_SEED", 1);
     let mut random = numbers(seed as u64 + 99);
-    let count = from_environment("STORM_DAMAGES", 60) / 5;
+    let count = from_environment("STORM_DAMAGES", 40) / 5;
     for nth in 0..count {
         let (mut child, _) = sleeping(&state);
         let file = FILES[nth % FILES.len()];

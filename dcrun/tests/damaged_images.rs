@@ -111,7 +111,7 @@ fn number(variable: &str, otherwise: u64) -> u64 {
 
 /// Damages images of a program, and says what came of it.
 fn torment(name: &str, program: &str, options: &[&str]) {
-    let times = number("DCRUN_DAMAGES", 40);
+    let times = number("DCRUN_DAMAGES", 24);
     let seed = number("DCRUN_SEED", 1);
     let victim = Victim::killed(name, program, options);
     let whole = victim.resume();
@@ -198,7 +198,7 @@ fn without_the_sums_damage_is_not_found() {
 /// was stored since the last barrier is there, or what was there before.
 #[test]
 fn a_power_failure_leaves_the_last_commit() {
-    let times = number("DCRUN_DAMAGES", 40);
+    let times = number("DCRUN_DAMAGES", 24);
     let seed = number("DCRUN_SEED", 1);
     for (name, program, protocol) in [("power", ONE, "cbndvs"), ("power-tree", TREE, "cbndvs")] {
         let options = ["--rio", "disk", "--protocol", protocol];
@@ -219,7 +219,7 @@ fn a_power_failure_leaves_the_last_commit() {
 /// What was shown since the last commit may come again, and nothing else, and never in part.
 #[test]
 fn a_power_failure_may_bring_output_again() {
-    let times = number("DCRUN_DAMAGES", 40);
+    let times = number("DCRUN_DAMAGES", 24);
     let seed = number("DCRUN_SEED", 1);
     let options = ["--rio", "disk", "--protocol", "cbndvs"];
     let victim = Victim::killed_behind("talk", TALK, &options, "deterministic 59\n");

@@ -181,7 +181,7 @@ fn died(output: &Output) -> bool {
 fn a_tree_is_as_it_was_whatever_change_the_death_chooses() {
     let place = Place::new("sequences");
     let first = from_environment("FILE_STORM_SEED", 1);
-    let count = from_environment("FILE_STORM_SEQUENCES", 120);
+    let count = from_environment("FILE_STORM_SEQUENCES", 80);
     let mut deaths = 0;
     for seed in first..first + count {
         let native = place.native(seed);
@@ -196,7 +196,7 @@ fn a_tree_is_as_it_was_whatever_change_the_death_chooses() {
 fn a_tree_is_as_it_was_when_all_had_died() {
     let place = Place::new("cold");
     let first = from_environment("FILE_STORM_SEED", 1);
-    let count = from_environment("FILE_STORM_SEQUENCES", 120) / 2;
+    let count = from_environment("FILE_STORM_SEQUENCES", 80) / 2;
     let mut deaths = 0;
     for seed in first..first + count {
         let native = place.native(seed);

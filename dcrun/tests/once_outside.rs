@@ -182,27 +182,27 @@ fn is_root() -> bool {
 
 #[test]
 fn into_a_pipe() {
-    each_comes_once(&way("pipe"), 40);
+    each_comes_once(&way("pipe"), 24);
 }
 
 #[test]
 fn over_tcp() {
-    each_comes_once(&way("tcp"), 40);
+    each_comes_once(&way("tcp"), 24);
 }
 
 #[test]
 fn over_a_unix_socket() {
-    each_comes_once(&way("unix"), 40);
+    each_comes_once(&way("unix"), 24);
 }
 
 #[test]
 fn to_a_peer_of_udp() {
-    each_comes_once(&way("udp"), 40);
+    each_comes_once(&way("udp"), 24);
 }
 
 #[test]
 fn to_a_peer_of_unix_datagrams() {
-    each_comes_once(&way("unix-datagram"), 40);
+    each_comes_once(&way("unix-datagram"), 24);
 }
 
 /// The log of the kernel is everybody's, so there are a few hundred lines at most.
@@ -215,14 +215,14 @@ const KMSG: Way = Way {
 #[test]
 fn into_the_log_of_the_kernel() {
     if is_root() {
-        each_comes_once(&KMSG, 30);
+        each_comes_once(&KMSG, 20);
     }
 }
 
 #[test]
 fn into_a_tun() {
     if is_root() && fs::exists("/dev/net/tun").unwrap() {
-        each_comes_once(&way("tun"), 40);
+        each_comes_once(&way("tun"), 24);
     }
 }
 
@@ -230,7 +230,7 @@ fn into_a_tun() {
 #[test]
 fn signals_with_numbers() {
     let way = way("signal");
-    let (storm, seen) = sent(&way, &[Death::Warm], kills(40), None);
+    let (storm, seen) = sent(&way, &[Death::Warm], kills(24), None);
     told(&way, &storm, &seen);
     let errors = fs::read_to_string(storm.place.0.join("err")).unwrap();
     let said = errors.contains("may be sent twice");
@@ -300,27 +300,27 @@ fn each_comes_after_a_death_of_all(way: &Way, usual: u64) {
 
 #[test]
 fn into_a_pipe_when_all_die() {
-    each_comes_after_a_death_of_all(&way("pipe"), 20);
+    each_comes_after_a_death_of_all(&way("pipe"), 12);
 }
 
 #[test]
 fn to_a_peer_of_udp_when_all_die() {
-    each_comes_after_a_death_of_all(&way("udp"), 20);
+    each_comes_after_a_death_of_all(&way("udp"), 12);
 }
 
 #[test]
 fn to_a_peer_of_unix_datagrams_when_all_die() {
-    each_comes_after_a_death_of_all(&way("unix-datagram"), 20);
+    each_comes_after_a_death_of_all(&way("unix-datagram"), 12);
 }
 
 #[test]
 fn into_the_log_of_the_kernel_when_all_die() {
     if is_root() {
-        each_comes_after_a_death_of_all(&KMSG, 20);
+        each_comes_after_a_death_of_all(&KMSG, 12);
     }
 }
 
 #[test]
 fn signals_when_all_die() {
-    each_comes_after_a_death_of_all(&way("signal"), 20);
+    each_comes_after_a_death_of_all(&way("signal"), 12);
 }
