@@ -11,6 +11,8 @@ use guests::{Fault, Mode, Options, Plant, Session, catch, run, session, sessions
 fn options() -> Options {
     Options {
         dcrun: PathBuf::from(env!("CARGO_BIN_EXE_dcrun")),
+        // (The scripts for soaks play a thousand.)
+        kills: 6,
         ..Options::default()
     }
 }
@@ -108,7 +110,7 @@ fn programs_survive_the_death_of_the_worker() {
         named(PROGRAMS),
         Mode::KillWorker,
         &options(),
-        60,
+        40,
     );
 }
 
@@ -135,17 +137,17 @@ fn programs_with_a_clock_survive_the_death_of_the_worker() {
         named(&programs),
         Mode::KillWorker,
         &options,
-        30,
+        20,
     );
 }
 
 #[test]
 fn programs_survive_the_death_of_keeper_and_worker() {
     let options = Options {
-        kills: 5,
+        kills: 3,
         ..options()
     };
-    play("all killed", named(PROGRAMS), Mode::KillAll, &options, 20);
+    play("all killed", named(PROGRAMS), Mode::KillAll, &options, 14);
 }
 
 #[test]
@@ -216,7 +218,6 @@ fn trees_are_hosted_unseen() {
 #[test]
 fn trees_survive_the_death_of_any_process() {
     let options = Options {
-        kills: 10,
         // Theorem 2 holds for all processes of a run as for one.
         check: true,
         ..options()
@@ -226,14 +227,14 @@ fn trees_survive_the_death_of_any_process() {
         named(TREES),
         Mode::KillWorker,
         &options,
-        30,
+        18,
     );
 }
 
 #[test]
 fn trees_survive_the_death_of_all() {
     let options = Options {
-        kills: 5,
+        kills: 3,
         ..options()
     };
     play(
@@ -241,7 +242,7 @@ fn trees_survive_the_death_of_all() {
         named(TREES),
         Mode::KillAll,
         &options,
-        15,
+        9,
     );
 }
 
@@ -332,8 +333,12 @@ fn who_has_given_up_rights_goes_back_with_the_others() {
 /// A harness that cannot fail proves nothing.
 #[test]
 fn planted_bugs_are_caught() {
+    let options = Options {
+        kills: 10,
+        ..options()
+    };
     for plant in Plant::ALL {
-        match catch(plant, &options()) {
+        match catch(plant, &options) {
             Ok(Some(report)) => println!("{plant:?} caught: {report}"),
             Ok(None) => panic!("{plant:?} was planted and nobody noticed"),
             Err(error) => panic!("{plant:?}: {error}"),
