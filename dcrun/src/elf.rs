@@ -128,16 +128,17 @@ pub fn parse(start: &[u8]) -> Result<Executable, Unfit> {
     Ok(Executable { entry, segments })
 }
 
-fn bytes<const N: usize>(from: &[u8], at: usize) -> Option<[u8; N]> {
+/// What stands there, as many bytes; none behind the end.
+pub fn bytes<const N: usize>(from: &[u8], at: usize) -> Option<[u8; N]> {
     from.get(at..at.checked_add(N)?)?.try_into().ok()
 }
-fn half(from: &[u8], at: usize) -> Option<u16> {
+pub fn half(from: &[u8], at: usize) -> Option<u16> {
     bytes(from, at).map(u16::from_le_bytes)
 }
-fn full(from: &[u8], at: usize) -> Option<u32> {
+pub fn full(from: &[u8], at: usize) -> Option<u32> {
     bytes(from, at).map(u32::from_le_bytes)
 }
-fn double(from: &[u8], at: usize) -> Option<u64> {
+pub fn double(from: &[u8], at: usize) -> Option<u64> {
     bytes(from, at).map(u64::from_le_bytes)
 }
 

@@ -6,6 +6,8 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use crate::elf::{double, full, half};
+
 const HEADER: usize = 64;
 const SECTION: usize = 64;
 const PROGRAM: usize = 56;
@@ -165,19 +167,6 @@ fn string(table: &[u8], at: usize) -> &str {
     let text = table.get(at..).unwrap_or_default();
     let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
     std::str::from_utf8(text).unwrap_or_default()
-}
-
-fn bytes<const N: usize>(from: &[u8], at: usize) -> Option<[u8; N]> {
-    from.get(at..at.checked_add(N)?)?.try_into().ok()
-}
-fn half(from: &[u8], at: usize) -> Option<u16> {
-    bytes(from, at).map(u16::from_le_bytes)
-}
-fn full(from: &[u8], at: usize) -> Option<u32> {
-    bytes(from, at).map(u32::from_le_bytes)
-}
-fn double(from: &[u8], at: usize) -> Option<u64> {
-    bytes(from, at).map(u64::from_le_bytes)
 }
 
 #[cfg(test)]

@@ -152,17 +152,18 @@ pub fn has_descriptors(live: &SharedLive) -> bool {
 /// The process that stands in the place of a stranger with this number.
 fn stands_for(live: &SharedLive, stranger: i32) -> Option<usize> {
     live.processes().iter().position(|p| {
-        p.stranger.load(Acquire) == stranger && p.id.load(Relaxed) != 0 && !has_lost(p)
+        p.stranger.load(Acquire) == stranger && p.id.load(Relaxed) != 0 && !is_over(p)
     })
 }
 
-fn has_lost(p: &Process) -> bool {
+/// Whether the stranger in whose place a process stands has ended.
+fn is_over(p: &Process) -> bool {
     p.stranger_end.load(Acquire) & STRANGER_ENDED != 0
 }
 
 /// Programs beside the run, which are the keeper's children too.
 pub fn strangers(live: &SharedLive) -> Vec<i32> {
-    let has_one = |p: &&Process| p.stranger.load(Acquire) > 0 && !has_lost(p);
+    let has_one = |p: &&Process| p.stranger.load(Acquire) > 0 && !is_over(p);
     let all = live.processes().iter().filter(has_one);
     all.map(|p| p.stranger.load(Acquire)).collect()
 }
@@ -186,7 +187,7 @@ pub fn note_strangers_end(live: &SharedLive, pid: i32, death: Change) {
 /// Programs beside the run whose keeper has died: nobody will hear how they end. Says how
 /// many there were.
 pub fn forget_strangers(live: &SharedLive) -> usize {
-    let lost = |p: &&Process| p.stranger.load(Relaxed) > 0 && !has_lost(p);
+    let lost = |p: &&Process| p.stranger.load(Relaxed) > 0 && !is_over(p);
     let all = live.processes().iter().filter(lost);
     all.inspect(|p| {
         p.stranger_end

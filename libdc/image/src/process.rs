@@ -23,7 +23,7 @@ pub mod request {
     pub const RELEASE: u32 = 4;
 }
 
-const ROOM: usize = 8;
+const ROOM: usize = 9;
 
 /// One process of the run. Entry 0 is the first.
 #[repr(C, align(64))]
@@ -149,11 +149,10 @@ pub struct Process {
     /// Nonzero while it moves bytes through a pipe without the run's lock: no commit begins.
     pub moving: AtomicU32,
     /// A program beside the run in whose place this process stands (a *stranger*): the kernel's
-    /// number of it, the commit behind which it was started, and how it ended, as wait(2) has
-    /// it, with [`STRANGER_ENDED`]. It is outside of the run, so nothing of this is rolled back.
+    /// number of it, and how it ended, as wait(2) has it, with [`STRANGER_ENDED`]. It is outside of
+    /// the run, so nothing of this is rolled back.
     pub stranger: AtomicI32,
     pub stranger_end: AtomicU32,
-    pub stranger_since: AtomicU64,
     /// The signal by which the kernel has ended it at a limit (RLIMIT_CPU), which is no failure:
     /// brought back, it ends of that.
     pub ends_of: AtomicU64,
@@ -246,7 +245,6 @@ impl Process {
             moving: AtomicU32::new(0),
             stranger: AtomicI32::new(0),
             stranger_end: AtomicU32::new(0),
-            stranger_since: AtomicU64::new(0),
             ends_of: AtomicU64::new(0),
             _room: [0; ROOM],
         }
@@ -442,7 +440,6 @@ impl Process {
         self.left.store(0, Relaxed);
         self.stranger.store(0, Relaxed);
         self.stranger_end.store(0, Relaxed);
-        self.stranger_since.store(0, Relaxed);
         self.ends_of.store(0, Relaxed);
         self.seals.clear();
         self.companion.store(0, Relaxed);

@@ -37,6 +37,7 @@ mod object;
 mod patch;
 mod proc;
 mod recover;
+mod reserved;
 mod run;
 mod signal;
 mod space;

@@ -10,9 +10,8 @@
 use crate::engine::engine;
 use crate::log::shapes::{self, Shape};
 use crate::machine::frame::Local;
-use crate::machine::nr;
 use crate::machine::sys::failed;
-use crate::{commit, event, object, run, signal, space, sysv, thread, uffd};
+use crate::{event, object, run, signal, space, sysv, thread};
 use core::sync::atomic::{AtomicU64, Ordering::*};
 
 /// What a call is to the theory of consistent recovery. What depends on the
@@ -121,13 +120,6 @@ pub fn around(l: &mut Local, args: [usize; 6], lost: Option<&str>) -> isize {
         crate::say!("system call {number} ({name}) is not kept by a recovery: {why}");
     }
     event::unknown(l);
-    if number == nr::UMOUNT2 {
-        // Nothing of the runtime's own is to keep a file system busy.
-        if engine().deferred.used() > 0 {
-            commit::commit(l);
-        }
-        uffd::close_left_open();
-    }
     object::strays::may_come();
     engine().pieces.wake_arguments(&args);
     drop(guard);
@@ -363,7 +355,7 @@ static ROWS: &[Row] = &[
     r(163, "acct", Around, N, false, ""),
     r(164, "settimeofday", Around, N, false, ""),
     r(165, "mount", Around, N, false, ""),
-    r(166, "umount2", Around, N, false, ""),
+    r(166, "umount2", Free(object::deferred_close::unmount), N, false, "committed around; nothing of the runtime's own keeps the file system busy"),
     r(167, "swapon", Around, N, false, ""),
     r(168, "swapoff", Around, N, false, ""),
     r(169, "reboot", Around, N, false, ""),
@@ -501,7 +493,7 @@ static ROWS: &[Row] = &[
     r(301, "fanotify_mark", Lost("marks, and events that wait, come back warm only"), N, false, ""),
     r(302, "prlimit64", Locked(object::limits::call), D, false, ""),
     r(303, "name_to_handle_at", Pass, N, false, "what others may change"),
-    r(304, "open_by_handle_at", Free(object::regular::open_by_handle), N, false, "as open"),
+    r(304, "open_by_handle_at", Free(object::handle::open), N, false, "as open"),
     r(305, "clock_adjtime", Around, N, false, ""),
     r(306, "syncfs", Free(object::sync::call), D, false, "what was changed is committed before"),
     r(307, "sendmmsg", Free(object::socket::send_several), D, true, "as sendmsg, one after the other"),

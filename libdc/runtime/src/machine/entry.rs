@@ -209,11 +209,17 @@ pub unsafe extern "C" fn interruptible(nr: usize, args: *const [usize; 6]) -> is
     )
 }
 
-/// Starts a thread: the child runs `thread_main(local)` on the stack given.
+/// Makes a thread or a process (clone3(2)), which runs `main(arg)` on the stack given.
 #[unsafe(naked)]
-pub unsafe extern "C" fn clone_thread(args: *const u8, size: usize, local: *mut Local) -> isize {
+pub unsafe extern "C" fn clone_to<T>(
+    args: *const u8,
+    size: usize,
+    arg: *mut T,
+    main: extern "C" fn(*mut T) -> !,
+) -> isize {
     naked_asm!(
         "mov r8, rdx",
+        "mov r9, rcx",
         "mov eax, 435",
         "syscall",
         "test rax, rax",
@@ -222,45 +228,8 @@ pub unsafe extern "C" fn clone_thread(args: *const u8, size: usize, local: *mut 
         "2:",
         "xor ebp, ebp",
         "mov rdi, r8",
-        "call {main}",
+        "call r9",
         "ud2",
-        main = sym crate::thread::thread_main,
-    )
-}
-
-/// Starts a companion: the new process runs `companion` on the stack given.
-#[unsafe(naked)]
-pub unsafe extern "C" fn clone_companion(args: *const u8, size: usize) -> isize {
-    naked_asm!(
-        "mov eax, 435",
-        "syscall",
-        "test rax, rax",
-        "je 2f",
-        "ret",
-        "2:",
-        "xor ebp, ebp",
-        "call {main}",
-        "ud2",
-        main = sym crate::run::image::companion,
-    )
-}
-
-/// Starts a stranger: the new process runs `begin(start)` on the stack given.
-#[unsafe(naked)]
-pub unsafe extern "C" fn clone_stranger<T>(args: *const u8, size: usize, start: &T) -> isize {
-    naked_asm!(
-        "mov r8, rdx",
-        "mov eax, 435",
-        "syscall",
-        "test rax, rax",
-        "je 2f",
-        "ret",
-        "2:",
-        "xor ebp, ebp",
-        "mov rdi, r8",
-        "call {main}",
-        "ud2",
-        main = sym crate::run::stranger::begin,
     )
 }
 

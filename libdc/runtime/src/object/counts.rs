@@ -9,8 +9,8 @@
 
 use crate::engine::engine;
 use crate::machine::sys::failed;
+use crate::reserved;
 use crate::sys;
-use crate::uffd;
 use core::sync::atomic::Ordering::Relaxed;
 use dc_image::boot::high_fd;
 
@@ -21,7 +21,7 @@ pub fn take() {
     if failed(r) {
         return;
     }
-    let fd = uffd::move_high(r, high_fd::SCRATCH);
+    let fd = reserved::move_high(r, high_fd::SCRATCH);
     let n = sys!(READ, fd, text.as_mut_ptr(), text.len()).max(0);
     sys!(CLOSE, fd);
     let text = &text[..n as usize];

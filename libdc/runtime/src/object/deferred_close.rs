@@ -10,7 +10,7 @@ use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::object::stat::*;
 use crate::state::*;
-use crate::{sys, uffd};
+use crate::{reserved, sys};
 use dc_image::boot::high_fd;
 
 /// Descriptors put aside in this interval, and those made in it.
@@ -127,14 +127,25 @@ fn may_be_noticed(f: &OpenFile) -> bool {
 /// a log is kept they wait for the commit that the log waits for: it would end with each.)
 #[inline]
 pub fn close_before_wait(l: &mut Local) {
-    if uffd::has_left_open() {
+    if reserved::has_left_open() {
         let _guard = engine().lock.acquire(l);
-        uffd::close_left_open();
+        reserved::close_left_open();
     }
     if engine().deferred.is_noticed && !crate::event::is_behind() && !crate::log::is_kept() {
         let _guard = engine().lock.acquire(l);
         crate::event::commit_and_move(l);
     }
+}
+
+/// umount2(2): nothing of the runtime's own is to keep the file system busy.
+pub fn unmount(l: &mut Local, a: [usize; 6]) -> isize {
+    let guard = engine().lock.acquire(l);
+    if engine().deferred.used() > 0 {
+        crate::commit::commit(l);
+    }
+    reserved::close_left_open();
+    drop(guard);
+    crate::table::around(l, a, None)
 }
 
 /// After a commit: closes are final.

@@ -19,7 +19,7 @@ use crate::machine::sys::{errno::*, failed};
 use crate::run::{image, run};
 use crate::space::{self, MAP_FIXED, MAP_PRIVATE};
 use crate::state::Kind;
-use crate::{fatal, sys, uffd};
+use crate::{fatal, reserved, sys};
 use core::fmt::Write;
 use core::sync::atomic::Ordering::Relaxed;
 use dc_image::boot::high_fd;
@@ -47,7 +47,7 @@ fn become_file(i: usize) -> Result<(), isize> {
     if failed(made) {
         return Err(made);
     }
-    let fd = uffd::move_high(made, high_fd::SCRATCH);
+    let fd = reserved::move_high(made, high_fd::SCRATCH);
     let r = copy(i, fd);
     let done = match Stat::of_fd(fd) {
         _ if failed(r) => Err(r),
@@ -74,7 +74,7 @@ fn copy(i: usize, to: i32) -> isize {
     }
     let from = match memfd::opened_anew(i) {
         r if failed(r) => return copy_mapped(i, to),
-        r => uffd::move_high(r, high_fd::OBJECT),
+        r => reserved::move_high(r, high_fd::OBJECT),
     };
     let mut at = 0u64;
     let mut r = 0;
@@ -174,7 +174,7 @@ fn replace_descriptors(file: u32, fd: i32) {
     if failed(new) {
         cannot("open", new);
     }
-    let new = uffd::move_high(new, high_fd::OBJECT);
+    let new = reserved::move_high(new, high_fd::OBJECT);
     let at = sys!(LSEEK, old, 0, 1);
     sys!(LSEEK, new, at, 0);
     for number in 0..state().root.fd_high as i32 {

@@ -32,6 +32,7 @@ pub mod eventfd;
 pub mod exec;
 pub mod fifo;
 pub mod group;
+pub mod handle;
 pub mod identity;
 pub mod inherited_memory;
 pub mod inotify;

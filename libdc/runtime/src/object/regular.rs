@@ -152,7 +152,7 @@ pub fn open_with(l: &mut Local, guard: thread::Guard, a: [usize; 6], resolve: u6
 }
 
 /// What O_TRUNC does, behind an open without it.
-fn cut(l: &mut Local, fd: i32, file: u32) -> Result<(), isize> {
+pub fn cut(l: &mut Local, fd: i32, file: u32) -> Result<(), isize> {
     let r = match open_file(file).kind {
         Kind::Regular => {
             undo::before_truncate(fd, file, 0);
@@ -176,35 +176,6 @@ fn cut(l: &mut Local, fd: i32, file: u32) -> Result<(), isize> {
         return Err(r);
     }
     Ok(())
-}
-
-/// open_by_handle_at(2): by what name_to_handle_at(2) has said of a file, and not by its name.
-pub fn open_by_handle(l: &mut Local, a: [usize; 6]) -> isize {
-    let [mount, handle, flags, ..] = a;
-    let _guard = engine().lock.acquire(l);
-    if !has_numbers(1) {
-        return -EMFILE;
-    }
-    let r = sys!(OPEN_BY_HANDLE_AT, mount, handle, flags & !O_TRUNC);
-    if failed(r) {
-        return r;
-    }
-    let fd = r as i32;
-    let mut path = [0u8; 4096];
-    let n = process::fd_path(fd, &mut path);
-    let r = descriptor::adopt(fd, flags, &path[..n], false);
-    let Some(file) = known_file(fd).filter(|_| !failed(r)) else {
-        return r;
-    };
-    if flags & O_ACCMODE != 0 {
-        super::attributes::file_opened(&path[..n]);
-        if flags & O_TRUNC != 0
-            && let Err(e) = cut(l, fd, file)
-        {
-            return e;
-        }
-    }
-    r
 }
 
 /// Makes a file where there is none, and opens it.

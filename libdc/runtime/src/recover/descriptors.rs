@@ -8,7 +8,7 @@ use crate::object::*;
 use crate::run::together::{self, Step};
 use crate::run::{self, me};
 use crate::state::{Kind, OWN, RECEIVED};
-use crate::{fatal, sys, uffd};
+use crate::{fatal, reserved, sys};
 use core::sync::atomic::Ordering::*;
 use dc_image::FatalCode;
 use dc_image::boot::high_fd;
@@ -341,7 +341,7 @@ pub fn take_over() -> bool {
     if companion == 0 || failed(pidfd) {
         return false;
     }
-    let pidfd = uffd::move_high(pidfd, high_fd::SCRATCH);
+    let pidfd = reserved::move_high(pidfd, high_fd::SCRATCH);
     sys!(CLOSE_RANGE, 0, engine().boot.fd_base - 1, 0);
     for fd in 0..state().root.fd_high as i32 {
         let d = state().fds[fd as usize];

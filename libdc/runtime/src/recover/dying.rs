@@ -12,7 +12,7 @@ use crate::engine::engine;
 use crate::machine::sys::{errno::EINTR, failed};
 use crate::object::record;
 use crate::run::run;
-use crate::{sys, uffd};
+use crate::{reserved, sys};
 use core::sync::atomic::{AtomicI32, Ordering::*};
 use dc_image::boot::high_fd;
 
@@ -58,7 +58,7 @@ pub fn await_end(pid: i32) {
     if failed(pidfd) {
         return;
     }
-    let fd = uffd::move_high(pidfd, high_fd::SCRATCH);
+    let fd = reserved::move_high(pidfd, high_fd::SCRATCH);
     // `struct pollfd`.
     let mut wanted = fd as u32 as u64 | POLLIN << 32;
     let patience = [PATIENCE_S, 0];

@@ -124,7 +124,7 @@ fn open_new() {
         cannot("open its image", fd);
     }
     let by_itself = may.then(|| {
-        e.image_fd = uffd::move_high(fd, high_fd::OWN_IMAGE);
+        e.image_fd = crate::reserved::move_high(fd, high_fd::OWN_IMAGE);
         keep_counters();
         uffd::open()
     });
@@ -151,11 +151,11 @@ fn open_handed() -> Result<(), isize> {
         Ok(opened) => opened,
         Err(r) => cannot("have its image opened by dcrun", r),
     };
-    e.image_fd = uffd::move_high(image as isize, high_fd::OWN_IMAGE);
-    e.pagemap = uffd::move_high(pages as isize, high_fd::PAGEMAP);
-    e.mem = uffd::move_high(memory as isize, high_fd::MEM);
+    e.image_fd = crate::reserved::move_high(image as isize, high_fd::OWN_IMAGE);
+    e.pagemap = crate::reserved::move_high(pages as isize, high_fd::PAGEMAP);
+    e.mem = crate::reserved::move_high(memory as isize, high_fd::MEM);
     if counters >= 0 {
-        uffd::move_high(counters as isize, high_fd::COUNTERS);
+        crate::reserved::move_high(counters as isize, high_fd::COUNTERS);
     }
     uffd::open_tracker()
 }
@@ -173,7 +173,7 @@ pub fn open() {
     if failed(fd) {
         cannot("open its image", fd);
     }
-    engine().image_fd = uffd::move_high(fd, high_fd::OWN_IMAGE);
+    engine().image_fd = crate::reserved::move_high(fd, high_fd::OWN_IMAGE);
     map();
 }
 
@@ -234,7 +234,7 @@ pub fn blank_store() -> Result<(), Full> {
 pub fn keep_counters() {
     let fd = crate::proc::open(b"/proc/self/io\0", O_CLOEXEC);
     if !failed(fd) {
-        uffd::move_high(fd, high_fd::COUNTERS);
+        crate::reserved::move_high(fd, high_fd::COUNTERS);
     }
 }
 
@@ -299,7 +299,7 @@ pub fn start_companion() {
     COMPANION_WAITS.store(0, SeqCst);
     let r = limits::lifted(limits::RLIMIT_NPROC, || {
         // SAFETY: the stack is the companion's own.
-        unsafe { entry::clone_companion(args.as_ptr().cast(), 88) }
+        unsafe { entry::clone_to(args.as_ptr().cast(), 88, core::ptr::null_mut(), companion) }
     });
     sys!(RT_SIGPROCMASK, 2, &raw const old, 0, 8);
     if failed(r) {
@@ -310,7 +310,7 @@ pub fn start_companion() {
 /// The life of a companion: out of reach of signals to the program's group and terminal, it
 /// ends with the keeper. (The number of a session is free for the next worker only if nobody
 /// is in it.)
-pub extern "C" fn companion() -> ! {
+extern "C" fn companion(_: *mut ()) -> ! {
     const PR_SET_PDEATHSIG: usize = 1;
     const PR_SET_NAME: usize = 15;
     const SIGKILL: usize = 9;

@@ -42,7 +42,7 @@ pub fn map_newest() {
     if failed(fd) {
         return;
     }
-    let fd = crate::uffd::move_high(fd, high_fd::SCRATCH);
+    let fd = crate::reserved::move_high(fd, high_fd::SCRATCH);
     // Its room is asked for now: a store must not find it missing.
     if !failed(sys!(FALLOCATE, fd, 0, 0, PAGE)) {
         let r = sys!(MMAP, NEWEST_BASE, PAGE, 3, SHARED_FIXED, fd, 0);

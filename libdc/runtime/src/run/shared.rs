@@ -354,7 +354,7 @@ fn share_area(v: &crate::state::Vma) -> Result<(), isize> {
     if failed(fd) {
         return Err(fd);
     }
-    let fd = crate::uffd::move_high(fd, high_fd::SCRATCH);
+    let fd = crate::reserved::move_high(fd, high_fd::SCRATCH);
     let r = fill(fd, from, len);
     if failed(r) {
         sys!(CLOSE, fd);
@@ -443,7 +443,7 @@ pub fn fetch(pid: i32, fd: i32) -> isize {
     if failed(pidfd) {
         return pidfd;
     }
-    let pidfd = crate::uffd::move_high(pidfd, high_fd::SCRATCH);
+    let pidfd = crate::reserved::move_high(pidfd, high_fd::SCRATCH);
     let r = sys!(PIDFD_GETFD, pidfd, fd, 0);
     sys!(CLOSE, pidfd);
     r

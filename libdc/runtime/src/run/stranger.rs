@@ -41,7 +41,7 @@ const STOPS: [i32; 3] = [20, 21, 22];
 
 /// The kernel's execve, as the program has called it, and what of the process it does not
 /// find in the kernel.
-pub struct Start {
+struct Start {
     exec: [usize; 5],
     mask: u64,
 }
@@ -55,7 +55,8 @@ static mut STACK: [u128; 1024] = [0; 1024];
 /// Starts a program beside the run, unless that was done before a death. Under the big lock.
 pub fn start(l: &mut Local, exec: [usize; 5]) -> Result<(), isize> {
     let p = me();
-    if p.stranger.load(SeqCst) != 0 && p.stranger_since.load(SeqCst) == engine().store.published() {
+    if p.stranger.load(SeqCst) != 0 {
+        // Behind the commit that was made for it no state leads elsewhere than to here.
         return Ok(());
     }
     event::leaves(l);
@@ -64,7 +65,6 @@ pub fn start(l: &mut Local, exec: [usize; 5]) -> Result<(), isize> {
     pipe::are_streams();
     socket::pair::all_leave();
     p.stranger_end.store(0, SeqCst);
-    p.stranger_since.store(engine().store.published(), SeqCst);
     let start = Start {
         exec,
         mask: signal::mask_of(l),
@@ -106,13 +106,22 @@ fn clone(start: &Start) -> isize {
     sys!(RT_SIGPROCMASK, 2, &raw const all, &raw mut old, 8);
     // SAFETY: the stack is used by one child at a time: this thread goes on when the child
     // has another memory (CLONE_VFORK).
-    let r = unsafe { entry::clone_stranger(args.as_ptr().cast(), 88, start) };
+    let r = unsafe {
+        entry::clone_to(
+            args.as_ptr().cast(),
+            88,
+            (&raw const *start).cast_mut(),
+            begin,
+        )
+    };
     sys!(RT_SIGPROCMASK, 2, &raw const old, 0, 8);
     r
 }
 
 /// The child, in the memory of this process until its execve.
-pub extern "C" fn begin(start: &Start) -> ! {
+extern "C" fn begin(start: *mut Start) -> ! {
+    // SAFETY: it lies on the stack of the thread that waits for this child.
+    let start = unsafe { &*start };
     for signo in (1..=64).filter(|signo| ![signal::SIGKILL, signal::SIGSTOP].contains(signo)) {
         let handler = match state().root.actions[signo as usize].handler {
             SIG_IGN => SIG_IGN,

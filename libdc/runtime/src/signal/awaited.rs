@@ -12,7 +12,7 @@ use crate::machine::frame::ATTENTION_STOP;
 use crate::machine::nr;
 use crate::machine::sys::errno::*;
 use crate::thread::deadline::Deadline;
-use crate::{event, object, thread, uffd};
+use crate::{event, object, reserved, thread};
 use core::sync::atomic::AtomicU64;
 use dc_image::boot::high_fd;
 
@@ -151,6 +151,6 @@ fn watch(set: u64) -> isize {
     let made = sys!(SIGNALFD4, -1isize, &raw const set, 8, O_CLOEXEC);
     match failed(made) {
         true => made,
-        false => uffd::move_high(made, high_fd::AWAITED) as isize,
+        false => reserved::move_high(made, high_fd::AWAITED) as isize,
     }
 }

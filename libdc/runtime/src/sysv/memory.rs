@@ -10,10 +10,10 @@ use super::*;
 use crate::fatal;
 use crate::object::stat::Stat;
 use crate::object::{descriptor, limits, process as program};
+use crate::reserved;
 use crate::run::{image, run};
 use crate::space::{self, MAP_FIXED, PROT_READ, PROT_WRITE};
 use crate::state::{Kind, Vma};
-use crate::uffd;
 use dc_image::boot::high_fd;
 use dc_image::window::PAGE;
 
@@ -68,7 +68,7 @@ fn make(o: &mut Object, size: usize) -> Result<(), isize> {
     if failed(fd) {
         return Err(-ENOSPC);
     }
-    let fd = uffd::move_high(fd, high_fd::SCRATCH);
+    let fd = reserved::move_high(fd, high_fd::SCRATCH);
     let r = limits::lifted(limits::RLIMIT_FSIZE, || {
         sys!(FTRUNCATE, fd, size.next_multiple_of(PAGE))
     });
@@ -173,7 +173,7 @@ fn map(o: &Object, at: usize, len: usize, reads_only: bool) -> isize {
     if failed(fd) {
         return fd;
     }
-    let fd = uffd::move_high(fd, high_fd::SCRATCH);
+    let fd = reserved::move_high(fd, high_fd::SCRATCH);
     let r = map_file(o, fd, at, len, reads_only);
     sys!(CLOSE, fd);
     r

@@ -271,7 +271,7 @@ pub fn spawn(child: &mut Local, tid: i32) -> isize {
     let mut old = 0u64;
     sys!(RT_SIGPROCMASK, 2, &raw const all, &raw mut old, 8);
     // SAFETY: stack and block are the child's own.
-    let r = unsafe { entry::clone_thread(args.as_ptr().cast(), 88, child) };
+    let r = unsafe { entry::clone_to(args.as_ptr().cast(), 88, child, thread_main) };
     sys!(RT_SIGPROCMASK, 2, &raw const old, 0, 8);
     if failed(r) {
         child.gone.store(0, SeqCst);

@@ -442,7 +442,9 @@ pub fn arm(l: &mut Local) {
 }
 
 /// First code of a new thread, on its own runtime stack.
-pub extern "C" fn thread_main(l: &'static mut Local) -> ! {
+pub extern "C" fn thread_main(l: *mut Local) -> ! {
+    // SAFETY: it is this thread's own block, and is never unmapped.
+    let l = unsafe { &mut *l };
     arm(l);
     object::identity::of_other_thread(l);
     let mask = state().threads[l.slot as usize].sigmask & !signal::RESERVED;

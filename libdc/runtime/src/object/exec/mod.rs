@@ -200,6 +200,7 @@ fn unmap_all() {
             sys!(MUNMAP, first.start, last.end - first.start);
         }
     }
+    // (Of the store no more goes than was there: between areas lie pages of the runtime's.)
     while let Some(first) = space::areas().first().copied() {
         // Areas without a gap between them at once.
         let mut end = first.start;

@@ -1,8 +1,8 @@
 //! Who has the other end of a unix socket: sock_diag(7).
 
 use crate::machine::sys::failed;
+use crate::reserved::move_high;
 use crate::sys;
-use crate::uffd::move_high;
 use dc_image::boot::high_fd;
 
 /// `struct nlmsghdr` and `struct unix_diag_req`.

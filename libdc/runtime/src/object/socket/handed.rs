@@ -67,7 +67,7 @@ pub fn keep(since: usize) {
     }
     let pidfd = match own {
         true => -1,
-        false => crate::uffd::move_high(pidfd, high_fd::SCRATCH),
+        false => crate::reserved::move_high(pidfd, high_fd::SCRATCH),
     };
     let get = |fd: i32, i: i32| {
         ANY.store(true, Relaxed);

@@ -257,7 +257,7 @@ pub fn open_path(dir: i32, path: *const u8, flags: usize, slot: i32) -> Result<i
     if failed(fd) {
         return Err(fd);
     }
-    Ok(crate::uffd::move_high(fd, slot))
+    Ok(crate::reserved::move_high(fd, slot))
 }
 
 /// `/proc/self/fd/N`, by which what is open can be named.

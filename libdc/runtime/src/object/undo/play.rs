@@ -389,7 +389,7 @@ fn open_contents(dev: u64, ino: u64, path: &[u8]) -> Result<i32, Trouble> {
     if failed(r) {
         return Err(Trouble::Failed("open it for writing", r));
     }
-    Ok(crate::uffd::move_high(r, high_fd::FILE))
+    Ok(crate::reserved::move_high(r, high_fd::FILE))
 }
 
 fn undo_contents(r: &Record<'static>, open: &mut Open) -> Step {
