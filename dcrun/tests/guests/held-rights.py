@@ -63,12 +63,15 @@ def look(who):
     if os.getresuid() != (NOBODY,) * 3 or os.getresgid() != (NOBODY,) * 3 or os.getgroups() != [NOBODY]:
         wrong("%s: ids %r %r %r" % (who, os.getresuid(), os.getresgid(), os.getgroups()))
     for name in ("CapPrm", "CapEff", "CapInh", "CapAmb"):
-        if int(status(name), 16):
-            wrong("%s: %s %s" % (who, name, status(name)))
-    if libc.prctl(PR_CAPBSET_READ, SYS_PTRACE, 0, 0, 0) != 0 or int(status("CapBnd"), 16) >> SYS_PTRACE & 1:
-        wrong("%s: bounding set %s" % (who, status("CapBnd")))
-    if status("NoNewPrivs") != "1":
-        wrong("%s: no_new_privs %s" % (who, status("NoNewPrivs")))
+        found = status(name)
+        if int(found, 16):
+            wrong("%s: %s %s" % (who, name, found))
+    found = status("CapBnd")
+    if libc.prctl(PR_CAPBSET_READ, SYS_PTRACE, 0, 0, 0) != 0 or int(found, 16) >> SYS_PTRACE & 1:
+        wrong("%s: bounding set %s" % (who, found))
+    found = status("NoNewPrivs")
+    if found != "1":
+        wrong("%s: no_new_privs %s" % (who, found))
     bits = libc.prctl(PR_GET_SECUREBITS, 0, 0, 0, 0)
     if bits != 0x23:
         wrong("%s: securebits %x" % (who, bits))

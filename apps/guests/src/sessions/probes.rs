@@ -265,6 +265,7 @@ pub fn all() -> Vec<Session> {
         probe!("exec-threads", "exec from several threads: what is kept, and what ends"),
         probe!("exec-files", "which files an exec takes, with which arguments and errors"),
         probe!("proc-self", "what /proc says of the process itself, by every call"),
+        probe!("proc-read", "files and directories of /proc and /sys, read piece by piece"),
         probe!("heap-churn", "malloc and free of all sizes, with checksums"),
         Session::new("probe-script", "a #! script", Program::InWorkDir("count"))
             .file("count", || {

@@ -141,19 +141,49 @@ fn meant_by(dir: i32, text: &[u8], asked: bool) -> Option<Meant> {
     if own && asked && is_program(rest) {
         return Some(Meant::Program);
     }
-    let real = number.map(|number| match is_own(number) {
+    if !text.starts_with(PROC) {
+        return None;
+    }
+    kernels(path.as_bytes()).map(Meant::Path)
+}
+
+/// A path of a process's folder as the kernel has it, ending in NUL; none if that is the same.
+pub fn kernels(path: &[u8]) -> Option<Text<128>> {
+    let process = |number| match is_own(number) {
+        true if number == state().root.pid => engine().pid,
         true => crate::thread::real_tid(number),
         false => crate::run::real_id(number),
-    });
-    let task = thread_in(rest).map(|(number, behind)| (crate::thread::real_tid(number), behind));
-    let same = real == number && task.map(|t| t.0) == thread_in(rest).map(|t| t.0);
-    if !text.starts_with(PROC) || same {
+    };
+    let mut path = renumbered(path, process, crate::thread::real_tid)?;
+    path.append(b"\0");
+    Some(path)
+}
+
+/// A path of a process's folder as the program has it, of one that the kernel shows; none if
+/// that is the same.
+pub fn as_known(path: &[u8]) -> Option<Text<128>> {
+    renumbered(path, crate::run::known_id, crate::thread::known_tid)
+}
+
+/// A path of a process's folder with other numbers of the process and of the thread.
+fn renumbered(
+    path: &[u8],
+    process: impl Fn(i32) -> i32,
+    thread: impl Fn(i32) -> i32,
+) -> Option<Text<128>> {
+    let rest = path.strip_prefix(PROC)?;
+    let end = rest.iter().position(|&b| b == b'/').unwrap_or(rest.len());
+    let (who, rest) = rest.split_at(end);
+    let old = number(who);
+    let new = old.map(process);
+    let task = thread_in(rest).map(|(number, behind)| (thread(number), behind));
+    if new == old && task.map(|t| t.0) == thread_in(rest).map(|t| t.0) {
         return None;
     }
     let mut path = Text::new();
     path.append(PROC);
-    let _ = match real {
-        Some(real) => write!(path, "{real}"),
+    let _ = match new {
+        Some(new) => write!(path, "{new}"),
         None => path.write_str(core::str::from_utf8(who).unwrap_or("self")),
     };
     match task {
@@ -163,8 +193,14 @@ fn meant_by(dir: i32, text: &[u8], asked: bool) -> Option<Meant> {
         }
         None => path.append(rest),
     }
-    path.append(b"\0");
-    Some(Meant::Path(path))
+    Some(path)
+}
+
+/// Whether a path leads into the folder of a thread, by its number.
+pub fn names_thread(path: &[u8]) -> bool {
+    let rest = path.strip_prefix(PROC).unwrap_or_default();
+    let end = rest.iter().position(|&b| b == b'/').unwrap_or(rest.len());
+    thread_in(&rest[end..]).is_some()
 }
 
 /// The thread that the rest of a path names, and what follows.

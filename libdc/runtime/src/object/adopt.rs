@@ -128,7 +128,10 @@ fn enter_new(
     if inherited && kind == Kind::Regular {
         f.offset = sys!(LSEEK, fd, 0, 1).max(0) as u64;
     }
-    set_path(f, path);
+    match in_proc {
+        true => super::proc_file::enter_path(f, fd, path),
+        false => set_path(f, path),
+    }
     super::memfd::adopt(file, st, flags);
     if kind == Kind::Tty && !inherited {
         super::pty::opened(fd, file, st);

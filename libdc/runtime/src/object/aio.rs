@@ -23,6 +23,7 @@
 //! ```
 
 use super::descriptor::{self, O_ACCMODE};
+use super::stat::{S_IFBLK, S_IFMT};
 use super::{eventfd, input, output, sync};
 use crate::engine::{engine, state};
 use crate::event;
@@ -149,8 +150,6 @@ impl Operation {
 }
 
 fn is_file(f: &OpenFile) -> Result<(), isize> {
-    const S_IFMT: u32 = 0o170000;
-    const S_IFBLK: u32 = 0o060000;
     let reads_at_once = matches!(f.kind, Kind::Regular | Kind::MemFd) || f.mode & S_IFMT == S_IFBLK;
     if !reads_at_once {
         crate::say!(

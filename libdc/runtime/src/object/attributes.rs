@@ -329,8 +329,15 @@ pub fn file_written(path: &[u8]) {
 
 /// Whether a path leads to an attribute of this process.
 pub fn is_own(path: &[u8]) -> bool {
-    let given = path.strip_prefix(b"/proc/self/").unwrap_or_default();
-    FILES.iter().any(|&(_, name)| given == name.as_bytes())
+    let is_own = super::set_by_others::folder_of(path) == state().root.pid;
+    let name = path
+        .iter()
+        .rposition(|&b| b == b'/')
+        .map(|at| &path[at + 1..]);
+    is_own
+        && FILES
+            .iter()
+            .any(|&(_, known)| name == Some(known.as_bytes()))
 }
 
 /// Before a commit.

@@ -4,6 +4,7 @@
 //! | kind | warm | cold |
 //! |---|---|---|
 //! | regular file, directory | offset and contents rolled back | reopened by name, the same |
+//! | file of /proc or /sys | read on from where it was; opened again if it is about the run | the same |
 //! | tty | lives; termios set again | the new command's terminal, termios set |
 //! | pipe | lives; input fed again, output not repeated | both ends of our own: remade empty |
 //! | asynchronous I/O | made at once: what it has come to is memory | the same |
@@ -47,6 +48,7 @@ pub mod output;
 pub mod pidfd;
 pub mod pipe;
 pub mod poll;
+pub mod proc_file;
 pub mod process;
 pub mod pty;
 pub mod pushback;

@@ -204,10 +204,24 @@ fn perform(l: &mut Local, c: Call, at: Option<u64>) -> isize {
         Kind::Directory => raw(l, &c),
         Kind::Device if device::is_silent(f) => raw(l, &c),
         // It changes this process, and so is made again after a rollback.
-        Kind::Other if attributes::is_own(&f.path[..f.path_len as usize]) => raw(l, &c),
+        Kind::Other if attributes::is_own(&f.path[..f.path_len as usize]) => {
+            let r = raw(l, &c);
+            regular::after_transfer(fd, file, at, r);
+            r
+        }
         Kind::Other if attributes::is_setting(&f.path[..f.path_len as usize]) => {
             let r = raw(l, &c);
+            regular::after_transfer(fd, file, at, r);
             attributes::file_written(&f.path[..f.path_len as usize]);
+            r
+        }
+        Kind::Other => {
+            drop(guard);
+            let r = stream(l, fd, &c);
+            let _guard = engine().lock.acquire(l);
+            if let Some(file) = descriptor::file_of(fd) {
+                regular::after_transfer(fd, file, at, r);
+            }
             r
         }
         Kind::Pipe if f.peer != 0 => {

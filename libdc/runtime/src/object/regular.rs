@@ -474,7 +474,10 @@ pub fn reopen(file: u32) -> isize {
         // Whose terminal it is, is known.
         flags |= O_NOCTTY;
     }
-    let r = undo::nameless::open_named(f, flags);
+    let r = match super::proc_file::is(f) {
+        true => super::proc_file::reopen(f, flags),
+        false => undo::nameless::open_named(f, flags),
+    };
     if failed(r) {
         return r;
     }

@@ -43,7 +43,7 @@ const SETTINGS: u64 = 1;
 const FILES: u64 = 2;
 
 /// Whose folder of /proc a path leads to, by number; 0 is none.
-fn folder_of(path: &[u8]) -> i32 {
+pub fn folder_of(path: &[u8]) -> i32 {
     let name = path.strip_prefix(b"/proc/").unwrap_or_default();
     let digits = name.iter().take_while(|b| b.is_ascii_digit());
     digits.fold(0, |n: i32, b| {

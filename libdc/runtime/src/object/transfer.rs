@@ -22,7 +22,7 @@ use super::buffers::Buffers;
 use super::descriptor::*;
 use super::output::{self, Call};
 use super::poll::{self, POLLIN, POLLOUT};
-use super::stat::{S_IFREG, Stat};
+use super::stat::{S_IFBLK, S_IFREG, Stat};
 use super::{device, input, pushback, regular};
 use crate::engine::{engine, state};
 use crate::event;
@@ -40,7 +40,6 @@ const MOST: u64 = 0x7fff_f000;
 const PIPE_MOST: usize = 64 << 10;
 const PIPE_BUF: usize = 4096;
 const NONBLOCK: usize = 2;
-const S_IFBLK: u32 = 0o060000;
 
 /// sendfile(2).
 pub fn sendfile(l: &mut Local, a: [usize; 6]) -> isize {

@@ -7,7 +7,7 @@ use crate::object::descriptor::{self, any_fd, open_file};
 use crate::object::*;
 use crate::run::together::{self, Step};
 use crate::run::{self, me};
-use crate::state::{Kind, OWN, RECEIVED};
+use crate::state::{Kind, OWN, OpenFile, RECEIVED};
 use crate::{fatal, reserved, sys};
 use core::sync::atomic::Ordering::*;
 use dc_image::FatalCode;
@@ -50,11 +50,12 @@ pub fn restore(warm: bool) {
         socket::accepted::keep(None);
         close_others();
         deferred_close::close_all();
+        held.make_shared(proc_file::is_of_run);
     } else {
         held.take_given();
         held.hold_fifos();
         fifo::count_lost_interval();
-        held.make_shared();
+        held.make_shared(|_| true);
     }
     memfd::restore(warm);
     together::come_to(Step::Made);
@@ -75,6 +76,9 @@ pub fn restore(warm: bool) {
         let is_other = kind == Kind::MemFd && memfd::is_other(file, fd as i32);
         if warm && (is_other || kind == Kind::PidFd) {
             remake(file, fd as i32);
+        }
+        if warm && proc_file::is_of_run(open_file(file)) {
+            proc_file::renew(file, held.shared(file));
         }
         if !warm {
             if let Some(given) = held.given(file) {
@@ -238,13 +242,13 @@ impl Held {
     }
 
     /// Makes what several processes know, unless another one does.
-    fn make_shared(&mut self) {
+    fn make_shared(&mut self, is_wanted: fn(&OpenFile) -> bool) {
         for file in 1..=state().root.file_high {
             if state().file_refs[file as usize - 1] == 0 || self.given(file).is_some() {
                 continue;
             }
             let f = open_file(file);
-            let Some((at, shared)) = run::shared::of(f) else {
+            let Some((at, shared)) = run::shared::of(f).filter(|_| is_wanted(f)) else {
                 continue;
             };
             if f.kind == Kind::Epoll || any_fd(file).is_none() || fifo::is_one(f) {

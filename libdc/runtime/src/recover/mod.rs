@@ -115,6 +115,7 @@ pub fn recover(warm: bool) -> ! {
     crate::log::count_input();
     identity::expect_threads();
     threads::restore(main);
+    crate::object::proc_file::renew_of_threads();
     timers::restore();
     signal::held::begin(main.slot);
     signal::outside::restore(main.slot, warm);
@@ -128,6 +129,7 @@ pub fn recover(warm: bool) -> ! {
         crate::object::signalfd::put_back(main);
     }
     identity::restore_all(main);
+    crate::object::proc_file::rewind_all();
     boot::start_clock();
     unit::runs();
     dying::await_own();

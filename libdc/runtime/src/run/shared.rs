@@ -159,6 +159,7 @@ pub fn before_fork(_l: &mut Local) -> Result<(), isize> {
         let f = open_file(file);
         let wanted = match f.kind {
             Kind::Regular | Kind::Directory => regular::rewinds(f),
+            Kind::Other => crate::object::proc_file::rewinds(f),
             Kind::Pipe => f.peer != 0,
             Kind::EventFd | Kind::Epoll => true,
             Kind::Socket if matches!(f.inherited, OWN | RECEIVED) => {

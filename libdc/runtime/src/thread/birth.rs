@@ -421,6 +421,17 @@ pub fn real_tid(tid: i32) -> i32 {
     }
 }
 
+/// The id that the program knows for one of the kernel's.
+pub fn known_tid(real: i32) -> i32 {
+    (0..engine().thread_high)
+        // SAFETY: blocks are never unmapped.
+        .find(|&slot| match unsafe { engine().threads[slot].as_ref() } {
+            Some(l) => l.tid == real && state().threads[slot].used != 0,
+            None => false,
+        })
+        .map_or(real, |slot| state().threads[slot].tid)
+}
+
 pub fn set_robust_list(l: &mut Local, a: [usize; 6]) -> isize {
     let r = sys!(SET_ROBUST_LIST, a[0], a[1]);
     if !failed(r) {
