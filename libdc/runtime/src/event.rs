@@ -244,15 +244,6 @@ pub fn irrevocable(local: &mut Local) {
     }
 }
 
-/// The same where re-execution may do it once more, which a replay cannot: it is
-/// committed before if a log is kept.
-pub fn repeatable(local: &mut Local) {
-    if !visible_commits(local) && log::is_kept() {
-        commit::commit(local);
-    }
-    engine().log.chooser.outlived();
-}
-
 fn visible_commits(local: &mut Local) -> bool {
     let before = engine().live().commits.load(Relaxed);
     visible(local);

@@ -238,6 +238,7 @@ pub fn all() -> Vec<Session> {
         probe!("buffers-asleep", "calls that write into memory that has been quiet"),
         probe!("buffers-asleep", "sockets", "what comes by a socket into memory that has been quiet", COMPILER_SOCKETS),
         probe!("sockets-within", "sockets between the processes of a program, and what is on its way in them"),
+        probe!("sockets-closed", "sockets and pipes of old, closed before a while in which nothing is seen"),
         probe!("sockets-handed", "a socket handed to another process in a message"),
         probe!("pipes-handed", "ends of pipes handed to a process that starts others"),
         probe!("limits-given-up", "a process that may make no file longer and no process any more"),

@@ -208,13 +208,14 @@ fn announce(l: &mut Local, fd: i32) {
     }
     let kept = crate::log::is_kept();
     match kind {
-        // No rollback opens this end again, so none may come to before it.
+        // No rollback opens this end again, so none may come to before it: the program uses it
+        // there.
         Kind::Pipe if super::pipe::is_state(fd) && !kept => crate::commit::commit(l),
         Kind::Tty if !super::pty::is_own(f) && !kept => {}
         Kind::Tty if !kept => crate::commit::commit(l),
         // Only a commit closes what was put aside.
         _ if is_held => crate::commit::commit(l),
-        _ => event::repeatable(l),
+        _ => event::irrevocable(l),
     }
 }
 
