@@ -176,22 +176,53 @@ pub fn set_path(f: &mut OpenFile, path: &[u8]) {
     f.path_len = n as u32;
 }
 
-/// Whether closing this number is seen outside (a hang-up, an end of file).
+/// What must come before the last number of a description is closed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Before {
+    Nothing,
+    Commit,
+    /// A commit, and what is told of a visible event: others see it.
+    Visible,
+}
+
+/// Before a number is closed: a hang-up or an end of file is seen, a lock is given back.
 fn announce(l: &mut Local, fd: i32) {
+    let before = needed(fd, 1);
+    give_back(l, fd);
+    come_first(l, before);
+}
+
+fn come_first(l: &mut Local, before: Before) {
+    match before {
+        Before::Nothing => {}
+        Before::Commit => crate::commit::commit(l),
+        Before::Visible => event::irrevocable(l),
+    }
+}
+
+/// What others may have of a file that is about to be closed.
+fn give_back(l: &mut Local, fd: i32) {
     let Some(file) = file_of(fd) else { return };
     let f = open_file(file);
-    let shared = state().file_refs[file as usize - 1] > 1;
-    let kind = f.kind;
-    if matches!(kind, Kind::Regular | Kind::Directory) {
+    if matches!(f.kind, Kind::Regular | Kind::Directory) {
         super::lock::before_close(l, fd, file);
-        let shared = shared || shared_with_others(f);
+        let shared = state().file_refs[file as usize - 1] > 1 || shared_with_others(f);
         if !shared && f.flags as usize & O_ACCMODE != 0 && !super::undo::is_private(f) {
             super::undo::publish(l, f.dev, f.ino);
         }
-        return;
     }
+}
+
+/// What the close of a number needs, with which so many of the same description are closed.
+fn needed(fd: i32, closed: u32) -> Before {
+    let Some(file) = file_of(fd) else {
+        return Before::Nothing;
+    };
+    let f = open_file(file);
+    let shared = state().file_refs[file as usize - 1] > closed;
+    let kind = f.kind;
     if shared || !matches!(kind, Kind::Pipe | Kind::Socket | Kind::Tty) {
-        return;
+        return Before::Nothing;
     }
     // A rollback takes away what was made since the commit, or who was. (A new number may be of
     // something old, whose other numbers were closed in this interval: they hold it open.)
@@ -199,23 +230,49 @@ fn announce(l: &mut Local, fd: i32) {
     let is_held = e.deferred.holds(file);
     let is_new = e.deferred.is_fresh(fd) && !is_held;
     if crate::run::is_tree() && (is_new || !e.tracking) {
-        return;
+        return Before::Nothing;
     }
     // Behind what was seen it is the call that the commit was made for.
     let again = event::is_behind();
     if again || engine().log.wanted && super::pipe::is_private(file) {
-        return;
+        return Before::Nothing;
     }
     let kept = crate::log::is_kept();
     match kind {
         // No rollback opens this end again, so none may come to before it: the program uses it
         // there.
-        Kind::Pipe if super::pipe::is_state(fd) && !kept => crate::commit::commit(l),
-        Kind::Tty if !super::pty::is_own(f) && !kept => {}
-        Kind::Tty if !kept => crate::commit::commit(l),
+        Kind::Pipe if super::pipe::is_state(fd) && !kept => Before::Commit,
+        Kind::Tty if !super::pty::is_own(f) && !kept => Before::Nothing,
+        Kind::Tty if !kept => Before::Commit,
         // Only a commit closes what was put aside.
-        _ if is_held => crate::commit::commit(l),
-        _ => event::irrevocable(l),
+        _ if is_held => Before::Commit,
+        _ => Before::Visible,
+    }
+}
+
+/// An exec: what is to be closed by it. One commit, if any is needed, comes before the first.
+pub fn close_on_exec(l: &mut Local) {
+    let closing = |fd: i32| known_file(fd).filter(|_| state().fds[fd as usize].cloexec != 0);
+    let high = state().root.fd_high as i32;
+    let of = |file| (0..high).filter(|&fd| closing(fd) == Some(file)).count() as u32;
+    let stream = |file| {
+        let kind = open_file(file).kind;
+        matches!(kind, Kind::Pipe | Kind::Socket | Kind::Tty)
+    };
+    let before = (0..high)
+        .filter_map(|fd| {
+            closing(fd)
+                .filter(|&file| stream(file))
+                .map(|file| (fd, file))
+        })
+        .map(|(fd, file)| needed(fd, of(file)))
+        .max();
+    come_first(l, before.unwrap_or(Before::Nothing));
+    for fd in 0..high {
+        if closing(fd).is_some() {
+            give_back(l, fd);
+            super::deferred_close::put_aside(l, fd);
+        }
     }
 }
 

@@ -119,6 +119,8 @@ fn prepare(dir: i32, path: usize, argv: usize, envp: usize, flags: usize) -> Res
 /// The point of no return.
 fn replace(l: &mut Local, wanted: &Wanted) -> isize {
     crate::run::vfork::leave_memory();
+    // (The first, for it may commit: that finds the old program, whose call is made again.)
+    descriptor::close_on_exec(l);
     reset_thread(l);
     reset_signals();
     super::identity::executed(l);
@@ -126,11 +128,6 @@ fn replace(l: &mut Local, wanted: &Wanted) -> isize {
     super::aio::leave();
     super::fifo::opening::leave(engine().slot);
     super::timers::delete_all();
-    for fd in 0..state().root.fd_high as i32 {
-        if descriptor::known_file(fd).is_some() && state().fds[fd as usize].cloexec != 0 {
-            descriptor::close_locked(l, fd);
-        }
-    }
     crate::sysv::leave_memory();
     unmap_all();
     let e = engine();
