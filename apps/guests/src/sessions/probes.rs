@@ -240,6 +240,7 @@ pub fn all() -> Vec<Session> {
         probe!("sockets-within", "sockets between the processes of a program, and what is on its way in them"),
         probe!("sockets-closed", "sockets and pipes of old, closed before a while in which nothing is seen"),
         probe!("sockets-handed", "a socket handed to another process in a message"),
+        probe!("ends-left", "ends of pipes and sockets with bytes inside, which a child closes one by one"),
         probe!("pipes-handed", "ends of pipes handed to a process that starts others"),
         probe!("limits-given-up", "a process that may make no file longer and no process any more"),
         probe!("sockets-listening", "servers that listen, with their addresses, options and files"),

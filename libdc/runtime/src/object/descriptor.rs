@@ -11,6 +11,7 @@
 
 pub use super::adopt::{adopt, adopt_inherited, adopt_made, adopt_unknown, look_again};
 use super::deferred_close::put_aside;
+use super::stat::{S_IFCHR, S_IFIFO, S_IFSOCK, Stat};
 use crate::engine::{engine, state};
 use crate::event;
 use crate::machine::frame::Local;
@@ -174,6 +175,26 @@ pub fn set_path(f: &mut OpenFile, path: &[u8]) {
     f.path[..n].copy_from_slice(&path[..n]);
     f.path[n] = 0;
     f.path_len = n as u32;
+}
+
+/// Whether a number still is what the table says, of the kinds that are closed at once: the lost
+/// interval may have closed it.
+pub fn is_there(file: u32, fd: i32) -> bool {
+    let f = open_file(file);
+    let kind = match f.kind {
+        Kind::Pipe => S_IFIFO,
+        Kind::Socket => S_IFSOCK,
+        Kind::Tty if super::pty::is_own(f) => S_IFCHR,
+        _ => return true,
+    };
+    let is_own_pipe = f.kind == Kind::Pipe && f.peer != 0;
+    let inode = match crate::run::shared::of(f) {
+        Some((_, s)) if is_own_pipe || f.kind == Kind::Socket => s.ino.load(Relaxed),
+        None if is_own_pipe => f.ino,
+        // (A fifo or a terminal has another key there.)
+        _ => 0,
+    };
+    Stat::of_fd(fd).is_ok_and(|st| st.kind() == kind && (inode == 0 || st.ino == inode))
 }
 
 /// What must come before the last number of a description is closed.

@@ -201,6 +201,7 @@ fn each_master(mut f: impl FnMut(i32, usize, &'static Shared)) {
         if state().file_refs[file as usize - 1] != 0
             && let Some((at, s)) = master_of(open_file(file))
             && let Some(fd) = any_fd(file)
+            && super::descriptor::is_there(file, fd)
         {
             f(fd, at, s);
         }

@@ -1,5 +1,6 @@
 //! Descriptors: warm from the shared table, cold by name and kind.
 
+use super::closed_behind;
 use crate::engine::{engine, state};
 use crate::machine::sys::errno::*;
 use crate::machine::sys::failed;
@@ -50,6 +51,7 @@ pub fn restore(warm: bool) {
         socket::accepted::keep(None);
         close_others();
         deferred_close::close_all();
+        closed_behind::fill_gaps();
         held.make_shared(proc_file::is_of_run);
     } else {
         held.take_given();

@@ -14,6 +14,7 @@
 //! middle of it leads to the same recovery once more.
 #![allow(unsafe_code)]
 
+mod closed_behind;
 pub mod descriptors;
 pub mod dying;
 mod fill;

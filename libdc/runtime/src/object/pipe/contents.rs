@@ -66,6 +66,7 @@ pub fn save_contents() {
 pub fn before_close(file: u32, fd: i32) {
     if TOUCHED.load(Relaxed)
         && let Some((at, shared)) = shared::of(open_file(file))
+        && is_there(file, fd)
     {
         save_shared(at, shared, fd);
     }
@@ -152,7 +153,11 @@ fn name_of(fd: i32) -> Text<32> {
 
 fn save_one(file: u32, fd: i32) {
     if let Some((at, shared)) = shared::of(open_file(file)) {
-        return save_shared(at, shared, fd);
+        // (Who has closed it in a lost interval knows nothing of it.)
+        return match is_there(file, fd) {
+            true => save_shared(at, shared, fd),
+            false => (),
+        };
     }
     const FIONREAD: usize = 0x541b;
     const F_SETPIPE_SZ: usize = 1031;
@@ -208,7 +213,7 @@ pub fn put_back(warm: bool) {
         }
         // Of several that have it one fills it again.
         let shared = shared::of(open_file(file));
-        if shared.is_some_and(|(_, s)| !warm || !is_still(fd, s) || !shared::claim(s)) {
+        if !is_there(file, fd) || shared.is_some_and(|(_, s)| !warm || !shared::claim(s)) {
             continue;
         }
         empty(fd);
@@ -219,12 +224,6 @@ pub fn put_back(warm: bool) {
             sys!(CLOSE, end);
         }
     }
-}
-
-/// Whether a number still is an end of this pipe: one that was closed right behind the
-/// commit may be another object's by now.
-fn is_still(fd: i32, s: &Shared) -> bool {
-    Stat::of_fd(fd).is_ok_and(|st| st.ino == s.ino.load(Relaxed))
 }
 
 fn empty(fd: i32) {

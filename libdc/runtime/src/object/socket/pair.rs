@@ -252,6 +252,7 @@ pub fn save() {
             && s.pair.load(Relaxed) != 0
             && s.moved.load(Relaxed) == interval
             && let Some(fd) = any_fd(file)
+            && is_there(file, fd)
         {
             save_one(at, s, fd, f.socket_type() == SOCK_STREAM);
             s.holder.store(engine().slot as u32 + 1, Relaxed);
