@@ -183,11 +183,18 @@ pub fn note_all() {
     }
 }
 
+/// How many lie below the reserved numbers.
+fn descriptors() -> u64 {
+    engine().boot.fd_base as u64
+}
+
 /// A limit as the program knows it.
 pub fn value(resource: usize) -> Result<[u64; 2], isize> {
     let root = &state().root;
     if resource == RLIMIT_NOFILE {
-        return Ok(root.nofile);
+        // More cannot be had: a program that raises its limit as far as it may uses the last
+        // numbers first (valgrind).
+        return Ok(root.nofile.map(|limit| limit.min(descriptors())));
     }
     if root.limits.set & 1 << resource != 0 {
         return Ok(root.limits.values[resource]);
@@ -198,6 +205,14 @@ pub fn value(resource: usize) -> Result<[u64; 2], isize> {
 fn set(resource: usize, want: [u64; 2], current: [u64; 2]) -> isize {
     if want[0] > want[1] {
         return -EINVAL;
+    }
+    let root = &mut state().root;
+    if resource == RLIMIT_NOFILE {
+        if want[1] > root.nofile[1] {
+            return -EPERM;
+        }
+        root.nofile = want;
+        return 0;
     }
     if is_ours(resource) {
         if want[1] > current[1] {
@@ -212,12 +227,6 @@ fn set(resource: usize, want: [u64; 2], current: [u64; 2]) -> isize {
         if failed(r) {
             return r;
         }
-    }
-    let root = &mut state().root;
-    if resource == RLIMIT_NOFILE {
-        // More than lies below the reserved numbers cannot be had.
-        root.nofile = [want[0].min(engine().boot.fd_base as u64), want[1]];
-        return 0;
     }
     root.limits.set |= 1 << resource;
     root.limits.values[resource] = want;
