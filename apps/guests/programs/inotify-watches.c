@@ -37,6 +37,9 @@ static void look(const char *wanted)
             }
             continue;
         }
+        /* Of a gap: that the queue ran over was told before it. */
+        if (event->mask & IN_IGNORED)
+            continue;
         int dir = 0;
         while (dir < DIRS && watch[dir] != event->wd)
             dir++;
