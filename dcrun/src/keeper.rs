@@ -409,7 +409,7 @@ impl Keeper {
                 }
                 None => {
                     waits = 0;
-                    addressee.settle(&self.live);
+                    addressee.settle(pid, &self.live);
                     since_passed = false;
                     copies.send_lost(pid, &self.live.first().signals_taken);
                     copies.settle(&self.live.first().signals_taken);

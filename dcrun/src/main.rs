@@ -16,6 +16,7 @@
 #![deny(unsafe_code)]
 
 mod addressee;
+mod apart;
 mod background;
 mod boot_block;
 mod call_limits;

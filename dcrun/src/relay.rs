@@ -7,7 +7,8 @@ use std::time::Duration;
 use dc_image::count::Count;
 use dc_image::header::Live;
 
-use crate::addressee::Addressee;
+use crate::addressee::{Addressee, Sent};
+use crate::apart;
 use crate::machine::process;
 use crate::machine::shared::SharedLive;
 use crate::machine::signals::{self, Arrived};
@@ -84,7 +85,7 @@ impl Missed {
         let mut for_program = Vec::new();
         while let Some(arrived) = next(live) {
             if is_for_program(&arrived, dead) {
-                for_program.push(arrived.number);
+                for_program.push(Sent::from(&arrived));
             } else {
                 copies.arrived(&arrived);
             }
@@ -185,7 +186,7 @@ impl Copies {
 
     /// Whether the worker has yet to take one of them.
     pub fn on_their_way(&self, worker: i32) -> bool {
-        let pending = u128::from(process::signals_on_their_way(worker)) << 1;
+        let pending = u128::from(apart::look(move || process::signals_on_their_way(worker))) << 1;
         Copies::COUNTED
             .iter()
             .any(|&number| self.arrived[number as usize] != 0 && pending >> number & 1 != 0)

@@ -194,7 +194,8 @@ fn what_was_not_durable_yet_is_left_out_and_said() {
         let run = Run::new(&format!("loose-{part}"));
         let journal = run.killed();
         let shown = run.shown();
-        assert!(journal.durable > 500, "{journal:?}");
+        // (How much it is depends on what Python does before.)
+        assert!(journal.durable > 200, "{journal:?}");
         let loose = journal.loose();
         run.lose_power();
         match part {

@@ -51,10 +51,31 @@ pub fn pending_signals(dead: i32) -> u64 {
     parse_pending(&status) & !(1 << (libc::SIGKILL - 1))
 }
 
+/// Whether a process is dead or about to be: it has been killed, or is gone.
+pub fn is_dying(pid: i32) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
+        return true;
+    };
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    let is_dead = state.is_some_and(|state| state.trim_start().starts_with(['Z', 'X']));
+    is_dead || parse_pending(&status) & 1 << (libc::SIGKILL - 1) != 0
+}
+
 /// Signals that a process has yet to take, and does not block by its first thread.
 pub fn signals_on_their_way(pid: i32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     parse_pending(&status) & !parse_masks(&status, &["SigBlk:"])
+}
+
+/// Whether a thread of a process blocks a signal: by its own wish, or because it is in a handler.
+pub fn is_blocked_in(pid: i32, number: i32) -> bool {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return false;
+    };
+    tasks.flatten().any(|task| {
+        let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        parse_masks(&status, &["SigBlk:"]) << 1 >> number & 1 != 0
+    })
 }
 
 fn parse_pending(status: &str) -> u64 {

@@ -233,10 +233,10 @@ pub struct Live {
     pub signals_missed: AtomicU64,
     /// Signals from outside that the first process's runtime has taken from the kernel, by
     /// number: those that the keeper passed on; those of others, and when the last of these
-    /// came (CLOCK_MONOTONIC, ns).
+    /// came, and whose it was ([`crate::stamp::Stamp`]).
     pub signals_passed: [AtomicU32; 32],
     pub signals_of_others: [AtomicU32; 32],
-    pub signals_of_others_ns: [AtomicU64; 32],
+    pub last_of_others: [AtomicU64; 32],
     /// Signals that the first process may have sent itself, or set a timer for: bit N is
     /// signal N + 1.
     pub signals_own: AtomicU64,

@@ -17,6 +17,7 @@ mod process;
 pub mod run;
 pub mod seal;
 mod shared;
+pub mod stamp;
 pub mod state_head;
 pub mod terminal;
 pub mod window;

@@ -15,6 +15,7 @@ use crate::object::record;
 use crate::run::me;
 use crate::sys;
 use core::sync::atomic::Ordering::*;
+use dc_image::stamp::Stamp;
 
 const SI_USER: i32 = 0;
 const SI_KERNEL: i32 = 0x80;
@@ -53,10 +54,12 @@ pub fn is_own(signo: i32) {
 fn tell_keeper(info: &SigInfo) {
     let live = engine().live();
     let signo = info.signo as usize;
-    if sender_of(info) == live.keeper_pid.load(Relaxed) as i32 {
+    let sender = sender_of(info);
+    if sender == live.keeper_pid.load(Relaxed) as i32 {
         live.signals_passed[signo].fetch_add(1, SeqCst);
     } else {
-        live.signals_of_others_ns[signo].store(crate::machine::clock::monotonic_ns(), SeqCst);
+        let stamp = Stamp::new(crate::machine::clock::monotonic_ns(), sender);
+        live.last_of_others[signo].store(stamp.word(), SeqCst);
         live.signals_of_others[signo].fetch_add(1, SeqCst);
     }
 }
