@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use place::Place;
 
-const ROUNDS: usize = 20;
+const ROUNDS: usize = 10;
 
 /// Tells of each signal, and is busy or waits.
 const PROGRAM: &str = "

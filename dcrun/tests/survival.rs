@@ -6,20 +6,24 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use guests::{Fault, Mode, Options, Plant, Session, catch, run, session, sessions};
+use guests::{
+    Fault, Mode, Options, Plant, Reference, Session, catch, run_against, session, sessions,
+};
 
 fn options() -> Options {
     Options {
         dcrun: PathBuf::from(env!("CARGO_BIN_EXE_dcrun")),
         // (The scripts for soaks play a thousand.)
-        kills: 6,
+        kills: 4,
         ..Options::default()
     }
 }
 
 /// Plays sessions, two at a time, and fails with everything that differed.
 /// `least` is what must have happened for the test to mean anything.
-fn play(what: &str, list: Vec<Session>, mode: Mode, options: &Options, least: usize) {
+fn play(what: &str, mut list: Vec<Session>, mode: Mode, options: &Options, least: usize) {
+    // (The first ones take the longest.)
+    list.reverse();
     let waiting = Mutex::new(list);
     let differences = Mutex::new(Vec::new());
     let kills = Mutex::new(0);
@@ -30,7 +34,9 @@ fn play(what: &str, list: Vec<Session>, mode: Mode, options: &Options, least: us
                     let Some(session) = waiting.lock().unwrap().pop() else {
                         return;
                     };
-                    match run(&session, mode, options) {
+                    let played = Reference::known(&session)
+                        .and_then(|known| run_against(&session, &known, mode, options));
+                    match played {
                         Ok(report) => {
                             *kills.lock().unwrap() += report.kills;
                             let mut all = differences.lock().unwrap();
@@ -110,7 +116,7 @@ fn programs_survive_the_death_of_the_worker() {
         named(PROGRAMS),
         Mode::KillWorker,
         &options(),
-        40,
+        30,
     );
 }
 
@@ -122,32 +128,26 @@ fn programs_with_a_clock_survive_the_death_of_the_worker() {
         interval_ms: Some(7),
         ..options()
     };
-    let programs = [
-        "nvi",
-        "python-threads",
-        "sqlite-file",
-        "bc",
-        "lua",
-        "go",
-        "xz",
-        "cc1",
-    ];
+    let programs = ["vim", "python-threads", "sqlite-file", "bc", "lua", "go"];
     play(
         "worker killed, with a clock",
         named(&programs),
         Mode::KillWorker,
         &options,
-        20,
+        12,
     );
 }
 
 #[test]
 fn programs_survive_the_death_of_keeper_and_worker() {
     let options = Options {
-        kills: 3,
+        kills: 2,
         ..options()
     };
-    play("all killed", named(PROGRAMS), Mode::KillAll, &options, 14);
+    let mut programs = named(PROGRAMS);
+    // (They compute for long, and nothing else.)
+    programs.retain(|program| !matches!(program.name, "xz" | "cc1"));
+    play("all killed", programs, Mode::KillAll, &options, 10);
 }
 
 #[test]
@@ -157,14 +157,14 @@ fn every_kernel_fact_survives_the_death_of_the_worker() {
         probes(),
         Mode::KillWorker,
         &options(),
-        80,
+        60,
     );
 }
 
 #[test]
 fn every_kernel_fact_survives_the_death_of_all() {
     let options = Options {
-        kills: 4,
+        kills: 2,
         ..options()
     };
     let mut probes = probes();
@@ -175,7 +175,7 @@ fn every_kernel_fact_survives_the_death_of_all() {
             "probe-sockets-handed"
         )
     });
-    play("probes, all killed", probes, Mode::KillAll, &options, 40);
+    play("probes, all killed", probes, Mode::KillAll, &options, 30);
 }
 
 /// Programs that start others.
@@ -201,9 +201,9 @@ fn terminals_of_programs_survive_the_death_of_any_process_and_of_all() {
         &options(),
         0,
     );
-    for (mode, least) in [(Mode::KillWorker, 10), (Mode::KillAll, 8)] {
+    for (mode, least) in [(Mode::KillWorker, 7), (Mode::KillAll, 6)] {
         let options = Options {
-            kills: 6,
+            kills: 4,
             ..options()
         };
         play("terminals, killed", named(TERMINALS), mode, &options, least);
@@ -227,7 +227,7 @@ fn trees_survive_the_death_of_any_process() {
         named(TREES),
         Mode::KillWorker,
         &options,
-        18,
+        14,
     );
 }
 
@@ -263,7 +263,7 @@ fn a_crash_at_every_commit_and_every_event() {
         Fault::AfterRead,
     ] {
         let options = Options {
-            places: 60,
+            places: 40,
             ..options()
         };
         let least = if fault == Fault::AfterRead { 5 } else { 30 };
@@ -283,7 +283,7 @@ fn a_crash_at_every_commit_and_every_event() {
 fn no_crash_divides_a_look_into_a_terminal() {
     for fault in [Fault::BeforePublish, Fault::AfterVisible] {
         let options = Options {
-            places: 60,
+            places: 40,
             ..options()
         };
         play(

@@ -119,7 +119,7 @@ pub fn catch(plant: Plant, options: &Options) -> Result<Option<Report>> {
     for (name, mode) in plant.trials() {
         let session =
             session(name).ok_or_else(|| Error::new(format!("no session {name} to plant in")))?;
-        let reference = Reference::record(&session)?;
+        let reference = Reference::known(&session)?;
         let mut options = Options {
             places: options.places.min(30),
             // A lost line leaves the script waiting.

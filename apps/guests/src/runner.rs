@@ -14,9 +14,11 @@ use crate::report::Report;
 use crate::session::Session;
 use crate::toolchain::locate;
 use crate::workdir::WorkDir;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +135,18 @@ pub struct Reference {
 }
 
 impl Reference {
+    /// What was recorded of the session before in this process, or is now.
+    pub fn known(session: &Session) -> Result<Arc<Self>> {
+        static KNOWN: Mutex<BTreeMap<&str, Arc<Reference>>> = Mutex::new(BTreeMap::new());
+        let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reference) = known().get(session.name) {
+            return Ok(Arc::clone(reference));
+        }
+        let reference = Arc::new(Reference::record(session)?);
+        known().insert(session.name, Arc::clone(&reference));
+        Ok(reference)
+    }
+
     /// Runs the session natively twice; an error when the two do not agree.
     pub fn record(session: &Session) -> Result<Self> {
         let first = native_run(session, None)?;
