@@ -22,14 +22,13 @@ pub struct Limit {
 static LIMITS: &[Limit] = &include!(concat!(env!("OUT_DIR"), "/limits.rs"));
 
 /// Functions of libraries that have other names than what they call.
-const FUNCTIONS: [(&str, &str); 7] = [
+const FUNCTIONS: [(&str, &str); 6] = [
     ("io_uring_queue_init", "io_uring_setup"),
     ("io_uring_queue_init_params", "io_uring_setup"),
     ("mq_getattr", "mq_getsetattr"),
     ("mq_receive", "mq_timedreceive"),
     ("mq_send", "mq_timedsend"),
     ("mq_setattr", "mq_getsetattr"),
-    ("seccomp_load", "seccomp"),
 ];
 
 /// Functions that have the name of a call, and are none.

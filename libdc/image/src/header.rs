@@ -29,7 +29,7 @@ use rio_core::mix;
 
 pub const MAGIC: [u8; 8] = *b"DCIMAGE\x01";
 /// Raised whenever the layout of image or state changes.
-pub const VERSION: u32 = 14;
+pub const VERSION: u32 = 15;
 
 pub const LIVE_OFFSET: usize = 0x1000;
 /// The suffix of the file beside an image that has the number of the newest commit (8 bytes):

@@ -5,6 +5,7 @@ use crate::engine::engine;
 use crate::machine::entry::local;
 use crate::machine::frame::*;
 use crate::machine::sys::errno::EFAULT;
+use crate::object::seccomp;
 use crate::run::{has_company, unit};
 use crate::table::{self, How};
 use crate::{event, signal, space, thread};
@@ -29,6 +30,10 @@ pub extern "C" fn on_call(l: &'static mut Local) {
     signal::held::call_begins(l);
     let row = table::row(l.frame.nr);
     let args = l.frame.args();
+    if l.is_filtered && seccomp::stops(l, &args) {
+        signal::held::call_ends(l);
+        return commit_if_wanted(l);
+    }
     if engine().log.replay.is_active()
         && let Some(ret) = crate::log::replay::instead(l, row, &args)
     {
@@ -79,6 +84,11 @@ pub extern "C" fn on_call(l: &'static mut Local) {
         let _guard = engine().lock.acquire(l);
         event::outlived(l);
     }
+    commit_if_wanted(l);
+}
+
+#[inline(always)]
+fn commit_if_wanted(l: &mut Local) {
     if l.commit_after {
         l.commit_after = false;
         let _guard = engine().lock.acquire(l);

@@ -18,6 +18,7 @@ use crate::object::inotify::{WATCHES, Watch};
 use crate::object::limits::Limits;
 use crate::object::memfd::{MAX_OBJECTS, MemoryObject};
 use crate::object::schedule::Schedule;
+use crate::object::seccomp;
 use crate::signal::queue::SigInfo;
 use crate::space::advice::Advice;
 use dc_image::state_head::StateHead;
@@ -44,6 +45,8 @@ pub struct State {
     pub memory_objects: [MemoryObject; MAX_OBJECTS],
     /// Groups of threads that have more than their records hold.
     pub groups: [u32; GROUPS_MAX],
+    /// Filters of system calls, of all threads.
+    pub filters: seccomp::table::Table,
     pub files: [OpenFile; MAX_FILES],
 }
 
@@ -229,6 +232,7 @@ pub struct ThreadRecord {
     pub credentials: Credentials,
     pub schedule: Schedule,
     pub cpu: CpuTime,
+    pub seccomp: seccomp::OfThread,
 }
 
 impl ThreadRecord {

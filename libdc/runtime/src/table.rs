@@ -506,7 +506,7 @@ static ROWS: &[Row] = &[
     r(314, "sched_setattr", Locked(object::schedule::set), D, false, "kept, warm and cold"),
     r(315, "sched_getattr", Locked(object::schedule::get), D, false, ""),
     r(316, "renameat2", Locked(object::tree::change), N, false, "undone on rollback"),
-    r(317, "seccomp", Refuse(22, "a filter would bind the runtime too"), D, false, ""),
+    r(317, "seccomp", Locked(object::seccomp::call), D, false, "the runtime asks the filters; kept, warm and cold; user notification is refused"),
     r(318, "getrandom", Pass, N, false, "time, chance and load"),
     r(319, "memfd_create", Locked(object::memfd::create), D, false, ""),
     r(320, "kexec_file_load", Around, N, false, ""),

@@ -191,6 +191,7 @@ pub fn all() -> Vec<Session> {
         probe!("chance", "chance from the kernel, shown and chained").stream(Stream::Chained),
         probe!("credentials", "ids, groups and capabilities given up step by step, by two threads"),
         probe!("attributes", "limits, scheduling and the settings of a process"),
+        probe!("seccomp", "filters of system calls: actions, threads, children, exec, strict mode"),
         probe!("set-by-others", "settings of a process that another one makes"),
         probe!("fewer-rights", "a child that gives up rights, and the parent that waits for it"),
         probe!("rightless-children", "children of a process that has given up its rights"),

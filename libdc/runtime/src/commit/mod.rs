@@ -220,6 +220,7 @@ fn save_threads(local: &mut Local) {
         }
         // SAFETY: just saved.
         unsafe { vector::set_xmm(record.xsave.bytes.as_mut_ptr(), &record.frame.xmm) };
+        object::seccomp::saved(t, made_again);
     }
 }
 

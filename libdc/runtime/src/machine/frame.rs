@@ -134,6 +134,10 @@ pub struct Local {
     pub chance: bool,
     /// This call came by SIGSYS: its site may be patched.
     pub trapped: bool,
+    /// Not every call is allowed to it ([`crate::object::seccomp`]).
+    pub is_filtered: bool,
+    /// A recovery has made it, and it has made no call that was asked for since.
+    pub is_recovered: bool,
     /// Signals are held until this place ([`crate::signal::held`]), 0 if they are
     /// not; and the timer that makes an end of it.
     pub held_until: u32,

@@ -11,7 +11,7 @@
 //! recovery keeps it.
 #![allow(unsafe_code)]
 
-use super::{identity, schedule};
+use super::{identity, schedule, seccomp};
 use crate::engine::{engine, state};
 use crate::machine::frame::Local;
 use crate::machine::sys::{errno::*, failed};
@@ -121,7 +121,9 @@ pub fn prctl(l: &mut Local, a: [usize; 6]) -> isize {
     let _guard = engine().lock.acquire(l);
     let raw = || sys!(PRCTL, a[0], a[1], a[2], a[3], a[4]);
     match a[0] {
-        PR_SET_SECCOMP | PR_SET_MM | PR_SET_SYSCALL_USER_DISPATCH => -EINVAL,
+        PR_SET_MM | PR_SET_SYSCALL_USER_DISPATCH => -EINVAL,
+        PR_SET_SECCOMP => seccomp::set_by_prctl(l, a[1], a[2]),
+        PR_GET_SECCOMP => seccomp::mode(l),
         // The runtime reads the counter too.
         PR_SET_TSC if a[1] == PR_TSC_SIGSEGV => {
             crate::say!("a fault for reading the time stamp counter (PR_SET_TSC) is refused");
@@ -167,7 +169,6 @@ pub fn prctl(l: &mut Local, a: [usize; 6]) -> isize {
         | PR_GET_TIMING
         | PR_SET_TIMING
         | PR_GET_NAME
-        | PR_GET_SECCOMP
         | PR_CAPBSET_READ
         | PR_GET_TSC
         | PR_GET_SECUREBITS

@@ -123,8 +123,18 @@ fn capget() -> [u64; 3] {
 /// Whether the calling thread may raise hard limits of resources.
 pub fn may_raise_limits() -> bool {
     const CAP_SYS_RESOURCE: u64 = 24;
+    has_capability(CAP_SYS_RESOURCE)
+}
+
+/// Whether it may filter system calls though it could still get new rights.
+pub fn may_filter() -> bool {
+    const CAP_SYS_ADMIN: u64 = 21;
+    has_capability(CAP_SYS_ADMIN)
+}
+
+fn has_capability(which: u64) -> bool {
     let [effective, ..] = capget();
-    effective & 1 << CAP_SYS_RESOURCE != 0
+    effective & 1 << which != 0
 }
 
 fn capset(sets: [u64; 3]) -> isize {

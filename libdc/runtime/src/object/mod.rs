@@ -57,6 +57,7 @@ pub mod regular;
 pub mod repeated;
 pub mod root_directory;
 pub mod schedule;
+pub mod seccomp;
 pub mod set_by_others;
 pub mod signalfd;
 pub mod socket;

@@ -5,6 +5,7 @@ use crate::engine::{MAX_THREADS, engine, state};
 use crate::machine::entry;
 use crate::machine::frame::*;
 use crate::machine::sys::failed;
+use crate::object::seccomp;
 use crate::signal::queue::SigInfo;
 use crate::thread::{self, new_local_at};
 use crate::{signal, sys};
@@ -69,6 +70,7 @@ fn block(slot: usize) -> &'static mut Local {
     l.has_vectors = true;
     l.queue = record.queue;
     l.again = false;
+    seccomp::recovered(l);
     if signal::waiting_for(l) != 0 {
         l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
     }

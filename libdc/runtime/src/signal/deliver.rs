@@ -63,6 +63,12 @@ pub fn deliver_pending(l: &mut Local) {
     }
 }
 
+/// A signal that the call under way has brought about comes before anything else. Under the
+/// big lock.
+pub fn at_once(l: &mut Local, info: &SigInfo) {
+    deliver(l, info);
+}
+
 /// Synchronous faults cannot stay blocked.
 fn forced(l: &Local) -> u64 {
     l.queue.pending() & (bit(4) | bit(5) | bit(7) | bit(8) | bit(11))

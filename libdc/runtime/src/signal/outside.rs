@@ -7,11 +7,12 @@
 #![allow(unsafe_code)]
 
 use super::queue::SigInfo;
-use super::{RESERVED, bit, suspension};
+use super::{RESERVED, SIGSYS, bit, suspension};
 use crate::engine::{MAX_THREADS, engine, state};
 use crate::machine::frame::{ATTENTION_SIGNAL, Local};
 use crate::object::group::KEEPERS;
 use crate::object::record;
+use crate::object::seccomp::SYS_SECCOMP;
 use crate::run::me;
 use crate::sys;
 use core::sync::atomic::Ordering::*;
@@ -111,7 +112,9 @@ pub fn by_kernel_for_run(signo: i32) -> SigInfo {
 pub fn as_sent(info: &SigInfo) -> SigInfo {
     let mut info = *info;
     super::for_process::as_sent(&mut info);
-    if info.errno == OF_RUN {
+    // (A filter of system calls says there what it wants.)
+    let is_free = (info.signo, info.code) == (SIGSYS, SYS_SECCOMP);
+    if info.errno == OF_RUN && !is_free {
         info.errno = 0;
     }
     info

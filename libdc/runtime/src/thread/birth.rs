@@ -228,6 +228,7 @@ fn birth(l: &mut Local, b: Birth) -> isize {
     record.rseq = [0; 3];
     record.has_no_call_under_way();
     crate::object::identity::inherit(l.slot, child.slot);
+    object::seccomp::inherit(l, child);
     let tid = spawn(child, 0);
     if failed(tid) {
         forget(child);
@@ -295,6 +296,12 @@ pub fn exit(l: &mut Local, a: [usize; 6]) -> isize {
         drop(guard);
         return crate::object::process::exit_group(l, a);
     }
+    end_one(l, guard, a[0])
+}
+
+/// A thread ends, and others are left.
+pub fn end_one(l: &mut Local, guard: Guard, code: usize) -> ! {
+    let e = engine();
     run::orphans::thread_ends(l, state().threads[l.slot as usize].tid);
     signal::for_process::leaves(l.slot, None);
     let record = &mut state().threads[l.slot as usize];
@@ -334,7 +341,7 @@ pub fn exit(l: &mut Local, a: [usize; 6]) -> isize {
     if is_first {
         last::wait_as_first(l);
     }
-    entry::exit_thread(a[0])
+    entry::exit_thread(code)
 }
 
 /// Marks the robust mutexes that a dying thread still holds, as the kernel

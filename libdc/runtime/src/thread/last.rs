@@ -249,6 +249,7 @@ pub fn hand_over(l: &mut Local) -> ! {
     (record.robust_list, record.rseq) = ([0; 2], [0; 3]);
     record.used = 0;
     let (mask, cpu) = (record.sigmask, record.cpu);
+    object::seccomp::take_over(l, first);
     let heir = &mut threads[its];
     heir.used = 1;
     heir.sigmask = mask;

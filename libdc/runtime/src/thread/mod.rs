@@ -330,6 +330,16 @@ pub fn stop_others(me: &mut Local) {
     }
 }
 
+/// The blocks of all other threads, which the caller has stopped.
+pub fn others(me: &Local) -> impl Iterator<Item = &'static mut Local> {
+    let e = engine();
+    let threads = e.threads[..e.thread_high].iter();
+    threads
+        .filter(move |p| !p.is_null() && !core::ptr::eq(**p, me))
+        // SAFETY: blocks are never unmapped, and their owners stand still.
+        .map(|&p| unsafe { &mut *p })
+}
+
 /// Ends [`stop_others`].
 pub fn resume_others() {
     let e = engine();

@@ -56,6 +56,7 @@ fn call(l: &mut Local, dir: i32, path: usize, argv: usize, envp: usize, flags: u
     let guard = engine().lock.acquire(l);
     let wanted = prepare(dir, path, argv, envp, flags).and_then(|wanted| {
         if let Some(what) = wanted.program.stranger {
+            super::seccomp::lets_start_beside(l)?;
             wanted.program.is_beside_the_run(what);
             stranger::start(l, [dir as usize, path, argv, envp, flags])?;
         }
