@@ -97,6 +97,11 @@ fn limits_and_ways_to_be_scheduled() {
 }
 
 #[test]
+fn calls_that_filters_forbid() {
+    stays_so("filtered", 2 * PAUSE);
+}
+
+#[test]
 fn ids_that_all_threads_change() {
     stays_so("told-all", PAUSE);
 }

@@ -1,5 +1,5 @@
 # Gives rights up, sets limits or takes locks, and looks in each round whether it is so still: held-rights.py WHAT
-# WHAT is dropped, kept (nothing is given up, which must be seen), told-all or told-all-in-tree (threads), limits or locks. A round prints `round N`, and what is
+# WHAT is dropped, kept (nothing is given up, which must be seen), filtered (calls), told-all or told-all-in-tree (threads), limits or locks. A round prints `round N`, and what is
 # wrong `WRONG ...`. It ends with a file `end`.
 import ctypes, fcntl, os, resource, signal, struct, sys, threading, time
 
@@ -129,6 +129,69 @@ def dropped():
     begun()
     rounds(turn)
     os.waitpid(forever, 0)
+
+
+# Calls, and with which error filters forbid them from the beginning on; more come with the rounds.
+FORBIDDEN = {"sched_get_priority_max": (146, 1234), "getpgid": (121, 77), "capget": (125, 1)}
+LATER = {"getsid": (124, 88), "getpriority": (140, 55), "sched_getscheduler": (145, 66)}
+SECCOMP, SET_MODE_FILTER, TSYNC = 317, 1, 1
+
+
+def forbid(number, error, flags):
+    # ld nr; jeq number; ret errno; ret allow
+    code = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x50000 | error), (0x06, 0, 0, 0x7FFF0000)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *i) for i in code))
+    program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", 4, ctypes.addressof(code)))
+    if libc.syscall(SECCOMP, SET_MODE_FILTER, flags, ctypes.byref(program)) != 0:
+        wrong("a filter is refused: %d" % ctypes.get_errno())
+
+
+def filtered():
+    # A thread that gets its filters from the first, new children and new programs, and one that was there before any.
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    free = os.fork()
+    if free == 0:
+        rounds(lambda n: libc.syscall(146, 1) == 99 or wrong("free: it is not"))
+        os._exit(0)
+    known = dict(FORBIDDEN)
+
+    def tries(who, calls):
+        for name, (number, error) in calls.items():
+            ctypes.set_errno(0)
+            if libc.syscall(number, 0) != -1 or ctypes.get_errno() != error:
+                wrong("%s: %s is allowed (errno %d)" % (who, name, ctypes.get_errno()))
+        if libc.prctl(21, 0, 0, 0, 0) != 2:
+            wrong("%s: mode %d" % (who, libc.prctl(21, 0, 0, 0, 0)))
+
+    def beside():
+        while not os.path.exists("end"):
+            tries("thread", dict(known))
+            time.sleep(0.0005)
+
+    for number, error in FORBIDDEN.values():
+        forbid(number, error, 0)
+    thread = threading.Thread(target=beside)
+    thread.start()
+
+    def turn(n):
+        if n % 8 == 0 and len(known) < len(FORBIDDEN) + len(LATER):
+            name = sorted(LATER)[len(known) - len(FORBIDDEN)]
+            forbid(*LATER[name], TSYNC)
+            known[name] = LATER[name]
+        tries("round %d" % n, known)
+        child = os.fork()
+        if child == 0:
+            tries("child", known)
+            if n % 4 == 0:
+                os.execv("/bin/true", ["true"])
+            os._exit(0)
+        if os.waitpid(child, 0)[1] != 0:
+            wrong("a child ended badly")
+
+    begun()
+    rounds(turn)
+    thread.join()
+    os.waitpid(free, 0)
 
 
 def told_all(in_tree):
@@ -283,6 +346,7 @@ def locks():
 WAYS = {
     "dropped": dropped,
     "kept": kept,
+    "filtered": filtered,
     "told-all": lambda: told_all(False),
     "told-all-in-tree": lambda: told_all(True),
     "limits": limits,
