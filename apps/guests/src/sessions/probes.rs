@@ -197,6 +197,7 @@ pub fn all() -> Vec<Session> {
         probe!("rightless-children", "children of a process that has given up its rights"),
         probe!("vfork-memory", "memory of a child of vfork, which is its parent's"),
         probe!("wait-interrupted", "a wait for a child whose end is told by a signal as well"),
+        probe!("spawns-beside", "a thread that reads while another one starts programs"),
         probe!("child-times", "processor time of children and of theirs"),
         probe!("aio", "asynchronous I/O: its events, an eventfd, threads and time"),
         probe!("identity", "cwd, umask, limits, pid, name"),

@@ -49,7 +49,8 @@ pub fn deliver_pending(l: &mut Local) {
             l.attention.fetch_and(!ATTENTION_SIGNAL, SeqCst);
             if waiting_for(l) & !mask_of(l) & !held::mask(l) == 0 {
                 restore_saved_mask(l);
-                return;
+                // Where another thread was quicker, nothing has come of it here.
+                return end_call(l, true);
             }
             l.attention.fetch_or(ATTENTION_SIGNAL, SeqCst);
             continue;
