@@ -162,9 +162,10 @@ fn every_kernel_fact_survives_the_death_of_the_worker() {
 }
 
 #[test]
-fn every_kernel_fact_survives_the_death_of_all() {
+fn every_kernel_fact_survives_the_death_of_one_and_of_all() {
+    // One after the other: a recovery of what the last one has made anew.
     let options = Options {
-        kills: 2,
+        kills: 3,
         ..options()
     };
     let mut probes = probes();
@@ -175,7 +176,13 @@ fn every_kernel_fact_survives_the_death_of_all() {
             "probe-sockets-handed"
         )
     });
-    play("probes, all killed", probes, Mode::KillAll, &options, 30);
+    play(
+        "probes, one or all killed",
+        probes,
+        Mode::KillMixed,
+        &options,
+        45,
+    );
 }
 
 /// Programs that start others.

@@ -190,8 +190,7 @@ pub fn is_there(file: u32, fd: i32) -> bool {
     let is_own_pipe = f.kind == Kind::Pipe && f.peer != 0;
     let inode = match crate::run::shared::of(f) {
         Some((_, s)) if is_own_pipe || f.kind == Kind::Socket => s.ino.load(Relaxed),
-        None if is_own_pipe => f.ino,
-        // (A fifo or a terminal has another key there.)
+        // (A fifo or a terminal has another key there. Who has it alone, nobody else asks.)
         _ => 0,
     };
     Stat::of_fd(fd).is_ok_and(|st| st.kind() == kind && (inode == 0 || st.ino == inode))

@@ -54,10 +54,8 @@ pub fn pipe2(_l: &mut Local, a: [usize; 6]) -> isize {
     let (Some(x), Some(y)) = (new_file(Kind::Pipe), new_file(Kind::Pipe)) else {
         return -EMFILE;
     };
-    let ino = Stat::of_fd(fds[0]).map_or(0, |st| st.ino);
     for (i, file) in [x, y].into_iter().enumerate() {
         let f = open_file(file);
-        f.ino = ino;
         f.flags = (flags & !O_CLOEXEC) as u32 | i as u32;
         f.peer = if i == 0 { y } else { x };
         f.mode = 0o010600;
@@ -217,10 +215,6 @@ pub fn remake(file: u32) -> isize {
     let r = sys!(PIPE2, fds.as_mut_ptr(), f.flags as usize & O_NONBLOCK);
     if failed(r) {
         return r;
-    }
-    f.ino = Stat::of_fd(fds[0]).map_or(0, |st| st.ino);
-    if f.peer != PEER_GONE {
-        open_file(f.peer).ino = f.ino;
     }
     let write_end = f.flags as usize & O_ACCMODE == 1;
     let (own, other) = if write_end {

@@ -154,10 +154,10 @@ fn name_of(fd: i32) -> Text<32> {
 fn save_one(file: u32, fd: i32) {
     if let Some((at, shared)) = shared::of(open_file(file)) {
         // (Who has closed it in a lost interval knows nothing of it.)
-        return match is_there(file, fd) {
-            true => save_shared(at, shared, fd),
-            false => (),
-        };
+        if is_there(file, fd) {
+            save_shared(at, shared, fd);
+        }
+        return;
     }
     const FIONREAD: usize = 0x541b;
     const F_SETPIPE_SZ: usize = 1031;
