@@ -1,4 +1,5 @@
-//! A run that is resumed with its output going elsewhere: into a pipe after a file, into a file after a pipe.
+//! A run that is resumed with its output going elsewhere: into a pipe after a file, into a file after a pipe; and whose
+//! worker dies then.
 
 mod place;
 
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use place::Place;
 
-const LINES: &str = "import os\nfor i in range(400):\n    os.getrandom(4); print('line', i, flush=True)\n    if i == 100:\n        import time; time.sleep(1)";
+const LINES: &str = "import os\nfor i in range(400):\n    os.getrandom(4); print('line', i, flush=True)\n    if i in (100, 200):\n        import time; time.sleep(1)";
 
 /// Begins the run with its output in a file or a pipe, and kills all of it in its sleep.
 fn begun(place: &Place, into_file: bool) -> String {
@@ -22,16 +23,7 @@ fn begun(place: &Place, into_file: bool) -> String {
         command.stdout(Stdio::piped());
     }
     let mut run = command.spawn().unwrap();
-    let begun = Instant::now();
-    while place.worker().is_none() || place.stats()["commits"].as_u64() < Some(100) {
-        assert!(
-            begun.elapsed() < Duration::from_secs(20),
-            "it has not begun"
-        );
-        sleep(Duration::from_millis(5));
-    }
-    sleep(Duration::from_millis(100));
-    let worker = place.worker().unwrap();
+    let worker = in_sleep(place, 100);
     run.kill().unwrap();
     place::kills(worker);
     let mut printed = String::new();
@@ -41,6 +33,36 @@ fn begun(place: &Place, into_file: bool) -> String {
     }
     run.wait().unwrap();
     printed
+}
+
+/// The worker, in the sleep that comes behind so many commits.
+fn in_sleep(place: &Place, commits: u64) -> nix::unistd::Pid {
+    let begun = Instant::now();
+    while place.worker().is_none() || commits_of(place) < commits {
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "it has not begun"
+        );
+        sleep(Duration::from_millis(5));
+    }
+    sleep(Duration::from_millis(100));
+    place.worker().unwrap()
+}
+
+fn commits_of(place: &Place) -> u64 {
+    place.stats()["commits"].as_u64().unwrap_or(0)
+}
+
+/// Resumes the run, and kills its worker in the second sleep.
+fn resumed(place: &Place, into: Stdio) -> String {
+    let before = commits_of(place);
+    let mut command = place.dcrun(&["resume", "t"]);
+    let run = command.stdout(into).spawn().unwrap();
+    place::kills(in_sleep(place, before + 60));
+    let done = run.wait_with_output().unwrap();
+    assert!(done.status.success());
+    assert!(place.stats()["recoveries"].as_u64() >= Some(2));
+    String::from_utf8_lossy(&done.stdout).into_owned()
 }
 
 /// All lines in their order; the last one before the death may come twice where nobody could tell whether it was out.
@@ -55,8 +77,7 @@ fn check(what: &str, first: &str, second: &str) {
 fn a_pipe_after_a_file() {
     let place = Place::new("pipe-after-file");
     let first = begun(&place, true);
-    let rest = place.dcrun(&["resume", "t"]).output().unwrap();
-    check("a pipe", &first, &String::from_utf8_lossy(&rest.stdout));
+    check("a pipe", &first, &resumed(&place, Stdio::piped()));
 }
 
 #[test]
@@ -64,11 +85,6 @@ fn a_file_after_a_pipe() {
     let place = Place::new("file-after-pipe");
     let first = begun(&place, false);
     let out = place.0.join("rest");
-    let mut command = place.dcrun(&["resume", "t"]);
-    let rest = command
-        .stdout(File::create(&out).unwrap())
-        .status()
-        .unwrap();
-    assert!(rest.success());
+    resumed(&place, File::create(&out).unwrap().into());
     check("a file", &first, &fs::read_to_string(&out).unwrap());
 }

@@ -178,9 +178,12 @@ pub fn set_path(f: &mut OpenFile, path: &[u8]) {
 }
 
 /// Whether a number still is what the table says, of the kinds that are closed at once: the lost
-/// interval may have closed it.
+/// interval may have closed it. (What dcrun was given may be another object by now.)
 pub fn is_there(file: u32, fd: i32) -> bool {
     let f = open_file(file);
+    if !matches!(f.inherited, OWN | RECEIVED) {
+        return true;
+    }
     let kind = match f.kind {
         Kind::Pipe => S_IFIFO,
         Kind::Socket => S_IFSOCK,

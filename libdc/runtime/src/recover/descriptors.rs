@@ -79,6 +79,10 @@ pub fn restore(warm: bool) {
         if warm && (is_other || kind == Kind::PidFd) {
             remake(file, fd as i32);
         }
+        if warm && !matches!(open_file(file).inherited, OWN | RECEIVED) {
+            // What a cold recovery was given instead no commit has taken note of.
+            descriptor::look_again(file, fd as i32);
+        }
         if warm && proc_file::is_of_run(open_file(file)) {
             proc_file::renew(file, held.shared(file));
         }
