@@ -95,7 +95,7 @@ fn read(more: &mut [u32; GROUPS_MAX]) -> Credentials {
         sys!(GETGROUPS, n.min(GROUPS_MAX), more.as_mut_ptr());
     }
     c.securebits = sys!(PRCTL, PR_GET_SECUREBITS, 0, 0, 0, 0) as u32;
-    c.no_new_privs = sys!(PRCTL, PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) as u32;
+    c.no_new_privs = has_no_new_privs().into();
     let [effective, permitted, inheritable] = capget();
     c.capabilities = [effective, permitted, inheritable, 0, 0];
     for cap in 0..64 {
@@ -124,6 +124,15 @@ fn capget() -> [u64; 3] {
 pub fn may_raise_limits() -> bool {
     const CAP_SYS_RESOURCE: u64 = 24;
     has_capability(CAP_SYS_RESOURCE)
+}
+
+/// Whether the calling thread can get no new rights by an exec.
+pub fn has_no_new_privs() -> bool {
+    sys!(PRCTL, PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1
+}
+
+pub fn give_no_new_privs() {
+    sys!(PRCTL, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
 
 /// Whether it may filter system calls though it could still get new rights.
@@ -392,7 +401,7 @@ fn apply(want: &Credentials, groups: &[u32; GROUPS_MAX]) {
     }
     capset([effective, permitted, inheritable]);
     if want.no_new_privs != 0 {
-        sys!(PRCTL, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        give_no_new_privs();
     }
 }
 

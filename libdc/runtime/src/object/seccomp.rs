@@ -33,7 +33,7 @@ use crate::machine::{nr, user};
 use crate::run::end::{self, How};
 use crate::signal::queue::SigInfo;
 use crate::signal::{self, SIGKILL, SIGSYS};
-use crate::{sys, thread};
+use crate::thread;
 use core::sync::atomic::Ordering::*;
 use dc_image::window::{PAGE, PROGRAM_VDSO};
 
@@ -145,7 +145,7 @@ fn set_filter(l: &mut Local, flags: u32, at: usize) -> isize {
     if len == 0 || len > LONGEST {
         return -EINVAL;
     }
-    if !has_no_new_privs() && !identity::may_filter() {
+    if !identity::has_no_new_privs() && !identity::may_filter() {
         return -EACCES;
     }
     let filter = match table::add(l, instructions, len, of(l).newest) {
@@ -176,11 +176,6 @@ fn is_set(l: &mut Local) -> isize {
     (l.frame.rax, l.again) = (0, false);
     identity::commit_soon(l);
     0
-}
-
-fn has_no_new_privs() -> bool {
-    const PR_GET_NO_NEW_PRIVS: usize = 39;
-    sys!(PRCTL, PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1
 }
 
 /// Gives a filter, which the caller is about to have, to all other threads; or answers which
@@ -215,7 +210,7 @@ fn give(t: &mut Local, filter: Newest) {
         it.passed = [t.frame.rip, t.frame.rsp];
     }
     let rights = &mut record.credentials;
-    if has_no_new_privs() && rights.no_new_privs == 0 {
+    if identity::has_no_new_privs() && rights.no_new_privs == 0 {
         (rights.changed, rights.no_new_privs) = (1, 1);
         it.owes_no_new_privs = 1;
     }
@@ -302,8 +297,7 @@ pub fn stops(l: &mut Local, args: &[usize; 6]) -> bool {
 
 #[cold]
 fn give_no_new_privs(l: &mut Local) {
-    const PR_SET_NO_NEW_PRIVS: usize = 38;
-    sys!(PRCTL, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    identity::give_no_new_privs();
     of(l).owes_no_new_privs = 0;
 }
 

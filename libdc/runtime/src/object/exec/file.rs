@@ -282,7 +282,6 @@ fn open(dir: i32, path: &[u8; 4096], flags: usize) -> Result<File, isize> {
 /// Whether the kernel would give the new program rights that the old one does not have, and
 /// by what.
 fn gives_rights(fd: i32) -> Option<&'static str> {
-    const PR_GET_NO_NEW_PRIVS: usize = 39;
     const S_ISUID: u32 = 0o4000;
     const S_ISGID_AND_GROUP_EXECUTES: u32 = 0o2010;
     const ST_NOSUID: u64 = 2;
@@ -290,7 +289,7 @@ fn gives_rights(fd: i32) -> Option<&'static str> {
     // `struct statfs`: f_flags is the eleventh word.
     let mut about = [0u64; 15];
     let by_mount = failed(sys!(FSTATFS, fd, about.as_mut_ptr())) || about[10] & ST_NOSUID == 0;
-    if !by_mount || sys!(PRCTL, PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 {
+    if !by_mount || identity::has_no_new_privs() {
         return None;
     }
     if identity::regains_by_exec() {
